@@ -1,0 +1,88 @@
+"""One configuration a rung: what a mean over seeds may be taken of."""
+
+import re
+
+import pandas as pd
+
+from analysis.runs import Selection, column, split
+from pipeline import names
+
+RUNG_COLUMNS = (f"tags.{names.BENCH}", f"tags.{names.RUNG}")
+
+# What every rung of a bench shares unless the ladder was given different budgets or data.
+_SHARED = re.compile(r"params\.(budget\.student_epochs|data\..*)")
+
+# Parameters that may differ between the seeds of one configuration: the seeds themselves (the
+# teachers' too), what does not change results, and the line that the user typed.
+_NOT_CONFIGURATION = re.compile(
+    r"params\.((.*\.)?seed|runtime\..*|data\.root|data\.download|overrides)"
+)
+
+
+def one_configuration(selection: Selection) -> Selection:
+    """Leave out runs that a mean over seeds must not mix, for each bench and rung.
+
+    Of several configurations (all parameters but seeds and `runtime`) the one with the most seeds
+    is kept, of equals the one with the newest run; then the newest run of each seed. Reasons: no
+    seed, other configuration (with up to two parameters in which it differs), older run of the
+    same seed.
+    """
+    kept, left_out = selection
+    reason = pd.Series(None, kept.index, dtype=object)
+    reason[seeds_of(kept).isna()] = "no seed"
+    usable = kept[reason.isna()]
+    of_rung = [column(usable, name) for name in RUNG_COLUMNS]
+    for _, group in usable.groupby(of_rung, dropna=False):
+        reason.update(_reasons(group))
+    chosen = split(kept, reason)
+    parts = [part for part in (left_out, chosen.left_out) if len(part)]
+    return Selection(chosen.kept, pd.concat(parts) if parts else left_out)
+
+
+def seeds_of(frame: pd.DataFrame) -> pd.Series:
+    """The seed of each run as a number, NaN where its tag is missing or not a number."""
+    return pd.to_numeric(column(frame, f"tags.{names.SEED}"), errors="coerce")
+
+
+def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
+    """Parameters that should be equal in all rungs of a bench and are not, one sentence each."""
+    runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
+    parameters = _configuration(runs)
+    parameters = parameters[[name for name in parameters if _SHARED.fullmatch(str(name))]]
+    sentences = []
+    for name in parameters.columns[parameters.nunique() > 1]:
+        rungs = runs.groupby(parameters[name])[RUNG_COLUMNS[1]].unique()
+        values = "; ".join(f"{value}: {', '.join(sorted(of))}" for value, of in rungs.items())
+        sentences.append(
+            f"{str(name).removeprefix('params.')} is not the same everywhere ({values})"
+        )
+    return tuple(sentences)
+
+
+def _reasons(group: pd.DataFrame) -> pd.Series:
+    """Why a run of this bench and rung does not count; only the runs that do not."""
+    newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
+    parameters = _configuration(newest_first)
+    of_run = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
+    seeds = seeds_of(newest_first)
+    # In the order of the newest run of each, so that idxmax takes the newest of equals.
+    counts = seeds.groupby(of_run, sort=False).nunique()
+    same = of_run.eq(str(counts.idxmax()))
+    reference = parameters[same].iloc[0]
+    reasons = {run: _difference(parameters.loc[run], reference) for run in same.index[~same]}
+    repeated = seeds[same].duplicated()
+    reasons |= dict.fromkeys(repeated.index[repeated], "older run of the same seed")
+    return pd.Series(reasons, dtype=object)
+
+
+def _configuration(group: pd.DataFrame) -> pd.DataFrame:
+    columns = [name for name in group if str(name).startswith("params.")]
+    wanted = [name for name in columns if not _NOT_CONFIGURATION.fullmatch(str(name))]
+    return group[wanted].astype(object).fillna("not set").astype(str)
+
+
+def _difference(other: pd.Series, reference: pd.Series) -> str:
+    changed = other[other != reference]
+    shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in changed.items()]
+    more = ", …" if len(shown) > 2 else ""
+    return f"other configuration ({', '.join(shown[:2])}{more})"

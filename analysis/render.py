@@ -1,0 +1,163 @@
+"""Tables and notes as plain text of at most 100 columns, and as Markdown."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis.stats import Interval
+from analysis.tables import LadderRow, LadderTable, TeacherRow
+from analysis.verdicts import in_percent, points
+
+WIDTH = 100
+MISSING = "–"
+_LISTED = 10  # runs left out that are named
+
+
+class Block(NamedTuple):
+    """A table of text; the first column is a name, the others are numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def accuracy_block(rows: Iterable[LadderRow]) -> Block:
+    """Test accuracy in percent, differences to CE and KD in points, each with its interval."""
+    cells = tuple(
+        (row.rung, str(row.test.n), _accuracy(row.test), _paired(row.vs_ce), _paired(row.vs_kd))
+        for row in rows
+    )
+    return Block(("rung", "n", "test top-1, %", "vs CE, points", "vs KD, points"), cells)
+
+
+def cost_block(rows: Iterable[LadderRow]) -> Block:
+    """The fusion's validation accuracy and what a rung costs."""
+    header = ("rung", "synergy, %", "gain", "time, s", "× CE", "images/s", "memory, MiB")
+    cells = tuple(
+        (
+            row.rung,
+            percent(row.synergy),
+            points(row.gain),
+            _number(row.seconds),
+            _number(row.times_ce, 2),
+            _number(row.images_per_second),
+            _number(row.peak_memory_mb),
+        )
+        for row in rows
+    )
+    return Block(header, cells)
+
+
+def teachers_block(rows: Iterable[TeacherRow]) -> Block:
+    """Fine-tuned teachers; a validation accuracy of the last epoch, not the best, has a `*`."""
+    cells = tuple(
+        (
+            row.model,
+            MISSING if row.seed is None else str(row.seed),
+            percent(row.validation) + ("" if row.selected else "*"),
+            percent(row.test),
+            _number(row.seconds),
+        )
+        for row in rows
+    )
+    return Block(("teacher", "seed", "validation, %", "test, %", "time, s"), cells)
+
+
+def as_text(block: Block) -> str:
+    """Aligned columns; names are cut where a line would be longer than `WIDTH`."""
+    table = (block.header, *block.rows)
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
+    return "\n".join(
+        "  ".join(
+            [
+                _cut(name, widths[0]).ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)),
+            ]
+        )
+        for name, *cells in table
+    )
+
+
+def as_markdown(block: Block) -> str:
+    """A Markdown table, names to the left and numbers to the right."""
+    rule = (":--", *["--:"] * (len(block.header) - 1))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (block.header, rule, *block.rows))
+
+
+def interval_notes(table: LadderTable) -> list[str]:
+    """What the intervals mean and over which seeds they were taken."""
+    notes = [
+        f"Brackets: {in_percent(table.level)} t-intervals over seeds. They are conditional on the "
+        "teachers and the test set, and not corrected for several comparisons. "
+        "Differences are paired by seed."
+    ]
+    if any(row.test.n == 1 for row in table.rows):
+        notes.append("n = 1: one seed has no interval and allows no conclusion.")
+    for bench in dict.fromkeys(row.bench for row in table.rows):
+        seeds = sorted({seed for row in table.rows if row.bench == bench for seed in row.seeds})
+        listed = ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{seeds[0]} … {seeds[-1]}"
+        notes.append(f"{bench}: {len(seeds)} seed{'s' * (len(seeds) != 1)} ({listed}).")
+    if any(math.isfinite(row.synergy) for row in table.rows):
+        notes.append(
+            "Synergy: the fusion's last validation accuracy; gain: less the best teacher's."
+        )
+    return notes
+
+
+def left_out_notes(left_out: pd.DataFrame) -> list[str]:
+    """How many runs do not count and why, and up to ten of them by run id."""
+    if left_out.empty:
+        return ["No run was left out."]
+    kinds = left_out["reason"].str.partition(" (")[0].value_counts()
+    total = len(left_out)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    notes = [f"Left out: {total} run{'s' * (total != 1)} ({counts})."]
+    listed = left_out.head(_LISTED)[["run_id", "name", "reason"]]
+    notes += [f"{run_id}  {name}: {reason}" for run_id, name, reason in listed.to_numpy()]
+    if total > _LISTED:
+        notes.append(f"… and {total - _LISTED} more")
+    return notes
+
+
+def wrapped(lines: Sequence[str], *, first: str = "") -> str:
+    """Lines of at most `WIDTH` columns; what does not fit goes on under the text."""
+    later = " " * len(first)
+    return "\n".join(
+        textwrap.fill(
+            line, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+        )
+        for line in lines
+    )
+
+
+def percent(fraction: float) -> str:
+    """A fraction in percent with two decimals; `–` where it is missing."""
+    return MISSING if math.isnan(fraction) else f"{100 * fraction:.2f}".replace("-", "−")
+
+
+def _accuracy(interval: Interval) -> str:
+    if interval.n < 2:
+        return percent(interval.mean)
+    return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
+
+
+def _paired(interval: Interval) -> str:
+    if interval.n == 0:
+        return MISSING
+    bounds = f" [{points(interval.low)}, {points(interval.high)}]" if interval.n > 1 else ""
+    return f"{points(interval.mean)}{bounds} n={interval.n}"
+
+
+def _number(value: float, decimals: int | None = None) -> str:
+    if math.isnan(value):
+        return MISSING
+    if decimals is None:
+        decimals = 0 if abs(value) >= 100 else 1
+    return f"{value:,.{decimals}f}"
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else name[: width - 1] + "…"

@@ -1,0 +1,174 @@
+"""Everything the store says about a ladder: sentences first, then tables and figures."""
+
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import figures
+from analysis.configuration import not_shared, one_configuration
+from analysis.render import (
+    Block,
+    accuracy_block,
+    as_markdown,
+    as_text,
+    cost_block,
+    interval_notes,
+    left_out_notes,
+    percent,
+    teachers_block,
+    wrapped,
+)
+from analysis.runs import load_history, load_runs, select
+from analysis.stats import Interval
+from analysis.tables import (
+    EPOCH_METRICS,
+    LadderRow,
+    LadderTable,
+    TeacherRow,
+    ladder_table,
+    teachers_table,
+    with_epoch_costs,
+)
+from analysis.verdicts import best_control, sentence, verdicts
+from pipeline import names
+
+
+class Report(NamedTuple):
+    """`text` is for a terminal; `table` holds the ladder as numbers (fractions, s, MiB)."""
+
+    text: str
+    markdown: str
+    figures: dict[str, Figure]
+    table: pd.DataFrame
+
+
+class Section(NamedTuple):
+    """A heading with what stands under it."""
+
+    title: str
+    sentences: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    notes: tuple[str, ...] = ()
+
+
+def analyze(uri: str, experiment: str, bench: str | None = None) -> Report:
+    """Read an experiment (one bench of it, or all) and report the ladder and its teachers.
+
+    Where nothing has finished the report says so and what to type. Figures are named
+    `learning_curves_<bench>` and `accuracy_cost_<bench>`.
+
+    Raises ValueError where there is no such store or experiment.
+    """
+    runs = load_runs(uri, experiment)
+    ladder = one_configuration(select(runs, stage="distill", bench=bench))
+    tuned = select(runs, stage="finetune", bench=bench, needs=names.VAL_TOP1)
+    metrics = (*EPOCH_METRICS, *figures.CURVE_METRICS)
+    history = load_history(uri, ladder.kept["run_id"].tolist(), metrics)
+    kept = with_epoch_costs(ladder.kept, history)
+    table = ladder_table(kept)
+    left_out = pd.concat([ladder.left_out, tuned.left_out])
+    sections = [_bench_section(kept, table, name) for name in _benches(table)]
+    sections = sections or [_nothing_finished(experiment, bench)]
+    sections.append(_teachers_section(teachers_table(tuned.kept)))
+    notes = [*(interval_notes(table) if table.rows else ()), *left_out_notes(left_out)]
+    sections.append(Section("Notes", (), (), tuple(notes)))
+    return Report(
+        text=_text(experiment, sections),
+        markdown=_markdown(experiment, sections),
+        figures=_figures(kept, history, table),
+        table=table_frame(table),
+    )
+
+
+def table_frame(table: LadderTable) -> pd.DataFrame:
+    """The ladder with one column a number, intervals as `<name>_n _mean _low _high`."""
+    columns = [name for field in LadderRow._fields for name in _columns(field)]
+    return pd.DataFrame([_flat(row) for row in table.rows], columns=columns)
+
+
+_INTERVALS = ("test", "vs_ce", "vs_kd")
+
+
+def _columns(field: str) -> list[str]:
+    return [f"{field}_{part}" for part in Interval._fields] if field in _INTERVALS else [field]
+
+
+def _flat(row: LadderRow) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for field, value in row._asdict().items():
+        if field == "seeds":
+            value = " ".join(map(str, value))
+        parts = value if isinstance(value, Interval) else (value,)
+        flat |= dict(zip(_columns(field), parts, strict=True))
+    return flat
+
+
+def _benches(table: LadderTable) -> list[str]:
+    return list(dict.fromkeys(row.bench for row in table.rows))
+
+
+def _bench_section(kept: pd.DataFrame, table: LadderTable, bench: str) -> Section:
+    rows = [row for row in table.rows if row.bench == bench]
+    found = [verdict for verdict in verdicts(kept, table) if verdict.bench == bench]
+    sentences = [sentence(verdict, table.level) for verdict in found]
+    best = best_control(table, bench)
+    if best is not None:
+        sentences.insert(0, f"Best control: {best.rung}, test top-1 {percent(best.test.mean)} %.")
+    for control in sorted({"CE", "KD"} - {row.rung for row in rows}):
+        sentences.append(f"The control {control} has not finished: {_next(control, bench)}")
+    return Section(
+        f"Bench {bench}",
+        tuple(sentences),
+        (accuracy_block(rows), cost_block(rows)),
+        tuple(f"{text}." for text in not_shared(kept, bench)),
+    )
+
+
+def _nothing_finished(experiment: str, bench: str | None) -> Section:
+    where = f"experiment {experiment}" + (f" on bench {bench}" if bench else "")
+    sentences = (f"No distillation run has finished in {where}.", _next("L3", bench))
+    return Section("Nothing finished", sentences, ())
+
+
+def _next(rung: str, bench: str | None) -> str:
+    on_bench = f" -P bench={bench}" if bench else ""
+    return f"type `mlflow run . -e distill -P cfg={rung}{on_bench}`"
+
+
+def _teachers_section(rows: tuple[TeacherRow, ...]) -> Section:
+    if not rows:
+        return Section("Teachers", ("No fine-tuning run has finished.",), ())
+    last = any(not row.selected for row in rows)
+    notes = ("With *: of the last epoch; that of the selected one was not logged.",) if last else ()
+    return Section("Teachers", (), (teachers_block(rows),), notes)
+
+
+def _text(experiment: str, sections: list[Section]) -> str:
+    parts = [f"Experiment {experiment}"]
+    for section in sections:
+        parts.append(f"{section.title}\n{'-' * len(section.title)}")
+        parts += [wrapped(section.sentences)] * bool(section.sentences)
+        parts += [as_text(block) for block in section.blocks]
+        parts += [wrapped(section.notes)] * bool(section.notes)
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(experiment: str, sections: list[Section]) -> str:
+    parts = [f"# Experiment {experiment}"]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        parts += ["\n".join(f"- {line}" for line in section.sentences)] * bool(section.sentences)
+        parts += [as_markdown(block) for block in section.blocks]
+        parts += ["\n".join(f"- {line}" for line in section.notes)] * bool(section.notes)
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(kept: pd.DataFrame, history: pd.DataFrame, table: LadderTable) -> dict[str, Figure]:
+    drawn = {}
+    for bench in _benches(table):
+        curves = figures.learning_curves(kept, history, bench)
+        drawn[f"learning_curves_{bench}"] = figures.draw_learning_curves(curves)
+        cost = figures.accuracy_cost(table, bench)
+        drawn[f"accuracy_cost_{bench}"] = figures.draw_accuracy_cost(cost)
+    return drawn

@@ -1,0 +1,88 @@
+"""The house style of every figure: colours, markers and sizes, in one place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 7.2, 4.2  # inches: the width of a printed page without its margins
+DPI = 200
+FAINT = "#e4e4e4"
+BOUNDARY = "#a0a0a0"
+TEXT = "#404040"
+SMALL = 8  # points
+
+# Okabe and Ito (2008), safe for the common forms of colour blindness; its yellow is too light for
+# thin lines. Controls are black and grey. Marker and dashes tell rungs apart without colour.
+_COLOURS = {
+    "CE": "#000000",
+    "KD": "#808080",
+    "L0": "#56b4e9",
+    "L1": "#0072b2",
+    "L2": "#009e73",
+    "L3": "#d55e00",
+    "L4": "#cc79a7",
+}
+_OTHER_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#808080")
+_MARKERS = {"CE": "s", "KD": "D", "L0": "v", "L1": "^", "L2": "<", "L3": "o", "L4": ">"}
+_OTHER_MARKERS = ("X", "P", "*", "p", "h", "8", "d")
+
+
+class Look(NamedTuple):
+    """How a rung is drawn in every figure."""
+
+    colour: str
+    marker: str
+    dashes: str
+
+
+def looks(rungs: Sequence[str]) -> dict[str, Look]:
+    """The look of each rung; those beside the ladder take theirs in the order given, dotted."""
+    others = [rung for rung in rungs if rung not in _COLOURS]
+    found = {rung: Look(_COLOURS[rung], _MARKERS[rung], "-") for rung in rungs if rung in _COLOURS}
+    for index, rung in enumerate(others):
+        turn = index % len(_OTHER_COLOURS)
+        found[rung] = Look(_OTHER_COLOURS[turn], _OTHER_MARKERS[turn], ":")
+    return found
+
+
+def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes; no state is shared with other figures."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=10, color=TEXT)
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    axes.tick_params(labelsize=SMALL, colors=TEXT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=FAINT, linewidth=0.5)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """One row under the axes, where it covers nothing."""
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=len(handles),
+            fontsize=SMALL,
+            frameon=False,
+            columnspacing=1.5,
+        )
+
+
+def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write the figure beside `path` with each format's suffix; returns the files."""
+    files = [path.with_name(f"{path.name}.{form}") for form in formats]
+    for file in files:
+        # Without the date the same numbers give the same file.
+        metadata: dict[str, Any] = {"CreationDate": None} if file.suffix == ".pdf" else {}
+        figure.savefig(file, metadata=metadata)
+    return files

@@ -1,0 +1,175 @@
+"""The ladder and its teachers as numbers; `analysis.render` writes them.
+
+Accuracies and their differences are fractions, times seconds, memory MiB; missing is NaN.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.configuration import RUNG_COLUMNS, seeds_of
+from analysis.runs import column
+from analysis.stats import NO_INTERVAL, Interval, mean_interval, paired_difference
+from pipeline import names
+
+RUNG_ORDER = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
+CONTROLS = ("CE", "KD", "kd")  # `kd` is the tuned baseline
+A_STEP, B_STEP = 0.0, 1.0  # values of stage/step
+
+# Read epoch by epoch for the table: their last values alone would mislead.
+EPOCH_METRICS = (names.IMAGES_PER_SECOND, names.PEAK_MEMORY, names.STAGE_STEP)
+
+
+class LadderRow(NamedTuple):
+    """A rung on a bench. Numbers after the intervals are means over the seeds that have them."""
+
+    bench: str
+    rung: str
+    seeds: tuple[int, ...]
+    test: Interval
+    vs_ce: Interval
+    vs_kd: Interval
+    synergy: float  # last validation accuracy of the fusion module
+    gain: float  # of that over the best teacher
+    seconds: float  # all epochs of both steps, and the banks
+    times_ce: float  # seconds / CE's seconds
+    images_per_second: float  # in B-Steps
+    peak_memory_mb: float
+
+
+class LadderTable(NamedTuple):
+    """Rows in the order of benches and rungs; `level` is that of every interval."""
+
+    rows: tuple[LadderRow, ...]
+    level: float
+
+
+class TeacherRow(NamedTuple):
+    """A fine-tuned teacher; `selected` tells a selected epoch's accuracy from the last one's."""
+
+    bench: str
+    model: str
+    seed: int | None
+    validation: float
+    selected: bool
+    test: float
+    seconds: float
+
+
+def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
+    """One row for each bench and rung of runs that `one_configuration` kept.
+
+    Every seed counts once. Speed and memory come from `with_epoch_costs` where it was applied,
+    else they are the last values logged. Raises ValueError where a test accuracy is not finite
+    (`select` leaves such runs out).
+    """
+    rows = []
+    for bench in sorted(column(kept, RUNG_COLUMNS[0]).dropna().unique()):
+        on_bench = kept[kept[RUNG_COLUMNS[0]] == bench]
+        for rung in rung_order(on_bench[RUNG_COLUMNS[1]].dropna().unique()):
+            rows.append(_row(on_bench, bench, rung, level))
+    return LadderTable(tuple(rows), level)
+
+
+def rung_order(rungs) -> list[str]:
+    """The ladder from CE to L4, then all others by name."""
+    known = [rung for rung in RUNG_ORDER if rung in set(rungs)]
+    return known + sorted(set(rungs) - set(RUNG_ORDER))
+
+
+def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """The runs with images/s as the median of their B-Step epochs and memory as the maximum.
+
+    `history` holds `EPOCH_METRICS` as `load_history` gives them. The last epoch alone would
+    flatter distillation: at the end of its cooldown nothing but cross-entropy is computed.
+    """
+    by_step = history.pivot(index=["run_id", "step"], columns="metric", values="value")
+    b_steps = by_step[column(by_step, names.STAGE_STEP).eq(B_STEP)]
+    speed = column(b_steps, names.IMAGES_PER_SECOND).groupby("run_id").median()
+    memory = column(by_step, names.PEAK_MEMORY).groupby("run_id").max()
+    result = kept.copy()
+    for name, per_run in ((names.IMAGES_PER_SECOND, speed), (names.PEAK_MEMORY, memory)):
+        logged = column(kept, f"metrics.{name}").astype(float)
+        result[f"metrics.{name}"] = kept["run_id"].map(per_run).astype(float).fillna(logged)
+    return result
+
+
+def accuracy_by_seed(kept: pd.DataFrame, bench: str, rung: str) -> dict[int, float]:
+    """Test accuracy by seed of one rung on one bench."""
+    chosen = kept[column(kept, RUNG_COLUMNS[0]).eq(bench) & column(kept, RUNG_COLUMNS[1]).eq(rung)]
+    seeds = seeds_of(chosen).astype(int)
+    if seeds.duplicated().any():
+        raise ValueError(f"{rung} on {bench}: a seed occurs twice; apply one_configuration first")
+    return dict(zip(seeds, chosen[f"metrics.{names.TEST_TOP1}"].astype(float), strict=True))
+
+
+def _row(on_bench: pd.DataFrame, bench: str, rung: str, level: float) -> LadderRow:
+    of_rung = on_bench[on_bench[RUNG_COLUMNS[1]] == rung]
+    of_ce = on_bench[on_bench[RUNG_COLUMNS[1]] == "CE"]
+    by_seed = accuracy_by_seed(on_bench, bench, rung)
+
+    def against(control: str) -> Interval:
+        if rung == control:
+            return NO_INTERVAL
+        return paired_difference(by_seed, accuracy_by_seed(on_bench, bench, control), level)
+
+    seconds = mean_logged(of_rung, names.RUN_SECONDS)
+    return LadderRow(
+        bench=bench,
+        rung=rung,
+        seeds=tuple(sorted(by_seed)),
+        test=mean_interval(list(by_seed.values()), level),
+        vs_ce=against("CE"),
+        vs_kd=against("KD"),
+        synergy=mean_logged(of_rung, names.SYNERGY_TOP1),
+        gain=mean_logged(of_rung, names.SYNERGY_GAIN),
+        seconds=seconds,
+        times_ce=ratio(seconds, mean_logged(of_ce, names.RUN_SECONDS)),
+        images_per_second=mean_logged(of_rung, names.IMAGES_PER_SECOND),
+        peak_memory_mb=mean_logged(of_rung, names.PEAK_MEMORY),
+    )
+
+
+def mean_logged(runs: pd.DataFrame, metric: str) -> float:
+    """Mean of the finite values of a metric, NaN where no run has one."""
+    values = column(runs, f"metrics.{metric}").astype(float)
+    return float(values[np.isfinite(values)].mean())
+
+
+def ratio(a: float, b: float) -> float:
+    """a / b, NaN where b is 0 or one of them is missing."""
+    return a / b if b else math.nan
+
+
+def teachers_table(kept: pd.DataFrame) -> tuple[TeacherRow, ...]:
+    """One row a fine-tuning run, by bench, model and seed.
+
+    The validation accuracy is that of the selected epoch, or of the last one where no selected
+    one was logged.
+    """
+    rows = [_teacher(run) for _, run in kept.iterrows()]
+    return tuple(sorted(rows, key=lambda row: (row.bench, row.model, row.seed or 0)))
+
+
+def _teacher(run: pd.Series) -> TeacherRow:
+    def tag(name: str) -> str | None:
+        value = run.get(f"tags.{name}")
+        return value if isinstance(value, str) else None
+
+    def metric(name: str) -> float:
+        return float(run.get(f"metrics.{name}", math.nan))
+
+    seed = tag(names.SEED)
+    best = metric(names.BEST_VAL_TOP1)
+    selected = math.isfinite(best)
+    return TeacherRow(
+        bench=tag(names.BENCH) or "",
+        model=tag(names.TEACHERS) or tag(names.STUDENT) or str(run["name"]),
+        seed=int(seed) if seed is not None and seed.isdecimal() else None,
+        validation=best if selected else metric(names.VAL_TOP1),
+        selected=selected,
+        test=metric(names.TEST_TOP1),
+        seconds=metric(names.RUN_SECONDS),
+    )

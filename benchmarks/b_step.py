@@ -1,0 +1,115 @@
+"""Speed of the B-Step's loop beside a bare torch loop of the same student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.setting import Run, Setting
+from benchmarks.shown import at_least, at_most, ratios, spread, table
+from trainers.b_step import BStep
+from trainers.data import TrainingData
+from trainers.loop import snapshot
+from trainers.methods.base import Moment
+from trainers.mixing import plan_epoch
+from trainers.run import Teacher
+
+BARE = "bare loop"
+WARM_UP = 2  # rounds that are not counted
+BATCHES_KEPT = 64  # of the bare loop, which uses them in turn
+CAPTION = """\
+B-Step, images per second: whole epochs of the training loop in the mixed part of the budget, KD \
+weight above 0, gate open, without validation. Bare loop: forward, backward and optimiser step of \
+the same student, batch, memory format and optimiser with plain cross-entropy, on float images \
+that lie ready-made on the device. {rounds} rounds, interleaved; median (least … largest); ratios \
+within a round. Targets: CE at least 0.90 of the bare loop's speed; KD and every rung at most \
+1.25 of CE's time."""
+
+Epoch = Callable[[], int]  # runs one epoch and gives the number of its images
+
+
+def compare(
+    setting: Setting, data: TrainingData, teachers: list[Teacher], rungs: list[str], rounds: int
+) -> str:
+    """The table of the B-Step's speed."""
+    contenders = {BARE: bare_epoch(setting.run("CE", data, []))}
+    contenders |= {rung: b_step_epoch(setting.run(rung, data, teachers)) for rung in rungs}
+    speeds = interleaved(setting, contenders, WARM_UP + rounds)
+    rows = []
+    for name, values in speeds.items():
+        share, times = ratios(values, speeds[BARE]), ratios(speeds["CE"], values)
+        target = at_least(0.9, share) if name == "CE" else at_most(1.25, times)
+        cells = [name, spread(values, 0), spread(share), spread(times)]
+        rows.append([*cells, "" if name == BARE else target])
+    head = ["", "images/s", "speed / bare loop", "time / CE", "target"]
+    return table(CAPTION.format(rounds=rounds), head, rows)
+
+
+def interleaved(
+    setting: Setting, contenders: dict[str, Epoch], rounds: int
+) -> dict[str, list[float]]:
+    """Images per second in every counted round; each round begins with another contender."""
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            began = setting.clock()
+            images = contenders[name]()
+            speeds[name].append(images / (setting.clock() - began))
+    return {name: values[WARM_UP:] for name, values in speeds.items()}
+
+
+def b_step_epoch(run: Run) -> Epoch:
+    """The loop of a rung's own B-Step, in the middle of its budget, again and again."""
+    config, state, total = run.config, run.state, run.config.budget.student_epochs
+    moment = Moment(total // 2, total)
+    assert config.mix.active(moment.epoch, total), "the middle of the budget is not mixed"
+    assert not run.teachers or state.method.needs_teachers(moment), "no teacher work there"
+    state.stage_student, state.gate_open = snapshot(state.student), state.method.fuses
+    step = BStep(run.work(), state, moment, fresh=True)
+    images = _images_of_epoch(run)
+
+    def epoch() -> int:
+        step._train(moment)  # `step.epoch` would add the validation
+        return images
+
+    return epoch
+
+
+def bare_epoch(run: Run) -> Epoch:
+    """The same student and optimiser with nothing around them."""
+    student, optimiser = run.state.student, run.state.optimiser
+    batches, images = _ready_batches(run), _images_of_epoch(run)
+    steps = images // len(batches[0][1])
+
+    def epoch() -> int:
+        student.train()
+        for step in range(steps):
+            images_BCHW, labels_B = batches[step % len(batches)]
+            loss = F.cross_entropy(student(images_BCHW), labels_B)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        return images
+
+    return epoch
+
+
+def _ready_batches(run: Run) -> list[tuple[Tensor, Tensor]]:
+    """Normalised float images and labels of an epoch's first batches."""
+    config, views = run.config, run.work().views
+    plan = plan_epoch(
+        config.seed, "student", 0, images=len(run.data.train.labels), views=views.count,
+        batch=config.optim.batch, mix=None, size=config.data.image_size, device=views.device,
+    )  # fmt: skip
+    return [(views.batch(rows), views.labels(rows)) for rows in plan.rows[:BATCHES_KEPT]]
+
+
+def _images_of_epoch(run: Run) -> int:
+    """Images in the whole batches of an epoch."""
+    count = len(run.data.train.labels)
+    batch = min(run.config.optim.batch, count)
+    return count // batch * batch

@@ -1,0 +1,178 @@
+"""The command line: python -m pipeline VERB key=value …
+
+Exit codes: 0 done or reused, 1 failed, 2 a mistake in what was asked for, 75 stopped after a
+commit (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+
+from pipeline.console import say
+
+OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
+
+HELP = """\
+python -m pipeline VERB key=value ...
+
+verbs
+  main       fine-tune the teachers, distil cfg and the control CE, analyse
+  finetune   the teachers of a bench           teacher=all|0|1|...
+  distill    a student (absent teachers first) cfg=L3 bench=digits seed=0
+  analyze    tables and figures from the store experiment=NAME bench=NAME out=FOLDER
+  sync       send what has not reached the tracking store
+
+options, the most used; every key of conf/ and its dataclass works
+  cfg=CE|KD|L0|L1|L2|L3              rung of the ladder: each adds one factor
+  bench=digits|fashion_mnist         data, teachers, student, budget
+  seed=0                             first weights, order, crops, mixes
+  budget=short data.train_limit=8000 less training, fewer images
+  method.ib_beta=1e-3                any number of the method
+  teacher.0.ckpt=PATH                your own teacher, used as it is
+  runtime.store=FOLDER               commits, weights and view banks (default ./store)
+  runtime.device=cuda:1              default: a GPU where there is one
+
+tracking goes to MLFLOW_TRACKING_URI (default sqlite:///mlflow.db); look with: mlflow ui
+exit codes: 0 done or reused, 1 failed, 2 mistake in the options, 75 stopped after a commit
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb; give the exit code."""
+    logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return OK if arguments else MISTAKE
+    verb, *rest = arguments
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"no verb {verb!r}{hint} (verbs: {', '.join(VERBS)})", file=sys.stderr)
+        return MISTAKE
+    if "-h" in rest or "--help" in rest:
+        print(HELP)
+        return OK
+    return _guarded(lambda: VERBS[verb](as_overrides(rest)))
+
+
+def as_overrides(arguments: list[str]) -> list[str]:
+    """MLflow hands undeclared -P key=value on as `--key value`: make them overrides."""
+    found, rest = [], list(arguments)
+    while rest:
+        text = rest.pop(0)
+        if text.startswith("--") and "=" not in text and rest:
+            text = f"{text}={rest.pop(0)}"
+        found.append(text.removeprefix("--"))
+    return found
+
+
+def _guarded(run: Callable[[], None]) -> int:
+    """Exit codes of what a verb raises; a mistake is one message, all else has a traceback."""
+    from pipeline import lease
+    from pipeline.config import ConfigError
+    from trainers.checkpoints import BadCheckpoint
+    from trainers.data import DataDamaged, DataMissing
+    from trainers.loop import Interrupted
+
+    try:
+        run()
+    except (ConfigError, DataMissing, DataDamaged, BadCheckpoint) as error:
+        print(error, file=sys.stderr)
+        return MISTAKE
+    except (Interrupted, lease.Interrupted, lease.LeaseLost) as error:
+        if isinstance(error, lease.LeaseLost):
+            say(f"stopped: {error}; another process goes on with it")
+        return STOPPED
+    except Exception:
+        logging.getLogger("pipeline").exception("failed")
+        return FAILED
+    return OK
+
+
+def _in_launch(verb: str, overrides: list[str], work: Callable[..., object]) -> None:
+    """Compose, open the shell, do the work, end the launch with its true status."""
+    from pipeline.config import compose
+    from pipeline.shell import Shell
+    from trainers.loop import Interrupted
+
+    config = compose(overrides)
+    shell = Shell.open(config, verb, overrides)
+    try:
+        work(config, shell)
+    except BaseException as error:
+        shell.end_launch("KILLED" if isinstance(error, Interrupted) else "FAILED")
+        raise
+    shell.end_launch("FINISHED")
+
+
+def _finetune(overrides: list[str]) -> None:
+    from pipeline.config import ConfigError
+    from pipeline.jobs import finetune_teacher
+
+    which = [o.partition("=")[2] for o in overrides if re.match(r"teacher=", o)] or ["all"]
+    rest = [o for o in overrides if not re.match(r"teacher=", o)]
+
+    def work(config, shell):
+        allowed = ["all", *(str(k) for k in range(len(config.teacher)))]
+        if which[-1] not in allowed:
+            raise ConfigError([f"teacher={which[-1]}: unknown (allowed: {', '.join(allowed)})"])
+        numbers = range(len(config.teacher)) if which[-1] == "all" else [int(which[-1])]
+        for number in numbers:
+            finetune_teacher(config, number, shell)
+
+    _in_launch("finetune", rest, work)
+
+
+def _distill(overrides: list[str]) -> None:
+    from pipeline.jobs import distill_student
+
+    _in_launch("distill", overrides, distill_student)
+
+
+def _main(overrides: list[str]) -> None:
+    from pipeline.config import compose
+    from pipeline.identity import run_key
+    from pipeline.jobs import distill_student, finetune_teacher
+    from pipeline.reporting import analyse
+
+    control = compose([*(o for o in overrides if not o.startswith("cfg=")), "cfg=CE"])
+
+    def work(config, shell):
+        for number in range(len(config.teacher)):
+            finetune_teacher(config, number, shell)
+        distill_student(config, shell)
+        if run_key("distill", control) != run_key("distill", config):
+            distill_student(control, shell)
+        analyse(shell, bench=config.bench.name)
+
+    _in_launch("main", overrides, work)
+
+
+def _analyze(overrides: list[str]) -> None:
+    from pipeline.reporting import analyse_command
+
+    analyse_command(overrides)
+
+
+def _sync(overrides: list[str]) -> None:
+    from pipeline.sync import sync
+
+    _in_launch("sync", overrides, sync)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "main": _main,
+    "finetune": _finetune,
+    "distill": _distill,
+    "analyze": _analyze,
+    "sync": _sync,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,394 @@
+"""Configuration: Hydra composes YAML values, dataclasses check them.
+
+All mistakes are found in one pass and told in one message, each with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from trainers import models
+from trainers.data import DataConfig
+from trainers.finetune import TeacherConfig
+from trainers.loop import OptimConfig
+from trainers.methods import METHODS
+from trainers.mixing import MixConfig
+from trainers.options import Fact, option
+from trainers.run import BudgetConfig, StudentConfig
+from trainers.views import Numerics
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+GROUPS = ("bench", "budget", "cfg", "data", "method", "numerics", "optim", "student", "teacher")
+
+
+class ConfigError(Exception):
+    """The user's mistakes, all of them."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        head = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the configuration:"
+        super().__init__("\n".join([head, *(f"  - {mistake}" for mistake in mistakes)]))
+
+
+@dataclass
+class BenchConfig:
+    """What depends on the problem beside data, networks and budget."""
+
+    name: str = option("digits", "name of the bench", identity=False)
+    enable_kd_after_syn_acc: float = option(
+        0.65, "gate of the B-Step, read by method.enable_kd_after_syn_acc", low=0, high=1
+    )
+    teacher_weights: list[float] | None = option(
+        None, "weights of the teachers' average, read by method.teacher_weights"
+    )
+
+
+@dataclass
+class RuntimeConfig:
+    """What must not change results, and is never part of a run's identity."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 …")
+    threads: int | None = option(None, "CPU threads (null: torch's choice)", low=1)
+    store: str = option("store", "folder of commits, weights and view banks")
+    experiment: str | None = option(
+        None, "MLflow experiment (null: the launch's, else MLFLOW_EXPERIMENT_NAME, else asib)"
+    )
+    commit_every_s: float = option(5.0, "least seconds between two commits", low=0)
+    heartbeat_s: float = option(3.0, "seconds between two signs of life of a lease", low=0.05)
+    expiry_s: float = option(30.0, "silence after which a lease is taken over", low=0.2)
+    sync_timeout_s: float = option(
+        30.0, "at the end, wait this long for an absent tracking server", low=0
+    )
+    log_model: bool = option(True, "log the student as an MLflow model")
+    retry_s: float = option(15.0, "seconds between two tries to reach the tracking server", low=0.1)
+
+
+@dataclass
+class Config:
+    """A whole experiment: one teacher set, one method, one student, one seed."""
+
+    cfg: str = option("L3", "rung of the ladder")
+    seed: int = option(0, "seed of weights, order, crops and mixes", low=0)
+    select: str = option(
+        "best", "best: epoch of the best validation accuracy; last", choices=("best", "last")
+    )
+    bench: BenchConfig = option(BenchConfig, "the problem")
+    data: DataConfig = option(DataConfig, "images")
+    teacher: dict[str, TeacherConfig] = option({}, "teachers, by number")
+    student: StudentConfig = option(StudentConfig, "student")
+    method: Any = option(dict, "method")
+    mix: MixConfig = option(MixConfig, "mixing of the B-Step")
+    optim: OptimConfig = option(OptimConfig, "the student's optimiser")
+    budget: BudgetConfig = option(BudgetConfig, "epochs")
+    numerics: Numerics = option(Numerics, "precision and memory format")
+    runtime: RuntimeConfig = option(RuntimeConfig, "device, paths, cadence")
+
+    def teachers(self) -> list[TeacherConfig]:
+        """The teachers in order of their numbers."""
+        return [self.teacher[name] for name in sorted(self.teacher, key=int)]
+
+    @property
+    def rung(self) -> str:
+        """What a run is called in tables: the rung for ASIB's ladder, else the method."""
+        return self.cfg if self.method.name == "asib" else self.method.name
+
+
+def compose(overrides: list[str]) -> Config:
+    """The configuration of Hydra overrides such as `cfg=L3 bench=digits method.ib_beta=1e-3`.
+
+    Raises:
+        ConfigError: unknown keys and names, wrong types, values out of range, contradictions;
+            all of them, with the nearest valid names.
+    """
+    mistakes: list[str] = []
+    choices, values = _sort_overrides(overrides, mistakes)
+    container = _container(choices, values)
+    config = build_dataclass(Config, container, "", mistakes)
+    if isinstance(config.method, dict):
+        mistakes += [] if mistakes else ["method: nothing chosen"]
+    else:
+        mistakes += _contradictions(config)
+    if mistakes:
+        raise ConfigError(list(dict.fromkeys(mistakes)))
+    return config
+
+
+# Overrides ----------------------------------------------------------------------------------
+
+
+def _sort_overrides(
+    overrides: list[str], mistakes: list[str]
+) -> tuple[list[str], list[tuple[str, Any]]]:
+    """(group choices, values by dotted key); what is neither is a mistake."""
+    choices: list[str] = []
+    values: list[tuple[str, Any]] = []
+    for text in overrides:
+        key, equals, value = text.lstrip("+").partition("=")
+        if not equals or not key:
+            mistakes.append(f"{text!r} is not of the form key=value")
+        elif key.split("@")[0] in GROUPS and "." not in key.split("@")[0]:
+            _check_choice(key, value, choices, mistakes)
+        elif _fact_of(key) is None:
+            mistakes.append(f"{key}: no such option{_nearest(key, _known_keys())}")
+        else:
+            _parse_value(key, value, values, mistakes)
+    return choices, values
+
+
+def options_of(group: str) -> list[str]:
+    """The names that a group of conf/ offers."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _check_choice(key: str, value: str, choices: list[str], mistakes: list[str]) -> None:
+    group, at, package = key.partition("@")
+    allowed = options_of(group)
+    if value not in allowed:
+        mistakes.append(f"{key}={value}: unknown{_nearest(value, allowed, show_all=True)}")
+    elif group == "teacher" and not (at and package.removeprefix("teacher.").isdigit()):
+        mistakes.append(f"{key}={value}: say which teacher, as in teacher@teacher.0={value}")
+    else:
+        choices.append(f"{key}={value}")
+
+
+def _parse_value(key: str, value: str, values: list[tuple[str, Any]], mistakes: list[str]) -> None:
+    """Text stays text where the option is text (a path may hold anything); the rest is read by
+    Hydra's grammar."""
+    annotation = _annotation_of(key)
+    if annotation is str or (str in typing.get_args(annotation) and value != "null"):
+        values.append((key, value.strip("'\"") if value[:1] in ("'", '"') else value))
+        return
+    try:
+        parsed = OverridesParser.create().parse_override(f"{key}={value}")
+        if parsed.is_sweep_override():
+            raise ValueError("several values need -m (multirun)")
+        values.append((key, parsed.value()))
+    except (HydraException, ValueError) as error:
+        mistakes.append(f"{key}={value}: cannot be read: {str(error).splitlines()[0]}")
+
+
+def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Compose the chosen groups, then set the values."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra_compose("config", overrides=choices)
+    OmegaConf.set_struct(config, False)
+    for key, value in values:
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+# Dataclasses --------------------------------------------------------------------------------
+
+
+def build_dataclass(cls: type, container: Any, prefix: str, mistakes: list[str]) -> Any:
+    """An instance of `cls` from plain values; every misfit is added to `mistakes`."""
+    if not isinstance(container, dict):
+        mistakes.append(f"{prefix.rstrip('.')}={container!r}: a group of options, not a value")
+        return cls()
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    for name in container:
+        if name not in known:
+            mistakes.append(
+                f"{prefix}{name}: no such option{_nearest(prefix + name, _known_keys())}"
+            )
+    found = {}
+    for name, field in known.items():
+        if name not in container:
+            continue
+        key, value = prefix + name, container[name]
+        if key == "method":
+            found[name] = _build_method(value, mistakes)
+        elif key == "teacher":
+            found[name] = {
+                number: build_dataclass(TeacherConfig, one, f"teacher.{number}.", mistakes)
+                for number, one in sorted(value.items())
+            }
+        elif is_dataclass(hints[name]):
+            found[name] = build_dataclass(
+                typing.cast(type, hints[name]), value, f"{key}.", mistakes
+            )
+        else:
+            fits, value = _cast(value, hints[name])
+            wrong = (
+                _misfits(key, value, field.metadata["fact"])
+                if fits
+                else [f"{key}={value}: not {_type_name(hints[name])}"]
+            )
+            mistakes += wrong
+            if not wrong:  # else the default stands in, so that the other checks can go on
+                found[name] = value
+    return cls(**found)
+
+
+def _build_method(value: Any, mistakes: list[str]) -> Any:
+    name = value.get("name") if isinstance(value, dict) else value
+    if name not in METHODS:
+        mistakes.append(f"method.name={name}: unknown{_nearest(str(name), list(METHODS), True)}")
+        return value
+    return build_dataclass(METHODS[name].config_type, value, "method.", mistakes)
+
+
+def _misfits(key: str, value: Any, fact: Fact) -> list[str]:
+    """What is wrong with a value of the right type: range, choices."""
+    mistakes = []
+    numbers = value if isinstance(value, list) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        low, high = fact.low, fact.high
+        # `not (… <= …)` and not `>`, so that a NaN is caught.
+        if (low is not None and not number >= low) or (high is not None and not number <= high):
+            hint = " (a fraction: 65 % is 0.65)" if high == 1 and 1 < number <= 100 else ""
+            mistakes.append(f"{key}={number}: out of range {_range(low, high)}{hint}")
+        elif number != number or number in (float("inf"), float("-inf")):
+            mistakes.append(f"{key}={number}: not a finite number")
+    if fact.choices is not None and value is not None:
+        allowed, free = fact.choices(), fact.free
+        if value not in allowed and not (free and models.exists(str(value))):
+            also = [f"{free}<name>"] if free else []
+            mistakes.append(f"{key}={value}: unknown{_nearest(value, [*allowed, *also], True)}")
+    return mistakes
+
+
+def _cast(value: Any, annotation: Any) -> tuple[bool, Any]:
+    """(does it fit, the value as that type). Whole numbers fit where a number is asked for."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        tried = [_cast(value, option) for option in typing.get_args(annotation)]
+        return next(((ok, v) for ok, v in tried if ok), (False, value))
+    if annotation is type(None):
+        return value is None, value
+    if typing.get_origin(annotation) is list:
+        if not isinstance(value, list):
+            return False, value
+        parts = [_cast(v, typing.get_args(annotation)[0]) for v in value]
+        return all(ok for ok, _ in parts), [v for _, v in parts]
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return True, float(value)
+    if annotation is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return True, str(value)
+    return type(value) is annotation, value
+
+
+def _type_name(annotation: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if annotation in names:
+        return names[annotation]
+    if typing.get_origin(annotation) is list:
+        return f"a list, each {_type_name(typing.get_args(annotation)[0])}"
+    parts = [a for a in typing.get_args(annotation) if a is not type(None)]
+    return " or ".join([_type_name(a) for a in parts] + ["null"])
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f">= {low:g}" if low is not None else f"<= {high:g}"
+    return f"{low:g} … {high:g}"
+
+
+# Names --------------------------------------------------------------------------------------
+
+
+def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, Fact]]:
+    """(dotted key, type, fact) of every option below a dataclass; teachers as `teacher.0.…`,
+    methods one after the other."""
+    hints = typing.get_type_hints(cls)
+    for field in fields(cls):
+        key, hint = prefix + field.name, hints[field.name]
+        if key == "method":
+            for method in METHODS.values():
+                yield from leaves(method.config_type, "method.")
+        elif key == "teacher":
+            yield from leaves(TeacherConfig, "teacher.0.")
+        elif is_dataclass(hint):
+            yield from leaves(typing.cast(type, hint), f"{key}.")
+        else:
+            yield key, hint, field.metadata["fact"]
+
+
+@cache
+def _known() -> dict[str, tuple[Any, Fact]]:
+    return {key: (hint, fact) for key, hint, fact in leaves(Config)}
+
+
+def _known_keys() -> list[str]:
+    return list(_known()) + list(GROUPS)
+
+
+def _canonical_key(key: str) -> str:
+    parts = key.split(".")
+    if len(parts) > 1 and parts[0] == "teacher" and parts[1].isdigit():
+        parts[1] = "0"
+    return ".".join(parts)
+
+
+def _fact_of(key: str) -> Fact | None:
+    entry = _known().get(_canonical_key(key))
+    return entry[1] if entry else None
+
+
+def _annotation_of(key: str) -> Any:
+    return _known()[_canonical_key(key)][0]
+
+
+def _nearest(word: Any, names: list[str], show_all: bool = False) -> str:
+    """`; did you mean …?` and, for short lists, what is allowed."""
+    last = {name.rsplit(".", 1)[-1]: name for name in names}
+    word = str(word)
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.6) or [
+        last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=2)
+    ]
+    guess = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    return guess + (f" (allowed: {', '.join(names)})" if show_all else "")
+
+
+# Contradictions -----------------------------------------------------------------------------
+
+
+def _contradictions(config: Config) -> list[str]:
+    """What cannot be together although each value is fine."""
+    found, data, method = [], config.data, config.method
+    taught = getattr(method, "kd_target", "avg") != "none"
+    found += method.mistakes(config.budget.adapt_epochs, _student_width(config))
+    for name in ("mean", "std"):
+        if len(getattr(data, name)) != data.channels:
+            found.append(f"data.{name}: {data.channels} values needed, one a channel")
+    if any(value <= 0 for value in data.std if isinstance(value, float)):
+        found.append("data.std: values above 0")
+    if data.val_fraction == 0 and config.select == "best":
+        found.append("data.val_fraction=0 leaves nothing to select by: set select=last")
+    if data.val_fraction == 0 and method.uses_gate():
+        found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
+    if data.crop_pad >= data.image_size:
+        found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
+    if taught and not config.teacher:
+        found.append("no teacher: add one with teacher@teacher.0=NAME")
+    if config.teacher and sorted(map(int, config.teacher)) != list(range(len(config.teacher))):
+        found.append(
+            f"teacher: numbers {', '.join(config.teacher)}, not 0 … {len(config.teacher) - 1}"
+        )
+    weights = getattr(method, "teacher_weights", None)
+    if taught and weights is not None and len(weights) != len(config.teacher):
+        found.append(f"method.teacher_weights: {len(weights)} for {len(config.teacher)} teachers")
+    for number, teacher in config.teacher.items():
+        if teacher.ckpt and not Path(teacher.ckpt).is_file():
+            found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
+    return found
+
+
+def _student_width(config: Config) -> int | None:
+    """Pooled width of the student, where it can be known without building a large net."""
+    return models.known_width(config.student.model)

@@ -1,0 +1,136 @@
+"""What makes a run the run it is.
+
+A stage receives a dataclass with exactly what can change its result; its key is the hash of
+that, of the data's digest, of its teachers' keys and of the version of the numerics. What
+cannot change a result of *this* configuration (an option's `when`) is left out, so that two
+configurations that are the same experiment have the same key. The git revision is a tag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from trainers.data import DataConfig, Splits, load
+from trainers.distill import DISTILL_VERSION
+from trainers.finetune import FINETUNE_VERSION, FinetuneConfig
+from trainers.run import DistillConfig
+
+KEY_LENGTH = 12
+
+
+def run_key(stage: str, config: Config, *, teacher: int = 0) -> str:
+    """The key of a stage ("distill", or "finetune" of teacher number `teacher`).
+
+    Reads the data set (its digest is part of the key).
+
+    Raises:
+        ValueError: unknown stage.
+        DataMissing, DataDamaged
+    """
+    return digest_of(identity(stage, config, teacher=teacher))[:KEY_LENGTH]
+
+
+def identity(stage: str, config: Config, *, teacher: int = 0) -> dict[str, Any]:
+    """What the key of a stage is the hash of, as plain values."""
+    data = splits(config.data).digest
+    if stage == "finetune":
+        spec = finetune_config(config, teacher)
+        if spec.teacher.ckpt:
+            return {
+                "stage": "finetune",
+                "file": file_digest(spec.teacher.ckpt),
+                "config": canonical(spec),
+                "data": data,
+            }
+        return {
+            "stage": "finetune",
+            "version": FINETUNE_VERSION,
+            "config": canonical(spec),
+            "data": data,
+        }
+    if stage == "distill":
+        teachers = range(len(config.teacher)) if needs_teachers(config) else range(0)
+        return {
+            "stage": "distill",
+            "version": DISTILL_VERSION,
+            "config": canonical(distill_config(config)),
+            "data": data,
+            "teachers": [run_key("finetune", config, teacher=k) for k in teachers],
+        }
+    raise ValueError(f"unknown stage {stage!r} (finetune or distill)")
+
+
+def recipe_key(found: dict[str, Any]) -> str:
+    """A key that repetitions with other seeds share: which runs of a table are one row."""
+    config = {k: v for k, v in found["config"].items() if k != "seed"}
+    return digest_of(found | {"config": config})[:KEY_LENGTH]
+
+
+def setting_key(found: dict[str, Any]) -> str:
+    """A key that all methods of one problem share: which runs may be compared at all."""
+    config = {k: v for k, v in found["config"].items() if k not in ("seed", "method")}
+    budget = {k: v for k, v in config.get("budget", {}).items() if k != "adapt_epochs"}
+    setting = {"config": config | {"budget": budget}, "data": found["data"]}
+    return digest_of(setting)[:KEY_LENGTH]
+
+
+def finetune_config(config: Config, teacher: int) -> FinetuneConfig:
+    """The fine-tuning stage's part of a configuration."""
+    return FinetuneConfig(config.teachers()[teacher], config.data, config.numerics, config.select)
+
+
+def distill_config(config: Config) -> DistillConfig:
+    """The distillation stage's part of a configuration."""
+    budget = config.budget
+    if not config.method.uses_gate():  # no A-Step: its budget changes nothing
+        budget = replace(budget, adapt_epochs=0)
+    return DistillConfig(
+        config.student, config.method, config.data, config.mix, config.optim, budget,
+        config.numerics, config.select, config.seed,
+    )  # fmt: skip
+
+
+def needs_teachers(config: Config) -> bool:
+    """Whether the method reads teachers at all."""
+    return getattr(config.method, "kd_target", "avg") != "none"
+
+
+def canonical(value: Any) -> Any:
+    """Plain values of a dataclass, without what cannot change the result."""
+    if not is_dataclass(value):
+        return value
+    kept = {}
+    for field in fields(value):
+        fact = field.metadata.get("fact")
+        if fact is not None and (not fact.identity or (fact.when and not fact.when(value))):
+            continue
+        kept[field.name] = canonical(getattr(value, field.name))
+    return kept
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of canonical JSON: sorted keys, no blanks, floats as Python writes them."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: str) -> str:
+    """sha256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def splits(config: DataConfig) -> Splits:
+    """The data set of a configuration, read once a process."""
+    return _splits(json.dumps(vars(config), sort_keys=True))
+
+
+@cache
+def _splits(config_json: str) -> Splits:
+    return load(DataConfig(**json.loads(config_json)))

@@ -1,0 +1,241 @@
+"""The two stages of a study as jobs: fine-tune a teacher, distil a student.
+
+A stage that needs another runs it first; the store makes that a look-up where it is done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from pipeline import names, provenance
+from pipeline.banks import bank_key, view_bank
+from pipeline.config import Config
+from pipeline.finalise import read_test
+from pipeline.identity import (
+    distill_config,
+    finetune_config,
+    identity,
+    needs_teachers,
+    recipe_key,
+    run_key,
+    setting_key,
+    splits,
+)
+from pipeline.publish import flat, now_ms
+from pipeline.shell import Shell
+from pipeline.stages import Job, run
+from trainers import checkpoints, freezing, models
+from trainers.data import DataConfig, Splits, TrainingData
+from trainers.distill import distill, plan
+from trainers.finetune import FinetuneConfig, FinetuneState, finetune
+from trainers.loop import validation
+from trainers.run import DistillState, Teacher
+from trainers.streams import seeded
+from trainers.views import Normaliser, Numerics, image_rows
+
+
+def finetune_teacher(config: Config, number: int, shell: Shell) -> dict[str, Any]:
+    """The finished run of one teacher: reused, resumed or trained."""
+    stage, data = finetune_config(config, number), on_device(config, shell)
+    teacher, key = stage.teacher, run_key("finetune", config, teacher=number)
+    given = bool(teacher.ckpt)
+    name = f"finetune-{teacher.model}-{config.bench.name}-s{teacher.seed}"
+    tags = {
+        names.STAGE: "finetune", names.STUDENT: teacher.model, names.SEED: str(teacher.seed),
+        names.TEACHERS: teacher.model, names.METHOD: "given" if given else "ce",
+    }  # fmt: skip
+    spec = _spec(config, shell, f"{name}-given" if given else name, key, tags)
+    spec["identity"] = identity("finetune", config, teacher=number)
+    spec["config"]["teacher"] = {"0": asdict(teacher)}  # of all teachers, this one's
+    spec["params"] = _params(spec["config"])
+    job = Job(
+        folder=shell.store.run("finetune", key),
+        name=spec["name"],
+        weights="teacher",
+        spec=spec,
+        epochs=0 if given else teacher.recipe.epochs,
+        new_state=partial(_given if given else _untrained, stage, data, shell),  # type: ignore[arg-type]
+        train=lambda state: finetune(stage, training(data), state),  # type: ignore[arg-type]
+        test=_test(
+            partial(_build_teacher, stage, shell), shell, key, "finetune", data, config.data,
+            config.numerics,
+        ),
+    )  # fmt: skip
+    return run(job, shell)
+
+
+def _untrained(stage: FinetuneConfig, data: Splits, shell: Shell) -> FinetuneState:
+    return FinetuneState.new(stage, shell.device)
+
+
+def _given(stage: FinetuneConfig, data: Splits, shell: Shell) -> FinetuneState:
+    """A user's own teacher: done as it is, its validation accuracy measured."""
+    state, path = FinetuneState.new(stage, shell.device), stage.teacher.ckpt
+    assert path is not None
+    checkpoints.fit(state.model, checkpoints.read_weights(path), path)
+    normalise = Normaliser(stage.data, stage.numerics, shell.device)
+    out = image_rows(state.model, data.val, normalise, stage.numerics)
+    accuracy = validation(out.logits, data.val.labels).get("val/top1")
+    state.best = {"top1": accuracy, "epoch": 0, "weights": state.model.state_dict()}
+    state.progress.done = True
+    return state
+
+
+def _build_teacher(stage: FinetuneConfig, shell: Shell) -> nn.Module:
+    d = stage.data
+    with seeded(0, "shape"):  # weights are loaded next: leave every stream alone
+        return models.place(
+            models.build(stage.teacher.model, d.classes, d.image_size, in_chans=d.channels),
+            shell.device, stage.numerics.layout(),
+        )  # fmt: skip
+
+
+def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
+    """The finished run of one student, its teachers (if the method reads any) finished first."""
+    stage, data = distill_config(config), on_device(config, shell)
+    numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
+    key = run_key("distill", config)
+    folder = shell.store.run("distill", key)
+    if folder.result() is None:
+        for number in numbers:
+            finetune_teacher(config, number, shell)
+    teachers = _LazyTeachers(config, shell, data, list(numbers))
+    name = f"distill-{config.rung}-{config.bench.name}-s{config.seed}"
+    tags = {
+        names.STAGE: "distill", names.STUDENT: config.student.model,
+        names.SEED: str(config.seed), names.RUNG: config.rung,
+        names.METHOD: config.method.name,
+        names.TEACHERS: ",".join(config.teachers()[k].model for k in numbers),
+    }  # fmt: skip
+    spec = _spec(config, shell, name, key, tags)
+    spec["identity"] = found = identity("distill", config)
+    spec["tags"] |= {names.RECIPE: recipe_key(found), names.SETTING: setting_key(found)}
+
+    def build() -> nn.Module:
+        d = config.data
+        with seeded(0, "shape"):
+            net = models.build(config.student.model, d.classes, d.image_size, in_chans=d.channels)
+        return models.place(net, shell.device, config.numerics.layout())
+
+    job = Job(
+        folder=folder,
+        name=name,
+        weights="student",
+        spec=spec,
+        epochs=len(plan(stage)),
+        new_state=lambda: DistillState.new(stage, training(data), teachers()),  # type: ignore[arg-type,return-value]
+        train=lambda state: distill(stage, training(data), teachers(), state),  # type: ignore[arg-type]
+        test=_test(build, shell, key, "distill", data, config.data, config.numerics),
+        bank_seconds=lambda: teachers.bank_seconds,
+    )  # fmt: skip
+    return run(job, shell)
+
+
+class _LazyTeachers:
+    """The teachers with their banks, loaded when a run that is not finished asks for them."""
+
+    def __init__(self, config: Config, shell: Shell, data: Splits, numbers: list[int]) -> None:
+        self.config, self.shell, self.data, self.numbers = config, shell, data, numbers
+        self.bank_seconds = 0.0
+        self._loaded: list[Teacher] | None = None
+
+    def __call__(self) -> list[Teacher]:
+        if self._loaded is None:
+            self._loaded = [self._load(number) for number in self.numbers]
+        return self._loaded
+
+    def _load(self, number: int) -> Teacher:
+        config, shell = self.config, self.shell
+        stage, key = finetune_config(config, number), run_key("finetune", config, teacher=number)
+        folder = shell.store.run("finetune", key)
+        result = folder.result()
+        assert result is not None, f"teacher {key} is not finished"
+        model = _build_teacher(stage, shell)
+        model.load_state_dict(folder.load_tensors("teacher", result["weights"]["teacher"]))
+        freezing.freeze(model)
+        bank, seconds = view_bank(
+            shell, bank_key(key, self.data.digest, config.data, config.numerics), model,
+            training(self.data), config.data, config.numerics,
+        )  # fmt: skip
+        self.bank_seconds += seconds
+        return Teacher(model, bank)
+
+
+def on_device(config: Config, shell: Shell) -> Splits:
+    """The data set with its training and validation images on the device."""
+    data = splits(config.data)
+    return data._replace(train=data.train.to(shell.device), val=data.val.to(shell.device))
+
+
+def training(data: Splits) -> TrainingData:
+    """What trainers may see."""
+    return TrainingData(data.train, data.val)
+
+
+def _test(
+    build: Callable[[], nn.Module],
+    shell: Shell,
+    key: str,
+    stage: str,
+    data: Splits,
+    config: DataConfig,
+    numerics: Numerics,
+) -> Callable[[dict[str, Tensor]], tuple[nn.Module, dict[str, float]]]:
+    """The finalise step of a job: build the network, load the selected weights, read test."""
+
+    def test(weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, float]]:
+        model = build()
+        model.load_state_dict(weights)
+        folder = shell.store.run(stage, key)
+        return model, read_test(folder, model, data, config, numerics)
+
+    return test
+
+
+def _spec(
+    config: Config, shell: Shell, name: str, key: str, tags: dict[str, str]
+) -> dict[str, Any]:
+    """What a run folder says of its run, enough to publish it without this configuration."""
+    plain = asdict(config)
+    texts = {
+        "config.yaml": yaml.safe_dump(plain, sort_keys=False),
+        "overrides.txt": "\n".join(shell.overrides) + "\n",
+        "versions.json": json.dumps(provenance.versions(), indent=1),
+    }
+    if provenance.git_diff():
+        texts["git.diff"] = provenance.git_diff()
+    return {
+        "name": name,
+        "time": now_ms(),
+        "config": plain,
+        "params": _params(plain) | {"overrides": " ".join(shell.overrides)},
+        "tags": {
+            names.BENCH: config.bench.name,
+            names.RUN_KEY: key,
+            names.GIT: provenance.git_revision(),
+            "device": device_name(shell.device),
+            **tags,
+        },
+        "texts": texts,
+        "versions": provenance.versions(),
+        "data": {"name": config.data.name, "digest": splits(config.data).digest},
+    }
+
+
+def _params(plain: dict[str, Any]) -> dict[str, str]:
+    """Dotted parameters; the bench's name as plain `bench`, which is how people filter."""
+    found = {key: str(value) for key, value in flat(plain)}
+    return {"bench": found.pop("bench.name"), **found}
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,240 @@
+"""Bring the MLflow run of a run folder up to date with what is committed in the folder.
+
+Every function here can be repeated: what has arrived is not sent again. A record in the folder
+says what has arrived; after anything uncertain (a crash, a failed call) the store is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import names
+from pipeline.destination import Destination, shown
+from pipeline.store import RunFolder
+
+log = logging.getLogger("pipeline")
+
+METRICS_A_CALL = 1000
+PARAMS_A_CALL = 100
+PARAM_LENGTH = 6000
+DATASET_DIGEST_LENGTH = 36  # the longest that MLflow stores
+
+
+@dataclass
+class Record:
+    """What has arrived at one destination; kept in the run folder."""
+
+    run_id: str | None = None
+    epochs: int = 0  # of the history, that have arrived
+    described: bool = False  # params, tags, inputs, configuration
+    finished: bool = False
+    where: str = ""  # for people; no password
+    experiment: str = ""
+
+    @staticmethod
+    def name(destination: Destination) -> str:
+        return f"tracking-{destination.key}"
+
+    @classmethod
+    def load(cls, folder: RunFolder, destination: Destination) -> Record:
+        body = folder.read_json(cls.name(destination))
+        if body is not None:
+            return cls(**body)
+        return cls(where=shown(destination.uri), experiment=destination.experiment_name())
+
+    def save(self, folder: RunFolder, destination: Destination) -> None:
+        folder.write_json(self.name(destination), asdict(self))
+
+
+class Publication:
+    """One run folder at one destination."""
+
+    def __init__(self, folder: RunFolder, destination: Destination) -> None:
+        self.folder, self.destination = folder, destination
+        self.record = Record.load(folder, destination)
+        self.sure = False  # whether the record is known to be all that has arrived
+
+    @property
+    def client(self) -> Any:
+        return self.destination.client()
+
+    def start(self, *, reused: bool = False) -> None:
+        """Find or make the run, and describe it."""
+        spec = self._spec()
+        if self.record.run_id is not None and not self.sure and self._is_gone():
+            log.warning("run %s was deleted from the store: sent anew", self.record.run_id)
+            fresh = Record(where=self.record.where, experiment=self.record.experiment)
+            self.record = fresh
+        if self.record.run_id is None:
+            self.record.run_id = self._find(spec) or self._create(spec, reused)
+            self._save()
+        elif not self.sure and not self.record.finished:
+            self.client.update_run(self.record.run_id, status="RUNNING")
+        if not self.record.described:
+            self._describe(spec)
+            self.record.described = True
+            self._save()
+
+    def _is_gone(self) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self.client.get_run(self.record.run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return True
+            raise
+        return bool(run.info.lifecycle_stage == "deleted")
+
+    def epochs(self, history: list[dict[str, Any]]) -> None:
+        """Send the epochs that have not arrived."""
+        while not self.record.finished and self.record.epochs < len(history):
+            batch: list[Any] = []
+            count = 0
+            for entry in history[self.record.epochs :]:
+                if batch and len(batch) + len(entry["metrics"]) > METRICS_A_CALL:
+                    break
+                batch += _metrics(entry["metrics"], entry["index"], entry["time"])
+                count += 1
+            self._send(batch)
+            self.record.epochs += count
+            self._save()
+
+    def finish(self, result: dict[str, Any], *, log_model: bool) -> None:
+        """Final metrics, tags, weights and the model; then the run is FINISHED."""
+        self.start()
+        if self.record.finished:
+            return
+        self.epochs(result["history"])
+        last = max((entry["index"] for entry in result["history"]), default=0)
+        self.sure = False  # these have no count of their own in the record: ask the store
+        self._send(_metrics(result["metrics"], last, result["time"]))
+        self._set_tags(result["tags"])
+        self._files(result, log_model)
+        self.client.set_terminated(self.record.run_id, "FINISHED")
+        self.record.finished = True
+        self._save()
+
+    def stop(self, status: str, tags: dict[str, str]) -> None:
+        """End a run that is not finished: FAILED, or KILLED where it can go on."""
+        self.start()
+        if self.record.finished:
+            return
+        self._set_tags(tags)
+        self.client.set_terminated(self.record.run_id, status)
+
+    def _spec(self) -> dict[str, Any]:
+        spec: dict[str, Any] | None = self.folder.read_json("spec")
+        assert spec is not None, f"{self.folder.path} has no spec"
+        return spec
+
+    def _save(self) -> None:
+        self.record.save(self.folder, self.destination)
+
+    def _find(self, spec: dict[str, Any]) -> str | None:
+        """A run of this key that is finished, or that this very folder began."""
+        runs = self.client.search_runs(
+            [self.destination.experiment_id()],
+            f"tags.{names.RUN_KEY} = '{self.folder.key}' and tags.{names.STAGE} = "
+            f"'{self.folder.stage}'",
+        )
+        for run in runs:
+            if run.info.status == "FINISHED":
+                self.record.finished, self.record.described = True, True
+                return str(run.info.run_id)
+        for run in runs:
+            if run.data.tags.get("folder") == spec["folder"]:
+                return str(run.info.run_id)
+        return None
+
+    def _create(self, spec: dict[str, Any], reused: bool) -> str:
+        tags = spec["tags"] | {"folder": spec["folder"], names.PARENT: self.destination.parent_id()}
+        if reused:
+            tags[names.REUSED] = "true"
+        run = self.client.create_run(
+            self.destination.experiment_id(),
+            start_time=spec["time"], tags=tags, run_name=spec["name"],
+        )  # fmt: skip
+        self.sure = True  # nothing can have arrived yet
+        return str(run.info.run_id)
+
+    def _describe(self, spec: dict[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        run_id = self.record.run_id
+        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in spec["params"].items()]
+        for at in range(0, len(params), PARAMS_A_CALL):
+            self.client.log_batch(run_id, params=params[at : at + PARAMS_A_CALL])
+        for name, text in spec["texts"].items():
+            self.client.log_text(run_id, text, name)
+        name, digest = spec["data"]["name"], spec["data"]["digest"][:DATASET_DIGEST_LENGTH]
+        data = Dataset(name, digest, source_type="code", source=json.dumps({"data.name": name}))
+        tag = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(run_id, [DatasetInput(data, [tag])])
+
+    def _send(self, batch: list[Any]) -> None:
+        """Send metrics; where it is not sure what has arrived, only those that have not."""
+        run_id = self.record.run_id
+        if not self.sure:
+            there = {
+                (key, metric.step)
+                for key in {metric.key for metric in batch}
+                for metric in self.client.get_metric_history(run_id, key)
+            }
+            batch = [metric for metric in batch if (metric.key, metric.step) not in there]
+        self.sure = False
+        for at in range(0, len(batch), METRICS_A_CALL):
+            self.client.log_batch(run_id, metrics=batch[at : at + METRICS_A_CALL])
+        self.sure = True
+
+    def _set_tags(self, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(
+            self.record.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in tags.items()]
+        )
+
+    def _files(self, result: dict[str, Any], log_model: bool) -> None:
+        """The weights as safetensors and, for a student, an MLflow model (once)."""
+        run_id = self.record.run_id
+        for name, digest in result["weights"].items():
+            path = self.folder.tensors_path(name, digest)
+            self.client.log_artifact(run_id, str(path), "weights")
+        if not log_model or "student" not in result["weights"]:
+            return
+        outputs = self.client.get_run(run_id).outputs
+        if outputs is None or not outputs.model_outputs:
+            from pipeline.served import log_student
+
+            log_student(self.folder, self._spec(), result, self.destination, str(run_id))
+
+
+def _metrics(values: dict[str, float], step: int, time_ms: int) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(key, float(value), time_ms, step) for key, value in values.items()]
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, as MLflow counts."""
+    return int(time.time() * 1000)
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an exception's traceback, as in a terminal."""
+    return traceback.format_exception_only(error)[-1].strip()
+
+
+def flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted keys and values of nested dicts."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value

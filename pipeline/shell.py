@@ -1,0 +1,73 @@
+"""What stages of one command share: the store, the destination, the device, the stop request."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from pipeline.config import Config, RuntimeConfig
+from pipeline.destination import Destination
+from pipeline.store import Store
+
+log = logging.getLogger("pipeline")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+@dataclass
+class Shell:
+    """The effects of a command."""
+
+    runtime: RuntimeConfig
+    store: Store
+    destination: Destination
+    device: torch.device
+    overrides: list[str] = field(default_factory=list)
+    _stop: bool = False
+
+    @classmethod
+    def open(cls, config: Config, verb: str, overrides: list[str]) -> Shell:
+        """Read the environment, choose the device, take over the signals."""
+        runtime = config.runtime
+        if runtime.threads is not None:
+            torch.set_num_threads(runtime.threads)
+        root = Path(runtime.store).resolve()
+        destination = Destination.from_environment(verb, runtime.experiment, root)
+        shell = cls(runtime, Store(root / "runs"), destination, choose_device(runtime), overrides)
+        for number in STOP_SIGNALS:
+            signal.signal(number, shell.request_stop)
+        return shell
+
+    def request_stop(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: the loop stops at its next step boundary. A second Ctrl-C ends now."""
+        if self._stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def stop(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._stop
+
+    def end_launch(self, status: str) -> None:
+        """End a launch run of our own; a store that is away is told of, never fatal."""
+        try:
+            self.destination.end_launch(status)
+        except Exception as error:  # noqa: BLE001
+            log.warning("the launch run could not be ended: %s", str(error).split("\n")[0][:200])
+
+    def traceback(self, error: BaseException) -> str:
+        """The traceback as text, its end where it is long."""
+        return "".join(traceback.format_exception(error))[-4900:]
+
+
+def choose_device(runtime: RuntimeConfig) -> torch.device:
+    """The device of a run; `auto` is the first GPU where there is one."""
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(runtime.device)

@@ -1,0 +1,237 @@
+"""Run a stage: reuse what is finished, go on with what was cut off, else start.
+
+Each epoch is committed with its metrics before the tracker hears of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from pipeline import names
+from pipeline.console import StageProgress, say
+from pipeline.lease import Holder, Lease, acquire
+from pipeline.publish import Publication, last_line, now_ms
+from pipeline.shell import Shell
+from pipeline.store import RunFolder
+from pipeline.tracking import Tracker
+from trainers.loop import Epoch, Interrupted, NonFinite, Progress, reset_peak_memory
+
+log = logging.getLogger("pipeline")
+
+
+class State(Protocol):
+    """What a trainer changes: enough of it to go on bit for bit."""
+
+    progress: Progress
+    best: dict[str, Any]
+    stop: Callable[[], bool]
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, saved: dict[str, Any]) -> None: ...
+    def selected(self) -> dict[str, Tensor]: ...
+
+
+@dataclass
+class Job:
+    """One stage to run, bound to its configuration, data and teachers."""
+
+    folder: RunFolder
+    name: str  # distill-L3-digits-s0
+    weights: str  # name of the safetensors file: "student" or "teacher"
+    spec: dict[str, Any]  # written once: identity, configuration, tags, params, texts
+    epochs: int
+    new_state: Callable[[], State]
+    train: Callable[[State], Iterator[Epoch]]
+    test: Callable[[dict[str, Tensor]], tuple[nn.Module, dict[str, float]]]
+    bank_seconds: Callable[[], float] = lambda: 0.0
+
+
+def run(job: Job, shell: Shell) -> dict[str, Any]:
+    """The job's result: taken from the store, or trained.
+
+    Raises:
+        Interrupted: asked to stop; committed, the same call goes on.
+        LeaseLost: another process took over.
+        Exception: the run is FAILED in the tracking store, with its traceback.
+    """
+    result = job.folder.result()
+    if result is None:
+        with _lease(job, shell) as lease:
+            result = job.folder.result()  # by whoever held the lease before
+            if result is None:
+                return _run_tracked(job, shell, lease)
+    say(f"reused   {job.name}  key {job.folder.key}  {summary(result)}")
+    _replay(job, shell, result)
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """A finished run's numbers in half a line."""
+    m = result["metrics"]
+    parts = [
+        f"{label} {100 * m[key]:.2f} %"
+        for label, key in (("val", names.BEST_VAL_TOP1), ("test", names.TEST_TOP1))
+        if m.get(key) is not None
+    ]
+    return "  ".join([*parts, f"{m[names.RUN_SECONDS]:.0f} s"])
+
+
+def _lease(job: Job, shell: Shell) -> Lease:
+    def waiting(holder: Holder) -> None:
+        say(f"waiting  {job.name}  key {job.folder.key} is being trained by {holder}")
+
+    runtime = shell.runtime
+    return acquire(
+        job.folder.path, heartbeat_s=runtime.heartbeat_s, expiry_s=runtime.expiry_s,
+        poll_s=min(1.0, runtime.heartbeat_s), on_wait=waiting, should_stop=shell.stop,
+    )  # fmt: skip
+
+
+def _replay(job: Job, shell: Shell, result: dict[str, Any]) -> None:
+    """See to it that the present experiment has a run of this key."""
+    try:
+        publication = Publication(job.folder, shell.destination)
+        publication.start(reused=True)
+        publication.finish(result, log_model=shell.runtime.log_model)
+    except Exception as error:  # noqa: BLE001 - told; the result itself is in the store
+        log.warning("the tracking store cannot be reached (%s): sync later", last_line(error))
+
+
+def _run_tracked(job: Job, shell: Shell, lease: Lease) -> dict[str, Any]:
+    if job.folder.read_json("spec") is None:
+        job.folder.write_json("spec", job.spec | {"folder": secrets.token_hex(8)})
+    runtime = shell.runtime
+    tracker = Tracker(
+        job.folder, shell.destination, retry_s=runtime.retry_s, timeout_s=runtime.sync_timeout_s,
+        log_model=runtime.log_model,
+    )  # fmt: skip
+    tracker.start()
+    try:
+        result = _train(job, shell, lease, tracker)
+        lease.check()
+        job.folder.finish(result)
+    except Interrupted:
+        tracker.stop("KILLED", {"interrupted": "true"})
+        raise
+    except BaseException as error:
+        trace = shell.traceback(error)
+        tracker.stop("FAILED", {names.ERROR: last_line(error), "traceback": trace})
+        raise
+    tracker.finish(result)
+    say(f"finished {job.name}  key {job.folder.key}  {summary(result)}")
+    return result
+
+
+def _train(job: Job, shell: Shell, lease: Lease, tracker: Tracker) -> dict[str, Any]:
+    """All epochs that are missing, then the finalise step."""
+    state, history = _resume(job, shell)
+    tracker.committed(history)
+    reset_peak_memory(shell.device)
+    while not state.progress.done:
+        try:
+            _epochs(job, shell, state, history, lease, tracker)
+        except NonFinite as error:
+            if state.progress.autocast_off:
+                raise
+            state, history = _resume(job, shell)
+            state.progress.autocast_off = True
+            reason = f"{error}; gone on from epoch {len(history)} without mixed precision"
+            log.warning("%s: %s", job.name, reason)
+            job.folder.write_json("fallback", reason)
+    return _finalise(job, state, history)
+
+
+def _resume(job: Job, shell: Shell) -> tuple[State, list[dict[str, Any]]]:
+    """The state to go on from and the history that led to it."""
+    state = job.new_state()
+    state.stop = shell.stop
+    commit = job.folder.latest()
+    if commit is None:
+        return state, []
+    state.load_state_dict(commit.state)
+    state.stop = shell.stop
+    say(f"resumed  {job.name}  key {job.folder.key}  at epoch {state.progress.slot}/{job.epochs}")
+    return state, list(commit.history)
+
+
+def _epochs(
+    job: Job,
+    shell: Shell,
+    state: State,
+    history: list[dict[str, Any]],
+    lease: Lease,
+    tracker: Tracker,
+) -> None:
+    """Train, commit, tell; commits come no closer than `commit_every_s`, but always at the end
+    and where the process is asked to stop."""
+    committed_at = time.monotonic()
+
+    def commit() -> None:
+        lease.check()
+        job.folder.commit(state.state_dict(), history, token=lease.token)
+        tracker.committed(history)
+
+    with StageProgress(job.name, job.epochs, state.progress.slot) as progress:
+        try:
+            for epoch in job.train(state):
+                history.append(
+                    {
+                        "index": epoch.index,
+                        "stage": epoch.stage,
+                        "step": epoch.step,
+                        "time": now_ms(),
+                        "metrics": epoch.metrics,
+                    }
+                )
+                progress.epoch(epoch)
+                due = time.monotonic() - committed_at >= shell.runtime.commit_every_s
+                if due or state.progress.done or shell.stop():
+                    commit()
+                    committed_at = time.monotonic()
+                if shell.stop() and not state.progress.done:
+                    raise Interrupted
+        except Interrupted:
+            if state.progress.step:
+                commit()
+            say(f"stopped  {job.name}  key {job.folder.key}: the same command goes on")
+            raise
+
+
+def _finalise(job: Job, state: State, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Test the selected weights, once, and put the numbers of the whole run together."""
+    weights = state.selected()
+    model, metrics = job.test(weights)
+    digest = job.folder.save_tensors(job.weights, weights, {"run_key": job.folder.key})
+    if state.best["top1"] is not None:
+        metrics[names.BEST_VAL_TOP1] = state.best["top1"]
+        metrics[names.BEST_VAL_EPOCH] = float(state.best["epoch"])
+    metrics |= _cost(history, job.bank_seconds())
+    metrics[names.PARAMETERS] = float(sum(p.numel() for p in model.parameters()))
+    fallback = job.folder.read_json("fallback")
+    return {
+        "time": now_ms(),
+        "metrics": metrics,
+        "history": history,
+        "weights": {job.weights: digest},
+        "tags": {names.FALLBACK: fallback} if fallback else {},
+    }
+
+
+def _cost(history: list[dict[str, Any]], bank_seconds: float) -> dict[str, float]:
+    """What the run cost, all its segments together, with its share of A-Steps and banks."""
+    seconds = {"A": 0.0, "B": 0.0}
+    for entry in history:
+        seconds[entry["step"]] += entry["metrics"][names.EPOCH_SECONDS]
+    return {
+        names.A_STEP_SECONDS: seconds["A"],
+        names.B_STEP_SECONDS: seconds["B"],
+        names.BANK_SECONDS: bank_seconds,
+        names.RUN_SECONDS: seconds["A"] + seconds["B"] + bank_seconds,
+    }

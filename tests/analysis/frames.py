@@ -1,0 +1,51 @@
+"""Frames as `load_runs` and `load_history` give them, typed by hand."""
+
+import pandas as pd
+
+from analysis.runs import HISTORY_COLUMNS
+from pipeline import names
+
+
+def runs(*rows: dict) -> pd.DataFrame:
+    """One run each; a key is a column, run ids are r0, r1, …, later runs start later."""
+    complete = [
+        {
+            "run_id": f"r{index}",
+            "name": f"run {index}",
+            "status": "FINISHED",
+            "start_time": pd.Timestamp(index, unit="D", tz="UTC"),
+        }
+        | row
+        for index, row in enumerate(rows)
+    ]
+    return pd.DataFrame(complete)
+
+
+def distill(rung: str, seed: int, test: float | None = None, bench: str = "toy", **more) -> dict:
+    """A distillation run; `more` has metrics by the last part of their name, params as given."""
+    row = {"tags.stage": "distill", "tags.bench": bench, "tags.rung": rung, "tags.seed": str(seed)}
+    row["metrics.test/top1"] = test
+    short = {"seconds": names.RUN_SECONDS, "speed": names.IMAGES_PER_SECOND}
+    short |= {
+        "memory": names.PEAK_MEMORY,
+        "synergy": names.SYNERGY_TOP1,
+        "gain": names.SYNERGY_GAIN,
+    }
+    for key, value in more.items():
+        row[f"metrics.{short[key]}" if key in short else key] = value
+    return row
+
+
+def params(**values) -> dict:
+    """`params(budget__student_epochs=2)` is the column `params.budget.student_epochs`, as text."""
+    return {f"params.{key.replace('__', '.')}": str(value) for key, value in values.items()}
+
+
+def history(run_id: str, **metrics: list[tuple[int, float]]) -> pd.DataFrame:
+    """Points (step, value) by metric; `val__top1` is `val/top1`."""
+    rows = [
+        (run_id, key.replace("__", "/"), step, value, pd.Timestamp(step, unit="s", tz="UTC"))
+        for key, points in metrics.items()
+        for step, value in points
+    ]
+    return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))

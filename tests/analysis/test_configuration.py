@@ -1,0 +1,87 @@
+"""A mean over seeds is never taken over different configurations."""
+
+import pandas as pd
+
+from analysis.configuration import not_shared, one_configuration
+from analysis.runs import Selection
+from tests.analysis.frames import distill, params, runs
+
+
+def reasons(frame: pd.DataFrame) -> dict[str, str]:
+    """Run id to reason, for the runs that do not count."""
+    kept, left_out = one_configuration(Selection(frame, frame[:0].assign(reason="")))
+    assert set(kept["run_id"]) | set(left_out["run_id"]) == set(frame["run_id"])
+    return dict(left_out[["run_id", "reason"]].to_numpy().tolist())
+
+
+def test_the_configuration_with_the_most_seeds_is_kept():
+    full, short = params(budget__student_epochs=80), params(budget__student_epochs=2)
+    frame = runs(
+        distill("L3", 0, 0.5, **full), distill("L3", 1, 0.5, **full), distill("L3", 0, 0.1, **short)
+    )
+    assert reasons(frame) == {"r2": "other configuration (budget.student_epochs=2)"}
+
+
+def test_of_equals_the_newest_configuration_is_kept():
+    frame = runs(
+        distill("L3", 0, 0.5, **params(method__ib_beta=0.1, a=1, b=2, c=3)),
+        distill("L3", 0, 0.6, **params(method__ib_beta=0.2, a=2, b=3, c=3)),
+    )
+    assert reasons(frame) == {"r0": "other configuration (method.ib_beta=0.1, a=1, …)"}
+
+
+def test_a_parameter_that_only_one_configuration_has_is_named():
+    frame = runs(distill("L3", 0, 0.5, **params(a=1)), distill("L3", 0, 0.6))
+    assert reasons(frame) == {"r0": "other configuration (a=1)"}
+
+
+def test_seeds_machines_and_typed_lines_are_no_configuration():
+    frame = runs(
+        *(
+            distill(
+                "L3",
+                seed,
+                0.5,
+                **params(seed=seed, teacher__seed=seed, runtime__device=seed, data__root=seed),
+            )
+            for seed in range(3)
+        )
+    )
+    assert reasons(frame) == {}
+
+
+def test_the_newest_run_of_a_seed_counts():
+    frame = runs(distill("L3", 0, 0.5), distill("L3", 0, 0.6), distill("L3", 1, 0.6))
+    assert reasons(frame) == {"r0": "older run of the same seed"}
+
+
+def test_benches_and_rungs_are_apart_and_a_run_needs_a_seed():
+    nameless = distill("CE", 0, 0.5) | {"tags.seed": None}
+    frame = runs(
+        distill("L3", 0, 0.5), distill("L2", 0, 0.5), distill("L3", 0, 0.5, bench="b"), nameless
+    )
+    assert reasons(frame) == {"r3": "no seed"}
+
+
+def test_earlier_reasons_stay():
+    frame = runs(distill("L3", 0, 0.5), distill("L3", 1, 0.5))
+    selection = Selection(frame[:1], frame[1:].assign(reason="failed"))
+    assert one_configuration(selection).left_out["reason"].tolist() == ["failed"]
+
+
+def test_no_runs_at_all():
+    empty = pd.DataFrame(columns=["run_id", "start_time"])
+    assert one_configuration(Selection(empty, empty.assign(reason=""))).kept.empty
+
+
+def test_budgets_that_differ_between_rungs_are_said():
+    frame = runs(
+        distill("CE", 0, 0.5, **params(budget__student_epochs=80, data__views=4)),
+        distill("L3", 0, 0.5, **params(budget__student_epochs=2, data__views=4)),
+        distill("KD", 0, 0.5, **params(budget__student_epochs=80, data__views=4)),
+        distill("L3", 0, 0.5, bench="b", **params(budget__student_epochs=5)),
+    )
+    assert not_shared(frame, "toy") == (
+        "budget.student_epochs is not the same everywhere (2: L3; 80: CE, KD)",
+    )
+    assert not_shared(frame, "b") == ()

@@ -1,0 +1,124 @@
+"""The whole way from a tracking store to what is printed."""
+
+import math
+
+import pytest
+
+from analysis.render import WIDTH
+from analysis.report import analyze
+from pipeline import names
+
+NAME = "asib/ladder"
+
+
+@pytest.fixture(scope="module")
+def ids(store) -> dict[str, str]:
+    def epochs(top1: float, a_steps: int) -> dict:
+        steps = range(a_steps + 2)
+        metrics = {
+            names.STAGE_STEP: [(step, float(step >= a_steps)) for step in steps],
+            names.IMAGES_PER_SECOND: [(step, 100.0 * (step + 1)) for step in steps],
+            names.VAL_TOP1: [(a_steps, top1 / 2), (a_steps + 1, top1)],
+            names.RUN_SECONDS: 10.0 * len(steps),
+        }
+        return metrics | ({names.SYNERGY_TOP1: [(1, 0.9)]} if a_steps else {})
+
+    for seed in range(3):
+        store.distill(NAME, "CE", seed, 0.50 + seed / 100, metrics=epochs(0.5, 0))
+        store.distill(NAME, "KD", seed, 0.60 + seed / 100, metrics=epochs(0.6, 0))
+        store.distill(NAME, "L3", seed, (0.64, 0.66, 0.67)[seed], metrics=epochs(0.6, 2))
+    store.distill(NAME, "L0", 1, 0.55)
+    store.run(
+        NAME,
+        "finetune-resnet20-s0",
+        tags={names.STAGE: "finetune", names.TEACHERS: "resnet20", names.SEED: "0"}
+        | {names.BENCH: "toy"},
+        metrics={names.BEST_VAL_TOP1: 0.91, names.VAL_TOP1: [(0, 0.5), (1, 0.9)]},
+    )
+    return {
+        "failed": store.distill(NAME, "L3", 3, None, status="FAILED"),
+        "running": store.distill(NAME, "L3", 4, None, status="RUNNING"),
+    }
+
+
+@pytest.fixture(scope="module")
+def report(store, ids):
+    return analyze(store.uri, NAME)
+
+
+def test_sentences_come_first(report):
+    assert report.text.splitlines()[:9] == [
+        "Experiment asib/ladder",
+        "",
+        "Bench toy",
+        "---------",
+        "",
+        "Best control: KD, test top-1 61.00 %.",
+        "KD − CE: +10.00 points, 95 % interval +10.00 to +10.00, n = 3, 1.00 × the time: "
+        "better than CE.",
+        "L0 − KD: −6.00 points; one seed: no interval, no conclusion.",
+        "L3 − KD: +4.67 points, 95 % interval +3.23 to +6.10, n = 3, 2.00 × the time: "
+        "better than KD.",
+    ]
+
+
+def test_tables_hold_the_numbers(report):
+    lines = [line.split() for line in report.text.splitlines()]
+    assert ["L0", "1", "55.00", "+4.00", "n=1", "−6.00", "n=1"] in lines
+    assert ["L3", "90.00", "–", "40.0", "2.00", "350", "–"] in lines
+    assert ["resnet20", "0", "91.00", "–", "–"] in lines
+    assert "| L0 | 1 | 55.00 | +4.00 n=1 | −6.00 n=1 |" in report.markdown.splitlines()
+
+
+def test_notes_name_the_runs_left_out(report, ids):
+    assert "Left out: 2 runs (1 failed, 1 running)." in report.text
+    assert f"{ids['running']}  distill-L3-toy-s4: running" in report.text
+    assert "toy: 3 seeds (0, 1, 2)." in report.text
+    assert max(map(len, report.text.splitlines())) <= WIDTH
+
+
+def test_table_and_figures(report):
+    table = report.table.set_index("rung")
+    assert list(table.index) == ["CE", "KD", "L0", "L3"]
+    assert table.loc["L3", "vs_kd_mean"] == pytest.approx(0.14 / 3)
+    assert table.loc["L3", "seeds"] == "0 1 2"
+    assert math.isnan(table.loc["L0", "test_low"])
+    assert set(report.figures) == {"learning_curves_toy", "accuracy_cost_toy"}
+
+
+def test_several_benches_are_kept_apart(store):
+    store.distill("benches", "L3", 0, 0.6)
+    store.distill("benches", "CE", 0, 0.5, tags={names.BENCH: "b", names.RUN_KEY: "b"})
+    both = analyze(store.uri, "benches")
+    assert both.text.index("Bench b") < both.text.index("Bench toy")
+    command = "type `mlflow run . -e distill -P cfg=KD -P bench=toy`"
+    assert f"The control KD has not finished: {command}" in both.text
+    assert "The control CE has not finished" in both.text.partition("Bench toy")[2]
+    assert "Best control" not in both.text.partition("Bench toy")[2]
+    assert len(both.figures) == 4
+    one = analyze(store.uri, "benches", bench="b")
+    assert list(one.table["bench"]) == ["b"]
+    assert "Bench toy" not in one.text
+
+
+def test_nothing_finished_is_a_report_that_says_what_to_type(store):
+    run_id = store.distill("started", "L3", 0, None, status="RUNNING")
+    report = analyze(store.uri, "started")
+    assert "No distillation run has finished in experiment started." in report.text
+    assert "type `mlflow run . -e distill -P cfg=L3`" in report.text
+    assert run_id in report.text
+    assert "No fine-tuning run has finished." in report.markdown
+    assert report.figures == {}
+    assert report.table.empty
+    assert "vs_ce_mean" in report.table
+    assert "on bench none" in analyze(store.uri, NAME, bench="none").text
+
+
+def test_experiment_with_a_launch_alone(store):
+    store.run("launched", "launch", tags={names.STAGE: "launch"})
+    assert "Nothing finished" in analyze(store.uri, "launched").text
+
+
+def test_unknown_experiment_is_an_error(store, ids):
+    with pytest.raises(ValueError, match=r"asib/laddr.*asib/ladder"):
+        analyze(store.uri, "asib/laddr")

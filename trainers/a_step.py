@@ -1,0 +1,168 @@
+"""The A-Step: the fusion module, its head and adapters learn; the student stands still.
+
+Shapes: B a batch, R rows (images × views), M validation images, K teachers, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers import freezing
+from trainers.loop import run_steps, snapshot, top1
+from trainers.methods.asib import Asib
+from trainers.methods.base import Moment
+from trainers.mixing import plan_epoch
+from trainers.models import Outputs, outputs
+from trainers.objective import objective
+from trainers.run import DistillState, Slot, Work
+from trainers.tables import student_bank, synergy_rows, val_rows
+from trainers.views import Rows
+
+FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
+
+
+class AStep:
+    """One A-Step of one stage: made at its start (`fresh`), or where a run goes on inside it."""
+
+    method: Asib
+
+    def __init__(self, work: Work, state: DistillState, moment: Moment, *, fresh: bool) -> None:
+        assert isinstance(state.method, Asib)
+        self.work, self.state, self.method = work, state, state.method
+        if fresh:
+            state.stage_student = snapshot(state.student)
+            state.a_best, state.pending_a_optimiser = {}, None
+            state.notes = self._teacher_accuracies("before") if state.teachers else {}
+        self.student = student_bank(work, state)
+        self.tuned = self._unfreeze(moment.stage)
+        self.optimiser = self._build_optimiser()
+        if state.pending_a_optimiser is not None:
+            self.optimiser.load_state_dict(state.pending_a_optimiser)
+            state.pending_a_optimiser = None
+        state.a_optimiser = self.optimiser
+
+    def epoch(self, slot: Slot) -> dict[str, float]:
+        """Train one epoch; evaluate where it is due; at the end restore the best state."""
+        state, config = self.state, self.method.config
+        metrics = self._train(slot.moment) | state.notes
+        state.notes = {}
+        metrics["bottleneck/beta"] = self.method.beta(slot.moment)
+        metrics["train/lr"] = config.a_lr
+        if slot.last or (slot.moment.in_step + 1) % config.teacher_eval_every == 0:
+            metrics |= self._evaluate()
+        return metrics | self._finish() if slot.last else metrics
+
+    def _unfreeze(self, stage: int) -> list[nn.Parameter]:
+        """Let the teachers' top blocks of this stage learn; give their parameters."""
+        levels = self.method.config.teacher_levels
+        for teacher in self.state.teachers:
+            freezing.set_level(teacher, levels[min(stage, len(levels) - 1)])
+        return [p for t in self.state.teachers for p in t.parameters() if p.requires_grad]
+
+    def _build_optimiser(self) -> torch.optim.Optimizer:
+        """AdamW with moments of this step's own: older ones belong to a state that the step
+        before did not keep."""
+        c, named = self.method.config, self.method.trainable("A")
+        fusion = [p for n, p in named if n.startswith(FUSION)]
+        others = [p for n, p in named if not n.startswith(FUSION)] + self.tuned
+        groups: list[dict[str, Any]] = [
+            {"params": fusion, "lr": c.a_lr * c.ib_mbm_lr_factor},
+            {"params": others},
+        ]
+        return torch.optim.AdamW(groups, lr=c.a_lr, weight_decay=c.a_weight_decay, fused=True)
+
+    def _train(self, moment: Moment) -> dict[str, float]:
+        work, method, optimiser, config = self.work, self.method, self.optimiser, self.work.config
+        learning = [p for group in optimiser.param_groups for p in group["params"]]
+        plan = plan_epoch(
+            config.seed, "fusion", moment.epoch, images=len(work.data.train.labels),
+            views=work.views.count, batch=config.optim.batch, mix=None,
+            size=config.data.image_size, device=work.device,
+        )  # fmt: skip
+        method.train()
+
+        def step(i: int) -> dict[str, Tensor]:
+            rows = plan.rows[i]
+            student = self.student.train.at(rows)
+            with work.numerics.autocast(work.device):
+                teachers, start = self._teachers(rows)
+                terms = method.teacher_terms(
+                    Outputs(*student), teachers, start, work.views.labels(rows), moment
+                )
+            total = torch.stack(list(terms.losses.values())).sum()
+            optimiser.zero_grad(set_to_none=True)
+            method.clamp_loss(total, moment).backward()
+            if method.config.a_clip > 0:
+                nn.utils.clip_grad_norm_(learning, method.config.a_clip)
+            optimiser.step()
+            named = {f"train/loss/{name}": value for name, value in terms.losses.items()}
+            return {"train/loss/total": total} | named | terms.seen
+
+        stream = (config.seed, "fusion", "draws", moment.epoch)
+        means = run_steps(self.state.progress, len(plan.rows), step, self.state.stop, stream)
+        method.eval()
+        means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
+        return means
+
+    def _teachers(self, rows: Tensor) -> tuple[list[Outputs], list[Tensor] | None]:
+        """The teachers' outputs, and their starting logits where their blocks are tuned.
+
+        Tuned teachers are run (BatchNorm in evaluation); the others are read from their banks.
+        """
+        banked = [Outputs(*t.bank.train.at(rows)) for t in self.work.teachers]
+        if not self.state.teachers:
+            return banked, None
+        images = self.work.views.batch(rows)
+        live = [outputs(teacher, images) for teacher in self.state.teachers]
+        return live, [b.logits for b in banked]
+
+    def _teacher_val(self) -> list[Rows]:
+        """What the teachers, as they are now, say of the validation images."""
+        if not self.state.teachers:
+            return [t.bank.val for t in self.work.teachers]
+        return [val_rows(self.work, t) for t in self.state.teachers]
+
+    def _teacher_accuracies(self, when: str) -> dict[str, float]:
+        labels = self.work.data.val.labels
+        return {
+            f"teacher{k}/top1_{when}": top1(rows.logits, labels)
+            for k, rows in enumerate(self._teacher_val())
+        }
+
+    def _evaluate(self) -> dict[str, float]:
+        """Synergy accuracy on validation; keeps the best state of this step."""
+        state, labels = self.state, self.work.data.val.labels
+        teachers = self._teacher_val()
+        accuracy = top1(synergy_rows(self.method, self.student.val, teachers).logits, labels)
+        own = {f"teacher{k}/top1": top1(t.logits, labels) for k, t in enumerate(teachers)}
+        if not state.a_best or accuracy > state.a_best["top1"]:
+            state.a_best = {
+                "top1": accuracy,
+                "method": snapshot(self.method),
+                "teachers": [snapshot(t) for t in state.teachers],
+            }
+        alpha, old = self.method.config.synergy_ema_alpha, state.synergy_ema
+        state.synergy_ema = accuracy if old is None else alpha * old + (1 - alpha) * accuracy
+        return own | {
+            "synergy/top1": accuracy,
+            "synergy/top1_ema": state.synergy_ema,
+            "synergy/gain": accuracy - max(own.values()),
+        }
+
+    def _finish(self) -> dict[str, float]:
+        """Restore the best state, read the gate, measure J."""
+        state, config = self.state, self.method.config
+        self.method.load_state_dict(state.a_best["method"])
+        for teacher, weights in zip(state.teachers, state.a_best["teachers"], strict=True):
+            teacher.load_state_dict(weights)
+        restored, smooth = float(state.a_best["top1"]), state.synergy_ema
+        reading = smooth if config.gate_on == "ema" and smooth is not None else restored
+        state.synergy_top1 = restored
+        state.gate_open = reading > 0 and reading >= config.enable_kd_after_syn_acc
+        state.a_best, state.a_optimiser = {}, None
+        metrics = {"synergy/gate": float(state.gate_open), "synergy/restored": restored}
+        metrics |= self._teacher_accuracies("after") if state.teachers else {}
+        return metrics | objective(self.work, self.method, self.student.val, self._teacher_val())

@@ -1,0 +1,87 @@
+"""The small CIFAR residual nets of the distillation literature, speaking timm's protocol.
+
+He et al. 2016 (arXiv 1512.03385) section 4.2 with 1×1 projections; widths as in the public
+tables of Tian et al. 2020 (arXiv 1910.10699): `resnetN` has 16-16-32-64 channels, `resnetNx4`
+32-64-128-256.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RESNETS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
+    "resnet8": (8, (16, 16, 32, 64)),
+    "resnet20": (20, (16, 16, 32, 64)),
+    "resnet56": (56, (16, 16, 32, 64)),
+    "resnet8x4": (8, (32, 64, 128, 256)),
+    "resnet32x4": (32, (32, 64, 128, 256)),
+}
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and channels_in == channels
+            else nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class CifarResNet(nn.Module):
+    """Stem (3×3, stride 1, no max-pool), three groups of `(depth - 2) / 6` blocks, linear head."""
+
+    def __init__(
+        self, depth: int, widths: tuple[int, int, int, int], num_classes: int, in_chans: int
+    ) -> None:
+        super().__init__()
+        self.num_features = widths[3]
+        self.conv1 = nn.Conv2d(in_chans, widths[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        count = (depth - 2) // 6
+        self.layer1 = _group(widths[0], widths[1], count, 1)
+        self.layer2 = _group(widths[1], widths[2], count, 2)
+        self.layer3 = _group(widths[2], widths[3], count, 2)
+        self.fc = nn.Linear(widths[3], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def block_names(self) -> list[list[str]]:
+        """Module names of the ordered blocks: stem, groups, head."""
+        return [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["fc"]]
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        maps = [F.relu(self.bn1(self.conv1(x)), inplace=True)]
+        for group in (self.layer1, self.layer2, self.layer3):
+            maps.append(group(maps[-1]))
+        return maps[-1], maps
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.forward_intermediates(x)[0]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = x.mean((2, 3))
+        return pooled if pre_logits else self.fc(pooled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _group(channels_in: int, channels: int, count: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels, stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(count - 1)))

@@ -1,0 +1,70 @@
+"""Distil teachers into a student: stages of an A-Step (the fusion learns) and a B-Step (the
+student learns).
+
+A generator of epochs: it changes the state it was given and knows nothing of files or trackers.
+The plan of epochs is a flat list that follows from the configuration; a state's position is an
+index into it, so that going on is starting the loop at another index.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from trainers.a_step import AStep
+from trainers.b_step import BStep
+from trainers.data import TrainingData
+from trainers.loop import Epoch, check_finite, peak_memory_mb
+from trainers.methods.base import Moment
+from trainers.run import DistillConfig, DistillState, Slot, Teacher, Work
+from trainers.schedules import even_split
+
+DISTILL_VERSION = 1  # raise it when the numbers of this stage change
+
+STEPS: dict[str, type[AStep] | type[BStep]] = {"A": AStep, "B": BStep}
+
+
+def plan(config: DistillConfig) -> list[Slot]:
+    """All epochs of a run in order: for each stage its A-Step (if any), then its B-Step."""
+    stages = config.method.stage_count()
+    a_lengths = config.method.a_step_epochs(config.budget.adapt_epochs) or [0] * stages
+    b_lengths = even_split(config.budget.student_epochs, stages)
+    slots = []
+    for stage in range(stages):
+        for step, lengths in (("A", a_lengths), ("B", b_lengths)):
+            done, total = sum(lengths[:stage]), sum(lengths)
+            slots += [
+                Slot(step, Moment(done + i, total, stage, i, lengths[stage]))
+                for i in range(lengths[stage])
+            ]
+    return slots
+
+
+def distill(
+    config: DistillConfig, data: TrainingData, teachers: list[Teacher], state: DistillState
+) -> Iterator[Epoch]:
+    """Run the plan from the state's position to its end, yielding each epoch.
+
+    Raises:
+        NonFinite: a loss or a weight is not finite.
+        Interrupted: `state.stop()` turned true; the state stands at a step boundary.
+    """
+    work = Work.prepare(config, data, teachers, state)
+    slots, current = plan(config), None
+    while state.progress.slot < len(slots):
+        began, index = time.perf_counter(), state.progress.slot
+        slot = slots[index]
+        if current is None or slot.first:
+            fresh = slot.first and state.progress.step == 0
+            current = STEPS[slot.step](work, state, slot.moment, fresh=fresh)
+        metrics = current.epoch(slot)
+        check_finite(state.student, state.method, *state.teachers)
+        metrics |= {
+            "stage/index": slot.moment.stage + 1.0,
+            "stage/step": float(slot.step == "B"),
+            "cost/epoch_seconds": time.perf_counter() - began,
+            "cost/peak_memory_mb": peak_memory_mb(work.device),
+        }
+        state.progress.slot += 1
+        state.progress.done = state.progress.slot == len(slots)
+        yield Epoch(index, slot.moment.stage + 1, slot.step, metrics)

@@ -1,0 +1,171 @@
+"""Fine-tune (or train from scratch) one teacher on the labels.
+
+A generator of epochs: it changes the state it was given and knows nothing of files or trackers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers import models, targets
+from trainers.data import DataConfig, TrainingData
+from trainers.loop import (
+    Epoch,
+    OptimConfig,
+    Progress,
+    build_optimiser,
+    check_finite,
+    keep_best,
+    peak_memory_mb,
+    right,
+    run_steps,
+    set_lr,
+    validation,
+)
+from trainers.mixing import MixConfig, mix_images, plan_epoch
+from trainers.models import outputs
+from trainers.options import option
+from trainers.streams import seeded
+from trainers.views import Normaliser, Numerics, Views, image_rows
+
+CPU = torch.device("cpu")
+FINETUNE_VERSION = 1  # raise it when the numbers of this stage change
+
+
+@dataclass
+class RecipeConfig:
+    """How a teacher is fine-tuned."""
+
+    epochs: int = option(30, "epochs", low=1)
+    label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
+    optim: OptimConfig = option(OptimConfig, "optimiser")
+    mix: MixConfig = option(MixConfig, "mixing")
+
+
+@dataclass
+class TeacherConfig:
+    """One teacher: what is built, from what, and how it is fine-tuned."""
+
+    model: str = option("resnet20", "architecture", choices=models.names, free=models.TIMM_PREFIX)
+    seed: int = option(0, "seed of its weights and data order", low=0)
+    pretrained: bool = option(False, "start from published weights")
+    ckpt: str | None = option(
+        None, "your own weights (safetensors or a state dict): used as they are, not fine-tuned",
+        identity=False,
+    )  # fmt: skip
+    recipe: RecipeConfig = option(RecipeConfig, "fine-tuning recipe", when=lambda t: not t.ckpt)
+
+
+@dataclass
+class FinetuneConfig:
+    """Exactly what can change a fine-tuned teacher."""
+
+    teacher: TeacherConfig
+    data: DataConfig
+    numerics: Numerics
+    select: str = "best"
+
+
+@dataclass
+class FinetuneState:
+    """Everything that changes while a teacher is fine-tuned."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Any] = field(default_factory=dict)  # top1, epoch, weights
+    stop: Callable[[], bool] = lambda: False
+
+    @classmethod
+    def new(cls, config: FinetuneConfig, device: torch.device = CPU) -> FinetuneState:
+        """First weights of the teacher's own seed, on the device."""
+        data = config.data
+        with seeded(config.teacher.seed, "teacher"):
+            model = models.build(
+                config.teacher.model, data.classes, data.image_size, config.teacher.pretrained,
+                in_chans=data.channels,
+            )  # fmt: skip
+        model = models.place(model, device, config.numerics.layout())
+        return cls(model, build_optimiser(config.teacher.recipe.optim, model.parameters()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "progress": self.progress.as_dict(),
+            "best": self.best,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.progress = Progress(**saved["progress"])
+        self.best = saved["best"]
+
+    def selected(self) -> dict[str, Tensor]:
+        """The weights of the selected epoch."""
+        return self.best["weights"]
+
+
+def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -> Iterator[Epoch]:
+    """Train the teacher of `state` to the end of its recipe, yielding each epoch.
+
+    Raises:
+        NonFinite: a loss or a weight is not finite.
+        Interrupted: `state.stop()` turned true; the state stands at a step boundary.
+    """
+    recipe, device = config.teacher.recipe, data.train.pixels.device
+    numerics = config.numerics.plain() if state.progress.autocast_off else config.numerics
+    views = Views(data.train, config.data, numerics)
+    normalise = Normaliser(config.data, numerics, device)
+    while state.progress.slot < recipe.epochs:
+        began, epoch = time.perf_counter(), state.progress.slot
+        metrics = _train_epoch(config, numerics, views, state, epoch)
+        check_finite(state.model)
+        out = image_rows(state.model, data.val, normalise, numerics)
+        metrics |= validation(out.logits, data.val.labels)
+        keep_best(state.best, metrics.get("val/top1"), epoch, state.model, config.select)
+        metrics["cost/epoch_seconds"] = time.perf_counter() - began
+        metrics["cost/peak_memory_mb"] = peak_memory_mb(device)
+        state.progress.slot += 1
+        state.progress.done = state.progress.slot == recipe.epochs
+        yield Epoch(epoch, 1, "B", metrics)
+
+
+def _train_epoch(
+    config: FinetuneConfig, numerics: Numerics, views: Views, state: FinetuneState, epoch: int
+) -> dict[str, float]:
+    recipe, device = config.teacher.recipe, views.device
+    mixing = recipe.mix if recipe.mix.active(epoch, recipe.epochs) else None
+    plan = plan_epoch(
+        config.teacher.seed, "teacher", epoch, images=len(views.images.labels),
+        views=views.count, batch=recipe.optim.batch, mix=mixing,
+        size=config.data.image_size, device=device,
+    )  # fmt: skip
+    steps = len(plan.rows)
+    state.model.train()
+
+    def step(i: int) -> dict[str, Tensor]:
+        lr = recipe.optim.lr_at(epoch * steps + i, steps, recipe.epochs)
+        set_lr(state.optimiser, lr)
+        images, labels = views.batch(plan.rows[i]), views.labels(plan.rows[i])
+        with numerics.autocast(device):
+            logits = outputs(state.model, mix_images(images, plan.mixes[i])).logits
+        soft = targets.soft_labels(labels, logits.shape[1], recipe.label_smoothing, plan.mixes[i])
+        loss = targets.soft_cross_entropy(logits, soft).mean()
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimiser.step()
+        return {"train/loss/total": loss, "train/top1": right(logits, labels, plan.mixes[i])}
+
+    purpose = (config.teacher.seed, "teacher", "dropout", epoch)
+    means = run_steps(state.progress, steps, step, state.stop, purpose)
+    images = steps * plan.rows.shape[1]
+    means["cost/images_per_second"] = images / means.pop("steps_seconds")
+    return means | {"train/lr": recipe.optim.lr_at((epoch + 1) * steps - 1, steps, recipe.epochs)}

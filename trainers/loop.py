@@ -1,0 +1,206 @@
+"""What every training loop here shares: optimisers, the steps of an epoch, evaluation.
+
+An epoch is a pure function of (state, seed, epoch). Nothing in the loop waits for the device:
+metrics add up there and are read once an epoch.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers import losses
+from trainers.mixing import Mix
+from trainers.options import option, span
+from trainers.schedules import cosine_lr
+from trainers.streams import stream_seed
+
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class NonFinite(ArithmeticError):
+    """A loss or a weight is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a trainer yields: global index, stage (1…), step "A" or "B", and the metrics."""
+
+    index: int
+    stage: int
+    step: str
+    metrics: dict[str, float]
+
+
+class Terms(NamedTuple):
+    """Weighted loss terms that the loop adds up, and unweighted things worth logging."""
+
+    losses: dict[str, Tensor]
+    seen: dict[str, Tensor]
+
+
+@dataclass
+class OptimConfig:
+    """The student's (or a teacher's) optimiser and its learning rate over all epochs."""
+
+    name: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
+    lr: float = option(1e-3, "peak learning rate", low=0)
+    weight_decay: float = option(3e-4, "weight decay", low=0)
+    momentum: float = option(0.9, "momentum", low=0, high=1, when=lambda o: o.name == "sgd")
+    nesterov: bool = option(True, "Nesterov momentum", when=lambda o: o.name == "sgd")
+    warmup_epochs: float = option(
+        0.0625, "linear warm-up: epochs, or a fraction of the budget below 1", low=0
+    )
+    min_lr: float = option(1e-6, "learning rate of the last step", low=0)
+    batch: int = option(128, "images a step", low=1)
+
+    def lr_at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Learning rate of optimiser step `step`, counted over all epochs."""
+        warmup = span(self.warmup_epochs, epochs) * steps_per_epoch
+        total = steps_per_epoch * epochs
+        return cosine_lr(step, total, base=self.lr, floor=self.min_lr, warmup=warmup)
+
+
+def build_optimiser(
+    config: OptimConfig, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimiser in its fused form (one kernel for all parameters)."""
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=config.lr, momentum=config.momentum,
+            weight_decay=config.weight_decay, nesterov=config.nesterov, fused=True,
+        )  # fmt: skip
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+@dataclass
+class Progress:
+    """Where a trainer is, complete enough to go on bit for bit. Part of every state."""
+
+    slot: int = 0  # index into the plan of epochs
+    step: int = 0  # optimiser steps done in this epoch
+    sums: dict[str, float] = field(default_factory=dict)  # of the epoch's steps so far
+    seconds: float = 0.0  # spent in this epoch's steps so far
+    autocast_off: bool = False  # set once, after a non-finite value
+    done: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+class Interrupted(Exception):
+    """The shell asked to stop; the state stands at a step boundary."""
+
+
+def run_steps(
+    progress: Progress,
+    steps: int,
+    step: Callable[[int], dict[str, Tensor]],
+    stop: Callable[[], bool],
+    stream: tuple[int, *tuple[str | int, ...]],
+) -> dict[str, float]:
+    """Run the rest of an epoch's steps; give the mean of each value and `steps_seconds`.
+
+    `stream` = (seed, purpose…) is where a step's own draws (dropout, the latent) come from.
+
+    Raises:
+        Interrupted: `stop()` was true at a step boundary; `progress` holds the position.
+        NonFinite: a sum is not finite.
+    """
+    began, sums, names = time.perf_counter(), None, []
+    while progress.step < steps and not stop():
+        torch.manual_seed(stream_seed(*stream, progress.step))
+        values = step(progress.step)
+        names = list(values)
+        stacked = torch.stack([value.detach().float() for value in values.values()]).double()
+        sums = stacked if sums is None else sums + stacked
+        progress.step += 1
+    if sums is not None:
+        for name, value in zip(names, sums.tolist(), strict=True):
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+    progress.seconds += time.perf_counter() - began
+    bad = [n for n, v in progress.sums.items() if not torch.isfinite(torch.tensor(v))]
+    if bad:
+        raise NonFinite(f"{', '.join(bad)} is not finite")
+    if progress.step < steps:
+        raise Interrupted
+    means = {name: total / steps for name, total in progress.sums.items()}
+    means["steps_seconds"] = progress.seconds
+    progress.step, progress.sums, progress.seconds = 0, {}, 0.0
+    return means
+
+
+def check_finite(*modules: nn.Module) -> None:
+    """Raise `NonFinite` if a weight of a module is not a finite number (one wait in all)."""
+    tensors = [t for m in modules for t in m.state_dict().values() if t.is_floating_point()]
+    if tensors and not bool(torch.stack([t.sum() for t in tensors]).isfinite().all()):
+        raise NonFinite("a weight is not finite")
+
+
+def top1(logits_BC: Tensor, labels_B: Tensor) -> float:
+    """Share of rows whose largest logit is the label's."""
+    return float((logits_BC.argmax(1) == labels_B).float().mean())
+
+
+def validation(logits_BC: Tensor, labels_B: Tensor) -> dict[str, float]:
+    """Validation accuracy and cross-entropy; nothing where there are no images."""
+    if not len(labels_B):
+        return {}
+    loss = losses.cross_entropy(logits_BC, labels_B).mean()
+    return {"val/top1": top1(logits_BC, labels_B), "val/loss": float(loss)}
+
+
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of every parameter group."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def right(logits_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor:
+    """Share of correct predictions, λ-weighted over both labels of mixed images. Scalar."""
+    guess = logits_BC.detach().argmax(1)
+    first = (guess == labels_B).float().mean()
+    if mix.partner is None:
+        return first
+    return mix.lam * first + (1 - mix.lam) * (guess == labels_B[mix.partner]).float().mean()
+
+
+def keep_best(
+    best: dict[str, Any], accuracy: float | None, epoch: int, model: nn.Module, select: str
+) -> None:
+    """Keep the weights of the best validation accuracy (the earliest of equals), or the last."""
+    if select == "best" and best and accuracy is not None and accuracy <= best["top1"]:
+        return
+    best.update(top1=accuracy, epoch=epoch, weights=snapshot(model))
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a module's tensors that training does not touch."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement, so that a stage does not inherit the peak of the one before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text("5")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak device memory on a GPU, peak resident set of the process on a CPU; MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if _STATUS.exists():
+        high_water = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+        if high_water:
+            return int(high_water[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

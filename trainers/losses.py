@@ -1,0 +1,107 @@
+"""The losses of the field as pure functions: one value per example, no hidden mean.
+
+Shapes: B examples, C classes, D features, HW a feature map. All arithmetic is done in float32
+or wider: half-precision inputs are raised to float32, float64 stays. Values and gradients are
+finite for logits up to 1e4 in size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """float32 or wider."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def cross_entropy(logits_BC: Tensor, target_B: Tensor, smoothing: float = 0.0) -> Tensor:
+    """-Σ_c y_c log p_c with y smoothed to (1-s)·onehot + s/C (Szegedy et al. 2016). Shape B."""
+    return F.cross_entropy(wide(logits_BC), target_B, reduction="none", label_smoothing=smoothing)
+
+
+def kl_to(probs_BC: Tensor, logits_BC: Tensor, temperature: float = 1.0) -> Tensor:
+    """τ²·KL(q ‖ SM(s/τ)) for target probabilities q at that temperature. Shape B.
+
+    The entropy of q is included, so the value is 0 where they agree.
+    """
+    log_p = F.log_softmax(wide(logits_BC) / temperature, dim=-1)
+    return F.kl_div(log_p, wide(probs_BC), reduction="none").sum(-1) * temperature**2
+
+
+def kd(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
+    """τ²·KL(SM(t/τ) ‖ SM(s/τ)), Hinton, Vinyals, Dean 2015 (arXiv 1503.02531). Shape B, nats·τ²."""
+    log_p = F.log_softmax(wide(student_BC) / temperature, dim=-1)
+    log_q = F.log_softmax(wide(teacher_BC) / temperature, dim=-1)
+    return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1) * temperature**2
+
+
+def dkd(
+    student_BC: Tensor,
+    teacher_BC: Tensor,
+    target_B: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    temperature: float,
+) -> Tensor:
+    """α·TCKD + β·NCKD of decoupled distillation (Zhao et al. 2022, arXiv 2203.08679). Shape B.
+
+    TCKD = τ²·KL between the (target, rest) pairs; NCKD = τ²·KL between the distributions over
+    the non-target classes. Written with logsumexp over the rest, so no class is masked with a
+    finite number and no log is taken of a sum of underflowed probabilities.
+    """
+    target_B1 = target_B[:, None]
+    s, t = wide(student_BC) / temperature, wide(teacher_BC) / temperature
+
+    def pair_and_rest(z_BC: Tensor) -> tuple[Tensor, Tensor]:
+        target = z_BC.gather(1, target_B1)
+        keep = torch.ones_like(z_BC, dtype=torch.bool).scatter(1, target_B1, False)
+        rest_BR = z_BC[keep].view(z_BC.shape[0], z_BC.shape[1] - 1)
+        pair = torch.cat([target, rest_BR.logsumexp(1, keepdim=True)], dim=1)
+        return F.log_softmax(pair, dim=1), F.log_softmax(rest_BR, dim=1)
+
+    (s_pair, s_rest), (t_pair, t_rest) = pair_and_rest(s), pair_and_rest(t)
+    tckd = F.kl_div(s_pair, t_pair, reduction="none", log_target=True).sum(1)
+    nckd = F.kl_div(s_rest, t_rest, reduction="none", log_target=True).sum(1)
+    return (alpha * tckd + beta * nckd) * temperature**2
+
+
+def attention_transfer(student_BCHW: Tensor, teacher_BCHW: Tensor, *, p: float = 2) -> Tensor:
+    """mean over the map of (Q_s - Q_t)², Q = L2-normalised vec(mean_c |F|^p). Shape B.
+
+    Zagoruyko and Komodakis 2017 (arXiv 1612.03928). Maps of different size are pooled
+    (adaptive average) to the smaller one; channels need not agree.
+    """
+    s, t = wide(student_BCHW), wide(teacher_BCHW)
+    size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
+
+    def attention(f_BCHW: Tensor) -> Tensor:
+        if f_BCHW.shape[2:] != size:
+            f_BCHW = F.adaptive_avg_pool2d(f_BCHW, size)
+        return F.normalize(f_BCHW.abs().pow(p).mean(1).flatten(1), dim=1)
+
+    return (attention(s) - attention(t)).square().mean(1)
+
+
+def hint(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error over all but the first axis (Romero et al. 2015, arXiv 1412.6550)."""
+    return (wide(student) - wide(teacher)).square().flatten(1).mean(1)
+
+
+def gaussian_rate(mu_BD: Tensor, logvar_BD: Tensor) -> Tensor:
+    """KL(N(μ, e^ℓ) ‖ N(0, I)) = -½ Σ_d (1 + ℓ - μ² - e^ℓ), in nats. Shape B.
+
+    Its mean over a batch is the rate, an upper bound of I(Z; X) (Alemi et al. 2017,
+    arXiv 1612.00410).
+    """
+    mu, logvar = wide(mu_BD), wide(logvar_BD)
+    return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(-1)
+
+
+def entropy(logits_BC: Tensor) -> Tensor:
+    """Entropy of SM(logits) at τ = 1, in nats. Shape B."""
+    log_p = F.log_softmax(wide(logits_BC), dim=-1)
+    return -(log_p.exp() * log_p).sum(-1)

@@ -1,0 +1,93 @@
+"""What a method is: loss terms of the outputs of networks, never the networks themselves.
+
+Shapes: B examples, C classes, D features, K teachers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from trainers.loop import Terms
+from trainers.mixing import Mix
+from trainers.models import Outputs
+
+
+class Dims(NamedTuple):
+    """Widths that a method's own modules are built for."""
+
+    student: int
+    teachers: tuple[int, ...]
+    classes: int
+
+
+class Moment(NamedTuple):
+    """When a batch is seen. `epoch` counts this kind of step over all stages, of `total`;
+    `in_step` counts within the step, of `step_total`; `stage` counts from 0."""
+
+    epoch: int
+    total: int
+    stage: int = 0
+    in_step: int = 0
+    step_total: int = 1
+
+
+class Teaching(NamedTuple):
+    """What the frozen side says of a batch's clean source images.
+
+    teachers [K, B, C] logits; synergy [B, C] logits (None: gate closed, or no fusion);
+    certainty [B] of the fusion (None: no bottleneck).
+    """
+
+    teachers: Tensor
+    synergy: Tensor | None = None
+    certainty: Tensor | None = None
+
+
+class Method(nn.Module):
+    """One distillation objective and the parameters of its own.
+
+    Its parameters are saved apart from the student, which stays a plain model.
+    """
+
+    config_type: type
+
+    def __init__(self, config: Any, dims: Dims) -> None:
+        super().__init__()
+        self.config, self.dims = config, dims
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the method has an A-Step."""
+        return False
+
+    def needs_teachers(self, moment: Moment) -> bool:
+        """Whether teacher work is done at this moment of the B-Step."""
+        raise TypeError(f"{type(self).__name__} does not say when it needs teachers")
+
+    def teacher_terms(
+        self,
+        student: Outputs,
+        teachers: list[Outputs],
+        start_logits: list[Tensor] | None,
+        labels_B: Tensor,
+        moment: Moment,
+    ) -> Terms:
+        """The A-Step's terms."""
+        raise TypeError(f"{type(self).__name__} has no A-Step")
+
+    def student_terms(
+        self,
+        student: Outputs,
+        teaching: Teaching | None,
+        labels_B: Tensor,
+        mix: Mix,
+        moment: Moment,
+    ) -> Terms:
+        """The B-Step's terms for a student that saw the mixed images."""
+        raise TypeError(f"{type(self).__name__} has no B-Step")
+
+    def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:
+        """Named parameters of the method that learn in step "A" or "B"."""
+        return []

@@ -1,0 +1,49 @@
+"""How a config dataclass states what may stand in a field: range, choices, meaning, identity.
+
+The shell checks these facts, names the nearest valid value, and makes the reference page from
+them; the numerics read plain attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is known of an option beside its type and default."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: Callable[[], tuple[str, ...]] | None = None
+    free: str | None = None  # a prefix after which any value is allowed, such as "timm:"
+    when: Callable[[Any], bool] | None = None  # does it change results of this configuration?
+    identity: bool = True  # False: it can never change a result (a path, say)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Callable[[], tuple[str, ...]] | tuple[str, ...] | None = None,
+    free: str | None = None,
+    when: Callable[[Any], bool] | None = None,
+    identity: bool = True,
+) -> Any:
+    """A dataclass field with its `Fact`. `choices` may be a function, so registries can grow."""
+    allowed = (lambda: choices) if isinstance(choices, tuple) else choices
+    fact = Fact(help, low, high, allowed, free, when, identity)
+    if isinstance(default, (list, dict, type)):
+        factory = default if isinstance(default, type) else lambda: type(default)(default)
+        return field(default_factory=factory, metadata={"fact": fact})
+    return field(default=default, metadata={"fact": fact})
+
+
+def span(value: float, total: int) -> float:
+    """Epochs of a length that is given in epochs (>= 1) or as a fraction of `total` (< 1)."""
+    return value if value >= 1 else value * total

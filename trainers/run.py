@@ -1,0 +1,186 @@
+"""What a distillation run consists of: its configuration, its state, and what an epoch reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers import freezing, models
+from trainers.data import DataConfig, TrainingData
+from trainers.loop import OptimConfig, Progress, build_optimiser
+from trainers.methods import METHODS
+from trainers.methods.base import Dims, Method, Moment
+from trainers.mixing import MixConfig
+from trainers.options import option
+from trainers.streams import seeded
+from trainers.views import Normaliser, Numerics, Rows, Views
+
+
+@dataclass
+class StudentConfig:
+    """The network that is distilled into."""
+
+    model: str = option("resnet8", "architecture", choices=models.names, free=models.TIMM_PREFIX)
+    pretrained: bool = option(False, "start from published weights")
+
+
+@dataclass
+class BudgetConfig:
+    """Epochs of a run: the same for every rung and method of a bench."""
+
+    student_epochs: int = option(80, "B-Step epochs, over all stages", low=1)
+    adapt_epochs: int = option(
+        32, "A-Step epochs, shared among the stages", low=1, when=lambda b: b.adapt_epochs
+    )
+
+
+@dataclass
+class DistillConfig:
+    """Exactly what can change a distilled student, beside its teachers and the data's digest."""
+
+    student: StudentConfig
+    method: Any
+    data: DataConfig
+    mix: MixConfig
+    optim: OptimConfig
+    budget: BudgetConfig
+    numerics: Numerics
+    select: str = "best"
+    seed: int = 0
+
+
+class Bank(NamedTuple):
+    """A network's outputs on all training views (R rows) and on the validation images (M)."""
+
+    train: Rows
+    val: Rows
+
+
+class Teacher(NamedTuple):
+    """A frozen teacher and its view bank."""
+
+    model: nn.Module
+    bank: Bank
+
+
+class Slot(NamedTuple):
+    """One epoch of the plan."""
+
+    step: str  # "A" or "B"
+    moment: Moment
+
+    @property
+    def first(self) -> bool:
+        return self.moment.in_step == 0
+
+    @property
+    def last(self) -> bool:
+        return self.moment.in_step == self.moment.step_total - 1
+
+
+@dataclass
+class DistillState:
+    """Everything that changes during a run."""
+
+    student: nn.Module
+    method: Method
+    teachers: list[nn.Module]  # own copies, where their blocks are tuned; else empty
+    optimiser: torch.optim.Optimizer
+    a_optimiser: torch.optim.Optimizer | None = None
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Any] = field(default_factory=dict)  # top1, epoch, weights of the student
+    a_best: dict[str, Any] = field(default_factory=dict)  # top1, φ and teachers of this A-Step
+    stage_student: dict[str, Tensor] = field(default_factory=dict)  # weights at the stage's start
+    synergy_top1: float | None = None  # validation accuracy of the restored A-Step state
+    synergy_ema: float | None = None
+    gate_open: bool = False
+    notes: dict[str, float] = field(default_factory=dict)  # of a step's start, to be logged
+    pending_a_optimiser: dict[str, Any] | None = None  # saved moments, until the A-Step takes them
+    stop: Callable[[], bool] = lambda: False
+
+    @classmethod
+    def new(
+        cls, config: DistillConfig, data: TrainingData, teachers: list[Teacher]
+    ) -> DistillState:
+        """First weights: student and method from streams of their own, so that every rung and
+        method at one seed starts from the same student."""
+        d, device = config.data, data.train.pixels.device
+        with seeded(config.seed, "student"):
+            student = models.build(
+                config.student.model, d.classes, d.image_size, config.student.pretrained,
+                in_chans=d.channels,
+            )  # fmt: skip
+        dims = Dims(
+            models.pooled_dim(student),
+            tuple(t.bank.train.pooled.shape[1] for t in teachers),
+            d.classes,
+        )
+        with seeded(config.seed, "method"):
+            method = METHODS[config.method.name](config.method, dims)
+        student = models.place(student, device, config.numerics.layout())
+        tuned = method.fuses and config.method.adapt == "backbone"
+        own = [freezing.freeze(copy.deepcopy(t.model)) for t in teachers] if tuned else []
+        method.to(device)
+        return cls(student, method, own, build_optimiser(config.optim, student.parameters()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "student": self.student.state_dict(),
+            "method": self.method.state_dict(),
+            "teachers": [t.state_dict() for t in self.teachers],
+            "optimiser": self.optimiser.state_dict(),
+            "a_optimiser": self.a_optimiser and self.a_optimiser.state_dict(),
+            "progress": self.progress.as_dict(),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over a saved state. The A-Step's optimiser is rebuilt by its own step and gets
+        its moments there (`pending_a_optimiser`)."""
+        self.student.load_state_dict(saved["student"])
+        self.method.load_state_dict(saved["method"])
+        for teacher, weights in zip(self.teachers, saved["teachers"], strict=True):
+            teacher.load_state_dict(weights)
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
+        self.progress = Progress(**saved["progress"])
+        for name in _PLAIN:
+            setattr(self, name, saved[name])
+
+    def selected(self) -> dict[str, Tensor]:
+        """The student's weights of the selected epoch."""
+        return self.best["weights"]
+
+
+_PLAIN = ("best", "a_best", "stage_student", "synergy_top1", "synergy_ema", "gate_open", "notes")
+
+
+class Work(NamedTuple):
+    """What an epoch reads and does not change."""
+
+    config: DistillConfig
+    numerics: Numerics
+    data: TrainingData
+    teachers: list[Teacher]
+    views: Views
+    normalise: Normaliser
+
+    @classmethod
+    def prepare(
+        cls, config: DistillConfig, data: TrainingData, teachers: list[Teacher], state: DistillState
+    ) -> Work:
+        """Views and normalisation for a run; without mixed precision where it was given up."""
+        numerics = config.numerics.plain() if state.progress.autocast_off else config.numerics
+        views = Views(data.train, config.data, numerics)
+        return cls(
+            config, numerics, data, teachers, views, Normaliser(config.data, numerics, views.device)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.views.device

@@ -1,0 +1,63 @@
+"""Tables that hold for a stage: what a network, or the fusion module, says of every row.
+
+Made at a step's start (and again where a run goes on inside it), so that nothing in the loop
+runs what stands still. Shapes: R rows (images × views), M validation images, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers import targets
+from trainers.methods.asib import Asib
+from trainers.run import Bank, DistillState, Work
+from trainers.views import Rows, assemble, image_rows, train_rows
+
+CHUNK = 4096  # rows of one pass of the fusion module
+
+
+class Synergy(NamedTuple):
+    """Synergy logits [R, C] fp16 and the fusion's certainty [R] float32 (None: no bottleneck)."""
+
+    logits: Tensor
+    certainty: Tensor | None
+
+
+def network_bank(work: Work, model: nn.Module) -> Bank:
+    """What a network, as it is now, says of all rows and of the validation images."""
+    parts = train_rows(model, work.views, work.numerics)
+    return Bank(assemble(parts, work.views.rows, work.device), val_rows(work, model))
+
+
+def val_rows(work: Work, model: nn.Module) -> Rows:
+    """What a network, as it is now, says of the validation images."""
+    out = image_rows(model, work.data.val, work.normalise, work.numerics)
+    return Rows(out.logits.half(), out.pooled.half())
+
+
+def student_bank(work: Work, state: DistillState) -> Bank:
+    """The student as it was at the start of the stage: the fusion module's queries."""
+    student = copy.deepcopy(state.student)
+    student.load_state_dict(state.stage_student)
+    return network_bank(work, student)
+
+
+@torch.no_grad()
+def synergy_rows(method: Asib, student: Rows, teachers: list[Rows]) -> Synergy:
+    """g(mu) and certainty for every row, in evaluation mode (restored), without sampling."""
+    was_training = method.training
+    method.eval()
+    logits, sure = [], []
+    for at in range(0, len(student.logits), CHUNK):
+        part = slice(at, at + CHUNK)
+        pooled = [t.pooled[part].float() for t in teachers]
+        latent = method.fuse(student.pooled[part].float(), pooled)
+        logits.append(method.head(latent.mu).half())
+        if latent.logvar is not None:
+            sure.append(targets.certainty(latent.logvar))
+    method.train(was_training)
+    return Synergy(torch.cat(logits), torch.cat(sure) if sure else None)

@@ -1,0 +1,63 @@
+"""What the student is told: targets and per-sample weights, each for a clean source image.
+
+They are computed per source image with its own label at τ = 1 and mixed afterwards, because
+mixing would otherwise look like uncertainty. Shapes: B examples, C classes, K teachers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from trainers import losses
+from trainers.mixing import Mix
+
+
+def average_logits(teachers_KBC: Tensor, weights: list[float] | None) -> Tensor:
+    """Σ_k w_k t_k with weights that sum to 1 (equal where None). Shape [B, C]."""
+    count = len(teachers_KBC)
+    raw = torch.tensor(weights or [1.0] * count, dtype=torch.float64)
+    share_K11 = (raw / raw.sum()).to(teachers_KBC)[:, None, None]
+    return (share_K11 * teachers_KBC).sum(0)
+
+
+def prefer_synergy(synergy_BC: Tensor, average_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Where the synergy logits have the lower cross-entropy; ties go to the average. [B] bool."""
+    return losses.cross_entropy(synergy_BC, labels_B) < losses.cross_entropy(average_BC, labels_B)
+
+
+def certainty(logvar_BD: Tensor) -> Tensor:
+    """mean_j exp(-ℓ_j), the mean precision of the latent. Shape B."""
+    return (-logvar_BD).exp().mean(1).detach()
+
+
+def certainty_weight(certainty_B: Tensor, low: float, high: float) -> Tensor:
+    """Certainty over its batch mean, clamped to [low, high]. Shape B."""
+    return (certainty_B / certainty_B.mean()).clamp(low, high)
+
+
+def uncertainty_weight(logits_BC: Tensor, strength: float, floor: float) -> Tensor:
+    """1 / (1 + b·H/ln C) with the entropy of SM(logits) at τ = 1, floored. Shape B."""
+    relative = losses.entropy(logits_BC) / math.log(logits_BC.shape[1])
+    return (1 / (1 + strength * relative)).clamp_min(floor)
+
+
+def soft_labels(labels_B: Tensor, classes: int, smoothing: float, mix: Mix) -> Tensor:
+    """Smoothed one-hot labels of the mixed images, [B, C] float32."""
+    off = smoothing / classes
+    hot = torch.full((len(labels_B), classes), off, device=labels_B.device)
+    hot.scatter_(1, labels_B[:, None], 1 - smoothing + off)
+    return mix.blend(hot)
+
+
+def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
+    """-Σ_c q_c log p_c for soft labels. Shape B."""
+    return -(target_BC * torch.log_softmax(losses.wide(logits_BC), dim=-1)).sum(-1)
+
+
+def disagreement(teachers_KBC: Tensor) -> Tensor:
+    """Share of the batch on which the teachers' top-1 are not all the same. Scalar."""
+    choice_KB = teachers_KBC.argmax(-1)
+    return (choice_KB != choice_KB[:1]).any(0).float().mean()
