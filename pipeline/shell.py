@@ -11,7 +11,7 @@ from types import FrameType
 
 import torch
 
-from pipeline.config import Config, RuntimeConfig
+from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.destination import Destination
 from pipeline.store import Store
 
@@ -67,7 +67,16 @@ class Shell:
 
 
 def choose_device(runtime: RuntimeConfig) -> torch.device:
-    """The device of a run; `auto` is the first GPU where there is one."""
+    """The device of a run; `auto` is the first GPU where there is one.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(runtime.device)
+        return torch.device("cuda:0" if "cuda:0" in there else "cpu")
+    name = "cuda:0" if runtime.device == "cuda" else runtime.device
+    if name not in there:
+        allowed = ", ".join(["auto", *there])
+        raise ConfigError([f"runtime.device={runtime.device}: not here (allowed: {allowed})"])
+    return torch.device(name)

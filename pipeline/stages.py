@@ -121,8 +121,8 @@ def _run_tracked(job: Job, shell: Shell, lease: Lease) -> dict[str, Any]:
         tracker.stop("KILLED", {"interrupted": "true"})
         raise
     except BaseException as error:
-        trace = shell.traceback(error)
-        tracker.stop("FAILED", {names.ERROR: last_line(error), "traceback": trace})
+        tags = {names.ERROR: last_line(error), "traceback": shell.traceback(error)}
+        tracker.stop("FAILED", tags | _fallback_tag(job))
         raise
     tracker.finish(result)
     say(f"finished {job.name}  key {job.folder.key}  {summary(result)}")
@@ -214,14 +214,19 @@ def _finalise(job: Job, state: State, history: list[dict[str, Any]]) -> dict[str
         metrics[names.BEST_VAL_EPOCH] = float(state.best["epoch"])
     metrics |= _cost(history, job.bank_seconds())
     metrics[names.PARAMETERS] = float(sum(p.numel() for p in model.parameters()))
-    fallback = job.folder.read_json("fallback")
     return {
         "time": now_ms(),
         "metrics": metrics,
         "history": history,
         "weights": {job.weights: digest},
-        "tags": {names.FALLBACK: fallback} if fallback else {},
+        "tags": _fallback_tag(job),
     }
+
+
+def _fallback_tag(job: Job) -> dict[str, str]:
+    """Why mixed precision was given up, if it was."""
+    reason = job.folder.read_json("fallback")
+    return {names.FALLBACK: reason} if reason else {}
 
 
 def _cost(history: list[dict[str, Any]], bank_seconds: float) -> dict[str, float]:

@@ -42,7 +42,7 @@ class BStep:
 
     def teaching(self, rows_B: Tensor) -> Teaching:
         """What the frozen side says of a batch of clean source images."""
-        logits = torch.stack([t.train.logits[rows_B] for t in self.teachers]).float()
+        logits = torch.stack([t.train.logits[rows_B].float() for t in self.teachers])
         if self.synergy is None:
             return Teaching(logits)
         sure = self.synergy.certainty

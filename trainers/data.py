@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import struct
 import zlib
 from collections.abc import Callable
@@ -178,17 +179,29 @@ def _images(pixels: np.ndarray, labels: np.ndarray) -> Images:
 
 def _digits(config: DataConfig) -> Raw:
     """scikit-learn's 1,797 handwritten digits, 8 px upscaled, fixed stratified 20 % test."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    small = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
+    table = _digits_table()
+    small = torch.from_numpy(table[:, :64]).float().view(-1, 1, 8, 8) * (255 / 16)
     size = (config.image_size, config.image_size)
     large = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
     pixels = large.round().clamp(0, 255).to(torch.uint8).numpy()
-    labels = bunch.target.astype(np.int64)
+    labels = table[:, 64].astype(np.int64)
     rest, test = stratified(labels, 0.2, "digits/test")
     names = tuple(str(d) for d in range(10))
     return Raw(pixels[rest], labels[rest], pixels[test], labels[test], names)
+
+
+def _digits_table() -> np.ndarray:
+    """64 pixels (0..16) and a label a row, from the file in the scikit-learn package: importing
+    the package for it takes longer than everything else that a reused run does."""
+    spec = importlib.util.find_spec("sklearn")
+    places = spec.submodule_search_locations if spec is not None else None
+    file = Path(next(iter(places or []), "")) / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():
+        raise DataMissing(
+            f"data set digits is not here: no {file}; it comes with the package scikit-learn"
+        )
+    with gzip.open(file, "rt") as text:
+        return np.loadtxt(text, delimiter=",")
 
 
 FASHION_CLASSES = (

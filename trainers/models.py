@@ -16,7 +16,7 @@ TIMM_PREFIX = "timm:"
 
 # d_tok of method.md: narrow students get narrow tokens (and a fusion module that costs little).
 TOKEN_DIM, SMALL_TOKEN_DIM = 512, 256
-_WIDE_ENOUGH = 1024  # pooled width from which a student gets the full token width
+_WIDE_ENOUGH = 1280  # pooled width above which a student gets the full token width
 
 
 class Outputs(NamedTuple):

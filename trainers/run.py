@@ -134,7 +134,9 @@ class DistillState:
             "method": self.method.state_dict(),
             "teachers": [t.state_dict() for t in self.teachers],
             "optimiser": self.optimiser.state_dict(),
-            "a_optimiser": self.a_optimiser and self.a_optimiser.state_dict(),
+            "a_optimiser": (
+                self.a_optimiser.state_dict() if self.a_optimiser else self.pending_a_optimiser
+            ),
             "progress": self.progress.as_dict(),
             **{name: getattr(self, name) for name in _PLAIN},
         }

@@ -26,6 +26,4 @@ def world() -> World:
 @pytest.fixture(scope="session")
 def two_stages(world: World) -> dict[str, Run]:
     """One whole run of each kind over two stages, without interruption; to compare with."""
-    return {
-        name: tiny.run(tiny.rung(name, *tiny.TWO_STAGES), world) for name in ("CE", "L2", "L3")
-    }
+    return {name: tiny.run(tiny.rung(name, *tiny.TWO_STAGES), world) for name in ("CE", "L2", "L3")}

@@ -93,9 +93,7 @@ def test_kl_to_is_the_formula(shape: tuple[int, int], temperature: float) -> Non
     def slow(i: int, q: Tensor, s: Tensor) -> Tensor:
         return temperature**2 * divergence(q, probabilities(s, temperature))
 
-    same_value_and_gradient(
-        lambda q, s: losses.kl_to(q, s, temperature), slow, q, normal(*shape)
-    )
+    same_value_and_gradient(lambda q, s: losses.kl_to(q, s, temperature), slow, q, normal(*shape))
 
 
 def test_kl_to_allows_targets_of_probability_zero() -> None:

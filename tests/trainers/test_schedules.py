@@ -119,9 +119,7 @@ def test_the_methods_lengths_are_fractions_of_the_budget_or_epochs() -> None:
 
 
 def test_the_kd_weight_counts_over_all_stages(two_stages: dict[str, tiny.Run]) -> None:
-    weights = [
-        e.metrics.get("kd/weight", 0.0) for e in two_stages["L2"].epochs if e.step == "B"
-    ]
+    weights = [e.metrics.get("kd/weight", 0.0) for e in two_stages["L2"].epochs if e.step == "B"]
     want = [kd_weight(e, 4, alpha=0.3, warmup=0.5, cool=1) for e in range(4)]
     assert weights == pytest.approx(want)
     assert want[-1] == 0.0
@@ -129,9 +127,7 @@ def test_the_kd_weight_counts_over_all_stages(two_stages: dict[str, tiny.Run]) -
 
 def test_beta_rises_over_its_warm_up_counted_over_all_stages() -> None:
     m = method(ib_beta=2.0, ib_beta_warmup_epochs=10.0, synergy_only_epochs=2.0)
-    found = [
-        m.beta(Moment(8 * stage + i, 32, stage, i, 8)) for stage in range(4) for i in range(8)
-    ]
+    found = [m.beta(Moment(8 * stage + i, 32, stage, i, 8)) for stage in range(4) for i in range(8)]
     want = [0.0 if e % 8 < 2 else 2.0 * min(1.0, e / 10) for e in range(32)]
     assert found == pytest.approx(want)
     assert max(found) == 2.0

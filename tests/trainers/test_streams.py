@@ -21,7 +21,9 @@ def test_seeds_are_the_same_on_every_machine_and_version() -> None:
 def test_draws_are_the_same_on_every_machine_and_version() -> None:
     drawn = torch.randint(1000, (6,), generator=generator(3, "order", 1)).tolist()
     assert drawn == [193, 620, 333, 850, 805, 979]
-    assert torch.rand(2, generator=generator(0, "x")).tolist() == pytest.approx([0.7356137633, 0.5759711266], abs=1e-7)
+    assert torch.rand(2, generator=generator(0, "x")).tolist() == pytest.approx(
+        [0.7356137633, 0.5759711266], abs=1e-7
+    )
     plan = mixing.plan_epoch(
         0, "student", 0, images=12, views=4, batch=6, mix=mixing.MixConfig(), size=16,
         device=torch.device("cpu"),

@@ -17,6 +17,7 @@ from trainers.data import Splits, TrainingData, load
 from trainers.distill import distill
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import Epoch, Interrupted
+from trainers.models import Outputs, outputs
 from trainers.run import Bank, DistillConfig, DistillState, Teacher
 from trainers.views import Normaliser, Rows, Views, assemble, image_rows, train_rows
 
@@ -24,9 +25,9 @@ RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3")
 OVERRIDES = [
     "bench=digits", "data.train_limit=200", "data.image_size=8", "data.crop_pad=1",
     "data.views=2", "optim.batch=50", "budget.student_epochs=4", "budget.adapt_epochs=8",
-    "method.token_dim=16", "method.enable_kd_after_syn_acc=0.05",
+    "method.token_dim=16", "method.a_lr=2e-2", "method.enable_kd_after_syn_acc=0.01",
     *(f"teacher.{k}.{what}" for k in (0, 1) for what in (
-        "model=resnet8", "recipe.epochs=12", "recipe.optim.batch=50"
+        "model=resnet8", "recipe.epochs=5", "recipe.optim.batch=50"
     )),
 ]  # fmt: skip
 # Two stages of (3 A-Step epochs, the first on the labels alone; 2 B-Step epochs).
@@ -82,7 +83,7 @@ def make_world() -> World:
 
 def frozen_teacher(model: nn.Module, config: FinetuneConfig, data: TrainingData) -> Teacher:
     """A teacher with its bank, as the shell makes it."""
-    freezing.freeze(model)
+    freezing.freeze(model).zero_grad(set_to_none=True)
     views = Views(data.train, config.data, config.numerics)
     train = assemble(train_rows(model, views, config.numerics), views.rows, views.device)
     normalise = Normaliser(config.data, config.numerics, views.device)
@@ -163,6 +164,16 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
 def without_cost(epochs: list[Epoch]) -> list[tuple[Any, ...]]:
     """What must be the same in two runs that are the same: all but what the clock says."""
     return [
-        (e.index, e.stage, e.step, {k: v for k, v in e.metrics.items() if not k.startswith("cost/")})
+        (
+            e.index,
+            e.stage,
+            e.step,
+            {k: v for k, v in e.metrics.items() if not k.startswith("cost/")},
+        )
         for e in epochs
     ]
+
+
+def models_outputs(model: nn.Module, images: Tensor) -> Outputs:
+    """A plain forward pass, in the mode that the model is in."""
+    return outputs(model, images)

@@ -285,8 +285,12 @@ class Asib(Method):
         seen["kd/teacher_disagreement"] = targets.disagreement(
             torch.stack([t.logits for t in teachers])
         )
+        kept = {}  # teachers that learn stay near their start in every epoch
+        if start_logits is not None:
+            now = [t.logits for t in teachers]
+            kept["preserve"] = c.lambda_pres * preservation(now, start_logits, c.tau)
         if self.synergy_only(moment):
-            return Terms({"ce": ce_B.mean()}, seen)
+            return Terms({"ce": ce_B.mean()} | kept, seen)
         weight_B = self._certainty_weight(latent)
         terms = {"ce": c.w_ce * (weight_B * ce_B).mean()}
         kd_weight, cccp_weight = self.surrogate_weights(moment)
@@ -299,11 +303,7 @@ class Asib(Method):
         if c.w_feat > 0:
             query = self.query_adapter(student.pooled).detach()
             terms["feat"] = c.w_feat * (weight_B * losses.hint(query, latent.mu)).mean()
-        if start_logits is not None:
-            terms["preserve"] = c.lambda_pres * preservation(
-                [t.logits for t in teachers], start_logits, c.tau
-            )
-        return Terms(terms, seen)
+        return Terms(terms | kept, seen)
 
     def _certainty_weight(self, latent: Bottleneck) -> Tensor:
         if latent.logvar is None:

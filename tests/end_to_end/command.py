@@ -1,0 +1,110 @@
+"""Run the command line as a user would, on a problem small enough to run many times."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+# Two teachers of 2 epochs, 200 images, 10 steps an epoch: a run of a second or two.
+TINY = (
+    "data.train_limit=200",
+    "optim.batch=20",
+    "budget.student_epochs=4",
+    "budget.adapt_epochs=4",
+    "teacher.0.recipe.epochs=2",
+    "teacher.1.recipe.epochs=2",
+    "runtime.commit_every_s=0",
+    "runtime.log_model=false",
+    "bench.enable_kd_after_syn_acc=0",
+)
+L3 = ("cfg=L3", "method.num_stages=2", "method.token_dim=16", "method.heads=2", *TINY)
+
+# Importing torch and MLflow takes longer than a tiny run. A server process imports them once and
+# forks a child for each command: a process of its own that runs the real command line and can
+# really be killed.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    ["pipeline.jobs", "pipeline.sync", "mlflow.store.tracking.sqlalchemy_store"]
+)
+
+
+def _child(arguments: list[str], cwd: str, log: str, env: dict[str, str]) -> None:
+    os.chdir(cwd)
+    os.environ.update(env)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    from pipeline.__main__ import main
+    from pipeline.console import out
+
+    out.file = sys.stdout
+    sys.exit(main(arguments))
+
+
+class Command:
+    """One command in a process of its own."""
+
+    def __init__(self, verb: str, *overrides: str, cwd: Path, **env: str) -> None:
+        self.log = cwd / f"log-{time.monotonic_ns()}.txt"
+        self.log.touch()
+        arguments = ([verb, *overrides], str(cwd), str(self.log), env)
+        self.process = _SERVER.Process(target=_child, args=arguments)
+        self.process.start()
+
+    def wait_for(self, text: str) -> bool:
+        """Wait for a text in the output; False if the command ended without it."""
+        while text not in self.log.read_text():
+            if not self.process.is_alive():
+                return text in self.log.read_text()
+            time.sleep(0.005)
+        return True
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; exit code (negative: a signal) and output."""
+        self.process.join(300)
+        assert self.process.exitcode is not None, self.log.read_text()
+        return self.process.exitcode, self.log.read_text()
+
+
+def run(verb: str, *overrides: str, cwd: Path, code: int = 0, **env: str) -> str:
+    """A command's output; its exit code must be `code`."""
+    got, output = Command(verb, *overrides, cwd=cwd, **env).end()
+    assert got == code, f"exit {got}, not {code}:\n{output}"
+    return output
+
+
+def interrupt(
+    verb: str, *overrides: str, cwd: Path, after: str, delay: float, number: signal.Signals
+) -> tuple[int, str]:
+    """Start a command and send it a signal `delay` seconds after a text in its output (or let
+    it end); its exit code and output."""
+    command = Command(verb, *overrides, cwd=cwd)
+    if command.wait_for(after):
+        time.sleep(delay)
+        if command.process.is_alive():
+            os.kill(command.process.pid, number)
+    return command.end()
+
+
+def results(cwd: Path, stage: str = "distill") -> dict[str, dict]:
+    """The results of finished runs by key."""
+    found = sorted((cwd / "store" / "runs" / stage).glob("*/result.json"))
+    return {path.parent.name: json.loads(path.read_text())["body"] for path in found}
+
+
+def student_digest(cwd: Path) -> str:
+    """sha256 of the weights of the only finished student."""
+    (result,) = results(cwd).values()
+    return result["weights"]["student"]
+
+
+def losses(result: dict) -> list[float]:
+    """The losses of all epochs of a result."""
+    return [entry["metrics"]["train/loss/total"] for entry in result["history"]]

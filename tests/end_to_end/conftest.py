@@ -1,0 +1,45 @@
+"""Runs that several tests look at; made once a worker."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import command
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite tracking store: making its schema takes longer than a tiny run."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("schema") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a tiny L3 was run to its end, never interrupted."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(schema, folder)
+    command.run("distill", *command.L3, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def clean(schema: Path, tmp_path: Path) -> Path:
+    """A folder with an empty tracking store."""
+    shutil.copy(schema, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def with_teachers(finished: Path, clean: Path) -> Path:
+    """A folder with the finished teachers and their banks, and no student."""
+    for stage in ("finetune", "bank"):
+        source = finished / "store" / "runs" / stage
+        shutil.copytree(source, clean / "store" / "runs" / stage)
+    return clean

@@ -1,0 +1,216 @@
+"""The verbs as a user types them: reuse, mistakes, failures, analysis, what is in the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from analysis.runs import load_history, load_runs
+from pipeline import names
+from pipeline.__main__ import as_overrides, main
+from tests.end_to_end import command
+
+
+def _uri(folder: Path) -> str:
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def test_second_call_is_reused_with_the_numbers(finished: Path) -> None:
+    output = command.run("distill", *command.L3, cwd=finished)
+    (result,) = command.results(finished).values()
+    assert "reused   distill-L3-digits-s0" in output
+    assert f"test {100 * result['metrics'][names.TEST_TOP1]:.2f} %" in output
+    assert "epoch" not in output
+
+
+def test_everything_is_read_back_from_the_tracking_store(finished: Path) -> None:
+    runs = load_runs(_uri(finished), "asib").set_index("name")
+    student = runs.loc["distill-L3-digits-s0"]
+    assert student["status"] == "FINISHED"
+    assert student[f"tags.{names.RUNG}"] == "L3"
+    assert student["params.method.num_stages"] == "2"
+    assert student["params.bench"] == "digits"
+    assert student[f"metrics.{names.TEST_READS}"] == 1
+    teachers = runs[runs[f"tags.{names.STAGE}"] == "finetune"]
+    assert len(teachers) == 2
+    assert (
+        set(teachers["parent_id"]) == {student["parent_id"]} == {runs.loc["launch-distill"].run_id}
+    )
+    (result,) = command.results(finished).values()
+    wanted = [names.LOSS_TOTAL, names.VAL_TOP1, names.SYNERGY_TOP1, names.GATE, names.OBJECTIVE]
+    history = load_history(_uri(finished), [student.run_id], wanted)
+    for metric in wanted:
+        stored = {
+            e["index"]: e["metrics"][metric] for e in result["history"] if metric in e["metrics"]
+        }
+        assert stored
+        read = history[history.metric == metric].set_index("step").value.to_dict()
+        assert read == stored
+
+
+def test_l3_logs_what_a_study_needs(finished: Path) -> None:
+    (result,) = command.results(finished).values()
+    seen = set().union(*(entry["metrics"] for entry in result["history"])) | set(result["metrics"])
+    expected = {
+        "train/loss/ce", "train/loss/kd", "train/loss/rate", "train/loss/cccp",
+        "train/loss/preserve", "train/top1", "train/lr", "val/top1", "val/loss",
+        "synergy/top1", "synergy/top1_ema", "synergy/gate", "synergy/gain", "synergy/share",
+        "kd/weight", "kd/share", "kd/scale", "kd/teacher_disagreement", "bottleneck/beta",
+        "bottleneck/rate", "bottleneck/distortion", "bottleneck/sigma_mean", "stage/J",
+        "teacher0/top1_before", "teacher0/top1_after", "teacher1/top1_before",
+        "cost/images_per_second", "cost/epoch_seconds", "cost/peak_memory_mb",
+        "cost/run_seconds", "cost/bank_seconds", "test/top1", "test/nll", "test/reads",
+    }  # fmt: skip
+    assert expected <= seen
+    assert [entry["index"] for entry in result["history"]] == list(range(8))
+
+
+def test_reuse_in_another_experiment_is_replayed_there(finished: Path) -> None:
+    command.run("distill", *command.L3, "runtime.experiment=asib/ladder", cwd=finished)
+    runs = load_runs(_uri(finished), "asib/ladder").set_index("name")
+    copy = runs.loc["distill-L3-digits-s0"]
+    assert copy[f"tags.{names.REUSED}"] == "true"
+    original = load_runs(_uri(finished), "asib").set_index("name").loc["distill-L3-digits-s0"]
+    assert copy[f"metrics.{names.TEST_TOP1}"] == original[f"metrics.{names.TEST_TOP1}"]
+    history = [
+        load_history(_uri(finished), [r.run_id], [names.LOSS_TOTAL]) for r in (copy, original)
+    ]
+    assert history[0].value.tolist() == history[1].value.tolist()
+
+
+def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
+    output = command.run("analyze", cwd=finished)
+    assert "L3" in output
+    assert "n = 1" in output
+    assert {p.suffix for p in (finished / "figures").iterdir()} == {".png", ".pdf"}
+    runs = load_runs(_uri(finished), "asib").set_index("name")
+    client = MlflowClient(tracking_uri=_uri(finished))
+    logged = {f.path for f in client.list_artifacts(runs.loc["analyze-all"].run_id)}
+    assert {"report.txt", "report.md", "table.csv"} <= logged
+
+
+def test_failure_is_failed_with_its_traceback_and_goes_on_later(with_teachers: Path) -> None:
+    weights = next((with_teachers / "store/runs/finetune").glob("*/teacher.*.safetensors"))
+    aside = with_teachers / "aside"
+    shutil.move(weights, aside)
+    output = command.run("distill", *command.L3, cwd=with_teachers, code=1)
+    assert "FileNotFoundError" in output
+    run = load_runs(_uri(with_teachers), "asib").set_index("name").loc["distill-L3-digits-s0"]
+    assert run["status"] == "FAILED"
+    assert "FileNotFoundError" in run[f"tags.{names.ERROR}"]
+    assert names.TEST_TOP1 not in run.dropna()
+    shutil.move(aside, weights)
+    command.run("distill", *command.L3, cwd=with_teachers)
+    run = load_runs(_uri(with_teachers), "asib").set_index("name").loc["distill-L3-digits-s0"]
+    assert run["status"] == "FINISHED"
+
+
+def test_non_finite_loss_is_tried_again_without_mixed_precision_then_fails(clean: Path) -> None:
+    rest = [o for o in command.TINY if not o.startswith("bench.")]
+    output = command.run("distill", "cfg=CE", *rest, "optim.lr=1e30", cwd=clean, code=1)
+    assert "without mixed precision" in output
+    assert "NonFinite" in output
+    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits-s0"]
+    assert run["status"] == "FAILED"
+    assert "not finite" in run[f"tags.{names.FALLBACK}"]
+
+
+def test_two_commands_that_need_the_same_teachers_train_them_once(clean: Path) -> None:
+    kd = [o for o in command.TINY if not o.startswith("bench.")]
+    one = command.Command("distill", "cfg=KD", *kd, cwd=clean)
+    two = command.Command("distill", "cfg=KD", "seed=1", *kd, cwd=clean)
+    outputs = [c.end() for c in (one, two)]
+    assert [code for code, _ in outputs] == [0, 0], outputs
+    text = "".join(output for _, output in outputs)
+    for teacher in ("s0", "s1"):
+        assert text.count(f"finished finetune-resnet20-digits-{teacher}") == 1
+        assert text.count(f"reused   finetune-resnet20-digits-{teacher}") == 1
+    runs = load_runs(_uri(clean), "asib")
+    assert (runs[f"tags.{names.STAGE}"] == "finetune").sum() == 2
+
+
+def test_finetune_one_teacher(clean: Path) -> None:
+    output = command.run("finetune", "teacher=1", *command.TINY, cwd=clean)
+    assert "finished finetune-resnet20-digits-s1" in output
+    assert len(command.results(clean, "finetune")) == 1
+
+
+def test_own_teacher_is_used_as_it_is(finished: Path, clean: Path) -> None:
+    weights = next((finished / "store/runs/finetune").glob("*/teacher.*.safetensors"))
+    own = clean / "my teacher, final.safetensors"
+    shutil.copy(weights, own)
+    kd = [o for o in command.TINY if not o.startswith("bench.")]
+    output = command.run("distill", "cfg=KD", f"teacher.0.ckpt={own}", *kd, cwd=clean)
+    assert "finished finetune-resnet20-digits-s0-given" in output
+    assert "finetune-resnet20-digits-s0-given  1/" not in output  # no epoch of it
+    given = [r for r in command.results(clean, "finetune").values() if not r["history"]]
+    assert len(given) == 1
+    original = command.results(finished, "finetune")[weights.parent.name]
+    for metric in (names.BEST_VAL_TOP1, names.TEST_TOP1):
+        assert given[0]["metrics"][metric] == original["metrics"][metric]
+
+
+def test_teacher_file_that_does_not_fit_is_one_clear_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
+    assert main(["finetune", "teacher=0", "teacher.0.ckpt=bad.pt", "runtime.store=s"]) == 2
+    error = capsys.readouterr().err
+    assert "bad.pt" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["distill", "method.ib_bta=1"], ["method.ib_bta", "method.ib_beta"]),
+        (["distill", "+foo.bar=1"], ["foo.bar: no such option"]),
+        (["distill", "cfg=L3; touch x"], ["L3; touch x", "allowed: CE, KD, L0, L1, L2, L3"]),
+        (["distill", "seed=one"], ["seed=one: not a whole number"]),
+        (["distill", "method.synergy_only_epochs=8"], ["leaves nothing of an A-Step of 8 epochs"]),
+        (["distill", "method.heads=3"], ["not a multiple of method.heads=3"]),
+        (["distill", "student.model=resnet9"], ["did you mean resnet8"]),
+        (["distill", "method=asb"], ["method=asb: unknown", "asib"]),
+        (["distill", "method.kd_target=sinergy"], ["did you mean synergy"]),
+        (["distill", "method.enable_kd_after_syn_acc=65"], ["a fraction: 65 % is 0.65"]),
+        (["distill", "data.name=fashion"], ["did you mean fashion_mnist"]),
+        (["distill", "nonsense"], ["'nonsense' is not of the form key=value"]),
+        (["distill", "bench=fashion_mnist", "data.root=/nowhere"], ["/nowhere", "data.download"]),
+        (["distil"], ["did you mean distill"]),
+        (["finetune", "teacher=7"], ["teacher=7", "allowed: all, 0, 1"]),
+        (["distill", "a.b=1", "seed=x", "cfg=L9"], ["3 mistakes", "a.b", "seed=x", "cfg=L9"]),
+        (["analyze", "benhc=digits"], ["benhc", "bench"]),
+        (["distill", "runtime.device=gpu"], ["runtime.device=gpu"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_message_and_exit_2(
+    arguments: list[str],
+    said: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert all(text in error for text in said), error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("store/runs/*"))  # nothing ran
+    assert not (tmp_path / "x").exists()
+
+
+def test_undeclared_parameters_become_overrides() -> None:
+    given = ["cfg=L3", "--method.ib_beta", "1e-3", "--seed=1", "--data.root", "/a b/c"]
+    assert as_overrides(given) == ["cfg=L3", "method.ib_beta=1e-3", "seed=1", "data.root=/a b/c"]
+
+
+def test_result_is_plain_json(finished: Path) -> None:
+    (folder,) = (finished / "store/runs/distill").iterdir()
+    body = json.loads((folder / "result.json").read_text())["body"]
+    assert set(body) == {"time", "metrics", "history", "weights", "tags"}
+    assert not list(folder.glob("commit-*"))

@@ -1,0 +1,70 @@
+"""`mlflow run` with its launch run, read back through analysis."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from analysis.runs import load_runs
+from pipeline import names
+from tests.end_to_end import command
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _mlflow_run(project: Path, entry: str, *parameters: str) -> subprocess.CompletedProcess[str]:
+    flags = [flag for parameter in parameters for flag in ("-P", parameter)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-m", "mlflow", "run", ".", "-e", entry, "--env-manager", "local",
+         "--experiment-name", "asib/ladder", *flags],
+        cwd=project, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+        timeout=400,
+    )  # fmt: skip
+
+
+def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
+    schema: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    ignore = shutil.ignore_patterns(".git", ".venv", "store", "mlruns", "mlflow.db", "tests")
+    shutil.copytree(ROOT, project, ignore=ignore)
+    shutil.copy(schema, project)
+    parameters = ["cfg=KD", "seed=1", "method.kd_alpha=0.5", "runtime.log_model=true"]
+    parameters += [o for o in command.TINY if not o.startswith(("bench.", "runtime.log_model"))]
+    done = _mlflow_run(project, "distill", *parameters)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = load_runs(f"sqlite:///{project}/mlflow.db", "asib/ladder").set_index("name")
+    student = runs.loc["distill-KD-digits-s1"]
+    assert student["params.method.kd_alpha"] == "0.5"
+    assert student[f"metrics.{names.TEST_READS}"] == 1
+    launches = [run_id for run_id in runs.run_id if run_id == student["parent_id"]]
+    assert len(launches) == 1  # the project run that `mlflow run` opened, in the same experiment
+    assert set(runs[runs[f"tags.{names.STAGE}"] == "finetune"]["parent_id"]) == set(launches)
+    _model_predicts(project)
+
+
+def _model_predicts(project: Path) -> None:
+    """The logged model takes pixels of any number of images and gives logits."""
+    import mlflow.pyfunc
+    import numpy as np
+
+    (model,) = (project / "mlruns").glob("*/models/*/artifacts")
+    loaded = mlflow.pyfunc.load_model(str(model))
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 1, 16, 16)).astype("float32")
+    assert loaded.predict(pixels).shape == (3, 10)
+
+
+def test_a_mistake_runs_nothing_and_is_said(tmp_path: Path, schema: Path) -> None:
+    project = tmp_path / "project"
+    ignore = shutil.ignore_patterns(".git", ".venv", "store", "mlruns", "mlflow.db", "tests")
+    shutil.copytree(ROOT, project, ignore=ignore)
+    shutil.copy(schema, project)
+    done = _mlflow_run(project, "distill", "cfg=L3; touch x")
+    assert done.returncode != 0
+    assert "cfg=L3; touch x: unknown" in done.stdout + done.stderr
+    assert not (project / "x").exists()
+    assert not (project / "store" / "runs").exists()

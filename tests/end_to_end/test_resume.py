@@ -1,0 +1,96 @@
+"""Kill it anywhere; the same command again goes on; the weights are those of a run that was
+never killed, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import command
+
+pytestmark = pytest.mark.xdist_group("resume")
+
+
+@pytest.mark.parametrize(
+    ("after", "delay"),
+    [
+        ("1/8 1A", 0.0),  # in the A-Step
+        ("2/8 1A", 0.05),  # across A → B
+        ("4/8 1B", 0.02),  # across stages
+        ("6/8 2A", 0.1),
+        ("8/8 2B", 0.0),  # in the finalise step
+    ],
+)
+def test_killed_student_goes_on_bit_for_bit(
+    finished: Path, with_teachers: Path, after: str, delay: float
+) -> None:
+    code, _ = command.interrupt(
+        "distill", *command.L3, cwd=with_teachers, after=after, delay=delay,
+        number=signal.SIGKILL,
+    )  # fmt: skip
+    assert code in (-signal.SIGKILL, 0)
+    command.run("distill", *command.L3, cwd=with_teachers)
+    _same(finished, with_teachers)
+
+
+def test_killed_at_random_moments_from_a_clean_start(finished: Path, clean: Path) -> None:
+    """Teachers, banks and student, each kill at a moment drawn anew."""
+    draw = random.Random(str(clean))
+    anchors = ["finetune-resnet20-digits-s0  1/2", "finished finetune", "finished view bank", "A "]
+    for after in anchors:
+        command.interrupt(
+            "distill", *command.L3, cwd=clean, after=after, delay=draw.uniform(0, 0.4),
+            number=signal.SIGKILL,
+        )  # fmt: skip
+    command.run("distill", *command.L3, cwd=clean)
+    _same(finished, clean)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_signal_commits_at_the_next_step_and_exits_75(
+    finished: Path, with_teachers: Path, number: signal.Signals
+) -> None:
+    code, output = command.interrupt(
+        "distill", *command.L3, cwd=with_teachers, after="3/8 1B", delay=0.01, number=number
+    )
+    assert code == 75, output
+    assert "the same command goes on" in output
+    output = command.run("distill", *command.L3, cwd=with_teachers)
+    assert "resumed" in output
+    _same(finished, with_teachers)
+
+
+def test_corrupt_newest_commit_falls_back_to_the_one_before(
+    finished: Path, with_teachers: Path
+) -> None:
+    command.interrupt(
+        "distill", *command.L3, cwd=with_teachers, after="5/8 2A", delay=0.0,
+        number=signal.SIGKILL,
+    )  # fmt: skip
+    commits = sorted((with_teachers / "store" / "runs" / "distill").glob("*/commit-*.pt"))
+    damaged = bytearray(commits[-1].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    commits[-1].write_bytes(damaged)
+    output = command.run("distill", *command.L3, cwd=with_teachers)
+    assert "the commit before it is used" in output
+    _same(finished, with_teachers)
+
+
+def test_killed_while_a_bank_is_written(finished: Path, with_teachers: Path) -> None:
+    """A bank that was cut off (here: its list and validation rows are absent) is gone on with."""
+    banks = with_teachers / "store" / "runs" / "bank"
+    for folder in banks.iterdir():
+        (folder / "bank.json").unlink()
+        next(folder.glob("val.*")).unlink()
+    output = command.run("distill", *command.L3, cwd=with_teachers)
+    assert output.count("finished view bank") == 2
+    _same(finished, with_teachers)
+
+
+def _same(one: Path, other: Path) -> None:
+    assert command.student_digest(one) == command.student_digest(other)
+    (first,), (second,) = command.results(one).values(), command.results(other).values()
+    assert command.losses(first) == command.losses(second)

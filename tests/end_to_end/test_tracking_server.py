@@ -1,0 +1,101 @@
+"""A real tracking server that goes away in the middle of a run, and comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipeline import names
+from tests.end_to_end import command
+
+
+class Server:
+    """`mlflow server` on loopback over a SQLite file."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.uri, self.port = folder, f"http://127.0.0.1:{port}", port
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "mlflow", "server", "--workers", "1",
+                "--host", "127.0.0.1", "--port", str(self.port),
+                "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
+                "--artifacts-destination", str(self.folder / "artifacts"),
+            ],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError("the tracking server did not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, 9)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(schema: Path, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(schema, folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = Server(folder, port)
+    found.start()
+    yield found
+    found.stop()
+
+
+def test_server_vanishes_and_nothing_is_lost_or_doubled(
+    finished: Path, with_teachers: Path, server: Server
+) -> None:
+    impatient = ("runtime.sync_timeout_s=0.5", "runtime.retry_s=0.5")
+    child = command.Command(
+        "distill", *command.L3, *impatient, cwd=with_teachers, MLFLOW_TRACKING_URI=server.uri
+    )
+    assert child.wait_for("2/8 1A")
+    server.stop()
+    code, output = child.end()
+    assert code == 0, output
+    assert "python -m pipeline sync" in output
+    assert command.student_digest(with_teachers) == command.student_digest(finished)
+    server.start()
+    env = {"MLFLOW_TRACKING_URI": server.uri}
+    output = command.run("sync", "runtime.log_model=false", cwd=with_teachers, **env)
+    assert "sent     distill" in output
+    assert "synced   0 runs" in command.run("sync", cwd=with_teachers, **env)
+    _complete_and_single(server.uri, with_teachers)
+
+
+def _complete_and_single(uri: str, folder: Path) -> None:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("asib")
+    runs = client.search_runs([experiment.experiment_id], "tags.stage = 'distill'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    (result,) = command.results(folder).values()
+    for entry_metric in (names.LOSS_TOTAL, names.VAL_TOP1, names.EPOCH_SECONDS):
+        steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, entry_metric)]
+        expected = [e["index"] for e in result["history"] if entry_metric in e["metrics"]]
+        assert Counter(steps) == Counter(expected)
+    assert len(client.get_metric_history(runs[0].info.run_id, names.TEST_TOP1)) == 1

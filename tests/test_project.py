@@ -1,0 +1,111 @@
+"""Facts that hold over files: layers, style, locked versions, the sealed test split, YAML."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import CONF, ConfigError, compose, options_of
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("pipeline", "trainers", "analysis")
+
+
+def _tool(*command: str) -> str:
+    tool = Path(sys.executable).parent / command[0]
+    done = subprocess.run([str(tool), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_layers_hold() -> None:
+    assert "0 broken" in _tool("lint-imports")
+
+
+def test_style_holds() -> None:
+    _tool("ruff", "check", ".")
+    _tool("ruff", "format", "--check", ".")
+
+
+def test_types_hold() -> None:
+    _tool("mypy")
+
+
+def test_readme_installs_the_locked_version() -> None:
+    lock = (ROOT / "requirements.txt").read_text()
+    (locked,) = re.findall(r"^mlflow==(\S+)$", lock, re.M)
+    assert set(re.findall(r"mlflow==([\d.]+)", (ROOT / "README.md").read_text())) == {locked}
+
+
+def test_lock_holds_names_and_versions_only_and_all_of_the_project() -> None:
+    lines = (ROOT / "requirements.txt").read_text().split()
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    project = (ROOT / "pyproject.toml").read_text()
+    direct = set(re.findall(r'^    "([A-Za-z0-9-]+)(?:[>=]|",)', project, re.M))
+    assert {name.lower() for name in direct} <= locked
+
+
+def test_conda_and_mlproject_use_the_lock() -> None:
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    assert "python=3.11" in conda["dependencies"]
+    assert {"pip": ["-r requirements.txt"]} in conda["dependencies"]
+    project = yaml.safe_load((ROOT / "MLproject").read_text())
+    assert project["conda_env"] == "conda.yaml"
+    assert {"main", "finetune", "distill", "analyze", "test"} <= set(project["entry_points"])
+
+
+def test_only_the_finalise_step_reads_test_images() -> None:
+    """`.test` of a data set is touched in finalise.py, and its digest where digests are made."""
+    found = set()
+    files = [p for package in ("pipeline", "trainers") for p in (ROOT / package).rglob("*.py")]
+    for path in files:
+        tree = ast.parse(path.read_text())
+        parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Attribute) and node.attr == "test"):
+                continue
+            above = parents[node]
+            digest = isinstance(above, ast.Attribute) and above.attr == "digest"
+            called = isinstance(above, ast.Call) and above.func is node  # Job.test(weights)
+            if not digest and not called:
+                found.add(path.relative_to(ROOT).as_posix())
+    assert found == {"pipeline/finalise.py"}
+
+
+def test_no_silent_except() -> None:
+    for path in [p for package in PACKAGES for p in (ROOT / package).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{path}:{node.lineno}: bare except"
+
+
+@pytest.mark.parametrize("rung", options_of("cfg"))
+@pytest.mark.parametrize("bench", options_of("bench"))
+def test_every_rung_composes_on_every_bench(rung: str, bench: str) -> None:
+    config = compose([f"cfg={rung}", f"bench={bench}"])
+    assert (config.rung, config.bench.name) == (rung, bench)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p.relative_to(CONF).as_posix() for p in CONF.glob("*/*.yaml"))
+)
+def test_every_yaml_composes(path: str) -> None:
+    group, name = path.removesuffix(".yaml").split("/")
+    key = "teacher@teacher.1" if group == "teacher" else group
+    compose([f"{key}={name}"])
+
+
+def test_config_error_lists_all_mistakes_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose(["a=1", "seed=x", "method.heads=0", "optim.lr=-1", "data.mean=[1,2]"])
+    text = str(raised.value)
+    assert "5 mistakes" in text
+    for part in ("a: no such option", "seed=x", "method.heads=0", "optim.lr=-1", "data.mean"):
+        assert text.count(part) == 1
