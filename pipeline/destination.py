@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import names
 from pipeline.lease import acquire
@@ -37,7 +37,7 @@ class Destination:
     """A tracking store, an experiment, and the launch that stage runs belong to."""
 
     uri: str
-    experiment: str | None  # None: the launch's own
+    experiment: str  # its name, or "#" and its id
     launch_id: str | None
     verb: str
     lock_folder: Path
@@ -51,17 +51,18 @@ class Destination:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
         inherited = {name: os.environ.pop(name, None) for name in _INHERITED}
-        launch = inherited["MLFLOW_RUN_ID"]
-        chosen = experiment or inherited["MLFLOW_EXPERIMENT_NAME"]
+        number = inherited["MLFLOW_EXPERIMENT_ID"]
+        chosen = experiment or inherited["MLFLOW_EXPERIMENT_NAME"] or (number and f"#{number}")
         uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-        if chosen is None and launch is None:
-            chosen = DEFAULT_EXPERIMENT
-        return cls(absolute(uri), chosen, launch, verb, store / "tracking")
+        return cls(
+            absolute(uri), chosen or DEFAULT_EXPERIMENT, inherited["MLFLOW_RUN_ID"], verb,
+            store / "tracking",
+        )  # fmt: skip
 
     @property
     def key(self) -> str:
         """A short name of the store and experiment for file names; no address, no password."""
-        return hashlib.sha256(f"{self.uri}|{self.experiment_name()}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{self.uri}|{self.experiment}".encode()).hexdigest()[:12]
 
     def client(self) -> MlflowClient:
         """A client of the store; on a fresh SQLite file the schema is made by one process only.
@@ -80,18 +81,17 @@ class Destination:
         return self._client
 
     def experiment_name(self) -> str:
-        """The experiment's name, asked of the store where the launch decides it."""
-        if self.experiment is None:
-            assert self.launch_id is not None
-            run = self.client().get_run(self.launch_id)
-            self._experiment_id = run.info.experiment_id
-            self.experiment = self.client().get_experiment(self._experiment_id).name
-        return self.experiment
+        """The experiment's name, asked of the store where its id was given."""
+        if not self.experiment.startswith("#"):
+            return self.experiment
+        return str(self.client().get_experiment(self.experiment[1:]).name)
 
     def experiment_id(self) -> str:
         """The experiment's id; the experiment is made if absent."""
+        if self.experiment.startswith("#"):
+            return self.experiment[1:]
         if self._experiment_id is None:
-            name, client = self.experiment_name(), self.client()
+            name, client = self.experiment, self.client()
             with acquire(self.lock_folder, poll_s=0.05):
                 found = client.get_experiment_by_name(name)
                 self._experiment_id = (
@@ -130,8 +130,3 @@ def quiet_mlflow() -> None:
     """Keep schema migrations and environment hints out of a researcher's terminal."""
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def experiment_names(client: Any) -> list[str]:
-    """Names of all experiments of a store."""
-    return [experiment.name for experiment in client.search_experiments()]

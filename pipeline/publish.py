@@ -20,6 +20,7 @@ from pipeline.store import RunFolder
 
 log = logging.getLogger("pipeline")
 
+RECORD_PREFIX = "tracking-"
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 PARAM_LENGTH = 6000
@@ -34,19 +35,21 @@ class Record:
     epochs: int = 0  # of the history, that have arrived
     described: bool = False  # params, tags, inputs, configuration
     finished: bool = False
-    where: str = ""  # for people; no password
-    experiment: str = ""
+    where: str = ""  # the store, without password
+    experiment: str = ""  # name, or "#" and id
+    launch_id: str | None = None  # the run that this one is a child of
 
     @staticmethod
     def name(destination: Destination) -> str:
-        return f"tracking-{destination.key}"
+        return f"{RECORD_PREFIX}{destination.key}"
 
     @classmethod
     def load(cls, folder: RunFolder, destination: Destination) -> Record:
         body = folder.read_json(cls.name(destination))
         if body is not None:
             return cls(**body)
-        return cls(where=shown(destination.uri), experiment=destination.experiment_name())
+        where, launch = shown(destination.uri), destination.launch_id
+        return cls(where=where, experiment=destination.experiment, launch_id=launch)
 
     def save(self, folder: RunFolder, destination: Destination) -> None:
         folder.write_json(self.name(destination), asdict(self))
@@ -69,8 +72,10 @@ class Publication:
         spec = self._spec()
         if self.record.run_id is not None and not self.sure and self._is_gone():
             log.warning("run %s was deleted from the store: sent anew", self.record.run_id)
-            fresh = Record(where=self.record.where, experiment=self.record.experiment)
-            self.record = fresh
+            old = self.record
+            self.record = Record(
+                where=old.where, experiment=old.experiment, launch_id=self.destination.launch_id
+            )
         if self.record.run_id is None:
             self.record.run_id = self._find(spec) or self._create(spec, reused)
             self._save()
@@ -154,7 +159,8 @@ class Publication:
         return None
 
     def _create(self, spec: dict[str, Any], reused: bool) -> str:
-        tags = spec["tags"] | {"folder": spec["folder"], names.PARENT: self.destination.parent_id()}
+        self.record.launch_id = self.destination.parent_id()
+        tags = spec["tags"] | {"folder": spec["folder"], names.PARENT: self.record.launch_id}
         if reused:
             tags[names.REUSED] = "true"
         run = self.client.create_run(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline import names
 from pipeline.console import StageProgress, say
 from pipeline.lease import Holder, Lease, acquire
-from pipeline.publish import Publication, last_line, now_ms
+from pipeline.publish import Publication, Record, last_line, now_ms
 from pipeline.shell import Shell
 from pipeline.store import RunFolder
 from pipeline.tracking import Tracker
@@ -112,6 +112,8 @@ def _run_tracked(job: Job, shell: Shell, lease: Lease) -> dict[str, Any]:
         job.folder, shell.destination, retry_s=runtime.retry_s, timeout_s=runtime.sync_timeout_s,
         log_model=runtime.log_model,
     )  # fmt: skip
+    record = Record.load(job.folder, shell.destination)
+    record.save(job.folder, shell.destination)  # where it is meant to go, should nothing arrive
     tracker.start()
     try:
         result = _train(job, shell, lease, tracker)

@@ -33,7 +33,7 @@ class AStep:
         assert isinstance(state.method, Asib)
         self.work, self.state, self.method = work, state, state.method
         if fresh:
-            state.stage_student = snapshot(state.student)
+            state.stage_student, state.queries = snapshot(state.student), None
             state.a_best, state.pending_a_optimiser = {}, None
             state.notes = self._teacher_accuracies("before") if state.teachers else {}
         self.student = student_bank(work, state)

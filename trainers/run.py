@@ -101,6 +101,7 @@ class DistillState:
     gate_open: bool = False
     notes: dict[str, float] = field(default_factory=dict)  # of a step's start, to be logged
     pending_a_optimiser: dict[str, Any] | None = None  # saved moments, until the A-Step takes them
+    queries: Bank | None = None  # of this stage's student; made when asked for, never saved
     stop: Callable[[], bool] = lambda: False
 
     @classmethod
@@ -150,7 +151,7 @@ class DistillState:
             teacher.load_state_dict(weights)
         self.optimiser.load_state_dict(saved["optimiser"])
         self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
-        self.progress = Progress(**saved["progress"])
+        self.progress, self.queries = Progress(**saved["progress"]), None
         for name in _PLAIN:
             setattr(self, name, saved[name])
 

@@ -40,10 +40,15 @@ def val_rows(work: Work, model: nn.Module) -> Rows:
 
 
 def student_bank(work: Work, state: DistillState) -> Bank:
-    """The student as it was at the start of the stage: the fusion module's queries."""
-    student = copy.deepcopy(state.student)
-    student.load_state_dict(state.stage_student)
-    return network_bank(work, student)
+    """The student as it was at the start of the stage: the fusion module's queries.
+
+    Both steps of a stage read it; the A-Step's start throws the last stage's away.
+    """
+    if state.queries is None:
+        student = copy.deepcopy(state.student)
+        student.load_state_dict(state.stage_student)
+        state.queries = network_bank(work, student)
+    return state.queries
 
 
 @torch.no_grad()

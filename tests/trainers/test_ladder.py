@@ -1,0 +1,87 @@
+"""Every rung of the ladder adds exactly one factor and leaves everything else alone."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config, compose, options_of
+from pipeline.identity import identity, needs_teachers, run_key
+from tests.trainers import tiny
+
+# rung → (the rung below, the fields of the method that are its factor, before and after)
+FACTORS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
+    "KD": ("CE", {"kd_target": ("none", "avg")}),
+    "L0": ("KD", {"kd_target": ("avg", "auto")}),
+    "L1": ("L0", {"bottleneck": (False, True)}),
+    "L2": ("L1", {"num_stages": (1, 4)}),
+    "L3": ("L2", {"adapt": ("adapters", "backbone")}),
+}
+BENCHES = options_of("bench")
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Every value by its dotted key."""
+
+    def flat(value: Any, key: str) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return {k: v for part in value for k, v in flat(value[part], f"{key}.{part}").items()}
+        return {key.strip("."): value}
+
+    return flat(asdict(config), "")
+
+
+def differing(below: Config, rung: Config) -> dict[str, tuple[Any, Any]]:
+    one, other = plain(below), plain(rung)
+    return {
+        key: (one.get(key, "absent"), other.get(key, "absent"))
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key, "absent") != other.get(key, "absent")
+    }
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("cfg", FACTORS)
+def test_a_rung_differs_from_the_one_below_in_its_own_factor_alone(cfg: str, bench: str) -> None:
+    below, factor = FACTORS[cfg]
+    found = differing(*(compose([f"cfg={name}", f"bench={bench}"]) for name in (below, cfg)))
+    assert found.pop("cfg") == (below, cfg)
+    assert found == {f"method.{name}": values for name, values in factor.items()}
+
+
+def test_the_ladder_is_all_rungs_there_are() -> None:
+    assert {"CE", *FACTORS} == set(tiny.RUNGS) == set(options_of("cfg"))
+    order = ["CE"]
+    for cfg, (below, _) in FACTORS.items():
+        assert below == order[-1]
+        order.append(cfg)
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_rungs_leave_a_change_of_the_bench_alone(bench: str) -> None:
+    """The same override reaches every rung, whichever group it is in."""
+    overrides = ["optim.lr=0.5", "budget.student_epochs=7", "method.tau=3", "mix.start=0.4"]
+    for cfg in ("CE", *FACTORS):
+        config = compose([f"cfg={cfg}", f"bench={bench}", *overrides])
+        values = (config.optim.lr, config.budget.student_epochs, config.method.tau)
+        assert (*values, config.mix.start) == (0.5, 7, 3.0, 0.4)
+        assert config.bench.name == bench
+
+
+def test_all_rungs_are_experiments_of_their_own() -> None:
+    configs = [compose([f"cfg={cfg}", "bench=digits"]) for cfg in tiny.RUNGS]
+    keys = [run_key("distill", config) for config in configs]
+    assert len(set(keys)) == len(tiny.RUNGS)
+    again = [run_key("distill", compose([f"cfg={cfg}", "bench=digits"])) for cfg in tiny.RUNGS]
+    assert again == keys
+
+
+def test_rungs_share_their_teachers() -> None:
+    configs = [compose([f"cfg={cfg}", "bench=digits"]) for cfg in tiny.RUNGS]
+    for number in (0, 1):
+        assert len({run_key("finetune", c, teacher=number) for c in configs}) == 1
+    assert [needs_teachers(c) for c in configs] == [False, True, True, True, True, True]
+    teachers = {str(identity("distill", c)["teachers"]) for c in configs if needs_teachers(c)}
+    assert len(teachers) == 1
+    assert len(identity("distill", configs[1])["teachers"]) == 2
+    assert len({run_key("finetune", configs[0], teacher=k) for k in (0, 1)}) == 2
