@@ -102,7 +102,8 @@ def interval_notes(table: LadderTable) -> list[str]:
         notes.append(f"{bench}: {len(seeds)} seed{'s' * (len(seeds) != 1)} ({listed}).")
     if any(math.isfinite(row.synergy) for row in table.rows):
         notes.append(
-            "Synergy: the fusion's last validation accuracy; gain: less the best teacher's."
+            "Synergy: validation accuracy of the fusion that the last B-Step used; "
+            "gain: less the best teacher's."
         )
     return notes
 

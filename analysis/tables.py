@@ -31,7 +31,7 @@ class LadderRow(NamedTuple):
     test: Interval
     vs_ce: Interval
     vs_kd: Interval
-    synergy: float  # last validation accuracy of the fusion module
+    synergy: float  # validation accuracy of the fusion module that the last B-Step used
     gain: float  # of that over the best teacher
     seconds: float  # all epochs of both steps, and the banks
     times_ce: float  # seconds / CE's seconds
@@ -123,7 +123,7 @@ def _row(on_bench: pd.DataFrame, bench: str, rung: str, level: float) -> LadderR
         test=mean_interval(list(by_seed.values()), level),
         vs_ce=against("CE"),
         vs_kd=against("KD"),
-        synergy=mean_logged(of_rung, names.SYNERGY_TOP1),
+        synergy=mean_logged(of_rung, names.SYNERGY_RESTORED),
         gain=mean_logged(of_rung, names.SYNERGY_GAIN),
         seconds=seconds,
         times_ce=ratio(seconds, mean_logged(of_ce, names.RUN_SECONDS)),

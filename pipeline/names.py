@@ -42,7 +42,9 @@ TEST_READS = "test/reads"
 
 SYNERGY_TOP1 = "synergy/top1"  # validation accuracy of g(mu), in A-Step epochs that evaluate
 SYNERGY_EMA = "synergy/top1_ema"
-SYNERGY_GAIN = "synergy/gain"  # synergy/top1 - best teacher's validation accuracy
+# Once an A-Step, of the state that was kept and restored: what the gate read, and the B-Step used.
+SYNERGY_RESTORED = "synergy/restored"
+SYNERGY_GAIN = "synergy/gain"  # that - the best teacher's validation accuracy at that moment
 GATE = "synergy/gate"  # 1 open, 0 closed
 SYNERGY_SHARE = "synergy/share"  # share of the samples whose target came from the fusion
 

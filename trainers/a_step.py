@@ -35,7 +35,9 @@ class AStep:
         if fresh:
             state.stage_student, state.queries = snapshot(state.student), None
             state.a_best, state.pending_a_optimiser = {}, None
-            state.notes = self._teacher_accuracies("before") if state.teachers else {}
+            rows = enumerate(self._teacher_val() if state.teachers else [])
+            labels = work.data.val.labels
+            state.notes = {f"teacher{k}/top1_before": top1(r.logits, labels) for k, r in rows}
         self.student = student_bank(work, state)
         self.tuned = self._unfreeze(moment.stage)
         self.optimiser = self._build_optimiser()
@@ -125,13 +127,6 @@ class AStep:
             return [t.bank.val for t in self.work.teachers]
         return [val_rows(self.work, t) for t in self.state.teachers]
 
-    def _teacher_accuracies(self, when: str) -> dict[str, float]:
-        labels = self.work.data.val.labels
-        return {
-            f"teacher{k}/top1_{when}": top1(rows.logits, labels)
-            for k, rows in enumerate(self._teacher_val())
-        }
-
     def _evaluate(self) -> dict[str, float]:
         """Synergy accuracy on validation; keeps the best state of this step."""
         state, labels = self.state, self.work.data.val.labels
@@ -146,11 +141,7 @@ class AStep:
             }
         alpha, old = self.method.config.synergy_ema_alpha, state.synergy_ema
         state.synergy_ema = accuracy if old is None else alpha * old + (1 - alpha) * accuracy
-        return own | {
-            "synergy/top1": accuracy,
-            "synergy/top1_ema": state.synergy_ema,
-            "synergy/gain": accuracy - max(own.values()),
-        }
+        return own | {"synergy/top1": accuracy, "synergy/top1_ema": state.synergy_ema}
 
     def _finish(self) -> dict[str, float]:
         """Restore the best state, read the gate, measure J."""
@@ -163,6 +154,13 @@ class AStep:
         state.synergy_top1 = restored
         state.gate_open = reading > 0 and reading >= config.enable_kd_after_syn_acc
         state.a_best, state.a_optimiser = {}, None
-        metrics = {"synergy/gate": float(state.gate_open), "synergy/restored": restored}
-        metrics |= self._teacher_accuracies("after") if state.teachers else {}
-        return metrics | objective(self.work, self.method, self.student.val, self._teacher_val())
+        teachers, labels = self._teacher_val(), self.work.data.val.labels
+        accuracies = [top1(rows.logits, labels) for rows in teachers]
+        metrics = {
+            "synergy/gate": float(state.gate_open),
+            "synergy/restored": restored,
+            "synergy/gain": restored - max(accuracies),
+        }
+        if state.teachers:
+            metrics |= {f"teacher{k}/top1_after": value for k, value in enumerate(accuracies)}
+        return metrics | objective(self.work, self.method, self.student.val, teachers)

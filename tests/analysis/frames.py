@@ -28,7 +28,7 @@ def distill(rung: str, seed: int, test: float | None = None, bench: str = "toy",
     short = {"seconds": names.RUN_SECONDS, "speed": names.IMAGES_PER_SECOND}
     short |= {
         "memory": names.PEAK_MEMORY,
-        "synergy": names.SYNERGY_TOP1,
+        "synergy": names.SYNERGY_RESTORED,
         "gain": names.SYNERGY_GAIN,
     }
     for key, value in more.items():

@@ -21,7 +21,8 @@ def ids(store) -> dict[str, str]:
             names.VAL_TOP1: [(a_steps, top1 / 2), (a_steps + 1, top1)],
             names.RUN_SECONDS: 10.0 * len(steps),
         }
-        return metrics | ({names.SYNERGY_TOP1: [(1, 0.9)]} if a_steps else {})
+        synergy = {name: [(1, 0.9)] for name in (names.SYNERGY_TOP1, names.SYNERGY_RESTORED)}
+        return metrics | (synergy if a_steps else {})
 
     for seed in range(3):
         store.distill(NAME, "CE", seed, 0.50 + seed / 100, metrics=epochs(0.5, 0))

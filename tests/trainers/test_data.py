@@ -181,7 +181,7 @@ def test_a_limit_below_the_classes_is_an_error() -> None:
 
 
 def test_more_classes_in_the_data_than_configured_is_an_error() -> None:
-    with pytest.raises(DataDamaged, match="digits has labels up to 9.*data.classes.* 5"):
+    with pytest.raises(DataDamaged, match=r"digits has labels up to 9.*data\.classes.* 5"):
         load(DataConfig(classes=5))
 
 

@@ -1,5 +1,6 @@
 """Distillation runs: their plan, going on after any cut, selection, and what fails."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -151,10 +152,22 @@ def same_end(found: Run, want: Run, done: int) -> None:
     assert tiny.without_cost(found.epochs) == tiny.without_cost(want.epochs[done:])
 
 
-def test_going_on_at_every_epoch_boundary_ends_the_same(cut_run, world: World) -> None:
+def test_going_on_at_every_epoch_boundary_gives_the_same_next_one(cut_run, world: World) -> None:
+    """From each commit, in a new state, the next commit follows bit for bit: so does the end."""
     config, want, boundaries = cut_run
-    for done, saved in enumerate(boundaries):
-        same_end(go_on(config, world, saved), want, done)
+    for done, (saved, after) in enumerate(pairwise(boundaries)):
+        torch.manual_seed(987)
+        state = tiny.new_state(config, world)
+        state.load_state_dict(tiny.through_a_file(saved))
+        epoch = next(tiny.epochs_of(config, world, state))
+        assert tiny.differences(state.state_dict(), after) == []
+        assert tiny.without_cost([epoch]) == tiny.without_cost([want.epochs[done]])
+
+
+def test_going_on_in_the_middle_of_a_run_ends_the_same(cut_run, world: World) -> None:
+    config, want, boundaries = cut_run
+    done = len(want.epochs) // 2
+    same_end(go_on(config, world, boundaries[done]), want, done)
 
 
 def test_a_cut_inside_any_epoch_ends_the_same(cut_run, world: World) -> None:
@@ -193,10 +206,10 @@ def test_a_loaded_state_can_be_saved_again_before_it_is_used(cut_run, world: Wor
 def test_stopping_at_once_and_going_on_ends_the_same(cut_run, world: World) -> None:
     """Asked to stop before the first step after a boundary: nothing is lost either."""
     config, want, boundaries = cut_run
-    for done in (1, len(boundaries) // 2):
-        stopped = go_on(config, world, boundaries[done], steps=0)
-        assert stopped.epochs == []
-        same_end(go_on(config, world, stopped.state.state_dict()), want, done)
+    done = 2 * len(want.epochs) // 3
+    stopped = go_on(config, world, boundaries[done], steps=0)
+    assert stopped.epochs == []
+    same_end(go_on(config, world, stopped.state.state_dict()), want, done)
 
 
 def test_the_same_configuration_gives_the_same_bits_and_another_seed_others(
@@ -231,16 +244,15 @@ def test_the_best_epoch_is_selected_over_all_stages(
         accuracy, index = max(found)
         assert run.state.best["top1"] == accuracy
         assert run.state.best["epoch"] == -index
-        state = tiny.new_state(tiny.rung(cfg, *TWO_STAGES), world)
-        for epoch in tiny.epochs_of(tiny.rung(cfg, *TWO_STAGES), world, state):
-            if epoch.index == -index:
-                break
-        weights = tiny.clone(state.student)
-        assert tiny.differences(run.state.selected(), weights) == []
+        if cfg == "CE":
+            state = tiny.new_state(tiny.rung(cfg, *TWO_STAGES), world)
+            for epoch in tiny.epochs_of(tiny.rung(cfg, *TWO_STAGES), world, state):
+                if epoch.index == -index:
+                    break
+            assert tiny.differences(run.state.selected(), tiny.clone(state.student)) == []
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.0])
-@pytest.mark.parametrize("cfg", ["CE", "KD"])
+@pytest.mark.parametrize(("cfg", "fraction"), [("CE", 0.1), ("CE", 0.0), ("KD", 0.0)])
 def test_the_last_epoch_can_be_selected_without_validation_images(
     cfg: str, fraction: float, world: World
 ) -> None:
@@ -261,9 +273,10 @@ def test_the_last_epoch_can_be_selected_without_validation_images(
 
 def test_bfloat16_trains_all_rungs_and_can_be_given_up(world: World) -> None:
     for cfg in ("KD", "L3"):
-        mixed = tiny.run(tiny.rung(cfg, "numerics.precision=bfloat16"), world)
-        plain = tiny.run(tiny.rung(cfg), world)
-        config = tiny.rung(cfg, "numerics.precision=bfloat16")
+        short = ["budget.student_epochs=2", "method.num_stages=1", "budget.adapt_epochs=2"]
+        mixed = tiny.run(tiny.rung(cfg, *short, "numerics.precision=bfloat16"), world)
+        plain = tiny.run(tiny.rung(cfg, *short), world)
+        config = tiny.rung(cfg, *short, "numerics.precision=bfloat16")
         state = tiny.new_state(config, world)
         state.progress.autocast_off = True
         list(tiny.epochs_of(config, world, state))
@@ -284,7 +297,7 @@ def test_the_methods_of_the_registry_say_what_they_are() -> None:
         lambda: bare.teacher_terms(None, [], None, None, Moment(0, 1)),
         lambda: bare.student_terms(None, None, None, None, Moment(0, 1)),
     ):
-        with pytest.raises(TypeError, match="^Method "):
+        with pytest.raises(TypeError, match=r"^Method "):
             call()
     assert not bare.fuses
     assert bare.trainable("A") == []

@@ -107,6 +107,7 @@ def test_going_on_at_every_epoch_boundary_ends_the_same(
     boundaries = [tiny.through_a_file(state.state_dict())]
     for _ in finetune(config(), world.data, state):
         boundaries.append(tiny.through_a_file(state.state_dict()))
+    assert len(boundaries) == 5
     for done, saved in enumerate(boundaries):
         found, rest = go_on(config(), world.data, saved)
         same_end(found, want)

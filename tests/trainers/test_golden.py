@@ -9,10 +9,14 @@ from tests.trainers import golden, tiny
 from trainers.distill import DISTILL_VERSION
 from trainers.finetune import FINETUNE_VERSION
 
-TOLERANCE = 2e-4  # relative: other kernels and thread counts stay below half of it
+TOLERANCE = 3e-4  # relative: other kernels and thread counts stay below half of it
 ANEW = "write the trajectories anew: python -m tests.trainers.golden"
 VERSIONS = {"finetune": "FINETUNE_VERSION", "distill": "DISTILL_VERSION"}
-CASES = [("finetune", "teacher 0"), ("finetune", "teacher 1"), *(("distill", c) for c in tiny.RUNGS)]
+CASES = [
+    ("finetune", "teacher 0"),
+    ("finetune", "teacher 1"),
+    *(("distill", c) for c in tiny.RUNGS),
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Every rung of the ladder adds exactly one factor and leaves everything else alone."""
 
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,6 +19,11 @@ FACTORS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "L3": ("L2", {"adapt": ("adapters", "backbone")}),
 }
 BENCHES = options_of("bench")
+
+
+@cache
+def composed(cfg: str, bench: str = "digits") -> Config:
+    return compose([f"cfg={cfg}", f"bench={bench}"])
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def differing(below: Config, rung: Config) -> dict[str, tuple[Any, Any]]:
 @pytest.mark.parametrize("cfg", FACTORS)
 def test_a_rung_differs_from_the_one_below_in_its_own_factor_alone(cfg: str, bench: str) -> None:
     below, factor = FACTORS[cfg]
-    found = differing(*(compose([f"cfg={name}", f"bench={bench}"]) for name in (below, cfg)))
+    found = differing(composed(below, bench), composed(cfg, bench))
     assert found.pop("cfg") == (below, cfg)
     assert found == {f"method.{name}": values for name, values in factor.items()}
 
@@ -69,7 +75,7 @@ def test_rungs_leave_a_change_of_the_bench_alone(bench: str) -> None:
 
 
 def test_all_rungs_are_experiments_of_their_own() -> None:
-    configs = [compose([f"cfg={cfg}", "bench=digits"]) for cfg in tiny.RUNGS]
+    configs = [composed(cfg) for cfg in tiny.RUNGS]
     keys = [run_key("distill", config) for config in configs]
     assert len(set(keys)) == len(tiny.RUNGS)
     again = [run_key("distill", compose([f"cfg={cfg}", "bench=digits"])) for cfg in tiny.RUNGS]
@@ -77,7 +83,7 @@ def test_all_rungs_are_experiments_of_their_own() -> None:
 
 
 def test_rungs_share_their_teachers() -> None:
-    configs = [compose([f"cfg={cfg}", "bench=digits"]) for cfg in tiny.RUNGS]
+    configs = [composed(cfg) for cfg in tiny.RUNGS]
     for number in (0, 1):
         assert len({run_key("finetune", c, teacher=number) for c in configs}) == 1
     assert [needs_teachers(c) for c in configs] == [False, True, True, True, True, True]

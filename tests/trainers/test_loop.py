@@ -102,7 +102,7 @@ def test_every_step_has_a_stream_of_its_own() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_an_error_that_names_it(bad: float) -> None:
-    with pytest.raises(NonFinite, match="^loss is not finite"):
+    with pytest.raises(NonFinite, match=r"^loss is not finite"):
         run_steps(
             Progress(), 3,
             lambda i: {"loss": torch.tensor(bad if i == 1 else 0.0), "fine": torch.tensor(1.0)},

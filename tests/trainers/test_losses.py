@@ -106,11 +106,12 @@ def test_kl_to_allows_targets_of_probability_zero() -> None:
     torch.testing.assert_close(gradient, 2 * (torch.softmax(s / 2, -1) - q), **TIGHT)
 
 
-@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (0.0, 1.0), (1.0, 8.0)])
-@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize(
+    ("alpha", "beta", "temperature"), [(1.0, 0.0, 4.0), (0.0, 1.0, 4.0), (1.0, 8.0, 1.0)]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_dkd_is_the_formula(
-    shape: tuple[int, int], temperature: float, alpha: float, beta: float
+    shape: tuple[int, int], alpha: float, beta: float, temperature: float
 ) -> None:
     y, classes = labels(*shape), shape[1]
 

