@@ -536,6 +536,50 @@ def test_synergy_accuracy_is_measured_every_so_many_epochs_and_at_the_end(
     assert [e.index for e in epochs if "synergy/gate" in e.metrics] == [4]
 
 
+def test_teachers_and_synergy_gain_are_measured_around_every_a_step(
+    world: World, two_stages: dict[str, Run]
+) -> None:
+    """Before and after each A-Step; the gain is over the best teacher as it is then."""
+    boundaries = [e.metrics for e in two_stages["L3"].epochs if "synergy/gain" in e.metrics]
+    starts = [e.metrics for e in two_stages["L3"].epochs if "teacher0/top1_before" in e.metrics]
+    assert len(boundaries) == len(starts) == 2
+    labels = world.data.val.labels
+    for k, teacher in enumerate(world.teachers):
+        assert starts[0][f"teacher{k}/top1_before"] == top1(teacher.bank.val.logits, labels)
+        assert starts[1][f"teacher{k}/top1_before"] == boundaries[0][f"teacher{k}/top1_after"]
+    for metrics in boundaries:
+        best = max(metrics["teacher0/top1_after"], metrics["teacher1/top1_after"])
+        assert metrics["synergy/gain"] == metrics["synergy/restored"] - best
+    fixed = [e.metrics for e in two_stages["L2"].epochs if "synergy/gain" in e.metrics]
+    best = max(top1(teacher.bank.val.logits, labels) for teacher in world.teachers)
+    for metrics in fixed:
+        assert metrics["synergy/gain"] == metrics["synergy/restored"] - best
+        assert "teacher0/top1_after" not in metrics
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.01, 0.0])
+def test_the_a_steps_gradient_is_clipped(limit: float, world: World) -> None:
+    config = tiny.rung("L3", *ONE_STAGE, "method.num_stages=1", a_clip=limit)
+    state, norms = tiny.new_state(config, world), []
+    step = torch.optim.AdamW.step
+
+    def measured(optimiser: torch.optim.Optimizer, *arguments: Any) -> Any:
+        if optimiser is not state.optimiser:
+            parts = [p.grad.norm() for g in optimiser.param_groups for p in g["params"]
+                     if p.grad is not None]  # fmt: skip
+            norms.append(torch.stack(parts).norm().item())
+        return step(optimiser, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", measured)
+        list(tiny.epochs_of(config, world, state))
+    assert len(norms) == 5 * 4
+    if limit:
+        assert max(norms) == pytest.approx(limit, rel=1e-3)
+    else:
+        assert max(norms) > 0.5
+
+
 # Whole runs: what moves ---------------------------------------------------------------------
 
 
