@@ -172,7 +172,7 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
         (["distill", "+foo.bar=1"], ["foo.bar: no such option"]),
         (["distill", "cfg=L3; touch x"], ["L3; touch x", "allowed: CE, KD, L0, L1, L2, L3"]),
         (["distill", "seed=one"], ["seed=one: not a whole number"]),
-        (["distill", "method.synergy_only_epochs=8"], ["leaves nothing of an A-Step of 8 epochs"]),
+        (["distill", "method.synergy_only_epochs=8"], ["leaves nothing of an A-Step of 4 epochs"]),
         (["distill", "method.heads=3"], ["not a multiple of method.heads=3"]),
         (["distill", "student.model=resnet9"], ["did you mean resnet8"]),
         (["distill", "method=asb"], ["method=asb: unknown", "asib"]),

@@ -14,10 +14,11 @@ from tests.trainers import tiny
 from tests.trainers.tiny import Run, World
 from trainers import a_step, losses
 from trainers.loop import Terms, snapshot, top1
-from trainers.methods.asib import Asib, AsibConfig
+from trainers.methods.asib import Asib
+from trainers.methods.asib_config import AsibConfig
 from trainers.methods.base import Dims, Moment, Teaching
 from trainers.mixing import UNMIXED, Mix
-from trainers.models import Outputs
+from trainers.models import Outputs, outputs
 from trainers.run import Work
 from trainers.streams import seeded
 from trainers.tables import Synergy, synergy_rows
@@ -689,8 +690,8 @@ def test_adapted_teachers_get_a_bank_of_their_own_for_the_stage(
     # …and so does the synergy: with the student of the stage's start as query.
     own = tiny.new_state(config, world).student.eval()
     with torch.no_grad():
-        query = tiny.models_outputs(own, work.views.batch(every))
-        pooled = [tiny.models_outputs(t, work.views.batch(every)).pooled for t in state.teachers]
+        query = outputs(own, work.views.batch(every))
+        pooled = [outputs(t, work.views.batch(every)).pooled for t in state.teachers]
         latent = state.method.eval().fuse(query.pooled, pooled)
         synergy = state.method.head(latent.mu)
     for teaching in taught[:4]:
@@ -732,8 +733,8 @@ def test_synergy_accuracy_is_that_of_the_mean_on_validation(
     student.load_state_dict(state.stage_student)
     with torch.no_grad():
         images = work.normalise(world.data.val.pixels)
-        query = tiny.models_outputs(student.eval(), images).pooled
-        pooled = [tiny.models_outputs(t.model, images).pooled for t in world.teachers]
+        query = outputs(student.eval(), images).pooled
+        pooled = [outputs(t.model, images).pooled for t in world.teachers]
         logits = state.method.eval().head(state.method.fuse(query, pooled).mu)
     last = [e for e in run.epochs if "synergy/restored" in e.metrics][-1]
     found = last.metrics["synergy/restored"]

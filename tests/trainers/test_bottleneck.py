@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.bottleneck import IBMBM, Adapter, SynergyHead
-from trainers.methods.asib import Asib, AsibConfig
+from trainers.methods.asib import Asib
+from trainers.methods.asib_config import AsibConfig
 from trainers.methods.base import Dims, Moment
 from trainers.models import Outputs
 from trainers.streams import seeded

@@ -141,7 +141,7 @@ def go_on(
     state.load_state_dict(tiny.through_a_file(saved))
     if steps is not None:
         state.stop = tiny.stop_after(steps)
-    return Run(state, tiny.rounds(lambda: tiny.epochs_of(config, world, state)))
+    return Run(state, tiny.until_interrupted(lambda: tiny.epochs_of(config, world, state)))
 
 
 def same_end(found: Run, want: Run, done: int) -> None:

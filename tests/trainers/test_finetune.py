@@ -91,7 +91,7 @@ def go_on(c: FinetuneConfig, data: TrainingData, saved: dict[str, Any], stop=Non
     state.load_state_dict(tiny.through_a_file(saved))
     if stop is not None:
         state.stop = stop
-    return state, tiny.rounds(lambda: finetune(c, data, state))
+    return state, tiny.until_interrupted(lambda: finetune(c, data, state))
 
 
 def same_end(found: FinetuneState, want: FinetuneState) -> None:

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainers import tiny
-from tests.trainers.tiny import World
+from tests.trainers.tiny import Run, World
+from trainers.finetune import FinetuneState, finetune
 from trainers.loop import OptimConfig
-from trainers.methods.asib import Asib, AsibConfig
+from trainers.methods.asib import Asib
+from trainers.methods.asib_config import AsibConfig
 from trainers.methods.base import Dims, Moment
 from trainers.schedules import cooldown, cosine_lr, even_split, kd_weight, ramp, rise_from_zero
 
@@ -75,11 +77,11 @@ def test_the_teachers_learning_rate_is_the_closed_form(world: World) -> None:
     config = tiny.teacher_config(
         0, "teacher.0.recipe.epochs=3", "teacher.0.recipe.optim.warmup_epochs=1"
     )
-    state, seen = tiny.FinetuneState.new(config), []
+    state, seen = FinetuneState.new(config), []
     state.optimiser.register_step_pre_hook(
         lambda optimiser, *_: seen.append(optimiser.param_groups[0]["lr"])
     )
-    list(tiny.finetune(config, world.data, state))
+    list(finetune(config, world.data, state))
     lr, floor = config.teacher.recipe.optim.lr, config.teacher.recipe.optim.min_lr
     assert seen == pytest.approx([closed_form(i, 12, lr, floor, 4) for i in range(12)], rel=1e-12)
 
@@ -118,7 +120,7 @@ def test_the_methods_lengths_are_fractions_of_the_budget_or_epochs() -> None:
     assert not by_epochs.needs_teachers(Moment(39, 40))
 
 
-def test_the_kd_weight_counts_over_all_stages(two_stages: dict[str, tiny.Run]) -> None:
+def test_the_kd_weight_counts_over_all_stages(two_stages: dict[str, Run]) -> None:
     weights = [e.metrics.get("kd/weight", 0.0) for e in two_stages["L2"].epochs if e.step == "B"]
     want = [kd_weight(e, 4, alpha=0.3, warmup=0.5, cool=1) for e in range(4)]
     assert weights == pytest.approx(want)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainers import losses, targets
-from trainers.methods.asib import Asib, AsibConfig
+from trainers.methods.asib import Asib
+from trainers.methods.asib_config import AsibConfig
 from trainers.methods.base import Dims, Moment, Teaching
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs

@@ -17,7 +17,6 @@ from trainers.data import Splits, TrainingData, load
 from trainers.distill import distill
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import Epoch, Interrupted
-from trainers.models import Outputs, outputs
 from trainers.run import Bank, DistillConfig, DistillState, Teacher
 from trainers.views import Normaliser, Rows, Views, assemble, image_rows, train_rows
 
@@ -108,7 +107,7 @@ def run(config: DistillConfig, world: World) -> Run:
     return Run(state, list(epochs_of(config, world, state)))
 
 
-def rounds(train: Callable[[], Iterator[Epoch]]) -> list[Epoch]:
+def until_interrupted(train: Callable[[], Iterator[Epoch]]) -> list[Epoch]:
     """Epochs up to an interruption, or to the end."""
     found = []
     try:
@@ -172,8 +171,3 @@ def without_cost(epochs: list[Epoch]) -> list[tuple[Any, ...]]:
         )
         for e in epochs
     ]
-
-
-def models_outputs(model: nn.Module, images: Tensor) -> Outputs:
-    """A plain forward pass, in the mode that the model is in."""
-    return outputs(model, images)
