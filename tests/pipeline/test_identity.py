@@ -1,0 +1,104 @@
+"""A run's key: stable over sessions and machines, and a function of what can change the result."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config import compose
+from pipeline.identity import identity, recipe_key, run_key, setting_key
+
+# Keys of published configurations. If one changes, every finished run of it is trained again:
+# raise FINETUNE_VERSION or DISTILL_VERSION for changed numbers, and say so in the commit.
+GOLDEN = {
+    "CE": "4f21f0edd9e2",
+    "KD": "890a3f71f45f",
+    "L0": "1fe0fe7c1777",
+    "L1": "322d68dda272",
+    "L2": "fa9469d3dc92",
+    "L3": "2c1b431f7382",
+}
+TEACHERS = ["2ae8f952aa64", "506dbd4a9c75"]
+
+
+@pytest.mark.parametrize("cfg", sorted(GOLDEN))
+def test_golden_keys(cfg: str) -> None:
+    assert run_key("distill", compose([f"cfg={cfg}"])) == GOLDEN[cfg]
+
+
+def test_golden_teacher_keys() -> None:
+    config = compose([])
+    keys = [run_key("finetune", config, teacher=k) for k in (0, 1)]
+    assert keys == TEACHERS
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "runtime.device=cpu", "runtime.store=elsewhere", "runtime.commit_every_s=0",
+        "runtime.threads=1", "runtime.experiment=x", "data.download=true",
+    ],
+)  # fmt: skip
+def test_what_cannot_change_a_result_is_no_part_of_the_key(override: str) -> None:
+    assert run_key("distill", compose([override])) == run_key("distill", compose([]))
+
+
+@pytest.mark.parametrize(
+    ("cfg", "override"),
+    [
+        ("CE", "method.ib_beta=0.5"),  # no bottleneck
+        ("CE", "teacher.0.seed=9"),  # no teacher
+        ("CE", "method.tau=2"),
+        ("KD", "method.num_stages=2"),  # no A-Step
+        ("KD", "budget.adapt_epochs=8"),
+        ("L0", "method.ib_beta=0.5"),
+        ("L1", "method.cccp_alpha=0.9"),  # one stage
+        ("L2", "method.lambda_pres=3"),  # no adaptation
+        ("L3", "data.train_limit=1294"),  # all there are
+    ],
+)
+def test_what_is_switched_off_is_the_same_experiment(cfg: str, override: str) -> None:
+    assert run_key("distill", compose([f"cfg={cfg}", override])) == run_key(
+        "distill", compose([f"cfg={cfg}"])
+    )
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1", "method.ib_beta=1e-2", "teacher.1.seed=5", "teacher.0.recipe.epochs=3",
+        "data.views=2", "data.train_limit=500", "data.val_fraction=0.2", "numerics=bfloat16",
+        "numerics.memory_format=contiguous", "budget.student_epochs=41", "optim.lr=2e-3",
+        "mix.start=0.5", "select=last", "student.model=resnet20", "method.a_step_sample=false",
+        "method.target_view=clean", "method.gate_on=ema", "bench.enable_kd_after_syn_acc=0.5",
+    ],
+)  # fmt: skip
+def test_what_can_change_a_result_changes_the_key(override: str) -> None:
+    assert run_key("distill", compose([override])) != run_key("distill", compose([]))
+
+
+def test_recipe_leaves_the_seed_out_and_setting_the_method() -> None:
+    found = {
+        name: identity("distill", compose(overrides))
+        for name, overrides in {
+            "one": ["cfg=L2"], "seed": ["cfg=L2", "seed=3"], "beta": ["cfg=L2", "method.ib_beta=1"],
+            "rung": ["cfg=CE"], "budget": ["cfg=CE", "budget.student_epochs=9"],
+        }.items()
+    }  # fmt: skip
+    recipes = {name: recipe_key(value) for name, value in found.items()}
+    settings = {name: setting_key(value) for name, value in found.items()}
+    assert recipes["one"] == recipes["seed"] != recipes["beta"]
+    assert settings["one"] == settings["beta"] == settings["rung"] != settings["budget"]
+
+
+def test_own_teacher_is_known_by_its_content(tmp_path) -> None:
+    one, two, three = (tmp_path / name for name in ("one.pt", "two.pt", "three.pt"))
+    one.write_bytes(b"a")
+    two.write_bytes(b"a")
+    three.write_bytes(b"b")
+    keys = [run_key("distill", compose([f"teacher.0.ckpt={path}"])) for path in (one, two, three)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_unknown_stage_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown stage"):
+        run_key("destill", compose([]))
