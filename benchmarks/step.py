@@ -1,6 +1,6 @@
 """What distillation costs beside a bare loop and beside training without teachers.
 
-    python -m benchmarks.step [--bench fashion_mnist] [--budget short] [--train-limit 2000]
+    python -m benchmarks.step [--bench fashion_mnist] [--budget standard] [--train-limit 1000]
 
 prints two tables: the speed of the B-Step's loop, and the time of whole runs. Everything is
 measured in one process, in rounds that take turns, so that only ratios within a round count.
@@ -48,8 +48,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--bench", default="fashion_mnist", help="a name of conf/bench")
-    parser.add_argument("--budget", default="short", help="a name of conf/budget")
-    parser.add_argument("--train-limit", type=int, default=2000, help="training images")
+    parser.add_argument("--budget", default="standard", help="a name of conf/budget")
+    parser.add_argument("--train-limit", type=int, default=1000, help="training images")
     parser.add_argument("--rungs", default=",".join(RUNGS), help="of the ladder, with commas")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the B-Step; 0: leave out")
     parser.add_argument("--run-rounds", type=int, default=RUN_ROUNDS, help="of whole runs")

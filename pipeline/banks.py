@@ -27,7 +27,7 @@ from trainers.views import train_rows as chunks_of
 log = logging.getLogger("pipeline")
 
 BANK_VERSION = 1  # raise it when the rows of a bank change
-CHUNKS_A_PART = 32
+CHUNKS_A_PART = 128
 
 
 def bank_key(teacher_key: str, digest: str, config: DataConfig, numerics: Numerics) -> str:

@@ -22,7 +22,7 @@ from trainers.models import Outputs, outputs
 from trainers.options import option
 from trainers.streams import stream_seed
 
-BANK_CHUNK = 512  # rows of one forward pass: part of the recipe, since it can move the last bit
+BANK_CHUNK = 128  # rows of one forward pass (they fit a cache): in the key, it moves last bits
 
 
 @dataclass
