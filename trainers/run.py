@@ -37,6 +37,10 @@ class BudgetConfig:
     adapt_epochs: int = option(
         32, "A-Step epochs, shared among the stages", low=1, when=lambda b: b.adapt_epochs
     )
+    matched_to: str | None = option(
+        None, "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
+        when=lambda b: b.matched_to,
+    )  # fmt: skip
 
 
 @dataclass

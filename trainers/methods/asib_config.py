@@ -26,6 +26,10 @@ def _stages(m: Any) -> bool:
     return fused(m) and m.num_stages > 1
 
 
+def _freezes(m: Any) -> bool:
+    return any(level != -1 for level in m.student_levels)
+
+
 def _backbone(m: Any) -> bool:
     return fused(m) and m.adapt == "backbone"
 
@@ -54,8 +58,9 @@ class AsibConfig:
     target_view: str = option(
         "two_view",
         "two_view: mixed targets of both source images; clean: the first source's target only "
-        "(for reproduction: it does not agree with a mixed input)",
-        choices=("two_view", "clean"),
+        "(for reproduction: it does not agree with a mixed input); same: everything is run live on "
+        "the mixed image (it costs)",
+        choices=("two_view", "clean", "same"),
         when=taught,
     )
     kd_uncertainty_weight: float = option(
@@ -159,6 +164,22 @@ class AsibConfig:
     lambda_pres: float = option(
         1.0, "weight of staying near the teacher's own starting logits", low=0, when=_backbone
     )
+    # Partial freezing of the student.
+    student_levels: list[int] = option(
+        [-1], "the student's unfrozen top blocks per stage (the last value goes on); -1: all, "
+        "0: the head only", low=-1, when=_freezes,
+    )  # fmt: skip
+    freeze_bn: bool = option(
+        False, "BatchNorm of the student's frozen blocks stops its statistics too", when=_freezes
+    )
+    # Controls.
+    placebo: str = option(
+        "none",
+        "same compute, no information: synergy: the fusion's logits of another image; teachers: "
+        "the teachers' non-target logits shuffled among the classes",
+        choices=("none", "synergy", "teachers"),
+        when=lambda m: m.placebo != "none",
+    )
 
     def widths(self, student_dim: int) -> tuple[int, int]:
         """(token width, latent width) for a student of that pooled width."""
@@ -178,9 +199,18 @@ class AsibConfig:
 
     def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
         """Contradictions between values, each one sentence."""
-        if not fused(self):
-            return []
         found = []
+        if self.placebo != "none" and (
+            not taught(self) or (self.placebo == "synergy" and not fused(self))
+        ):
+            found.append(
+                f"method.placebo={self.placebo}: method.kd_target={self.kd_target} reads no such "
+                "information"
+            )
+        if self.placebo != "none" and self.target_view == "same":
+            found.append("method.placebo needs method.target_view two_view or clean, not same")
+        if not fused(self):
+            return found
         shortest = min(self.a_step_epochs(adapt_epochs))
         alone = round(span(self.synergy_only_epochs, shortest))
         if alone >= shortest:
@@ -199,3 +229,8 @@ class AsibConfig:
                 f"method.latent_dim={latent} is not a multiple of method.heads={self.heads}"
             )
         return found
+
+
+def level_of(levels: list[int], stage: int) -> int:
+    """The level of a stage: its own value, or the last one that is given."""
+    return levels[min(stage, len(levels) - 1)]
