@@ -93,7 +93,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def decode(path: Path, size: int, channels: int) -> np.ndarray:
-    """An image as uint8 [C, size, size]: the largest centred square of it, resized.
+    """An image as uint8 [C, size, size]: its shorter side resized to `size`, centre cropped.
 
     Raises:
         DataDamaged: no image of the known formats, cut off, or absurdly large.
