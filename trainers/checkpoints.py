@@ -68,7 +68,7 @@ def _check_packing(path: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """The first line of an error; not torch's, which advises to load what a file wants to run."""
-    if isinstance(error, UnpicklingError):
+    if isinstance(error, UnpicklingError | EOFError):
         return "damaged, or more in it than tensors and plain values, which is not loaded"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
@@ -96,9 +96,7 @@ def fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> Non
     ]
     fitting = [n for n in sorted(own) if n in weights and own[n].shape == weights[n].shape]
     types = [
-        f"{name} {str(weights[name].dtype).removeprefix('torch.')}, not "
-        f"{str(own[name].dtype).removeprefix('torch.')}"
-        for name in fitting if not _same_kind(weights[name], own[name])
+        f"{name} {_kind(weights[name])}, not {_kind(own[name])}" for name in fitting if not _same_kind(weights[name], own[name])
     ]  # fmt: skip
     bad = [  # of the shape that is wanted only: a few bytes can claim to be any number of values
         name for name in fitting
@@ -122,7 +120,14 @@ def fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> Non
     model.load_state_dict(weights)
 
 
+def _kind(value: Tensor) -> str:
+    """`float32`, or `sparse_coo float32 on meta` where it is no plain tensor of values."""
+    words = [] if value.layout == torch.strided else [str(value.layout)]
+    words += [str(value.dtype)] + (["on meta"] if value.is_meta else [])
+    return " ".join(word.removeprefix("torch.") for word in words)
+
+
 def _same_kind(value: Tensor, own: Tensor) -> bool:
     """Real numbers for real numbers, whole ones for whole ones, dense and with their values."""
-    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    dense = value.layout == torch.strided and not value.is_meta and not value.is_quantized
     return dense and not value.is_complex() and value.is_floating_point() == own.is_floating_point()

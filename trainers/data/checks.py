@@ -31,7 +31,9 @@ def whole_numbers(labels: Any, count: int, source: Path, key: str) -> np.ndarray
     plain = isinstance(labels, list) and all(type(label) is int for label in labels)
     if not plain and not (isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"):
         raise DataDamaged(f"{source}: {key!r} is no list of whole numbers")
-    if len(labels) != count or np.ndim(labels) != 1:
+    if np.ndim(labels) != 1:
+        raise DataDamaged(f"{source}: {key!r} has {np.ndim(labels)} dimensions; expected: 1")
+    if len(labels) != count:
         raise DataDamaged(f"{source}: {len(labels)} {key} for {count} images")
     if count and not (int(min(labels)) >= -(2**31) and int(max(labels)) < 2**31):
         raise DataDamaged(f"{source}: a label beyond all numbers of classes")

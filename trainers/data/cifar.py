@@ -65,17 +65,17 @@ def read(config: DataConfig) -> Raw:
 
         fetcher = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
         fetch(name, lambda: fetcher(str(root), download=True))
-    contents = _contents(form, name, root)
-    parts = [_batch(contents[file], root / file, form) for file in form.train]
-    test = _batch(contents[form.test], root / form.test, form)
-    names = _class_names(contents[form.meta], root / form.meta, form)
+    place, contents = _contents(form, name, root)
+    parts = [_batch(contents[file], place / file, form) for file in form.train]
+    test = _batch(contents[form.test], place / form.test, form)
+    names = _class_names(contents[form.meta], place / form.meta, form)
     train_pixels = np.concatenate([pixels for pixels, _ in parts])
     train_labels = np.concatenate([labels for _, labels in parts])
     return Raw(train_pixels, train_labels, *test, names)
 
 
-def _contents(form: Form, name: str, root: Path) -> dict[str, dict[str, Any]]:
-    """What each file holds, from the first place that has all of them.
+def _contents(form: Form, name: str, root: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The first place that has all files, and what each of them holds.
 
     Raises:
         DataMissing, DataDamaged
@@ -83,9 +83,10 @@ def _contents(form: Form, name: str, root: Path) -> dict[str, dict[str, Any]]:
     places = [root / form.folder, root]
     for place in places:
         if all((place / file).is_file() for file in form.files):
-            return {file: _unpickled(place / file) for file in form.files}
-    if (root / form.archive).is_file():
-        return _in_archive(root / form.archive, form)
+            return place, {file: _unpickled(place / file) for file in form.files}
+    archive = root / form.archive
+    if archive.is_file():
+        return archive, _in_archive(archive, form)
     lacking = [file for file in form.files if not (places[0] / file).is_file()]
     what = f"{', '.join(lacking)} (python version), nor {form.archive}"
     ways = [
