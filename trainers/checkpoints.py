@@ -96,8 +96,10 @@ def fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> Non
     ]
     fitting = [n for n in sorted(own) if n in weights and own[n].shape == weights[n].shape]
     types = [
-        f"{name} {_kind(weights[name])}, not {_kind(own[name])}" for name in fitting if not _same_kind(weights[name], own[name])
-    ]  # fmt: skip
+        f"{name} {_kind(weights[name])}, not {_kind(own[name])}"
+        for name in fitting
+        if not _same_kind(weights[name], own[name])
+    ]
     bad = [  # of the shape that is wanted only: a few bytes can claim to be any number of values
         name for name in fitting
         if _same_kind(weights[name], own[name])
