@@ -26,7 +26,7 @@ from trainers.finetune import TeacherConfig
 from trainers.loop import OptimConfig
 from trainers.methods import METHODS
 from trainers.mixing import MixConfig
-from trainers.options import Fact, option
+from trainers.options import Fact, bytes_of, option
 from trainers.run import BudgetConfig, StudentConfig
 from trainers.views import Numerics
 
@@ -74,6 +74,11 @@ class RuntimeConfig:
     )
     log_model: bool = option(True, "log the student as an MLflow model")
     retry_s: float = option(15.0, "seconds between two tries to reach the tracking server", low=0.1)
+    device_budget: str | None = option(
+        None,
+        "most memory that training images may take on the device, such as 2GB; above it they "
+        "stay in a mapped file of the store (null: half of the device's memory)",
+    )
 
 
 @dataclass
@@ -388,6 +393,11 @@ def _contradictions(config: Config) -> list[str]:
     weights = getattr(method, "teacher_weights", None)
     if taught and weights is not None and len(weights) != len(config.teacher):
         found.append(f"method.teacher_weights: {len(weights)} for {len(config.teacher)} teachers")
+    if config.runtime.device_budget is not None:
+        try:
+            bytes_of(config.runtime.device_budget)
+        except ValueError as error:
+            found.append(f"runtime.device_budget={config.runtime.device_budget}: {error}")
     for number, teacher in config.teacher.items():
         if teacher.ckpt and not Path(teacher.ckpt).is_file():
             found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")

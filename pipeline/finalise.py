@@ -20,7 +20,7 @@ def read_test(
 ) -> dict[str, float]:
     """Test metrics of the selected weights. The reading is counted durably before it is done."""
     reads = folder.count_test_read()
-    device = data.train.pixels.device
+    device = data.train.device
     test: Images = data.test.to(device)
     logits = image_rows(model, test, Normaliser(config, numerics, device), numerics).logits
     return classification_metrics(logits, test.labels) | {names.TEST_READS: float(reads)}

@@ -32,6 +32,7 @@ from pipeline.identity import (
 )
 from pipeline.matching import resolved, standards
 from pipeline.publish import flat, now_ms
+from pipeline.residence import on_device
 from pipeline.shell import Shell
 from pipeline.stages import Job, run
 from trainers import checkpoints, freezing, models
@@ -189,12 +190,6 @@ class _LazyTeachers:
         return Teacher(model, bank)
 
 
-def on_device(config: Config, shell: Shell) -> Splits:
-    """The data set with its training and validation images on the device."""
-    data = splits(config.data)
-    return data._replace(train=data.train.to(shell.device), val=data.val.to(shell.device))
-
-
 def training(data: Splits) -> TrainingData:
     """What trainers may see."""
     return TrainingData(data.train, data.val)
@@ -232,6 +227,9 @@ def _spec(
     }
     if provenance.git_diff():
         texts["git.diff"] = provenance.git_diff()
+    data = splits(config.data)
+    if data.sources:
+        texts["data_files.txt"] = "".join(f"{digest}  {name}\n" for name, digest in data.sources)
     return {
         "name": name,
         "time": now_ms(),
@@ -246,7 +244,7 @@ def _spec(
         },
         "texts": texts,
         "versions": provenance.versions(),
-        "data": {"name": config.data.name, "digest": splits(config.data).digest},
+        "data": {"name": config.data.name, "digest": data.digest},
     }
 
 
