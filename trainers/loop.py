@@ -47,6 +47,11 @@ class Terms(NamedTuple):
     seen: dict[str, Tensor]
 
 
+def _sgd(o: Any) -> bool:
+    """the optimiser is sgd."""
+    return bool(o.name == "sgd")
+
+
 @dataclass
 class OptimConfig:
     """The student's (or a teacher's) optimiser and its learning rate over all epochs."""
@@ -54,8 +59,8 @@ class OptimConfig:
     name: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
     lr: float = option(1e-3, "peak learning rate", low=0)
     weight_decay: float = option(3e-4, "weight decay", low=0)
-    momentum: float = option(0.9, "momentum", low=0, high=1, when=lambda o: o.name == "sgd")
-    nesterov: bool = option(True, "Nesterov momentum", when=lambda o: o.name == "sgd")
+    momentum: float = option(0.9, "momentum", low=0, high=1, when=_sgd)
+    nesterov: bool = option(True, "Nesterov momentum", when=_sgd)
     warmup_epochs: float = option(
         0.0625, "linear warm-up: epochs, or a fraction of the budget below 1", low=0
     )
