@@ -275,7 +275,11 @@ def stub(node: Definition, lines: list[str]) -> str:
     text = textwrap.dedent("\n".join(head).rstrip())
     if not isinstance(node, ast.ClassDef):
         return text
-    own = [_field(n, lines) for n in body if isinstance(n, ast.AnnAssign)]
+    own = [
+        _field(n, lines)
+        for n in body
+        if isinstance(n, ast.AnnAssign) and _public(ast.unparse(n.target))
+    ]
     methods = [
         stub(n, lines)
         for n in body
