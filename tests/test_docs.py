@@ -19,6 +19,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
 CALL = re.compile(r"python -m pipeline ([a-z]+)([^`\n|#]*)")
+COMPOSING = ("main", "distill")  # the other verbs have options of their own
 HAND_WRITTEN = [ROOT / "README.md", ROOT / "docs" / "installation.md"]
 
 
@@ -48,8 +49,7 @@ def test_commands_are_accepted(path: Path) -> None:
     for verb, rest in calls:
         assert verb in VERBS, verb
         overrides = [text for text in shlex.split(rest) if "=" in text]
-        of_the_verb = verb == "analyze" or any(text.startswith("teacher=") for text in overrides)
-        if not of_the_verb and "PATH" not in rest:
+        if verb in COMPOSING and "PATH" not in rest:
             compose(overrides)
 
 
