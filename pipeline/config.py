@@ -231,7 +231,7 @@ def build_dataclass(cls: type, container: Any, prefix: str, mistakes: list[str])
             wrong = (
                 _misfits(key, value, field.metadata["fact"])
                 if fits
-                else [f"{key}={value}: not {_type_name(hints[name])}"]
+                else [f"{key}={value}: not {type_name(hints[name])}"]
             )
             mistakes += wrong
             if not wrong:  # else the default stands in, so that the other checks can go on
@@ -258,7 +258,7 @@ def _misfits(key: str, value: Any, fact: Fact) -> list[str]:
         # `not (… <= …)` and not `>`, so that a NaN is caught.
         if (low is not None and not number >= low) or (high is not None and not number <= high):
             hint = " (a fraction: 65 % is 0.65)" if high == 1 and 1 < number <= 100 else ""
-            mistakes.append(f"{key}={number}: out of range {_range(low, high)}{hint}")
+            mistakes.append(f"{key}={number}: out of range {range_name(low, high)}{hint}")
         elif number != number or number in (float("inf"), float("-inf")):
             mistakes.append(f"{key}={number}: not a finite number")
     if fact.choices is not None and value is not None:
@@ -288,17 +288,19 @@ def _cast(value: Any, annotation: Any) -> tuple[bool, Any]:
     return type(value) is annotation, value
 
 
-def _type_name(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
+    """A type in words that a user knows."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if annotation in names:
         return names[annotation]
     if typing.get_origin(annotation) is list:
-        return f"a list, each {_type_name(typing.get_args(annotation)[0])}"
+        return f"a list, each {type_name(typing.get_args(annotation)[0])}"
     parts = [a for a in typing.get_args(annotation) if a is not type(None)]
-    return " or ".join([_type_name(a) for a in parts] + ["null"])
+    return " or ".join([type_name(a) for a in parts] + ["null"])
 
 
-def _range(low: float | None, high: float | None) -> str:
+def range_name(low: float | None, high: float | None) -> str:
+    """`>= 1`, `<= 5` or `0 … 1`."""
     if low is None or high is None:
         return f">= {low:g}" if low is not None else f"<= {high:g}"
     return f"{low:g} … {high:g}"

@@ -48,6 +48,11 @@ class RecipeConfig:
     mix: MixConfig = option(MixConfig, "mixing")
 
 
+def _trained(t: Any) -> bool:
+    """the teacher is not given by `ckpt`."""
+    return not t.ckpt
+
+
 @dataclass
 class TeacherConfig:
     """One teacher: what is built, from what, and how it is fine-tuned."""
@@ -59,7 +64,7 @@ class TeacherConfig:
         None, "your own weights (safetensors or a state dict): used as they are, not fine-tuned",
         identity=False,
     )  # fmt: skip
-    recipe: RecipeConfig = option(RecipeConfig, "fine-tuning recipe", when=lambda t: not t.ckpt)
+    recipe: RecipeConfig = option(RecipeConfig, "fine-tuning recipe", when=_trained)
 
 
 @dataclass

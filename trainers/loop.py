@@ -48,7 +48,18 @@ class Terms(NamedTuple):
 
 
 def _steps(o: Any) -> bool:
-    return o.schedule == "step"
+    """the schedule is step."""
+    return bool(o.schedule == "step")
+
+
+def _cosine(o: Any) -> bool:
+    """the schedule is cosine."""
+    return bool(o.schedule == "cosine")
+
+
+def _sgd(o: Any) -> bool:
+    """the optimiser is sgd."""
+    return bool(o.name == "sgd")
 
 
 @dataclass
@@ -67,14 +78,14 @@ class OptimConfig:
     step_factor: float = option(0.1, "factor of a step", low=0, high=1, when=_steps)
     lr: float = option(1e-3, "peak learning rate", low=0)
     weight_decay: float = option(3e-4, "weight decay", low=0)
-    momentum: float = option(0.9, "momentum", low=0, high=1, when=lambda o: o.name == "sgd")
-    nesterov: bool = option(True, "Nesterov momentum", when=lambda o: o.name == "sgd")
+    momentum: float = option(0.9, "momentum", low=0, high=1, when=_sgd)
+    nesterov: bool = option(True, "Nesterov momentum", when=_sgd)
     warmup_epochs: float = option(
         0.0625, "linear warm-up: epochs, or a fraction of the budget below 1", low=0,
-        when=lambda o: not _steps(o),
+        when=_cosine,
     )  # fmt: skip
     min_lr: float = option(
-        1e-6, "learning rate of the last step", low=0, when=lambda o: not _steps(o)
+        1e-6, "learning rate of the last step", low=0, when=_cosine
     )
     batch: int = option(128, "images a step", low=1)
 

@@ -18,6 +18,7 @@ from trainers.streams import stream_seed
 
 
 def _mixes(m: Any) -> bool:
+    """`mixup_alpha` or `cutmix_alpha` is above 0."""
     return m.mixup_alpha > 0 or m.cutmix_alpha > 0
 
 

@@ -29,17 +29,25 @@ class StudentConfig:
     pretrained: bool = option(False, "start from published weights")
 
 
+def _adapts(b: Any) -> bool:
+    """there is an A-Step."""
+    return bool(b.adapt_epochs)
+
+
+def _matched(b: Any) -> bool:
+    """the time of another run is asked for."""
+    return b.matched_to is not None
+
+
 @dataclass
 class BudgetConfig:
     """Epochs of a run: the same for every rung and method of a bench."""
 
     student_epochs: int = option(80, "B-Step epochs, over all stages", low=1)
-    adapt_epochs: int = option(
-        32, "A-Step epochs, shared among the stages", low=1, when=lambda b: b.adapt_epochs
-    )
+    adapt_epochs: int = option(32, "A-Step epochs, shared among the stages", low=1, when=_adapts)
     matched_to: str | None = option(
         None, "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
-        when=lambda b: b.matched_to,
+        when=_matched,
     )  # fmt: skip
 
 

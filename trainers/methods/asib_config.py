@@ -5,37 +5,49 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from trainers.methods.base import MethodConfig
 from trainers.models import default_token_dim
 from trainers.options import option, span
 from trainers.schedules import even_split
 
 
 def taught(m: Any) -> bool:
+    """`method.kd_target` is not none."""
     return m.kd_target != "none"
 
 
 def fused(m: Any) -> bool:
+    """`method.kd_target` is synergy or auto."""
     return m.kd_target in ("synergy", "auto")
 
 
 def _bottleneck(m: Any) -> bool:
+    """there is fusion, and `method.bottleneck`."""
     return fused(m) and m.bottleneck
 
 
 def _stages(m: Any) -> bool:
+    """there is fusion, and `method.num_stages` is above 1."""
     return fused(m) and m.num_stages > 1
 
 
 def _freezes(m: Any) -> bool:
+    """a stage of `method.student_levels` freezes blocks."""
     return any(level != -1 for level in m.student_levels)
 
 
+def _placebo(m: Any) -> bool:
+    """`method.placebo` is not none."""
+    return m.placebo != "none"
+
+
 def _backbone(m: Any) -> bool:
+    """there is fusion, and `method.adapt` is backbone."""
     return fused(m) and m.adapt == "backbone"
 
 
 @dataclass
-class AsibConfig:
+class AsibConfig(MethodConfig):
     """Every switch of ASIB. A field that cannot change a configuration's results is no part of
     its identity (`when`)."""
 
@@ -178,7 +190,7 @@ class AsibConfig:
         "same compute, no information: synergy: the fusion's logits of another image; teachers: "
         "the teachers' non-target logits shuffled among the classes",
         choices=("none", "synergy", "teachers"),
-        when=lambda m: m.placebo != "none",
+        when=_placebo,
     )
 
     def widths(self, student_dim: int) -> tuple[int, int]:

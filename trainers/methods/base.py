@@ -14,6 +14,27 @@ from trainers.mixing import Mix
 from trainers.models import Outputs
 
 
+class MethodConfig:
+    """What the plan of a run asks a method's configuration. The answers here are those of a
+    method without an A-Step; a method's own config dataclass inherits them."""
+
+    def stage_count(self) -> int:
+        """Stages that the B-Step's epochs are shared among."""
+        return 1
+
+    def a_step_epochs(self, budget: int) -> list[int]:
+        """Epochs of each stage's A-Step; empty where there is none."""
+        return []
+
+    def uses_gate(self) -> bool:
+        """Whether a synergy accuracy is measured and read."""
+        return False
+
+    def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
+        """Contradictions between values, each one sentence."""
+        return []
+
+
 class Dims(NamedTuple):
     """Widths that a method's own modules are built for."""
 

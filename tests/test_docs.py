@@ -1,0 +1,120 @@
+"""The documents: made pages are current, links lead somewhere, commands are accepted."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import reference
+from pipeline.__main__ import VERBS
+from pipeline.config import Config, compose, leaves
+from pipeline.reference import COMMAND, ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
+CALL = re.compile(r"python -m pipeline ([a-z]+)([^`\n|#]*)")
+COMPOSING = ("main", "distill")  # the other verbs have options of their own
+HAND_WRITTEN = [ROOT / "README.md", ROOT / "docs" / "installation.md"]
+
+
+@pytest.mark.parametrize("path", sorted(reference.pages()), ids=lambda path: path.name)
+def test_a_made_page_is_what_the_code_says(path: Path) -> None:
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    assert text == reference.pages()[path], f"{path.name} is not current: run {COMMAND}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_to_files(path: Path) -> None:
+    targets = LINK.findall(FENCED.sub("", path.read_text(encoding="utf-8")))
+    files = [t.partition("#")[0] for t in targets if not re.match(r"[a-z]+:", t)]
+    assert not [name for name in files if name and not (path.parent / name).exists()]
+
+
+def test_every_document_is_listed_in_the_readme() -> None:
+    listed = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= listed
+    assert {"CHANGELOG.md", "CITATION.cff"} <= listed
+
+
+@pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)
+def test_commands_are_accepted(path: Path) -> None:
+    calls = CALL.findall(path.read_text(encoding="utf-8"))
+    assert calls
+    for verb, rest in calls:
+        assert verb in VERBS, verb
+        overrides = [text for text in shlex.split(rest) if "=" in text]
+        if verb in COMPOSING and "PATH" not in rest:
+            compose(overrides)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_the_locked_version(path: Path) -> None:
+    (locked,) = re.findall(r"^mlflow==(\S+)$", (ROOT / "requirements.txt").read_text(), re.M)
+    named = re.findall(r"mlflow==([\d.]+)", path.read_text(encoding="utf-8"))
+    assert set(named) <= {locked}
+
+
+def test_citation_has_what_the_format_asks_for() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["authors"] == [{"name": "The ASIB studies authors"}]
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert version is not None
+    assert citation["version"] == version[1]
+
+
+def test_every_option_has_its_row() -> None:
+    """What the check of overrides knows is what the page lists."""
+    rows = set(re.findall(r"^\| `([\w.]+)` ", reference.configuration_page(), re.M))
+    assert {key for key, _, _ in leaves(Config)} == rows
+
+
+def test_a_row_says_what_is_part_of_the_key() -> None:
+    rows = re.findall(r"^\| `.*", reference.configuration_page(), re.M)
+    options = [row.split(" | ") for row in rows if row.count(" | ") >= 5]
+    cells = {cells[0].strip("| `"): cells[4] for cells in options}
+    assert cells["seed"] == cells["optim.lr"] == "yes"
+    assert cells["runtime.store"] == cells["cfg"] == cells["data.root"] == "no"
+    assert "`method.num_stages` is above 1" in cells["method.cccp_alpha"]
+    nested = "where the teacher is not given by `ckpt` and the optimiser is sgd"
+    assert cells["teacher.0.recipe.optim.nesterov"] == nested
+
+
+SOURCE = """\
+@dataclass
+class A:
+    '''What A is.'''
+
+    x: int = option(1, 'x')
+    y: str = 'a'
+    _z: int = 0
+
+    def f(self) -> int:
+        '''One.'''
+        return 1
+
+    def _g(self) -> None: ...
+"""
+
+
+def test_a_stub_is_the_source_down_to_the_docstring() -> None:
+    node = ast.parse(SOURCE).body[0]
+    assert isinstance(node, ast.ClassDef)
+    assert reference.stub(node, SOURCE.splitlines()) == (
+        "@dataclass\nclass A:\n    '''What A is.'''\n\n    x: int\n    y: str = 'a'\n\n"
+        "    def f(self) -> int:\n        '''One.'''"
+    )
+
+
+def test_first_comment_leaves_directives_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("# @package _global_\n# One line,\n# and another.\ncfg: a  # not this\n")
+    assert reference.first_comment(path) == "One line, and another."
+    path.write_text("cfg: a\n# not this\n")
+    assert reference.first_comment(path) == ""
