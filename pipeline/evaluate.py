@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from pipeline import names
 from pipeline.config import Config, ConfigError, compose
 from pipeline.console import out, say
-from pipeline.destination import shown
 from pipeline.evaluation import Compared, Evaluation, Facts, artifacts, as_report
 from pipeline.finalise import open_test
 from pipeline.identity import splits
@@ -106,8 +105,8 @@ def evaluate(asked: Request, config: Config, shell: Shell) -> None:
         raise
     client.set_terminated(run_id, "FINISHED")
     out.print(as_report(found, facts), markup=False, highlight=False)
-    say(f"logged as run {run_id} in {shown(shell.destination.uri)}: evaluation.json,")
-    say("per_class.csv, confusion.csv, confusion.png; look with: mlflow ui")
+    say("logged   report.txt, evaluation.json, per_class.csv, confusion.csv, confusion.png")
+    say(f"         in run {run_id}; look with: mlflow ui")
 
 
 # Where it belongs -----------------------------------------------------------------------------
