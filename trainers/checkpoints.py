@@ -117,7 +117,8 @@ def fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> Non
     if problems:
         raise BadCheckpoint(
             f"{source} does not fit the network; {'; '.join(problems)}. Names must be those of "
-            "the architecture that teacher.N.model names, classes those of the data set"
+            "the architecture that teacher.N.model (or student.model) names, classes those of the "
+            "data set"
         )
     model.load_state_dict(weights)
 
