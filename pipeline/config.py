@@ -386,6 +386,10 @@ def _contradictions(config: Config) -> list[str]:
     for number, teacher in config.teacher.items():
         if teacher.ckpt and not Path(teacher.ckpt).is_file():
             found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
+    nets = {"student": config.student} | {f"teacher.{k}": t for k, t in config.teacher.items()}
+    for key, net in nets.items():
+        wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)
+        found += [f"{key}.model={net.model}: {wrong}"] if wrong else []
     return found
 
 
