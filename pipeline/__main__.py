@@ -93,10 +93,11 @@ def _guarded(run: Callable[[], None]) -> int:
     from trainers.checkpoints import BadCheckpoint
     from trainers.data import DataDamaged, DataMissing
     from trainers.loop import Interrupted
+    from trainers.models import CannotBuild
 
     try:
         run()
-    except (ConfigError, DataMissing, DataDamaged, BadCheckpoint) as error:
+    except (ConfigError, DataMissing, DataDamaged, BadCheckpoint, CannotBuild) as error:
         print(error, file=sys.stderr)
         return MISTAKE
     except (Interrupted, lease.Interrupted, lease.LeaseLost) as error:

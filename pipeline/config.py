@@ -381,6 +381,7 @@ def _contradictions(config: Config) -> list[str]:
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
     if data.crop_pad >= data.image_size:
         found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
+    found += _too_deep(config)
     rung, rungs = config.budget.matched_to, [r for r in options_of("cfg") if r != "CE_matched"]
     if rung is not None and rung not in rungs:
         found.append(f"budget.matched_to={rung}: unknown{nearest(rung, rungs, show_all=True)}")
@@ -403,6 +404,22 @@ def _contradictions(config: Config) -> list[str]:
     for number, teacher in config.teacher.items():
         if teacher.ckpt and not Path(teacher.ckpt).is_file():
             found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
+    nets = {"student": config.student} | {f"teacher.{k}": t for k, t in config.teacher.items()}
+    for key, net in nets.items():
+        wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)
+        found += [f"{key}.model={net.model}: {wrong}"] if wrong else []
+    return found
+
+
+def _too_deep(config: Config) -> list[str]:
+    """Levels of freezing that ask for more blocks than a network has."""
+    found, method = [], config.method
+    networks = [("method.student_levels", config.student.model)]
+    networks += [("method.teacher_levels", teacher.model) for teacher in config.teachers()]
+    for key, model in networks:
+        levels, blocks = getattr(method, key.partition(".")[2], []), models.known_blocks(model)
+        if blocks is not None and levels and max(levels) > blocks:
+            found.append(f"{key}={max(levels)}: {model} has {blocks} blocks and a head")
     return found
 
 
