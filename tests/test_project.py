@@ -58,7 +58,9 @@ def test_conda_and_mlproject_use_the_lock() -> None:
     assert {"pip": ["-r requirements.txt"]} in conda["dependencies"]
     project = yaml.safe_load((ROOT / "MLproject").read_text())
     assert project["conda_env"] == "conda.yaml"
-    assert {"main", "finetune", "distill", "analyze", "test"} <= set(project["entry_points"])
+    assert {"main", "finetune", "distill", "evaluate", "analyze", "test"} <= set(
+        project["entry_points"]
+    )
 
 
 def test_only_the_finalise_step_reads_test_images() -> None:

@@ -34,6 +34,7 @@ _SERVER.set_forkserver_preload(
         "pipeline.sync",
         "pipeline.evaluate",
         "mlflow.store.tracking.sqlalchemy_store",
+        "torch._dynamo",  # PyTorch's counter of operations brings it along
     ]
 )
 
