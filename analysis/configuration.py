@@ -22,7 +22,8 @@ _NOT_CONFIGURATION = re.compile(
 def one_configuration(selection: Selection) -> Selection:
     """Leave out runs that a mean over seeds must not mix, for each bench and rung.
 
-    Of several configurations (all parameters but seeds and `runtime`) the one with the most seeds
+    Of several configurations (told apart by the tag of their recipe, or else by all parameters but
+    seeds and `runtime`) the one with the most seeds
     is kept, of equals the one with the newest run; then the newest run of each seed. Reasons: no
     seed, other configuration (with up to two parameters in which it differs), older run of the
     same seed.
@@ -47,6 +48,7 @@ def seeds_of(frame: pd.DataFrame) -> pd.Series:
 def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
     """Parameters that should be equal in all rungs of a bench and are not, one sentence each."""
     runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
+    runs = runs[column(runs, f"tags.{names.MATCHED_TO}").isna()]  # its budget is the rung's time
     parameters = _configuration(runs)
     parameters = parameters[[name for name in parameters if _SHARED.fullmatch(str(name))]]
     sentences = []
@@ -63,7 +65,8 @@ def _reasons(group: pd.DataFrame) -> pd.Series:
     """Why a run of this bench and rung does not count; only the runs that do not."""
     newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
     parameters = _configuration(newest_first)
-    of_run = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
+    typed = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
+    of_run = column(newest_first, f"tags.{names.RECIPE}").fillna(typed)
     seeds = seeds_of(newest_first)
     # In the order of the newest run of each, so that idxmax takes the newest of equals.
     counts = seeds.groupby(of_run, sort=False).nunique()
@@ -85,4 +88,5 @@ def _difference(other: pd.Series, reference: pd.Series) -> str:
     changed = other[other != reference]
     shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in changed.items()]
     more = ", …" if len(shown) > 2 else ""
+    shown = shown or ["other teachers or numerics"]
     return f"other configuration ({', '.join(shown[:2])}{more})"

@@ -7,13 +7,19 @@ commit (the same command goes on).
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pipeline.console import say
 
+if TYPE_CHECKING:
+    from pipeline.planning import Planned
+
 OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
+EMPTY = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject that were not given
 
 HELP = """\
 python -m pipeline VERB key=value ...
@@ -26,7 +32,8 @@ verbs
   sync       send what has not reached the tracking store
 
 options, the most used; every key of conf/ and its dataclass works
-  cfg=CE|KD|L0|L1|L2|L3              rung of the ladder: each adds one factor
+  cfg=CE|KD|L0|L1|L2|L3|L4           rung of the ladder: each adds one factor; also
+      side_cccp_ppf side_asib_cccp   side branches; L3_null KD_null placebos; CE_matched
   bench=digits|fashion_mnist         data, teachers, student, budget
   seed=0                             first weights, order, crops, mixes
   budget=short data.train_limit=8000 less training, fewer images
@@ -35,6 +42,7 @@ options, the most used; every key of conf/ and its dataclass works
   runtime.store=FOLDER               commits, weights and view banks (default ./store)
   runtime.device=cuda:1              default: a GPU where there is one
 
+environment: TEACHER_PAIR=a,b STUDENT= METHOD= SEED= stand for options; DRY_RUN=1 shows the plan
 tracking goes to MLFLOW_TRACKING_URI (default sqlite:///mlflow.db); look with: mlflow ui
 exit codes: 0 done or reused, 1 failed, 2 mistake in the options, 75 stopped after a commit
 """
@@ -57,7 +65,7 @@ def main(arguments: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         print(HELP)
         return OK
-    return _guarded(lambda: VERBS[verb](as_overrides(rest)))
+    return _guarded(lambda: VERBS[verb](_asked_for(as_overrides(rest))))
 
 
 def as_overrides(arguments: list[str]) -> list[str]:
@@ -94,13 +102,38 @@ def _guarded(run: Callable[[], None]) -> int:
     return OK
 
 
-def _in_launch(verb: str, overrides: list[str], work: Callable[..., object]) -> None:
-    """Compose, open the shell, do the work, end the launch with its true status."""
+def _asked_for(overrides: list[str]) -> list[str]:
+    """What was typed, with the environment's shortcuts, which are told. MLproject's parameters
+    that were not given arrive empty."""
+    from pipeline.shortcuts import with_shortcuts
+
+    typed = [text for text in overrides if text not in EMPTY]
+    found = with_shortcuts(typed, os.environ)
+    if len(found) > len(typed):
+        say(f"from the environment: {' '.join(found[: len(found) - len(typed)])}")
+    return found
+
+
+def _in_launch(
+    verb: str,
+    overrides: list[str],
+    work: Callable[..., object],
+    plan: Callable[..., list[Planned]] | None = None,
+) -> None:
+    """Compose, open the shell, do the work, end the launch with its true status. With DRY_RUN
+    show the plan instead."""
     from pipeline.config import compose
     from pipeline.shell import Shell
+    from pipeline.shortcuts import dry_run
     from trainers.loop import Interrupted
 
     config = compose(overrides)
+    if plan is not None and dry_run(os.environ):
+        from pipeline.planning import show
+        from pipeline.shell import store_of
+
+        show(plan(config, store_of(config.runtime)))
+        return
     shell = Shell.open(config, verb, overrides)
     try:
         work(config, shell)
@@ -113,31 +146,45 @@ def _in_launch(verb: str, overrides: list[str], work: Callable[..., object]) -> 
 def _finetune(overrides: list[str]) -> None:
     from pipeline.config import ConfigError
     from pipeline.jobs import finetune_teacher
+    from pipeline.planning import planned_teachers
 
     which = [o.partition("=")[2] for o in overrides if re.match(r"teacher=", o)] or ["all"]
     rest = [o for o in overrides if not re.match(r"teacher=", o)]
 
-    def work(config, shell):
+    def numbers(config):
         allowed = ["all", *(str(k) for k in range(len(config.teacher)))]
         if which[-1] not in allowed:
             raise ConfigError([f"teacher={which[-1]}: unknown (allowed: {', '.join(allowed)})"])
-        numbers = range(len(config.teacher)) if which[-1] == "all" else [int(which[-1])]
-        for number in numbers:
+        return range(len(config.teacher)) if which[-1] == "all" else [int(which[-1])]
+
+    def work(config, shell):
+        for number in numbers(config):
             finetune_teacher(config, number, shell)
 
-    _in_launch("finetune", rest, work)
+    _in_launch(
+        "finetune", rest, work,
+        lambda config, store: planned_teachers(config, numbers(config), store),
+    )  # fmt: skip
 
 
 def _distill(overrides: list[str]) -> None:
     from pipeline.jobs import distill_student
+    from pipeline.matching import standards
+    from pipeline.planning import planned_students
 
-    _in_launch("distill", overrides, distill_student)
+    _in_launch(
+        "distill", overrides, distill_student,
+        lambda config, store: planned_students(
+            [*(standards(config, overrides) if config.budget.matched_to else []), config], store
+        ),
+    )  # fmt: skip
 
 
 def _main(overrides: list[str]) -> None:
     from pipeline.config import compose
     from pipeline.identity import run_key
     from pipeline.jobs import distill_student, finetune_teacher
+    from pipeline.planning import planned_students
     from pipeline.reporting import analyse
 
     control = compose([*(o for o in overrides if not o.startswith("cfg=")), "cfg=CE"])
@@ -150,7 +197,10 @@ def _main(overrides: list[str]) -> None:
             distill_student(control, shell)
         analyse(shell, bench=config.bench.name)
 
-    _in_launch("main", overrides, work)
+    _in_launch(
+        "main", overrides, work,
+        lambda config, store: planned_students([config, control], store),
+    )  # fmt: skip
 
 
 def _analyze(overrides: list[str]) -> None:

@@ -142,7 +142,7 @@ def _sort_overrides(
         elif key.split("@")[0] in GROUPS and "." not in key.split("@")[0]:
             _check_choice(key, value, choices, mistakes)
         elif _fact_of(key) is None:
-            mistakes.append(f"{key}: no such option{_nearest(key, _known_keys())}")
+            mistakes.append(f"{key}: no such option{nearest(key, _known_keys())}")
         else:
             _parse_value(key, value, values, mistakes)
     return choices, values
@@ -157,7 +157,7 @@ def _check_choice(key: str, value: str, choices: list[str], mistakes: list[str])
     group, at, package = key.partition("@")
     allowed = options_of(group)
     if value not in allowed:
-        mistakes.append(f"{key}={value}: unknown{_nearest(value, allowed, show_all=True)}")
+        mistakes.append(f"{key}={value}: unknown{nearest(value, allowed, show_all=True)}")
     elif group == "teacher" and not (at and package.removeprefix("teacher.").isdigit()):
         mistakes.append(f"{key}={value}: say which teacher, as in teacher@teacher.0={value}")
     else:
@@ -203,7 +203,7 @@ def build_dataclass(cls: type, container: Any, prefix: str, mistakes: list[str])
     for name in container:
         if name not in known:
             mistakes.append(
-                f"{prefix}{name}: no such option{_nearest(prefix + name, _known_keys())}"
+                f"{prefix}{name}: no such option{nearest(prefix + name, _known_keys())}"
             )
     found = {}
     for name, field in known.items():
@@ -237,7 +237,7 @@ def build_dataclass(cls: type, container: Any, prefix: str, mistakes: list[str])
 def _build_method(value: Any, mistakes: list[str]) -> Any:
     name = value.get("name") if isinstance(value, dict) else value
     if name not in METHODS:
-        mistakes.append(f"method.name={name}: unknown{_nearest(str(name), list(METHODS), True)}")
+        mistakes.append(f"method.name={name}: unknown{nearest(str(name), list(METHODS), True)}")
         return value
     return build_dataclass(METHODS[name].config_type, value, "method.", mistakes)
 
@@ -260,7 +260,7 @@ def _misfits(key: str, value: Any, fact: Fact) -> list[str]:
         allowed, free = fact.choices(), fact.free
         if value not in allowed and not (free and models.exists(str(value))):
             also = [f"{free}<name>"] if free else []
-            mistakes.append(f"{key}={value}: unknown{_nearest(value, [*allowed, *also], True)}")
+            mistakes.append(f"{key}={value}: unknown{nearest(value, [*allowed, *also], True)}")
     return mistakes
 
 
@@ -346,7 +346,7 @@ def _annotation_of(key: str) -> Any:
     return _known()[_canonical_key(key)][0]
 
 
-def _nearest(word: Any, names: list[str], show_all: bool = False) -> str:
+def nearest(word: Any, names: list[str], show_all: bool = False) -> str:
     """`; did you mean …?` and, for short lists, what is allowed."""
     last = {name.rsplit(".", 1)[-1]: name for name in names}
     word = str(word)
@@ -376,6 +376,11 @@ def _contradictions(config: Config) -> list[str]:
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
     if data.crop_pad >= data.image_size:
         found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
+    rung, rungs = config.budget.matched_to, [r for r in options_of("cfg") if r != "CE_matched"]
+    if rung is not None and rung not in rungs:
+        found.append(f"budget.matched_to={rung}: unknown{nearest(rung, rungs, show_all=True)}")
+    if rung is not None and taught:
+        found.append(f"budget.matched_to={rung} is for a control without teachers: cfg=CE_matched")
     if taught and not config.teacher:
         found.append("no teacher: add one with teacher@teacher.0=NAME")
     if config.teacher and sorted(map(int, config.teacher)) != list(range(len(config.teacher))):

@@ -75,7 +75,7 @@ def recipe_key(found: dict[str, Any]) -> str:
 def setting_key(found: dict[str, Any]) -> str:
     """A key that all methods of one problem share: which runs may be compared at all."""
     config = {k: v for k, v in found["config"].items() if k not in ("seed", "method")}
-    budget = {k: v for k, v in config.get("budget", {}).items() if k != "adapt_epochs"}
+    budget = {k: v for k, v in config.get("budget", {}).items() if k == "student_epochs"}
     setting = {"config": config | {"budget": budget}, "data": found["data"]}
     return digest_of(setting)[:KEY_LENGTH]
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline import names, provenance
 from pipeline.banks import bank_key, view_bank
 from pipeline.config import Config
+from pipeline.console import say
 from pipeline.finalise import read_test
 from pipeline.identity import (
     distill_config,
@@ -29,6 +30,7 @@ from pipeline.identity import (
     setting_key,
     splits,
 )
+from pipeline.matching import resolved, standards
 from pipeline.publish import flat, now_ms
 from pipeline.shell import Shell
 from pipeline.stages import Job, run
@@ -100,6 +102,9 @@ def _build_teacher(stage: FinetuneConfig, shell: Shell) -> nn.Module:
 
 def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
     """The finished run of one student, its teachers (if the method reads any) finished first."""
+    asked, rung = config, config.budget.matched_to
+    if rung is not None:
+        config = given_the_time(config, shell)
     stage, data = distill_config(config), on_device(config, shell)
     numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
     key = run_key("distill", config)
@@ -116,8 +121,11 @@ def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
         names.TEACHERS: ",".join(config.teachers()[k].model for k in numbers),
     }  # fmt: skip
     spec = _spec(config, shell, name, key, tags)
-    spec["identity"] = found = identity("distill", config)
-    spec["tags"] |= {names.RECIPE: recipe_key(found), names.SETTING: setting_key(found)}
+    spec["identity"] = identity("distill", config)
+    study = identity("distill", asked)
+    spec["tags"] |= {names.RECIPE: recipe_key(study), names.SETTING: setting_key(study)}
+    if rung is not None:
+        spec["tags"][names.MATCHED_TO] = spec["params"]["budget.matched_to"] = rung
 
     def build() -> nn.Module:
         d = config.data
@@ -137,6 +145,18 @@ def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
         bank_seconds=lambda: teachers.bank_seconds,
     )  # fmt: skip
     return run(job, shell)
+
+
+def given_the_time(config: Config, shell: Shell) -> Config:
+    """A CE_matched configuration as a stage: the rung and CE are run first, at this seed."""
+    pair = standards(config, shell.overrides)
+    taken = [distill_student(one, shell)["metrics"][names.RUN_SECONDS] for one in pair]
+    found = resolved(config, *taken)
+    say(
+        f"{config.cfg}: {pair[0].cfg} took {taken[0]:.1f} s, {pair[1].cfg} {taken[1]:.1f} s: "
+        f"{found.budget.student_epochs} epochs"
+    )
+    return found
 
 
 class _LazyTeachers:

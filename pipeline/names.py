@@ -15,6 +15,7 @@ STUDENT = "student"
 SEED = "seed"
 RUN_KEY = "run_key"
 RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repetitions
+MATCHED_TO = "matched_to"  # rung whose time a CE run was given
 SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
 STUDY = "study"
 TRIAL = "trial"
@@ -67,7 +68,8 @@ OBJECTIVE_PARTS = "stage/J_"  # + ce_student, ce_synergy, rate, kl_synergy_stude
 
 
 def teacher(index: int, what: str) -> str:
-    """`teacher0/top1`: validation accuracy of a teacher (`_before` / `_after` an A-Step)."""
+    """`teacher0/top1`: validation accuracy of a teacher (`_before` / `_after` an A-Step);
+    `teacher0/trainable`, `teacher0/trainable_requested`: shares of its parameters."""
     return f"teacher{index}/{what}"
 
 
@@ -80,3 +82,8 @@ A_STEP_SECONDS = "cost/a_step_seconds"
 B_STEP_SECONDS = "cost/b_step_seconds"
 BANK_SECONDS = "cost/bank_seconds"  # what the view banks cost when they were made
 PARAMETERS = "cost/parameters"
+STEP_SECONDS = "cost/step_seconds"  # mean of an epoch's optimiser steps
+
+# Partial freezing: shares of the parameters, as the level asks for and as gradients show.
+STUDENT_TRAINABLE = "stage/student_trainable"
+STUDENT_TRAINABLE_REQUESTED = "stage/student_trainable_requested"

@@ -39,7 +39,7 @@ class Shell:
             torch.set_num_threads(runtime.threads)
         root = Path(runtime.store).resolve()
         destination = Destination.from_environment(verb, runtime.experiment, root)
-        shell = cls(runtime, Store(root / "runs"), destination, choose_device(runtime), overrides)
+        shell = cls(runtime, store_of(runtime), destination, choose_device(runtime), overrides)
         for number in STOP_SIGNALS:
             signal.signal(number, shell.request_stop)
         return shell
@@ -64,6 +64,11 @@ class Shell:
     def traceback(self, error: BaseException) -> str:
         """The traceback as text, its end where it is long."""
         return "".join(traceback.format_exception(error))[-4900:]
+
+
+def store_of(runtime: RuntimeConfig) -> Store:
+    """The local store that a command uses."""
+    return Store(Path(runtime.store).resolve() / "runs")
 
 
 def choose_device(runtime: RuntimeConfig) -> torch.device:

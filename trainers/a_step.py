@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from trainers import freezing
 from trainers.loop import run_steps, snapshot, top1
 from trainers.methods.asib import Asib
+from trainers.methods.asib_config import level_of
 from trainers.methods.base import Moment
 from trainers.mixing import plan_epoch
 from trainers.models import Outputs, outputs
 from trainers.objective import objective
 from trainers.run import DistillState, Slot, Work
-from trainers.tables import student_bank, synergy_rows, val_rows
-from trainers.views import Rows
+from trainers.tables import student_bank, synergy_rows, teacher_val
 
 FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
 
@@ -35,7 +35,7 @@ class AStep:
         if fresh:
             state.stage_student, state.queries = snapshot(state.student), None
             state.a_best, state.pending_a_optimiser = {}, None
-            rows = enumerate(self._teacher_val() if state.teachers else [])
+            rows = enumerate(teacher_val(work, state) if state.teachers else [])
             labels = work.data.val.labels
             state.notes = {f"teacher{k}/top1_before": top1(r.logits, labels) for k, r in rows}
         self.student = student_bank(work, state)
@@ -59,9 +59,10 @@ class AStep:
 
     def _unfreeze(self, stage: int) -> list[nn.Parameter]:
         """Let the teachers' top blocks of this stage learn; give their parameters."""
-        levels = self.method.config.teacher_levels
+        level = level_of(self.method.config.teacher_levels, stage)
         for teacher in self.state.teachers:
-            freezing.set_level(teacher, levels[min(stage, len(levels) - 1)])
+            freezing.set_level(teacher, level)
+            teacher.zero_grad(set_to_none=True)  # of blocks that learned in the stage before
         return [p for t in self.state.teachers for p in t.parameters() if p.requires_grad]
 
     def _build_optimiser(self) -> torch.optim.Optimizer:
@@ -106,6 +107,12 @@ class AStep:
         stream = (config.seed, "fusion", "draws", moment.epoch)
         means = run_steps(self.state.progress, len(plan.rows), step, self.state.stop, stream)
         method.eval()
+        for k, teacher in enumerate(self.state.teachers):
+            means[f"teacher{k}/trainable_requested"] = freezing.requested_fraction(
+                teacher, level_of(method.config.teacher_levels, moment.stage)
+            )
+            means[f"teacher{k}/trainable"] = freezing.real_fraction(teacher)
+        means["cost/step_seconds"] = means["steps_seconds"] / len(plan.rows)
         means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
         return means
 
@@ -121,16 +128,10 @@ class AStep:
         live = [outputs(teacher, images) for teacher in self.state.teachers]
         return live, [b.logits for b in banked]
 
-    def _teacher_val(self) -> list[Rows]:
-        """What the teachers, as they are now, say of the validation images."""
-        if not self.state.teachers:
-            return [t.bank.val for t in self.work.teachers]
-        return [val_rows(self.work, t) for t in self.state.teachers]
-
     def _evaluate(self) -> dict[str, float]:
         """Synergy accuracy on validation; keeps the best state of this step."""
         state, labels = self.state, self.work.data.val.labels
-        teachers = self._teacher_val()
+        teachers = teacher_val(self.work, self.state)
         accuracy = top1(synergy_rows(self.method, self.student.val, teachers).logits, labels)
         own = {f"teacher{k}/top1": top1(t.logits, labels) for k, t in enumerate(teachers)}
         if not state.a_best or accuracy > state.a_best["top1"]:
@@ -154,7 +155,7 @@ class AStep:
         state.synergy_top1 = restored
         state.gate_open = reading > 0 and reading >= config.enable_kd_after_syn_acc
         state.a_best, state.a_optimiser = {}, None
-        teachers, labels = self._teacher_val(), self.work.data.val.labels
+        teachers, labels = teacher_val(self.work, self.state), self.work.data.val.labels
         accuracies = [top1(rows.logits, labels) for rows in teachers]
         metrics = {
             "synergy/gate": float(state.gate_open),

@@ -8,14 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainers import freezing
 from trainers.loop import keep_best, right, run_steps, set_lr, validation
 from trainers.methods.asib import Asib
-from trainers.methods.base import Moment, Teaching
+from trainers.methods.base import Moment
 from trainers.mixing import mix_images, plan_epoch
 from trainers.models import outputs
 from trainers.objective import objective
-from trainers.run import Bank, DistillState, Slot, Work
-from trainers.tables import Synergy, network_bank, student_bank, synergy_rows
+from trainers.run import DistillState, Slot, Work
+from trainers.tables import teacher_val
+from trainers.teaching import Live, Tables
 from trainers.views import Rows, image_rows
 
 
@@ -24,31 +26,11 @@ class BStep:
 
     def __init__(self, work: Work, state: DistillState, moment: Moment, *, fresh: bool) -> None:
         self.work, self.state, self.method = work, state, state.method
-        self.teachers = self._teacher_banks()
-        self.synergy = self._synergy()
-
-    def _teacher_banks(self) -> list[Bank]:
-        """The teachers' banks, made anew where their blocks were tuned."""
-        if not self.state.teachers:
-            return [t.bank for t in self.work.teachers]
-        return [network_bank(self.work, t) for t in self.state.teachers]
-
-    def _synergy(self) -> Synergy | None:
-        """Synergy logits of all rows for the queries of this stage; None: gate closed."""
-        if not isinstance(self.method, Asib) or not self.method.fuses or not self.state.gate_open:
-            return None
-        student = student_bank(self.work, self.state)
-        return synergy_rows(self.method, student.train, [t.train for t in self.teachers])
-
-    def teaching(self, rows_B: Tensor) -> Teaching:
-        """What the frozen side says of a batch of clean source images."""
-        logits = torch.stack([t.train.logits[rows_B].float() for t in self.teachers])
-        if self.synergy is None:
-            return Teaching(logits)
-        sure = self.synergy.certainty
-        return Teaching(
-            logits, self.synergy.logits[rows_B].float(), None if sure is None else sure[rows_B]
-        )
+        self.level = self.method.student_level(moment.stage)
+        freezing.set_level(state.student, self.level)
+        self.source: Live | Tables | None = None
+        if work.teachers:
+            self.source = (Live if self.method.live_targets else Tables)(work, state, moment)
 
     def epoch(self, slot: Slot) -> dict[str, float]:
         """Train one epoch, validate, keep the student if it is the best so far."""
@@ -60,7 +42,7 @@ class BStep:
         keep_best(state.best, metrics.get("val/top1"), index, state.student, select)
         if slot.last and isinstance(self.method, Asib) and self.method.fuses:
             student = Rows(out.logits, out.pooled)
-            metrics |= objective(work, self.method, student, [t.val for t in self.teachers])
+            metrics |= objective(work, self.method, student, teacher_val(work, state))
         return metrics
 
     def _train(self, moment: Moment) -> dict[str, float]:
@@ -72,7 +54,7 @@ class BStep:
             size=config.data.image_size, device=work.device,
         )  # fmt: skip
         steps, taught = len(plan.rows), self.method.needs_teachers(moment)
-        state.student.train()
+        freezing.train_mode(state.student, self.level, freeze_bn=self.method.freeze_bn)
 
         def step(i: int) -> dict[str, Tensor]:
             rows, mix = plan.rows[i], plan.mixes[i]
@@ -80,8 +62,9 @@ class BStep:
             set_lr(state.optimiser, lr)
             labels = work.views.labels(rows)
             with work.numerics.autocast(work.device):
-                out = outputs(state.student, mix_images(work.views.batch(rows), mix))
-                teaching = self.teaching(rows) if taught else None
+                images = mix_images(work.views.batch(rows), mix)
+                out = outputs(state.student, images)
+                teaching = self.source.teaching(rows, images) if self.source and taught else None
                 terms = self.method.student_terms(out, teaching, labels, mix, moment)
             total = torch.stack(list(terms.losses.values())).sum()
             state.optimiser.zero_grad(set_to_none=True)
@@ -93,6 +76,11 @@ class BStep:
 
         stream = (config.seed, "student", "draws", moment.epoch)
         means = run_steps(state.progress, steps, step, state.stop, stream)
+        means["stage/student_trainable_requested"] = freezing.requested_fraction(
+            state.student, self.level
+        )
+        means["stage/student_trainable"] = freezing.real_fraction(state.student)
+        means["cost/step_seconds"] = means["steps_seconds"] / steps
         means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
         means["train/lr"] = config.optim.lr_at((moment.epoch + 1) * steps - 1, steps, moment.total)
         if taught and isinstance(self.method, Asib):

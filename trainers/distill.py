@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from trainers.a_step import AStep
 from trainers.b_step import BStep
 from trainers.data import TrainingData
-from trainers.loop import Epoch, check_finite, peak_memory_mb
+from trainers.loop import Epoch, check_finite, peak_memory_mb, reset_peak_memory
 from trainers.methods.base import Moment
 from trainers.run import DistillConfig, DistillState, Slot, Teacher, Work
 from trainers.schedules import even_split
@@ -56,6 +56,7 @@ def distill(
         slot = slots[index]
         if current is None or slot.first:
             fresh = slot.first and state.progress.step == 0
+            reset_peak_memory(work.device)  # each step's own peak: freezing is to save memory
             current = STEPS[slot.step](work, state, slot.moment, fresh=fresh)
         metrics = current.epoch(slot)
         check_finite(state.student, state.method, *state.teachers)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trainers import losses
 from trainers.mixing import Mix
 from trainers.options import option, span
-from trainers.schedules import cosine_lr
+from trainers.schedules import cosine_lr, step_lr
 from trainers.streams import stream_seed
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -52,23 +52,46 @@ def _sgd(o: Any) -> bool:
     return bool(o.name == "sgd")
 
 
+def _steps(o: Any) -> bool:
+    """`schedule` is step."""
+    return bool(o.schedule == "step")
+
+
+def _cosine(o: Any) -> bool:
+    """`schedule` is cosine."""
+    return not _steps(o)
+
+
 @dataclass
 class OptimConfig:
     """The student's (or a teacher's) optimiser and its learning rate over all epochs."""
 
     name: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
+    schedule: str = option(
+        "cosine", "cosine to min_lr with a warm-up, or steps at the milestones",
+        choices=("cosine", "step"), when=_steps,
+    )  # fmt: skip
+    milestones: list[float] = option(
+        [0.625, 0.75, 0.875], "epochs (or fractions of the budget below 1) of the steps", low=0,
+        when=_steps,
+    )  # fmt: skip
+    step_factor: float = option(0.1, "factor of a step", low=0, high=1, when=_steps)
     lr: float = option(1e-3, "peak learning rate", low=0)
     weight_decay: float = option(3e-4, "weight decay", low=0)
     momentum: float = option(0.9, "momentum", low=0, high=1, when=_sgd)
     nesterov: bool = option(True, "Nesterov momentum", when=_sgd)
     warmup_epochs: float = option(
-        0.0625, "linear warm-up: epochs, or a fraction of the budget below 1", low=0
-    )
-    min_lr: float = option(1e-6, "learning rate of the last step", low=0)
+        0.0625, "linear warm-up: epochs, or a fraction of the budget below 1", low=0,
+        when=_cosine,
+    )  # fmt: skip
+    min_lr: float = option(1e-6, "learning rate of the last step", low=0, when=_cosine)
     batch: int = option(128, "images a step", low=1)
 
     def lr_at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Learning rate of optimiser step `step`, counted over all epochs."""
+        if _steps(self):
+            at = [span(milestone, epochs) for milestone in self.milestones]
+            return step_lr(step // steps_per_epoch, at, base=self.lr, factor=self.step_factor)
         warmup = span(self.warmup_epochs, epochs) * steps_per_epoch
         total = steps_per_epoch * epochs
         return cosine_lr(step, total, base=self.lr, floor=self.min_lr, warmup=warmup)

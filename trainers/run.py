@@ -34,12 +34,21 @@ def _adapts(b: Any) -> bool:
     return bool(b.adapt_epochs)
 
 
+def _matched(b: Any) -> bool:
+    """it is set; it then becomes a number of `student_epochs`."""
+    return b.matched_to is not None
+
+
 @dataclass
 class BudgetConfig:
     """Epochs of a run: the same for every rung and method of a bench."""
 
     student_epochs: int = option(80, "B-Step epochs, over all stages", low=1)
     adapt_epochs: int = option(32, "A-Step epochs, shared among the stages", low=1, when=_adapts)
+    matched_to: str | None = option(
+        None, "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
+        when=_matched,
+    )  # fmt: skip
 
 
 @dataclass

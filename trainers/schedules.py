@@ -27,6 +27,12 @@ def cosine_lr(step: int, total: int, *, base: float, floor: float, warmup: float
     return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def step_lr(epoch: float, milestones: list[float], *, base: float, factor: float) -> float:
+    """base·factor^(milestones passed): the schedule of the public tables on CIFAR-100 (Tian et
+    al. 2020, arXiv 1910.10699)."""
+    return base * factor ** sum(epoch >= milestone for milestone in milestones)
+
+
 def ramp(epoch: int, length: float) -> float:
     """Linear rise that reaches 1 in epoch `length` - 1 (1 at once where length is 0)."""
     return min(1.0, (epoch + 1) / length) if length > 0 else 1.0

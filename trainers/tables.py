@@ -39,16 +39,28 @@ def val_rows(work: Work, model: nn.Module) -> Rows:
     return Rows(out.logits.half(), out.pooled.half())
 
 
+def teacher_val(work: Work, state: DistillState) -> list[Rows]:
+    """What the teachers, as they are now, say of the validation images."""
+    if not state.teachers:
+        return [teacher.bank.val for teacher in work.teachers]
+    return [val_rows(work, teacher) for teacher in state.teachers]
+
+
 def student_bank(work: Work, state: DistillState) -> Bank:
     """The student as it was at the start of the stage: the fusion module's queries.
 
     Both steps of a stage read it; the A-Step's start throws the last stage's away.
     """
     if state.queries is None:
-        student = copy.deepcopy(state.student)
-        student.load_state_dict(state.stage_student)
-        state.queries = network_bank(work, student)
+        state.queries = network_bank(work, stage_student(state))
     return state.queries
+
+
+def stage_student(state: DistillState) -> nn.Module:
+    """A copy of the student as it was at the start of the stage."""
+    student = copy.deepcopy(state.student)
+    student.load_state_dict(state.stage_student)
+    return student
 
 
 @torch.no_grad()

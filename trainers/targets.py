@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainers import losses
-from trainers.mixing import Mix
+from trainers.mixing import UNMIXED, Mix
 
 
 def average_logits(teachers_KBC: Tensor, weights: list[float] | None) -> Tensor:
@@ -23,9 +23,22 @@ def average_logits(teachers_KBC: Tensor, weights: list[float] | None) -> Tensor:
     return (share_K11 * teachers_KBC).sum(0)
 
 
-def prefer_synergy(synergy_BC: Tensor, average_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Where the synergy logits have the lower cross-entropy; ties go to the average. [B] bool."""
-    return losses.cross_entropy(synergy_BC, labels_B) < losses.cross_entropy(average_BC, labels_B)
+def prefer_synergy(
+    synergy_BC: Tensor, average_BC: Tensor, labels_B: Tensor, mix: Mix = UNMIXED
+) -> Tensor:
+    """Where the synergy logits have the lower cross-entropy; ties go to the average. [B] bool.
+
+    For logits of mixed images `mix` says which labels they show.
+    """
+
+    def distance(logits_BC: Tensor) -> Tensor:
+        own = losses.cross_entropy(logits_BC, labels_B)
+        if mix.partner is None:
+            return own
+        other = losses.cross_entropy(logits_BC, labels_B[mix.partner])
+        return torch.lerp(other, own, mix.lam)
+
+    return distance(synergy_BC) < distance(average_BC)
 
 
 def certainty(logvar_BD: Tensor) -> Tensor:

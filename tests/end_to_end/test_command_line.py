@@ -170,7 +170,7 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
     [
         (["distill", "method.ib_bta=1"], ["method.ib_bta", "method.ib_beta"]),
         (["distill", "+foo.bar=1"], ["foo.bar: no such option"]),
-        (["distill", "cfg=L3; touch x"], ["L3; touch x", "allowed: CE, KD, L0, L1, L2, L3"]),
+        (["distill", "cfg=L3; touch x"], ["L3; touch x", "allowed: CE, CE_matched, KD"]),
         (["distill", "seed=one"], ["seed=one: not a whole number"]),
         (["distill", "method.synergy_only_epochs=8"], ["leaves nothing of an A-Step of 4 epochs"]),
         (["distill", "method.heads=3"], ["not a multiple of method.heads=3"]),
@@ -214,3 +214,45 @@ def test_result_is_plain_json(finished: Path) -> None:
     body = json.loads((folder / "result.json").read_text())["body"]
     assert set(body) == {"time", "metrics", "history", "weights", "tags"}
     assert not list(folder.glob("commit-*"))
+
+
+def test_ce_matched_gets_the_time_of_its_rung(with_teachers: Path) -> None:
+    options = ("cfg=CE_matched", "budget.matched_to=L1", *command.L3[1:])
+    output = command.run("distill", *options, cwd=with_teachers)
+    for rung in ("L1", "CE", "CE_matched"):
+        assert f"finished distill-{rung}-digits-s0" in output
+    runs = load_runs(_uri(with_teachers), "asib").set_index("name")
+    rung, control, matched = (
+        runs.loc[f"distill-{c}-digits-s0"] for c in ("L1", "CE", "CE_matched")
+    )
+    seconds = f"metrics.{names.RUN_SECONDS}"
+    epochs = max(1, round(4 * rung[seconds] / control[seconds]))
+    assert matched["params.budget.student_epochs"] == str(epochs)
+    assert matched["params.budget.matched_to"] == matched[f"tags.{names.MATCHED_TO}"] == "L1"
+    assert matched[f"tags.{names.SETTING}"] == control[f"tags.{names.SETTING}"]
+    assert matched[f"tags.{names.RECIPE}"] != control[f"tags.{names.RECIPE}"]
+    again = command.run("distill", *options, cwd=with_teachers)
+    assert again.count("reused") == 3
+    table = command.run("analyze", cwd=with_teachers)
+    assert "CE_matched" in table
+    assert "not the same everywhere" not in table
+
+
+def test_dry_run_shows_the_plan_and_runs_nothing(with_teachers: Path) -> None:
+    output = command.run("distill", *command.L3, cwd=with_teachers, DRY_RUN="1", SEED="7")
+    assert "from the environment: seed=7" in output
+    assert "distill-L3-digits-s7" in output
+    assert "2 finished, 1 to run" in output
+    assert not (with_teachers / "store" / "runs" / "distill").exists()
+    assert (
+        MlflowClient(tracking_uri=_uri(with_teachers)).search_experiments(
+            filter_string="name = 'asib'"
+        )
+        == []
+    )
+
+
+def test_the_environment_is_told_and_logged(finished: Path) -> None:
+    output = command.run("distill", *command.L3[1:], cwd=finished, METHOD="L3", SEED="0")
+    assert "from the environment: cfg=L3 seed=0" in output
+    assert "reused   distill-L3-digits-s0" in output

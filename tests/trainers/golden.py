@@ -37,6 +37,10 @@ OVERRIDES = [
 ]  # fmt: skip
 
 
+# Teachers this good leave auto routing nothing to choose, and the placebo nothing to take.
+MORE = {"L3_null": ["method.kd_target=synergy"]}
+
+
 def trajectories() -> dict[str, Any]:
     """The losses of all optimiser steps, by stage and rung, with the versions they belong to."""
     base = compose(["cfg=KD", *OVERRIDES])
@@ -59,7 +63,8 @@ def trajectories() -> dict[str, Any]:
 
 def step_losses(cfg: str, world: World) -> list[float]:
     """The total loss of every optimiser step of a run, A-Steps and B-Steps."""
-    config, found = distill_config(compose([f"cfg={cfg}", *OVERRIDES])), []
+    overrides = [f"cfg={cfg}", *OVERRIDES, *MORE.get(cfg, [])]
+    config, found = distill_config(compose(overrides)), []
     state = tiny.new_state(config, world)
     for name in ("teacher_terms", "student_terms"):
         setattr(state.method, name, recorded(getattr(state.method, name), found))

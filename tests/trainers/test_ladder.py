@@ -17,7 +17,24 @@ FACTORS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "L1": ("L0", {"bottleneck": (False, True)}),
     "L2": ("L1", {"num_stages": (1, 4)}),
     "L3": ("L2", {"adapt": ("adapters", "backbone")}),
+    "L4": (
+        "L3",
+        {
+            "student_levels": ([-1], [-1, -1, 1, 1]),
+            "teacher_levels": ([1], [1, 1, 0, 0]),
+            "freeze_bn": (False, True),
+        },
+    ),
 }
+# Beside the ladder: side branches, placebos and CE_matched, each against one rung.
+BESIDE: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
+    "side_cccp_ppf": ("L4", {"method.bottleneck": (True, False)}),
+    "side_asib_cccp": ("L2", {"method.target_view": ("two_view", "same")}),
+    "L3_null": ("L3", {"method.placebo": ("none", "synergy")}),
+    "KD_null": ("KD", {"method.placebo": ("none", "teachers")}),
+    "CE_matched": ("CE", {"budget.matched_to": (None, "L4")}),
+}
+RUNGS = ("CE", *FACTORS)
 BENCHES = options_of("bench")
 
 
@@ -55,8 +72,20 @@ def test_a_rung_differs_from_the_one_below_in_its_own_factor_alone(cfg: str, ben
     assert found == {f"method.{name}": values for name, values in factor.items()}
 
 
+@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("cfg", BESIDE)
+def test_what_stands_beside_the_ladder_differs_from_one_rung_in_one_factor(
+    cfg: str, bench: str
+) -> None:
+    rung, factor = BESIDE[cfg]
+    found = differing(composed(rung, bench), composed(cfg, bench))
+    assert found.pop("cfg") == (rung, cfg)
+    assert found == factor
+
+
 def test_the_ladder_is_all_rungs_there_are() -> None:
-    assert {"CE", *FACTORS} == set(tiny.RUNGS) == set(options_of("cfg"))
+    assert {*RUNGS, *BESIDE} == set(options_of("cfg"))
+    assert {*RUNGS, *BESIDE} == {*tiny.RUNGS, "CE_matched"}
     order = ["CE"]
     for cfg, (below, _) in FACTORS.items():
         assert below == order[-1]
@@ -75,18 +104,17 @@ def test_rungs_leave_a_change_of_the_bench_alone(bench: str) -> None:
 
 
 def test_all_rungs_are_experiments_of_their_own() -> None:
-    configs = [composed(cfg) for cfg in tiny.RUNGS]
-    keys = [run_key("distill", config) for config in configs]
-    assert len(set(keys)) == len(tiny.RUNGS)
-    again = [run_key("distill", compose([f"cfg={cfg}", "bench=digits"])) for cfg in tiny.RUNGS]
-    assert again == keys
+    every = [*RUNGS, *BESIDE]
+    keys = [run_key("distill", composed(cfg)) for cfg in every]
+    assert len(set(keys)) == len(every)
+    assert [run_key("distill", compose([f"cfg={c}", "bench=digits"])) for c in every] == keys
 
 
 def test_rungs_share_their_teachers() -> None:
-    configs = [composed(cfg) for cfg in tiny.RUNGS]
+    configs = [composed(cfg) for cfg in RUNGS]
     for number in (0, 1):
         assert len({run_key("finetune", c, teacher=number) for c in configs}) == 1
-    assert [needs_teachers(c) for c in configs] == [False, True, True, True, True, True]
+    assert [needs_teachers(c) for c in configs] == [False, *[True] * 6]
     teachers = {str(identity("distill", c)["teachers"]) for c in configs if needs_teachers(c)}
     assert len(teachers) == 1
     assert len(identity("distill", configs[1])["teachers"]) == 2

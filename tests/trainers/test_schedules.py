@@ -51,6 +51,15 @@ def test_the_learning_rate_rises_and_then_never_again(total: int, warmup: float)
     assert min(trace) >= min(0.01, 1 / max(1, round(warmup))) - 1e-12
 
 
+def test_the_steps_of_the_public_tables_come_at_150_180_and_210() -> None:
+    config = OptimConfig(name="sgd", schedule="step", lr=0.05)
+    trace = [config.lr_at(i, 3, 240) for i in range(720)]
+    for epoch, lr in ((0, 0.05), (149, 0.05), (150, 5e-3), (179, 5e-3), (180, 5e-4), (210, 5e-5)):
+        assert trace[3 * epoch : 3 * epoch + 3] == pytest.approx([lr] * 3)
+    at_epochs = OptimConfig(schedule="step", lr=1.0, milestones=[2.0, 3.0], step_factor=0.5)
+    assert [at_epochs.lr_at(i, 1, 5) for i in range(5)] == pytest.approx([1, 1, 0.5, 0.25, 0.25])
+
+
 @pytest.mark.parametrize(("warmup", "steps"), [(0.25, 10), (2.0, 10), (0.0, 0)])
 def test_warm_up_is_given_in_epochs_or_as_a_fraction_of_them(warmup: float, steps: int) -> None:
     config = OptimConfig(lr=1.0, warmup_epochs=warmup, min_lr=0.0)

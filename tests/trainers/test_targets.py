@@ -67,7 +67,7 @@ def test_identical_teachers_teach_what_one_of_them_teaches(
         (single, Teaching(one, synergy)),
         (several, Teaching(one.expand(3, 6, 5), synergy)),
     )
-    alone, together = (m.clean_targets(teaching, y) for m, teaching in pairs)
+    alone, together = (m.targets_of(teaching, y, UNMIXED) for m, teaching in pairs)
     torch.testing.assert_close(alone[:2], together[:2], rtol=1e-12, atol=1e-12)
     student = Outputs(normal(6, 5, seed=2), normal(6, 4))
     alone, together = (

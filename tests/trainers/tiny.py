@@ -20,7 +20,10 @@ from trainers.loop import Epoch, Interrupted
 from trainers.run import Bank, DistillConfig, DistillState, Teacher
 from trainers.views import Normaliser, Rows, Views, assemble, image_rows, train_rows
 
-RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3")
+RUNGS = (
+    "CE", "KD", "L0", "L1", "L2", "L3", "L4",
+    "side_cccp_ppf", "side_asib_cccp", "L3_null", "KD_null",
+)  # fmt: skip
 OVERRIDES = [
     "bench=digits", "data.train_limit=200", "data.image_size=8", "data.crop_pad=1",
     "data.views=2", "optim.batch=50", "budget.student_epochs=4", "budget.adapt_epochs=8",

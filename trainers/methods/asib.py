@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from trainers import losses, targets
 from trainers.bottleneck import IBMBM, Adapter, Bottleneck, SynergyHead
 from trainers.loop import Terms
-from trainers.methods.asib_config import AsibConfig, fused, taught
+from trainers.methods.asib_config import AsibConfig, fused, level_of, taught
 from trainers.methods.base import Dims, Method, Moment, Teaching
-from trainers.mixing import Mix
+from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 from trainers.options import span
 from trainers.schedules import kd_weight, ramp, rise_from_zero
@@ -48,6 +48,21 @@ class Asib(Method):
         """The latent of a student's pooled features and K teachers' pooled features."""
         tokens = [a(p) for a, p in zip(self.teacher_adapters, pooled, strict=True)]
         return self.fusion(self.query_adapter(query_BD), torch.stack(tokens, 1), sample=sample)
+
+    @property
+    def live_targets(self) -> bool:
+        return taught(self.config) and self.config.target_view == "same"
+
+    @property
+    def placebo(self) -> str:
+        return self.config.placebo
+
+    def student_level(self, stage: int) -> int:
+        return level_of(self.config.student_levels, stage)
+
+    @property
+    def freeze_bn(self) -> bool:
+        return self.config.freeze_bn
 
     def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:
         if step != "A" or not self.fuses:
@@ -161,7 +176,8 @@ class Asib(Method):
         weight = self.kd_weight(moment)
         if weight == 0 or teaching is None:
             return Terms({"ce": c.ce_alpha * ce}, {})
-        target_BC, omega_B, seen = self.clean_targets(teaching, labels_B)
+        shown = mix if c.target_view == "same" else UNMIXED
+        target_BC, omega_B, seen = self.targets_of(teaching, labels_B, shown)
         if c.target_view == "two_view":
             target_BC, omega_B = mix.blend(target_BC), mix.blend(omega_B)
         kd = (omega_B * losses.kl_to(target_BC, student.logits, c.tau)).mean()
@@ -172,11 +188,12 @@ class Asib(Method):
         seen |= {"kd/scale": scale, "kd/share": (terms["kd"] / (terms["kd"] + terms["ce"]))}
         return Terms(terms, seen)
 
-    def clean_targets(
-        self, teaching: Teaching, labels_B: Tensor
+    def targets_of(
+        self, teaching: Teaching, labels_B: Tensor, mix: Mix
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Target probabilities [B, C] and weights ω [B] of clean source images, and what was
-        seen. Without synergy logits (gate closed) this is the teachers' average."""
+        """Target probabilities [B, C] and weights ω [B] of the images that `teaching` is of
+        (clean source images, or mixed as `mix` says), and what was seen. Without synergy logits
+        (gate closed) this is the teachers' average."""
         c = self.config
         average = targets.average_logits(teaching.teachers, c.teacher_weights)
         seen = {"kd/teacher_disagreement": targets.disagreement(teaching.teachers)}
@@ -185,7 +202,7 @@ class Asib(Method):
         if teaching.synergy is not None:
             chosen = torch.ones_like(labels_B, dtype=torch.bool)
             if c.kd_target == "auto":
-                chosen = targets.prefer_synergy(teaching.synergy, average, labels_B)
+                chosen = targets.prefer_synergy(teaching.synergy, average, labels_B, mix)
             scaled = teaching.synergy * (c.synergy_logit_scale / c.tau_syn)
             target = torch.where(chosen[:, None], torch.softmax(scaled, -1), target)
             logits = torch.where(chosen[:, None], teaching.synergy, average)

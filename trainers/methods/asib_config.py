@@ -31,6 +31,16 @@ def _stages(m: Any) -> bool:
     return fused(m) and m.num_stages > 1
 
 
+def _freezes(m: Any) -> bool:
+    """a level of `method.student_levels` is not -1."""
+    return any(level != -1 for level in m.student_levels)
+
+
+def _placebo(m: Any) -> bool:
+    """it is not none."""
+    return bool(m.placebo != "none")
+
+
 def _backbone(m: Any) -> bool:
     """there is fusion, and `method.adapt` is backbone."""
     return fused(m) and m.adapt == "backbone"
@@ -60,8 +70,9 @@ class AsibConfig(MethodConfig):
     target_view: str = option(
         "two_view",
         "two_view: mixed targets of both source images; clean: the first source's target only "
-        "(for reproduction: it does not agree with a mixed input)",
-        choices=("two_view", "clean"),
+        "(for reproduction: it does not agree with a mixed input); same: everything is run live on "
+        "the mixed image (it costs)",
+        choices=("two_view", "clean", "same"),
         when=taught,
     )
     kd_uncertainty_weight: float = option(
@@ -165,6 +176,22 @@ class AsibConfig(MethodConfig):
     lambda_pres: float = option(
         1.0, "weight of staying near the teacher's own starting logits", low=0, when=_backbone
     )
+    # Partial freezing of the student.
+    student_levels: list[int] = option(
+        [-1], "the student's unfrozen top blocks per stage (the last value goes on); -1: all, "
+        "0: the head only", low=-1, when=_freezes,
+    )  # fmt: skip
+    freeze_bn: bool = option(
+        False, "BatchNorm of the student's frozen blocks stops its statistics too", when=_freezes
+    )
+    # Controls.
+    placebo: str = option(
+        "none",
+        "same compute, no information: synergy: the fusion's logits of another image; teachers: "
+        "the teachers' non-target logits shuffled among the classes",
+        choices=("none", "synergy", "teachers"),
+        when=_placebo,
+    )
 
     def widths(self, student_dim: int) -> tuple[int, int]:
         """(token width, latent width) for a student of that pooled width."""
@@ -184,9 +211,18 @@ class AsibConfig(MethodConfig):
 
     def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
         """Contradictions between values, each one sentence."""
-        if not fused(self):
-            return []
         found = []
+        if self.placebo != "none" and (
+            not taught(self) or (self.placebo == "synergy" and not fused(self))
+        ):
+            found.append(
+                f"method.placebo={self.placebo}: method.kd_target={self.kd_target} reads no such "
+                "information"
+            )
+        if self.placebo != "none" and self.target_view == "same":
+            found.append("method.placebo needs method.target_view two_view or clean, not same")
+        if not fused(self):
+            return found
         shortest = min(self.a_step_epochs(adapt_epochs))
         alone = round(span(self.synergy_only_epochs, shortest))
         if alone >= shortest:
@@ -205,3 +241,8 @@ class AsibConfig(MethodConfig):
                 f"method.latent_dim={latent} is not a multiple of method.heads={self.heads}"
             )
         return found
+
+
+def level_of(levels: list[int], stage: int) -> int:
+    """The level of a stage: its own value, or the last one that is given."""
+    return levels[min(stage, len(levels) - 1)]

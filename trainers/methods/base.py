@@ -83,6 +83,25 @@ class Method(nn.Module):
         """Whether the method has an A-Step."""
         return False
 
+    @property
+    def live_targets(self) -> bool:
+        """Whether teachers are run on the very images that the student sees."""
+        return False
+
+    @property
+    def placebo(self) -> str:
+        """Which information is taken out: none, synergy or teachers."""
+        return "none"
+
+    def student_level(self, stage: int) -> int:
+        """Which of the student's blocks learn in a stage (`trainers.freezing`)."""
+        return -1
+
+    @property
+    def freeze_bn(self) -> bool:
+        """Whether BatchNorm of the student's frozen blocks stands still too."""
+        return False
+
     def needs_teachers(self, moment: Moment) -> bool:
         """Whether teacher work is done at this moment of the B-Step."""
         raise TypeError(f"{type(self).__name__} does not say when it needs teachers")

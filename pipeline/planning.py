@@ -1,0 +1,121 @@
+"""What a command would run: every stage with its key, what is already there, and about how long.
+
+Times are estimated from finished runs of the same kind in the local store; where there is none,
+none is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import median
+from typing import NamedTuple
+
+from rich.table import Table
+
+from pipeline import names
+from pipeline.config import Config
+from pipeline.console import out, say
+from pipeline.identity import needs_teachers, run_key
+from pipeline.store import RunFolder, Store
+
+FINISHED = "finished"
+
+
+class Planned(NamedTuple):
+    """One stage. `seconds`: what is left of it; None: nothing like it has run yet."""
+
+    name: str
+    key: str | None  # None: not known before other runs are finished
+    state: str  # finished | to resume after epoch 12 | new | after L4 and CE
+    seconds: float | None
+
+
+Kind = tuple[str, str, str]  # stage, bench, rung (of a teacher: its architecture)
+
+
+def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
+    """The stages that distilling these configurations takes, each once, teachers first."""
+    past, found = _past(store), dict[str, Planned]()
+    for config in configs:
+        if needs_teachers(config):
+            found |= _teachers(config, range(len(config.teacher)), store, past)
+        name = f"distill-{config.rung}-{config.bench.name}-s{config.seed}"
+        kind = ("distill", config.bench.name, config.rung)
+        if config.budget.matched_to is not None:
+            wait = f"after {config.budget.matched_to} and CE"
+            found[name] = Planned(name, None, wait, _expected(past, kind))
+            continue
+        key = run_key("distill", config)
+        found.setdefault(key, _planned(name, store.run("distill", key), past, kind))
+    return list(found.values())
+
+
+def planned_teachers(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
+    """The stages that fine-tuning these teachers takes."""
+    return list(_teachers(config, numbers, store, _past(store)).values())
+
+
+def show(stages: list[Planned]) -> None:
+    """The plan as a table, with its sum."""
+    table = Table(box=None, pad_edge=False)
+    for head in ("stage", "key", "state", "about"):
+        table.add_column(head, justify="right" if head == "about" else "left")
+    for stage in stages:
+        table.add_row(stage.name, stage.key or "later", stage.state, duration(stage.seconds))
+    out.print(table)
+    left = [stage for stage in stages if stage.state != FINISHED]
+    times = [stage.seconds for stage in left if stage.seconds is not None]
+    unknown = len(left) - len(times)
+    note = f", and {unknown} of a kind that has not run here yet" if unknown else ""
+    say(f"{len(stages) - len(left)} finished, {len(left)} to run: {duration(sum(times))}{note}")
+
+
+def duration(seconds: float | None) -> str:
+    """`45 s`, `12 min`, `3.4 h`; `?` where nothing is known."""
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _teachers(
+    config: Config, numbers: Iterable[int], store: Store, past: dict[Kind, list[float]]
+) -> dict[str, Planned]:
+    found = {}
+    for number in numbers:
+        teacher = config.teachers()[number]
+        name = f"finetune-{teacher.model}-{config.bench.name}-s{teacher.seed}"
+        key = run_key("finetune", config, teacher=number)
+        kind = ("finetune", config.bench.name, teacher.model)
+        found[key] = _planned(name, store.run("finetune", key), past, kind)
+    return found
+
+
+def _planned(name: str, folder: RunFolder, past: dict[Kind, list[float]], kind: Kind) -> Planned:
+    if folder.result() is not None:
+        return Planned(name, folder.key, FINISHED, 0.0)
+    expected, commit = _expected(past, kind), folder.latest() if folder.path.is_dir() else None
+    if commit is None:
+        return Planned(name, folder.key, "new", expected)
+    done = sum(entry["metrics"][names.EPOCH_SECONDS] for entry in commit.history)
+    left = None if expected is None else max(0.0, expected - done)
+    return Planned(name, folder.key, f"to resume after epoch {len(commit.history)}", left)
+
+
+def _expected(past: dict[Kind, list[float]], kind: Kind) -> float | None:
+    return median(past[kind]) if kind in past else None
+
+
+def _past(store: Store) -> dict[Kind, list[float]]:
+    """Seconds of the finished runs of the store, by kind."""
+    found: dict[Kind, list[float]] = {}
+    for folder in store.runs():
+        result, spec = folder.result(), folder.read_json("spec")
+        if result is None or spec is None:
+            continue
+        tags = spec["tags"]
+        what = tags[names.STUDENT] if folder.stage == "finetune" else tags[names.RUNG]
+        kind = (folder.stage, tags[names.BENCH], what)
+        found.setdefault(kind, []).append(result["metrics"][names.RUN_SECONDS])
+    return found

@@ -1,0 +1,107 @@
+"""The plan of a command: each stage once, what is there, and times of finished runs of its kind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import names
+from pipeline.config import Config, compose
+from pipeline.identity import run_key
+from pipeline.matching import resolved, standards
+from pipeline.planning import duration, planned_students, planned_teachers, show
+from pipeline.store import Store
+
+SMALL = ["data.train_limit=100"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def finish(store: Store, stage: str, key: str, what: str, seconds: float) -> None:
+    folder = store.run(stage, key)
+    tag = names.STUDENT if stage == "finetune" else names.RUNG
+    folder.write_json("spec", {"tags": {names.BENCH: "digits", tag: what}})
+    folder.finish({"metrics": {names.RUN_SECONDS: seconds}, "weights": {}})
+
+
+def rung(cfg: str, *more: str) -> Config:
+    return compose([f"cfg={cfg}", *SMALL, *more])
+
+
+def test_teachers_come_first_and_each_stage_once(store: Store) -> None:
+    found = planned_students([rung("L3"), rung("KD"), rung("CE"), rung("L3")], store)
+    assert [stage.name for stage in found] == [
+        "finetune-resnet20-digits-s0", "finetune-resnet20-digits-s1",
+        "distill-L3-digits-s0", "distill-KD-digits-s0", "distill-CE-digits-s0",
+    ]  # fmt: skip
+    assert {stage.state for stage in found} == {"new"}
+    assert all(stage.seconds is None for stage in found)
+    assert found[2].key == run_key("distill", rung("L3"))
+
+
+def test_a_rung_without_teachers_plans_none(store: Store) -> None:
+    assert [s.name for s in planned_students([rung("CE")], store)] == ["distill-CE-digits-s0"]
+
+
+def test_times_are_the_median_of_finished_runs_of_the_kind(store: Store) -> None:
+    for number, seconds in enumerate((10.0, 30.0, 20.0)):
+        finish(store, "distill", f"aaaa{number}", "L3", seconds)
+    finish(store, "distill", "bbbb", "CE", 99.0)
+    (*_, l3) = planned_students([rung("L3")], store)
+    assert l3.seconds == 20.0
+
+
+def test_what_is_finished_and_what_goes_on_is_said(store: Store) -> None:
+    key = run_key("finetune", rung("L3"), teacher=0)
+    finish(store, "finetune", key, "resnet20", 40.0)
+    second = store.run("finetune", run_key("finetune", rung("L3"), teacher=1))
+    history: list[dict[str, Any]] = [{"metrics": {names.EPOCH_SECONDS: 5.0}}] * 3
+    second.commit({}, history, token="a")
+    found = planned_teachers(rung("L3"), (0, 1), store)
+    assert [(s.state, s.seconds) for s in found] == [
+        ("finished", 0.0), ("to resume after epoch 3", 25.0),
+    ]  # fmt: skip
+
+
+def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    finish(store, "distill", "aaaa", "CE", 4000.0)
+    show(planned_students([rung("CE"), rung("KD")], store))
+    text = capsys.readouterr().out
+    assert "distill-CE-digits-s0" in text
+    assert "0 finished, 4 to run: 67 min, and 3 of a kind that has not run here yet" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_ce_matched_waits_for_the_runs_whose_time_it_takes(store: Store) -> None:
+    config = rung("CE_matched")
+    found = planned_students([*standards(config, ["cfg=CE_matched", *SMALL]), config], store)
+    assert [s.name for s in found][-3:] == [
+        "distill-L4-digits-s0", "distill-CE-digits-s0", "distill-CE_matched-digits-s0",
+    ]  # fmt: skip
+    assert found[-1].key is None
+    assert found[-1].state == "after L4 and CE"
+
+
+@pytest.mark.parametrize(("rung_s", "epochs"), [(10.0, 40), (25.0, 100), (0.01, 1), (10.13, 41)])
+def test_matched_epochs_are_those_that_fit_into_the_time(rung_s: float, epochs: int) -> None:
+    config = rung("CE_matched")
+    found = resolved(config, rung_s, 10.0)
+    assert found.budget.student_epochs == epochs
+    assert found.budget.matched_to is None
+    assert config.budget.matched_to == "L4"
+
+
+def test_standards_keep_what_was_typed() -> None:
+    typed = ["cfg=CE_matched", "budget.matched_to=L1", "seed=3", *SMALL]
+    one, control = standards(compose(typed), typed)
+    assert (one.cfg, control.cfg, one.seed, control.seed) == ("L1", "CE", 3, 3)
+    assert one.budget.matched_to is control.budget.matched_to is None
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (None, 0, 45, 99, 720, 5999, 12240)] == [
+        "?", "0 s", "45 s", "99 s", "12 min", "100 min", "3.4 h",
+    ]  # fmt: skip
