@@ -59,7 +59,7 @@ def heading(setting: Setting, data: TrainingData) -> str:
     packages = ", ".join(f"{name} {versions()[name]}" for name in ("python", "torch", "numpy"))
     threads = torch.get_num_threads()
     text = (
-        f"Device: {_device_name(setting.device)}, {threads} thread{'s' if threads > 1 else ''}, "
+        f"Device: {device_name(setting.device)}, {threads} thread{'s' if threads > 1 else ''}, "
         f"{'CPU seconds of the process' if setting.cpu_clock else 'wall clock'}; {packages}. "
         f"Data: {setting.bench}, {len(data.train.labels)} training and {len(data.val.labels)} "
         f"validation images of {config.data.image_size} px, {config.data.views} views. Student: "
@@ -70,9 +70,10 @@ def heading(setting: Setting, data: TrainingData) -> str:
     return textwrap.fill(text, WIDTH) + "\n"
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The model of the GPU or of the processor."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ""
     name = re.search(r"model name\s*:\s*(.+)", text)
     return f"CPU ({name[1] if name else platform.machine()})"

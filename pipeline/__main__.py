@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.console import say
@@ -28,6 +29,7 @@ verbs
   main       fine-tune the teachers, distil cfg and the control CE, analyse
   finetune   the teachers of a bench           teacher=all|0|1|...
   distill    a student (absent teachers first) cfg=L3 bench=digits seed=0
+  evaluate   a finished network               run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
   analyze    tables and figures from the store experiment=NAME bench=NAME out=FOLDER
   sync       send what has not reached the tracking store
 
@@ -41,6 +43,11 @@ options, the most used; every key of conf/ and its dataclass works
   teacher.0.ckpt=PATH                your own teacher, used as it is
   runtime.store=FOLDER               commits, weights and view banks (default ./store)
   runtime.device=cuda:1              default: a GPU where there is one
+
+evaluate: a run is evaluated in its own configuration, as a child of its run. A key can be cut to
+its first 4 digits or more. bench=, data= or data.root=, data.name=, … choose another data set with
+the same classes, channels and image size; only runtime.* can be given beside. A file is built as
+student.model=NAME on the data set of bench=. Each reading of split=test is counted.
 
 environment: TEACHER_PAIR=a,b STUDENT= METHOD= SEED= stand for options; DRY_RUN=1 shows the plan
 tracking goes to MLFLOW_TRACKING_URI (default sqlite:///mlflow.db); look with: mlflow ui
@@ -86,10 +93,11 @@ def _guarded(run: Callable[[], None]) -> int:
     from trainers.checkpoints import BadCheckpoint
     from trainers.data import DataDamaged, DataMissing
     from trainers.loop import Interrupted
+    from trainers.models import CannotBuild
 
     try:
         run()
-    except (ConfigError, DataMissing, DataDamaged, BadCheckpoint) as error:
+    except (ConfigError, DataMissing, DataDamaged, BadCheckpoint, CannotBuild) as error:
         print(error, file=sys.stderr)
         return MISTAKE
     except (Interrupted, lease.Interrupted, lease.LeaseLost) as error:
@@ -209,6 +217,13 @@ def _analyze(overrides: list[str]) -> None:
     analyse_command(overrides)
 
 
+def _evaluate(overrides: list[str]) -> None:
+    from pipeline.evaluate import evaluate, request
+
+    asked, rest = request(overrides)
+    _in_launch("evaluate", rest, partial(evaluate, asked))
+
+
 def _sync(overrides: list[str]) -> None:
     from pipeline.sync import sync
 
@@ -219,6 +234,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "main": _main,
     "finetune": _finetune,
     "distill": _distill,
+    "evaluate": _evaluate,
     "analyze": _analyze,
     "sync": _sync,
 }

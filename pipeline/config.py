@@ -26,7 +26,7 @@ from trainers.finetune import TeacherConfig
 from trainers.loop import OptimConfig
 from trainers.methods import METHODS
 from trainers.mixing import MixConfig
-from trainers.options import Fact, option
+from trainers.options import Fact, bytes_of, option
 from trainers.run import BudgetConfig, StudentConfig
 from trainers.views import Numerics
 
@@ -74,6 +74,11 @@ class RuntimeConfig:
     )
     log_model: bool = option(True, "log the student as an MLflow model")
     retry_s: float = option(15.0, "seconds between two tries to reach the tracking server", low=0.1)
+    device_budget: str | None = option(
+        None,
+        "most memory that training images may take on the device, such as 2GB; above it they "
+        "stay in a mapped file of the store (null: half of the device's memory)",
+    )
 
 
 @dataclass
@@ -376,6 +381,7 @@ def _contradictions(config: Config) -> list[str]:
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
     if data.crop_pad >= data.image_size:
         found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
+    found += _too_deep(config)
     rung, rungs = config.budget.matched_to, [r for r in options_of("cfg") if r != "CE_matched"]
     if rung is not None and rung not in rungs:
         found.append(f"budget.matched_to={rung}: unknown{nearest(rung, rungs, show_all=True)}")
@@ -390,9 +396,30 @@ def _contradictions(config: Config) -> list[str]:
     weights = getattr(method, "teacher_weights", None)
     if taught and weights is not None and len(weights) != len(config.teacher):
         found.append(f"method.teacher_weights: {len(weights)} for {len(config.teacher)} teachers")
+    if config.runtime.device_budget is not None:
+        try:
+            bytes_of(config.runtime.device_budget)
+        except ValueError as error:
+            found.append(f"runtime.device_budget={config.runtime.device_budget}: {error}")
     for number, teacher in config.teacher.items():
         if teacher.ckpt and not Path(teacher.ckpt).is_file():
             found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
+    nets = {"student": config.student} | {f"teacher.{k}": t for k, t in config.teacher.items()}
+    for key, net in nets.items():
+        wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)
+        found += [f"{key}.model={net.model}: {wrong}"] if wrong else []
+    return found
+
+
+def _too_deep(config: Config) -> list[str]:
+    """Levels of freezing that ask for more blocks than a network has."""
+    found, method = [], config.method
+    networks = [("method.student_levels", config.student.model)]
+    networks += [("method.teacher_levels", teacher.model) for teacher in config.teachers()]
+    for key, model in networks:
+        levels, blocks = getattr(method, key.partition(".")[2], []), models.known_blocks(model)
+        if blocks is not None and levels and max(levels) > blocks:
+            found.append(f"{key}={max(levels)}: {model} has {blocks} blocks and a head")
     return found
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +125,18 @@ def file_digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_read: dict[str, Splits] = {}  # data sets of this process, by their configuration
+
+
 def splits(config: DataConfig) -> Splits:
     """The data set of a configuration, read once a process."""
-    return _splits(json.dumps(vars(config), sort_keys=True))
+    name = json.dumps(vars(config), sort_keys=True)
+    if name not in _read:
+        _read[name] = load(config)
+    return _read[name]
 
 
-@cache
-def _splits(config_json: str) -> Splits:
-    return load(DataConfig(**json.loads(config_json)))
+def hold(config: DataConfig, data: Splits) -> None:
+    """From now on `splits` gives `data`: the same bits held another way, and once only."""
+    assert data.digest == splits(config).digest
+    _read[json.dumps(vars(config), sort_keys=True)] = data

@@ -32,6 +32,7 @@ from pipeline.identity import (
 )
 from pipeline.matching import resolved, standards
 from pipeline.publish import flat, now_ms
+from pipeline.residence import on_device
 from pipeline.shell import Shell
 from pipeline.stages import Job, run
 from trainers import checkpoints, freezing, models
@@ -67,8 +68,8 @@ def finetune_teacher(config: Config, number: int, shell: Shell) -> dict[str, Any
         new_state=partial(_given if given else _untrained, stage, data, shell),  # type: ignore[arg-type]
         train=lambda state: finetune(stage, training(data), state),  # type: ignore[arg-type]
         test=_test(
-            partial(_build_teacher, stage, shell), shell, key, "finetune", data, config.data,
-            config.numerics,
+            partial(network, teacher.model, config.data, config.numerics, shell.device), shell, key,
+            "finetune", data, config.data, config.numerics,
         ),
     )  # fmt: skip
     return run(job, shell)
@@ -91,13 +92,11 @@ def _given(stage: FinetuneConfig, data: Splits, shell: Shell) -> FinetuneState:
     return state
 
 
-def _build_teacher(stage: FinetuneConfig, shell: Shell) -> nn.Module:
-    d = stage.data
-    with seeded(0, "shape"):  # weights are loaded next: leave every stream alone
-        return models.place(
-            models.build(stage.teacher.model, d.classes, d.image_size, in_chans=d.channels),
-            shell.device, stage.numerics.layout(),
-        )  # fmt: skip
+def network(model: str, data: DataConfig, numerics: Numerics, device: torch.device) -> nn.Module:
+    """A network of this name for the data set, on the device; its weights are loaded next."""
+    with seeded(0, "shape"):  # leave every stream alone
+        net = models.build(model, data.classes, data.image_size, in_chans=data.channels)
+    return models.place(net, device, numerics.layout())
 
 
 def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
@@ -127,12 +126,6 @@ def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
     if rung is not None:
         spec["tags"][names.MATCHED_TO] = spec["params"]["budget.matched_to"] = rung
 
-    def build() -> nn.Module:
-        d = config.data
-        with seeded(0, "shape"):
-            net = models.build(config.student.model, d.classes, d.image_size, in_chans=d.channels)
-        return models.place(net, shell.device, config.numerics.layout())
-
     job = Job(
         folder=folder,
         name=name,
@@ -141,7 +134,10 @@ def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
         epochs=len(plan(stage)),
         new_state=lambda: DistillState.new(stage, training(data), teachers()),  # type: ignore[arg-type,return-value]
         train=lambda state: distill(stage, training(data), teachers(), state),  # type: ignore[arg-type]
-        test=_test(build, shell, key, "distill", data, config.data, config.numerics),
+        test=_test(
+            partial(network, config.student.model, config.data, config.numerics, shell.device),
+            shell, key, "distill", data, config.data, config.numerics,
+        ),
         bank_seconds=lambda: teachers.bank_seconds,
     )  # fmt: skip
     return run(job, shell)
@@ -178,7 +174,7 @@ class _LazyTeachers:
         folder = shell.store.run("finetune", key)
         result = folder.result()
         assert result is not None, f"teacher {key} is not finished"
-        model = _build_teacher(stage, shell)
+        model = network(stage.teacher.model, stage.data, stage.numerics, shell.device)
         model.load_state_dict(folder.load_tensors("teacher", result["weights"]["teacher"]))
         freezing.freeze(model)
         bank, seconds = view_bank(
@@ -187,12 +183,6 @@ class _LazyTeachers:
         )  # fmt: skip
         self.bank_seconds += seconds
         return Teacher(model, bank)
-
-
-def on_device(config: Config, shell: Shell) -> Splits:
-    """The data set with its training and validation images on the device."""
-    data = splits(config.data)
-    return data._replace(train=data.train.to(shell.device), val=data.val.to(shell.device))
 
 
 def training(data: Splits) -> TrainingData:
@@ -232,6 +222,9 @@ def _spec(
     }
     if provenance.git_diff():
         texts["git.diff"] = provenance.git_diff()
+    data = splits(config.data)
+    if data.sources:
+        texts["data_files.txt"] = "".join(f"{digest}  {name}\n" for name, digest in data.sources)
     return {
         "name": name,
         "time": now_ms(),
@@ -246,7 +239,7 @@ def _spec(
         },
         "texts": texts,
         "versions": provenance.versions(),
-        "data": {"name": config.data.name, "digest": splits(config.data).digest},
+        "data": {"name": config.data.name, "digest": data.digest},
     }
 
 

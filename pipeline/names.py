@@ -6,7 +6,7 @@ The step of a metric is the global epoch: one count over all stages and both kin
 
 # Tags of a stage run. Parent: the launch run, by MLflow's own tag.
 PARENT = "mlflow.parentRunId"
-STAGE = "stage"  # finetune | distill | analyze | launch
+STAGE = "stage"  # finetune | distill | analyze | evaluate | launch
 RUNG = "rung"  # CE KD L0 … for ASIB's ladder, the method's name for a baseline
 BENCH = "bench"
 METHOD = "method"
@@ -34,7 +34,9 @@ VAL_LOSS = "val/loss"
 BEST_VAL_TOP1 = "val/best_top1"  # once, at the end: the epoch that was selected
 BEST_VAL_EPOCH = "val/best_epoch"
 
-# The test split is read by the finalise step only; each is logged once.
+# Of the selected weights, by the finalise step; each is logged once. The count of readings goes
+# up when `evaluate` reads the test split again.
+TEST = "test/"
 TEST_TOP1 = "test/top1"
 TEST_TOP5 = "test/top5"
 TEST_NLL = "test/nll"
@@ -87,3 +89,10 @@ STEP_SECONDS = "cost/step_seconds"  # mean of an epoch's optimiser steps
 # Partial freezing: shares of the parameters, as the level asks for and as gradients show.
 STUDENT_TRAINABLE = "stage/student_trainable"
 STUDENT_TRAINABLE_REQUESTED = "stage/student_trainable_requested"
+
+# An evaluation is a child run of what it evaluated, with a stage of its own: no table takes it
+# for a training run. Metrics: `eval/` + top1 top5 nll ece images parameters macs
+# images_per_second, and teacher<k>/agreement, teacher<k>/kl.
+EVAL = "eval/"
+SPLIT = "split"  # train | val | test
+EVALUATED = "evaluated"  # the run's key, or the first digits of a file's sha256

@@ -21,6 +21,7 @@ from pipeline.store import RunFolder
 log = logging.getLogger("pipeline")
 
 RECORD_PREFIX = "tracking-"
+SPEC_FILE = "spec.json"  # what the run folder says of the run, so that it can be read from afar
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 PARAM_LENGTH = 6000
@@ -119,7 +120,7 @@ class Publication:
         self.epochs(result["history"])
         last = max((entry["index"] for entry in result["history"]), default=0)
         self.sure = False  # these have no count of their own in the record: ask the store
-        self._send(_metrics(result["metrics"], last, result["time"]))
+        self._send(_metrics(self._counted(result["metrics"]), last, result["time"]))
         self._set_tags(result["tags"])
         self._files(result, log_model)
         self.client.set_terminated(self.record.run_id, "FINISHED")
@@ -133,6 +134,11 @@ class Publication:
             return
         self._set_tags(tags)
         self.client.set_terminated(self.record.run_id, status)
+
+    def _counted(self, metrics: dict[str, float]) -> dict[str, float]:
+        """With the present count of test readings: `evaluate` may have read since the end."""
+        reads = float(self.folder.test_reads())
+        return metrics | {k: max(v, reads) for k, v in metrics.items() if k == names.TEST_READS}
 
     def _spec(self) -> dict[str, Any]:
         spec: dict[str, Any] | None = self.folder.read_json("spec")
@@ -171,7 +177,7 @@ class Publication:
         return str(run.info.run_id)
 
     def _describe(self, spec: dict[str, Any]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+        from mlflow.entities import Param
 
         run_id = self.record.run_id
         params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in spec["params"].items()]
@@ -179,10 +185,8 @@ class Publication:
             self.client.log_batch(run_id, params=params[at : at + PARAMS_A_CALL])
         for name, text in spec["texts"].items():
             self.client.log_text(run_id, text, name)
-        name, digest = spec["data"]["name"], spec["data"]["digest"][:DATASET_DIGEST_LENGTH]
-        data = Dataset(name, digest, source_type="code", source=json.dumps({"data.name": name}))
-        tag = InputTag("mlflow.data.context", "training")
-        self.client.log_inputs(run_id, [DatasetInput(data, [tag])])
+        self.client.log_dict(run_id, {k: v for k, v in spec.items() if k != "texts"}, SPEC_FILE)
+        log_data(self.client, str(run_id), spec["data"], "training")
 
     def _send(self, batch: list[Any]) -> None:
         """Send metrics; where it is not sure what has arrived, only those that have not."""
@@ -225,6 +229,15 @@ def _metrics(values: dict[str, float], step: int, time_ms: int) -> list[Any]:
     from mlflow.entities import Metric
 
     return [Metric(key, float(value), time_ms, step) for key, value in values.items()]
+
+
+def log_data(client: Any, run_id: str, data: dict[str, str], context: str) -> None:
+    """The data set (name, digest) as an input of a run; `context` says what it was used for."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    name, digest = data["name"], data["digest"][:DATASET_DIGEST_LENGTH]
+    found = Dataset(name, digest, source_type="code", source=json.dumps({"data.name": name}))
+    client.log_inputs(run_id, [DatasetInput(found, [InputTag("mlflow.data.context", context)])])
 
 
 def now_ms() -> int:

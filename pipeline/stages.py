@@ -21,6 +21,7 @@ from pipeline.publish import Publication, Record, last_line, now_ms
 from pipeline.shell import Shell
 from pipeline.store import RunFolder
 from pipeline.tracking import Tracker
+from trainers import measures
 from trainers.loop import Epoch, Interrupted, NonFinite, Progress, reset_peak_memory
 
 log = logging.getLogger("pipeline")
@@ -215,7 +216,7 @@ def _finalise(job: Job, state: State, history: list[dict[str, Any]]) -> dict[str
         metrics[names.BEST_VAL_TOP1] = state.best["top1"]
         metrics[names.BEST_VAL_EPOCH] = float(state.best["epoch"])
     metrics |= _cost(history, job.bank_seconds())
-    metrics[names.PARAMETERS] = float(sum(p.numel() for p in model.parameters()))
+    metrics[names.PARAMETERS] = float(measures.parameters(model))
     return {
         "time": now_ms(),
         "metrics": metrics,

@@ -64,7 +64,7 @@ class Commit(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Replaces the file durably, or leaves it as it was. Makes its folder if absent.
 
     Raises OSError (a full disk, say) after removing the temporary file.

@@ -111,7 +111,7 @@ class AStep:
             means[f"teacher{k}/trainable_requested"] = freezing.requested_fraction(
                 teacher, level_of(method.config.teacher_levels, moment.stage)
             )
-            means[f"teacher{k}/trainable"] = freezing.real_fraction(teacher)
+            means[f"teacher{k}/trainable"] = freezing.moved_fraction(teacher)
         means["cost/step_seconds"] = means["steps_seconds"] / len(plan.rows)
         means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
         return means

@@ -54,7 +54,7 @@ class BStep:
             size=config.data.image_size, device=work.device,
         )  # fmt: skip
         steps, taught = len(plan.rows), self.method.needs_teachers(moment)
-        freezing.train_mode(state.student, self.level, freeze_bn=self.method.freeze_bn)
+        freezing.train_mode(state.student, self.level, self.method.freeze_bn)
 
         def step(i: int) -> dict[str, Tensor]:
             rows, mix = plan.rows[i], plan.mixes[i]
@@ -79,7 +79,7 @@ class BStep:
         means["stage/student_trainable_requested"] = freezing.requested_fraction(
             state.student, self.level
         )
-        means["stage/student_trainable"] = freezing.real_fraction(state.student)
+        means["stage/student_trainable"] = freezing.moved_fraction(state.student)
         means["cost/step_seconds"] = means["steps_seconds"] / steps
         means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
         means["train/lr"] = config.optim.lr_at((moment.epoch + 1) * steps - 1, steps, moment.total)

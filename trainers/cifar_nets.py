@@ -1,4 +1,4 @@
-"""The small CIFAR residual nets of the distillation literature, speaking timm's protocol.
+"""The small CIFAR residual nets of the distillation literature, and the protocol of small nets.
 
 He et al. 2016 (arXiv 1512.03385) section 4.2 with 1×1 projections; widths as in the public
 tables of Tian et al. 2020 (arXiv 1910.10699): `resnetN` has 16-16-32-64 channels, `resnetNx4`
@@ -7,8 +7,13 @@ tables of Tian et al. 2020 (arXiv 1910.10699): `resnetN` has 16-16-32-64 channel
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# Up to this many pixels a network made for 224 px keeps its first maps at full size.
+SMALL_IMAGE = 64
 
 RESNETS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
     "resnet8": (8, (16, 16, 32, 64)),
@@ -17,6 +22,42 @@ RESNETS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
     "resnet8x4": (8, (32, 64, 128, 256)),
     "resnet32x4": (32, (32, 64, 128, 256)),
 }
+
+
+class SmallNet(nn.Module):
+    """What the rest of the system reads of a network, as timm's models have it: a subclass adds
+    `num_features`, `fc`, its blocks and its feature maps."""
+
+    num_features: int  # pooled width D
+    fc: nn.Linear
+
+    @abstractmethod
+    def block_names(self) -> list[list[str]]:
+        """Module names of the ordered blocks: stem, groups, head."""
+
+    @abstractmethod
+    def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The final map and the maps of every block, the final one last among them."""
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.forward_intermediates(x)[0]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = x.mean((2, 3))
+        return pooled if pre_logits else self.fc(pooled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def he_normal(net: nn.Module) -> None:
+    """First weights of all convolutions: normal, std √(2 / (k²·channels out))."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 class BasicBlock(nn.Module):
@@ -39,7 +80,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(SmallNet):
     """Stem (3×3, stride 1, no max-pool), three groups of `(depth - 2) / 6` blocks, linear head."""
 
     def __init__(
@@ -54,32 +95,16 @@ class CifarResNet(nn.Module):
         self.layer2 = _group(widths[1], widths[2], count, 2)
         self.layer3 = _group(widths[2], widths[3], count, 2)
         self.fc = nn.Linear(widths[3], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
 
     def block_names(self) -> list[list[str]]:
-        """Module names of the ordered blocks: stem, groups, head."""
         return [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["fc"]]
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
 
     def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         maps = [F.relu(self.bn1(self.conv1(x)), inplace=True)]
         for group in (self.layer1, self.layer2, self.layer3):
             maps.append(group(maps[-1]))
         return maps[-1], maps
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_intermediates(x)[0]
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        pooled = x.mean((2, 3))
-        return pooled if pre_logits else self.fc(pooled)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def _group(channels_in: int, channels: int, count: int, stride: int) -> nn.Sequential:

@@ -125,7 +125,7 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
         NonFinite: a loss or a weight is not finite.
         Interrupted: `state.stop()` turned true; the state stands at a step boundary.
     """
-    recipe, device = config.teacher.recipe, data.train.pixels.device
+    recipe, device = config.teacher.recipe, data.train.device
     numerics = config.numerics.plain() if state.progress.autocast_off else config.numerics
     views = Views(data.train, config.data, numerics)
     normalise = Normaliser(config.data, numerics, device)

@@ -1,13 +1,14 @@
-"""Which blocks of a network learn.
+"""Which blocks of a network learn (progressive partial freezing).
 
-Level -1 trains everything, 0 the head only, n the last n blocks and the head.
+Level -1 trains everything, 0 the head only, n the last n blocks and the head. Blocks are those of
+`models.block_parameters`: stem, stages, head.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from trainers.models import block_parameters
+from trainers.models import block_norms, block_parameters
 
 
 def set_level(model: nn.Module, level: int) -> list[str]:
@@ -16,14 +17,29 @@ def set_level(model: nn.Module, level: int) -> list[str]:
     Raises:
         ValueError: the network has fewer blocks than the level asks for.
     """
-    blocks = block_parameters(model)
-    if not -1 <= level <= len(blocks) - 1:
-        raise ValueError(f"level {level} of a network of {len(blocks) - 1} blocks and a head")
-    learning = blocks if level == -1 else blocks[len(blocks) - 1 - level :]
-    names = {name for block in learning for name in block}
+    names = _learning(model, level)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
     return sorted(names)
+
+
+def train_mode(model: nn.Module, level: int, freeze_bn: bool) -> nn.Module:
+    """Training mode; with `freeze_bn` and a level of at least 0, the BatchNorm layers of frozen
+    blocks stay in evaluation mode, so that they use and keep the statistics that they have.
+
+    `model.train()` undoes it: call this in its place, before each epoch. At level -1 `freeze_bn`
+    changes nothing, because a network that learns from scratch needs its statistics first.
+
+    Raises:
+        ValueError: the network has fewer blocks than the level asks for.
+    """
+    model.train()
+    norms = block_norms(model)
+    if freeze_bn:
+        for block in norms[: _first_learning(len(norms), level)]:
+            for norm in block:
+                norm.eval()
+    return model
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -31,28 +47,38 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False).eval()
 
 
-def train_mode(model: nn.Module, level: int, *, freeze_bn: bool) -> None:
-    """Training mode; with `freeze_bn` the BatchNorm layers of frozen blocks evaluate, so that
-    their statistics stand still. At level -1 nothing is frozen: a student from scratch must
-    learn its statistics first."""
-    model.train()
-    if not freeze_bn or level < 0:
-        return
-    learning = {name.rpartition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and name not in learning:
-            module.eval()
-
-
 def requested_fraction(model: nn.Module, level: int) -> float:
-    """Share of the parameters that a level asks to learn."""
+    """The share of the parameters' elements that a level lets learn, 0 … 1.
+
+    Raises:
+        ValueError: the network has fewer blocks than the level asks for.
+    """
+    names = _learning(model, level)
+    return _share(model, [name in names for name, _ in model.named_parameters()])
+
+
+def fraction(model: nn.Module) -> float:
+    """The share of the parameters' elements that really learn as the model is now, 0 … 1."""
+    return _share(model, [parameter.requires_grad for parameter in model.parameters()])
+
+
+def moved_fraction(model: nn.Module) -> float:
+    """The share of the parameters' elements that got a gradient in the last backward pass."""
+    return _share(model, [parameter.grad is not None for parameter in model.parameters()])
+
+
+def _learning(model: nn.Module, level: int) -> set[str]:
     blocks = block_parameters(model)
-    names = {n for b in (blocks if level == -1 else blocks[len(blocks) - 1 - level :]) for n in b}
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
-    return sum(sizes[name] for name in names) / sum(sizes.values())
+    return {name for block in blocks[_first_learning(len(blocks), level) :] for name in block}
 
 
-def real_fraction(model: nn.Module) -> float:
-    """Share of the parameters that got a gradient in the last backward pass."""
-    learning = sum(p.numel() for p in model.parameters() if p.grad is not None)
-    return learning / sum(p.numel() for p in model.parameters())
+def _first_learning(count: int, level: int) -> int:
+    """Index of the first of `count` blocks that learns; the last one is the head."""
+    if not -1 <= level <= count - 1:
+        raise ValueError(f"level {level} of a network of {count - 1} blocks and a head")
+    return 0 if level == -1 else count - 1 - level
+
+
+def _share(model: nn.Module, learns: list[bool]) -> float:
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    return sum(size for size, yes in zip(sizes, learns, strict=True) if yes) / sum(sizes)

@@ -47,19 +47,19 @@ class Terms(NamedTuple):
     seen: dict[str, Tensor]
 
 
-def _sgd(o: Any) -> bool:
-    """the optimiser is sgd."""
-    return bool(o.name == "sgd")
-
-
 def _steps(o: Any) -> bool:
-    """`schedule` is step."""
+    """the schedule is step."""
     return bool(o.schedule == "step")
 
 
 def _cosine(o: Any) -> bool:
-    """`schedule` is cosine."""
-    return not _steps(o)
+    """the schedule is cosine."""
+    return bool(o.schedule == "cosine")
+
+
+def _sgd(o: Any) -> bool:
+    """the optimiser is sgd."""
+    return bool(o.name == "sgd")
 
 
 @dataclass

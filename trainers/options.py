@@ -6,6 +6,7 @@ them; the numerics read plain attributes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,22 @@ def option(
         factory = default if isinstance(default, type) else lambda: type(default)(default)
         return field(default_factory=factory, metadata={"fact": fact})
     return field(default=default, metadata={"fact": fact})
+
+
+_UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
+
+def bytes_of(text: str) -> int:
+    """The number of bytes that `2GB`, `500 MB` or `1e9` says; units are powers of 1000.
+
+    Raises:
+        ValueError: not a size, or below 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE]\+?\d{1,2})?)\s*([KMGT]?B?)", text.strip(), re.I)
+    unit = match[2].upper() if match else "?"
+    if match is None or unit not in _UNITS:
+        raise ValueError("not a size: type a number of bytes, or one with a unit: 500MB, 2GB")
+    return int(float(match[1]) * _UNITS[unit])
 
 
 def span(value: float, total: int) -> float:

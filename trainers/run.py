@@ -35,7 +35,7 @@ def _adapts(b: Any) -> bool:
 
 
 def _matched(b: Any) -> bool:
-    """it is set; it then becomes a number of `student_epochs`."""
+    """the time of another run is asked for."""
     return b.matched_to is not None
 
 
@@ -122,7 +122,7 @@ class DistillState:
     ) -> DistillState:
         """First weights: student and method from streams of their own, so that every rung and
         method at one seed starts from the same student."""
-        d, device = config.data, data.train.pixels.device
+        d, device = config.data, data.train.device
         with seeded(config.seed, "student"):
             student = models.build(
                 config.student.model, d.classes, d.image_size, config.student.pretrained,

@@ -52,13 +52,17 @@ class Numerics:
 
 
 class Views:
-    """The fixed crop/flip views of a set of training images, on the images' device."""
+    """The fixed crop/flip views of a set of training images, on the images' device.
+
+    Images on the device are padded once; mapped ones batch by batch, with the same result.
+    """
 
     def __init__(self, images: Images, config: DataConfig, numerics: Numerics) -> None:
         self.count, self.images = config.views, images
-        device, pad = images.pixels.device, config.crop_pad
+        device, pad = images.device, config.crop_pad
+        self._pad, self._mode = pad, config.pad_mode
         self._normalise = Normaliser(config, numerics, device)
-        self._windows = _windows(images.pixels, pad, config.pad_mode)
+        self._windows = None if images.mapped else _windows(images.pixels, pad, self._mode)
         draw = torch.Generator().manual_seed(
             stream_seed(config.view_seed, "views", images.digest, config.views, pad, config.flip)
         )
@@ -70,7 +74,7 @@ class Views:
 
     @property
     def device(self) -> torch.device:
-        return self.images.pixels.device
+        return self.images.device
 
     @property
     def rows(self) -> int:
@@ -81,11 +85,17 @@ class Views:
         """The clean views of these rows, normalised float32 [B, C, H, W]."""
         image_B, view_B = row_B // self.count, row_B % self.count
         dy_B, dx_B = self._dy[image_B, view_B], self._dx[image_B, view_B]
-        pixels = self._windows[image_B, :, dy_B, dx_B]
+        pixels = self._crops(image_B, dy_B, dx_B)
         if self._flip is not None:
             flip_B111 = self._flip[image_B, view_B][:, None, None, None]
             pixels = torch.where(flip_B111, pixels.flip(-1), pixels)
         return self._normalise(pixels)
+
+    def _crops(self, image_B: Tensor, dy_B: Tensor, dx_B: Tensor) -> Tensor:
+        if self._windows is not None:
+            return self._windows[image_B, :, dy_B, dx_B]
+        windows = _windows(self.images.at(image_B), self._pad, self._mode)
+        return windows[torch.arange(len(image_B), device=self.device), :, dy_B, dx_B]
 
     def labels(self, row_B: Tensor) -> Tensor:
         return self.images.labels[row_B // self.count]
@@ -162,8 +172,9 @@ def image_rows(
     model.eval()
     parts = []
     for at in range(0, max(1, len(images.labels)), BANK_CHUNK):
-        with numerics.autocast(images.pixels.device):
-            parts.append(outputs(model, normalise(images.pixels[at : at + BANK_CHUNK])))
+        pixels = images.pixels[at : at + BANK_CHUNK].to(images.device)
+        with numerics.autocast(images.device):
+            parts.append(outputs(model, normalise(pixels)))
     model.train(was_training)
     return Outputs(
         torch.cat([p.logits for p in parts]).float(), torch.cat([p.pooled for p in parts]).float()

@@ -29,7 +29,12 @@ L3 = ("cfg=L3", "method.num_stages=2", "method.token_dim=16", "method.heads=2", 
 # really be killed.
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["pipeline.jobs", "pipeline.sync", "mlflow.store.tracking.sqlalchemy_store"]
+    [
+        "pipeline.jobs",
+        "pipeline.sync",
+        "pipeline.evaluate",
+        "mlflow.store.tracking.sqlalchemy_store",
+    ]
 )
 
 

@@ -20,6 +20,7 @@ from trainers.data import (
     DataDamaged,
     DataMissing,
     Splits,
+    fashion_mnist,
     load,
     read_idx,
     stratified,
@@ -187,7 +188,7 @@ def test_more_classes_in_the_data_than_configured_is_an_error() -> None:
 
 # IDX files ----------------------------------------------------------------------------------
 
-STEMS = data_module._IDX
+STEMS = fashion_mnist.FILES
 Write = Callable[[Path, np.ndarray], Path]
 
 
@@ -365,7 +366,7 @@ def test_without_a_root_the_usual_places_are_looked_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data_module, "DEBIAN_FASHION", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FASHION", tmp_path / "debian")
     config = DataConfig(name="fashion_mnist", image_size=28)
     with pytest.raises(DataMissing):
         load(config)

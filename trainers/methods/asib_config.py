@@ -32,13 +32,13 @@ def _stages(m: Any) -> bool:
 
 
 def _freezes(m: Any) -> bool:
-    """a level of `method.student_levels` is not -1."""
+    """a stage of `method.student_levels` freezes blocks."""
     return any(level != -1 for level in m.student_levels)
 
 
 def _placebo(m: Any) -> bool:
-    """it is not none."""
-    return bool(m.placebo != "none")
+    """`method.placebo` is not none."""
+    return m.placebo != "none"
 
 
 def _backbone(m: Any) -> bool:

@@ -1,0 +1,253 @@
+"""What `evaluate` looks at: a run by its MLflow id or its key, or a file of weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import names
+from pipeline.config import Config, ConfigError, build_dataclass
+from pipeline.destination import shown
+from pipeline.identity import KEY_LENGTH, file_digest, identity, needs_teachers
+from pipeline.jobs import network
+from pipeline.publish import SPEC_FILE
+from pipeline.shell import Shell
+from pipeline.store import CorruptFile, RunFolder, sha256
+from trainers import checkpoints, models
+from trainers.checkpoints import BadCheckpoint
+from trainers.data import DataConfig
+from trainers.views import Numerics
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+KEY = re.compile(rf"[0-9a-f]{{4,{KEY_LENGTH}}}")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+STAGES = {"distill": "student", "finetune": "teacher"}  # stage -> name of its weights
+SHAPE = ("classes", "channels", "image_size")  # what a network and a data set must share
+_WEIGHTS = re.compile(r"weights/(student|teacher)\.([0-9a-f]{64})\.safetensors")
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with its weights, and the configuration that it was made with."""
+
+    name: str  # distill-L3-digits-s0, or the stem of a file
+    key: str  # run key, or the first digits of a file's sha256
+    model: str
+    weights: dict[str, Tensor]
+    source: str  # where the weights came from, for messages
+    data: DataConfig
+    numerics: Numerics
+    bench: str
+    teachers: tuple[str, ...]  # keys of the teachers that it was distilled from
+    folder: RunFolder  # where its readings of the test split are counted
+    data_digest: str | None = None  # of the data that it was trained on, where that is known
+    run_id: str | None = None  # in the tracking store, where it was asked for by that
+
+    def network(self, device: torch.device) -> nn.Module:
+        """The network in evaluation mode. Raises BadCheckpoint where the weights do not fit."""
+        net = network(self.model, self.data, self.numerics, device)
+        checkpoints.fit(net, self.weights, self.source)
+        return net.eval()
+
+
+def is_file(text: str) -> bool:
+    """Whether run=text means a file of weights."""
+    return Path(text).suffix in SUFFIXES or Path(text).is_file()
+
+
+def find(text: str, config: Config, shell: Shell) -> Subject:
+    """The subject of run=text; a run brings its own configuration, a file has that of `config`.
+
+    Raises:
+        ConfigError: no such run, several, not finished, not a network's.
+        BadCheckpoint: the weights are damaged.
+    """
+    if is_file(text):
+        return _of_file(Path(text), config, shell)
+    if RUN_ID.fullmatch(text):
+        return _of_tracked(text, shell)
+    if KEY.fullmatch(text):
+        folder = _folder_of_key(text, shell)
+        found = stored(folder)
+        if found is None:
+            raise ConfigError(
+                [f"run={text}: {folder.stage} {folder.key} is not finished; the command that began "
+                 "it goes on with it"]
+            )  # fmt: skip
+        return found
+    raise ConfigError(
+        [f"run={text}: neither an MLflow run id (32 hexadecimal digits), nor a run key "
+         f"({KEY_LENGTH}, or at least its first 4), nor a file ({', '.join(SUFFIXES)})"]
+    )  # fmt: skip
+
+
+def stored(folder: RunFolder) -> Subject | None:
+    """The network of a run in the store; None where it is not finished.
+
+    Raises BadCheckpoint where its files are damaged or gone.
+    """
+    try:
+        result, spec = folder.result(), folder.read_json("spec")
+        if result is None:
+            return None
+        ((name, digest),) = result["weights"].items()
+        weights = folder.load_tensors(name, digest)
+    except (CorruptFile, FileNotFoundError) as error:
+        raise BadCheckpoint(f"the weights of run {folder.key} cannot be read: {error}") from error
+    return _of_spec(spec, weights, str(folder.tensors_path(name, digest)), folder)
+
+
+def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFolder) -> Subject:
+    """Only plain values are taken from a spec, each checked as an option would be."""
+    mistakes: list[str] = []
+    try:
+        tags, config = spec["tags"], spec["config"]
+        data = build_dataclass(DataConfig, config["data"], "data.", mistakes)
+        numerics = build_dataclass(Numerics, config["numerics"], "numerics.", mistakes)
+        subject = Subject(
+            spec["name"], folder.key, tags[names.STUDENT], weights, source, data, numerics,
+            tags[names.BENCH], tuple(spec["identity"].get("teachers", ())), folder,
+            spec["data"]["digest"],
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError([f"run {folder.key}: its description lacks {error}"]) from error
+    if not models.exists(str(subject.model)):
+        mistakes.append(f"no model named {subject.model!r}")
+    if mistakes:
+        raise ConfigError([f"run {folder.key}, as it was stored: {text}" for text in mistakes])
+    return subject
+
+
+# By key ---------------------------------------------------------------------------------------
+
+
+def _folder_of_key(text: str, shell: Shell) -> RunFolder:
+    folders = [folder for folder in shell.store.runs() if folder.stage in STAGES]
+    found = [folder for folder in folders if folder.key.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    there = found or folders
+    listed = ", ".join(f"{folder.key} ({_name(folder)})" for folder in there[:_LISTED])
+    listed += f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
+    if found:
+        raise ConfigError([f"run={text}: {len(found)} keys begin so: {listed}; type more of it"])
+    raise ConfigError(
+        [f"run={text}: no such key in the store {shell.store.root}, which holds: "
+         f"{listed or 'nothing'} (another store: runtime.store=FOLDER)"]
+    )  # fmt: skip
+
+
+def _name(folder: RunFolder) -> str:
+    spec = folder.read_json("spec")
+    return str(spec["name"]) if spec else folder.stage
+
+
+# By MLflow run id -----------------------------------------------------------------------------
+
+
+def _of_tracked(run_id: str, shell: Shell) -> Subject:
+    from mlflow.exceptions import MlflowException
+
+    client = shell.destination.client()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        where = shown(shell.destination.uri)
+        raise ConfigError([f"run={run_id}: no such run in {where}"]) from error
+    stage, key = run.data.tags.get(names.STAGE), run.data.tags.get(names.RUN_KEY, "")
+    if stage not in STAGES or not KEY.fullmatch(key):
+        raise ConfigError(
+            [f"run={run_id}: {run.info.run_name} (stage {stage}) has no weights; give the id of a "
+             "student (stage distill) or a teacher (stage finetune), as mlflow ui shows it"]
+        )  # fmt: skip
+    folder = shell.store.run(stage, key)
+    return replace(stored(folder) or _of_artifacts(client, run_id, folder), run_id=run_id)
+
+
+def _of_artifacts(client: Any, run_id: str, folder: RunFolder) -> Subject:
+    """A run that is not in the store, from the weights and the description that it logged."""
+    logged = [file.path for path in ("", "weights") for file in client.list_artifacts(run_id, path)]
+    matches = [match for path in logged if (match := _WEIGHTS.fullmatch(path))]
+    if not matches or SPEC_FILE not in logged:
+        raise ConfigError(
+            [f"run={run_id}: its weights are neither in the store {folder.root} "
+             "(runtime.store=FOLDER names another) nor, with its description, among its artifacts"]
+        )  # fmt: skip
+    path, digest = matches[0][0], matches[0][2]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(client.download_artifacts(run_id, path, scratch))
+        if sha256(file) != digest:
+            raise BadCheckpoint(f"artifact {path} of run {run_id} is damaged: another sha256")
+        weights = checkpoints.read_weights(file)
+        text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
+    try:
+        spec = json.loads(text)
+    except ValueError as error:
+        raise BadCheckpoint(f"artifact {SPEC_FILE} of run {run_id} is damaged: {error}") from error
+    return _of_spec(spec, weights, f"artifact {path}", folder)
+
+
+# A file ---------------------------------------------------------------------------------------
+
+
+def _of_file(path: Path, config: Config, shell: Shell) -> Subject:
+    if not path.is_file():
+        raise ConfigError([f"run={path}: no such file"])
+    weights, digest = checkpoints.read_weights(path), file_digest(str(path))
+    teachers = identity("distill", config)["teachers"] if needs_teachers(config) else []
+    return Subject(
+        path.stem, digest[:KEY_LENGTH], config.student.model, weights, str(path), config.data,
+        config.numerics, config.bench.name, tuple(teachers), _counter(digest, shell),
+    )  # fmt: skip
+
+
+def _counter(digest: str, shell: Shell) -> RunFolder:
+    """Where readings by a file are counted: with the run whose weights it is a copy of, else in
+    a folder of its own, by content; so a copy or another name starts no new count."""
+    for path in sorted(shell.store.root.glob(f"*/*/*.{digest}.safetensors")):
+        return shell.store.run(path.parent.parent.name, path.parent.name)
+    return shell.store.run("file", digest[:KEY_LENGTH])
+
+
+# The data set ---------------------------------------------------------------------------------
+
+
+def on_data(subject: Subject, chosen: DataConfig, keys: set[str]) -> Subject:
+    """A run's subject on the data set that options ask for; `keys` are those that were given.
+
+    bench= and data= choose a whole data set, data.X= changes one thing of the run's own. What
+    the network was fed with (mean, std) stays its own.
+
+    Raises:
+        ConfigError: other classes, channels or image size.
+    """
+    whole = bool(keys & {"bench", "data"})
+    taken = [name for name in pixel_options() if whole or f"data.{name}" in keys]
+    data = replace(subject.data, **{name: getattr(chosen, name) for name in taken})
+    if any(getattr(data, name) != getattr(subject.data, name) for name in SHAPE):
+        raise ConfigError(
+            [f"data set {data.name} ({_shape(data)}) does not fit {subject.name} "
+             f"({_shape(subject.data)}): these must be equal; without bench= and data= the run's "
+             f"own data set {subject.data.name} is used"]
+        )  # fmt: skip
+    return replace(subject, data=data)
+
+
+def pixel_options() -> list[str]:
+    """The options of a data set that decide its pixels and labels; the others are a recipe."""
+    pixels = [f.name for f in fields(DataConfig) if not f.metadata["fact"].identity]
+    return list(dict.fromkeys([*pixels, *SHAPE]))
+
+
+def _shape(data: DataConfig) -> str:
+    return ", ".join(f"{name} {getattr(data, name)}" for name in SHAPE)

@@ -1,0 +1,112 @@
+"""Image folders: decoding, classes, and what is wrong with a tree."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.trainers.data import files
+from trainers.data import DataDamaged, DataMissing, load
+from trainers.data.folder import decode
+
+
+def test_a_tree_of_images_becomes_squares_by_class(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path)
+    splits = load(files.config("folder", tmp_path))
+    assert splits.class_names == ("cat", "dog")
+    assert splits.train.pixels.shape[1:] == (3, 16, 16)
+    assert [len(part.labels) for part in splits[:3]] == [22, 2, 24]
+    assert splits.test.labels.tolist() == [0] * 12 + [1] * 12
+    assert np.bincount(splits.val.labels.numpy()).tolist() == [1, 1]
+    means = splits.test.pixels.float().mean((2, 3))
+    assert bool((means[:12, 0] < means[:12, 1]).all())  # the channel that the class darkens
+    assert load(files.config("folder", tmp_path)).digest == splits.digest
+
+
+def test_val_stands_in_for_an_absent_test(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path, parts=("train", "val"))
+    splits = load(files.config("folder", tmp_path))
+    assert len(splits.test.labels) == 24
+
+
+def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(20, 60, 3), dtype=np.uint8)
+    wide, high = Image.fromarray(pixels), Image.fromarray(pixels.transpose(1, 0, 2))
+    wide.save(tmp_path / "wide.png")
+    high.save(tmp_path / "high.png")
+    want = {
+        "wide.png": wide.resize((30, 10), Image.Resampling.BILINEAR).crop((10, 0, 20, 10)),
+        "high.png": high.resize((10, 30), Image.Resampling.BILINEAR).crop((0, 10, 10, 20)),
+    }
+    for name, image in want.items():
+        found = decode(tmp_path / name, 10, 3)
+        assert np.array_equal(found, np.asarray(image).transpose(2, 0, 1))
+
+
+def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(12, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(decode(tmp_path / "a.png", 12, 3), pixels.transpose(2, 0, 1))
+
+
+def test_grey_becomes_colour_and_colour_grey(tmp_path: Path) -> None:
+    grey = np.arange(144, dtype=np.uint8).reshape(12, 12)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 256 + 9).save(tmp_path / "deep.png")
+    Image.fromarray(grey).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(np.stack([grey] * 3 + [grey], 2)).save(tmp_path / "alpha.png")
+    for name in ("grey.png", "deep.png", "palette.png", "alpha.png"):
+        assert np.array_equal(decode(tmp_path / name, 12, 3), np.stack([grey] * 3))
+        assert np.array_equal(decode(tmp_path / name, 12, 1), grey[None])
+
+
+def test_a_grey_image_among_colour_ones(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path)
+    Image.new("L", (30, 30), 77).save(tmp_path / "test" / "cat" / "00.png")
+    splits = load(files.config("folder", tmp_path))
+    assert (splits.test.pixels[0] == 77).all()
+    assert load(files.config("folder", tmp_path, channels=1)).test.pixels.shape == (24, 1, 16, 16)
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path)
+    path = tmp_path / "train" / "dog" / "03.webp"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(
+        DataDamaged, match=r"cannot be decoded as an image .*mend or remove"
+    ) as error:
+        load(files.config("folder", tmp_path))
+    assert str(path) in str(error.value)
+
+
+def test_another_number_of_classes_names_the_value_to_type(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path, classes=("a", "b", "c"))
+    with pytest.raises(DataDamaged, match=r"3 class folders.*type data\.classes=3"):
+        load(files.config("folder", tmp_path))
+
+
+def test_a_test_class_without_training_images_is_an_error(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path)
+    (tmp_path / "test" / "emu").mkdir()
+    with pytest.raises(DataDamaged, match="emu: a class of which"):
+        load(files.config("folder", tmp_path))
+
+
+def test_a_class_without_images_is_an_error(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path)
+    (tmp_path / "train" / "emu").mkdir()
+    (tmp_path / "train" / "emu" / "notes.txt").write_text("none yet")
+    with pytest.raises(DataDamaged, match="emu: no images"):
+        load(files.config("folder", tmp_path, classes=3))
+
+
+@pytest.mark.parametrize("absent", ["train", "test"])
+def test_absent_parts_are_named_with_the_way_on(absent: str, tmp_path: Path) -> None:
+    other = {"train": "test", "test": "train"}[absent]
+    files.write_image_folder(tmp_path, parts=(other,))
+    with pytest.raises(DataMissing, match=f"no folder {absent}") as error:
+        load(files.config("folder", tmp_path))
+    assert "data.root=PATH" in str(error.value)
+    with pytest.raises(DataMissing, match=r"data\.download=false"):
+        load(files.config("folder", tmp_path, download=True))

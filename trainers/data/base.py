@@ -1,0 +1,178 @@
+"""What every data set is made of: its options, its parts, and how it says that it is not right.
+
+Shapes: N images of C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers.options import option
+from trainers.streams import generator
+
+
+def _names() -> tuple[str, ...]:
+    from trainers.data import DATASETS  # the registry imports the loaders, which import this file
+
+    return tuple(sorted(DATASETS))
+
+
+@dataclass
+class DataConfig:
+    """What is loaded, how it is split, and the recipe of the clean views.
+
+    What decides the pixels is no part of a run's identity by name: the digest of the pixels is.
+    """
+
+    name: str = option("digits", "data set", choices=_names, identity=False)
+    root: str | None = option(None, "folder of the files (null: the usual places)", identity=False)
+    download: bool = option(False, "fetch absent files", identity=False)
+    image_size: int = option(16, "pixels a side", low=4, high=1024, identity=False)
+    channels: int = option(1, "1 grey, 3 colour", low=1, high=3, identity=False)
+    classes: int = option(10, "number of classes", low=2)
+    val_fraction: float = option(
+        0.1,
+        "share of the training data that selects (0 only with select=last)",
+        low=0,
+        high=0.9,
+        identity=False,
+    )
+    train_limit: int | None = option(
+        None, "train on a stratified subset of this many images", low=1, identity=False
+    )
+    views: int = option(4, "fixed crop/flip views of every training image", low=1, high=64)
+    view_seed: int = option(0, "seed of the fixed views", low=0)
+    crop_pad: int = option(2, "padding of the random crop, pixels", low=0, high=64)
+    pad_mode: str = option("reflect", "what the padding shows", choices=("reflect", "constant"))
+    flip: bool = option(False, "horizontal flips")
+    mean: list[float] = option([0.5], "channel means of pixels in 0..1")
+    std: list[float] = option([0.5], "channel deviations of pixels in 0..1")
+
+
+class Images(NamedTuple):
+    """pixels [N, C, H, W] uint8, labels [N] int64, sha256 of both.
+
+    `mapped`: the pixels are a file of the host that is read as they are asked for; labels are on
+    the device all the same (see `trainers.data.mapped`).
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    digest: str
+    mapped: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches of these images are wanted."""
+        return self.labels.device
+
+    def to(self, device: torch.device | str) -> Images:
+        """On a device; of mapped images the labels only."""
+        pixels = self.pixels if self.mapped else self.pixels.to(device)
+        return self._replace(pixels=pixels, labels=self.labels.to(device))
+
+    def at(self, image_B: Tensor) -> Tensor:
+        """The pixels of these images on the device, uint8 [B, C, H, W]. Mapped ones are gathered
+        on the host, which has to wait for the indices where they lie on a GPU."""
+        if not self.mapped:
+            return self.pixels[image_B]
+        return self.pixels[image_B.cpu()].to(self.device, non_blocking=True)
+
+
+class Splits(NamedTuple):
+    """The three parts of a data set. Trainers get train and val; only finalise opens test.
+
+    `sources`: (file name, sha256) of the files, where versions of them are about that differ.
+    """
+
+    train: Images
+    val: Images
+    test: Images
+    class_names: tuple[str, ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """One digest of everything a stage can see."""
+        parts = (self.train.digest, self.val.digest, self.test.digest)
+        return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+class TrainingData(NamedTuple):
+    """What trainers may see: no test images."""
+
+    train: Images
+    val: Images
+
+
+class DataMissing(FileNotFoundError):
+    """A data set is not on this machine: what was looked for, where, and the ways on."""
+
+
+class DataDamaged(ValueError):
+    """A file is there but does not hold what its format promises."""
+
+
+class Raw(NamedTuple):
+    """A data set as its files have it: pixels [N, C, H, W] uint8 and labels [N]."""
+
+    train_pixels: np.ndarray
+    train_labels: np.ndarray
+    test_pixels: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    sources: tuple[tuple[str, str], ...] = ()
+
+
+def stratified(
+    labels_N: np.ndarray, fraction: float, purpose: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices (rest, taken); `taken` holds `fraction` of all, each class in proportion.
+
+    Whole numbers are shared out by largest remainder, so the total is round(fraction · N).
+    """
+    classes, counts = np.unique(labels_N, return_counts=True)
+    exact = counts * fraction
+    quota = np.floor(exact).astype(int)
+    short = round(len(labels_N) * fraction) - int(quota.sum())
+    quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
+    taken = []
+    for label, n in zip(classes, quota, strict=True):
+        members = np.flatnonzero(labels_N == label)
+        order = torch.randperm(len(members), generator=generator(0, purpose, int(label))).numpy()
+        taken.append(members[order[:n]])
+    chosen = np.sort(np.concatenate(taken)) if taken else np.empty(0, dtype=int)
+    return np.setdiff1d(np.arange(len(labels_N)), chosen), chosen
+
+
+def not_here(name: str, what: str, places: list[Path], ways: list[str]) -> DataMissing:
+    """The message of a data set that is absent: what, where it was looked for, the ways on."""
+    return DataMissing(
+        f"data set {name} is not here: no {what}\n"
+        f"  looked in: {', '.join(str(place) for place in places)}\n"
+        "  ways on: " + ";\n           or ".join(ways)
+    )
+
+
+def fetch(name: str, download: Callable[[], object]) -> None:
+    """Let a library fetch a data set.
+
+    Raises:
+        DataMissing: it could not be fetched.
+    """
+    try:
+        download()
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataMissing(
+            f"data set {name} could not be fetched ({reason}); try again, or copy its files here "
+            "and name their folder: data.root=PATH data.download=false"
+        ) from error

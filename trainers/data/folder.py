@@ -1,0 +1,126 @@
+"""folder: any tree of root/train/<class>/<image> and root/test (or val)/<class>/<image>."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, not_here
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # none that is a program, as EPS is
+MOST_PIXELS = 2**26  # of one image: it is decoded whole, in up to 256 MB
+MODES = {1: "L", 3: "RGB"}
+
+
+def read(config: DataConfig) -> Raw:
+    """Every image decoded once to a square of `data.image_size` pixels. Test is root/test, or
+    root/val where there is no test.
+
+    Raises:
+        DataMissing: no such folders.
+        DataDamaged: classes that do not fit data.classes, no images, or one that is none.
+    """
+    train, test = _parts(config)
+    classes = _classes(train)
+    if len(classes) != config.classes:
+        raise DataDamaged(
+            f"data set folder has {len(classes)} class folders in {train}, the configuration says "
+            f"data.classes={config.classes}: type data.classes={len(classes)}"
+        )
+    if strange := [name for name in _classes(test) if name not in classes]:
+        raise DataDamaged(f"{test / strange[0]}: a class of which {train} has no images")
+    if config.channels not in MODES:
+        raise DataDamaged(f"data.channels={config.channels}: type 1 (grey) or 3 (colour)")
+    return Raw(*_decoded(train, classes, config), *_decoded(test, classes, config), classes)
+
+
+def _parts(config: DataConfig) -> tuple[Path, Path]:
+    """The folders of training and test images."""
+    if config.download:
+        raise DataMissing(
+            "data set folder is your own and cannot be fetched: type data.download=false and name "
+            "the folder: data.root=PATH"
+        )
+    ways = [
+        "name a folder with train/<class>/<image> and test/<class>/<image> (or val/): "
+        "data.root=PATH; its images: " + " ".join(ENDINGS)
+    ]
+    root = Path(config.root or "data")
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if not (root / "train").is_dir():
+        raise not_here("folder", "folder train", [root], ways)
+    if test is None:
+        raise not_here("folder", "folder test, nor val", [root], ways)
+    return root / "train", test
+
+
+def _classes(part: Path) -> tuple[str, ...]:
+    """Names of the class folders, sorted; hidden ones are none."""
+    return tuple(
+        sorted(p.name for p in part.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
+
+
+def _decoded(
+    part: Path, classes: Sequence[str], config: DataConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels [N, C, S, S], labels [N]), by class, then by name."""
+    found = [(path, label) for label, name in enumerate(classes) for path in _images(part / name)]
+    size, channels = config.image_size, config.channels
+    pixels = np.empty((len(found), channels, size, size), dtype=np.uint8)
+
+    def fill(number: int) -> None:
+        pixels[number] = decode(found[number][0], size, channels)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(len(found))):  # the first error ends it
+            pass
+    return pixels, np.array([label for _, label in found], dtype=np.int64)
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images of a class, sorted by name; none at all is an error in training only."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [p for p in paths if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+    if folder.parent.name == "train" and not found:
+        raise DataDamaged(f"{folder}: no images (of the endings {' '.join(ENDINGS)})")
+    return found
+
+
+def decode(path: Path, size: int, channels: int) -> np.ndarray:
+    """An image as uint8 [C, size, size]: its shorter side resized to `size`, centre cropped.
+
+    Raises:
+        DataDamaged: no image of the known formats, cut off, or absurdly large.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:  # known from the header: nothing is decoded yet
+                raise DataDamaged(
+                    f"{path}: {width} × {height} pixels, more than the {MOST_PIXELS:,} that are "
+                    "decoded; make it smaller"
+                )
+            square = ImageOps.fit(_plain(image, channels), (size, size), Image.Resampling.BILINEAR)
+    except DataDamaged:
+        raise
+    except Exception as error:  # whatever a damaged image makes a decoder do
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise DataDamaged(
+            f"{path}: cannot be decoded as an image ({reason}); mend or remove it"
+        ) from error
+    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def _plain(image: Image.Image, channels: int) -> Image.Image:
+    """In 8 bits, grey or RGB. Of 16 bits the upper 8 (Pillow's own conversion would clip)."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode}, not of 8 or 16 bits")
+    return image.convert(MODES[channels])
