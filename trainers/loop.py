@@ -84,9 +84,7 @@ class OptimConfig:
         0.0625, "linear warm-up: epochs, or a fraction of the budget below 1", low=0,
         when=_cosine,
     )  # fmt: skip
-    min_lr: float = option(
-        1e-6, "learning rate of the last step", low=0, when=_cosine
-    )
+    min_lr: float = option(1e-6, "learning rate of the last step", low=0, when=_cosine)
     batch: int = option(128, "images a step", low=1)
 
     def lr_at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
