@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, not_here
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # none that is a program, as EPS is
@@ -98,6 +101,8 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
     Raises:
         DataDamaged: no image of the known formats, cut off, or absurdly large.
     """
+    from PIL import Image, ImageOps  # only where images are decoded: it takes time to import
+
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -120,6 +125,8 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
 def _plain(image: Image.Image, channels: int) -> Image.Image:
     """In 8 bits, grey or RGB. Of 16 bits the upper 8 (Pillow's own conversion would clip)."""
     if image.mode.startswith("I;16"):
+        from PIL import Image
+
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode}, not of 8 or 16 bits")
