@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # none that is a program, as EPS is
 MOST_PIXELS = 2**26  # of one image: it is decoded whole, in up to 256 MB
+THREADS = 4  # each holds an image
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -80,7 +81,7 @@ def _decoded(
     def fill(number: int) -> None:
         pixels[number] = decode(found[number][0], size, channels)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(fill, range(len(found))):  # the first error ends it
             pass
     return pixels, np.array([label for _, label in found], dtype=np.int64)
@@ -103,6 +104,8 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
     """
     from PIL import Image, ImageOps  # only where images are decoded: it takes time to import
 
+    if not path.is_file():
+        raise DataDamaged(f"{path}: no plain file, or a link that leads nowhere; remove it")
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
