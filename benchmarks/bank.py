@@ -41,7 +41,8 @@ MEMORY_CAPTION = """\
 Memory of the view banks, MiB: {images} images of {size} px, {views} views, {classes} classes, \
 pooled widths {widths}, float16. Making: the most that the process held beyond what it held \
 before, its own padded copy of the images among it, with the parts written to a store and read \
-back; holding: what it keeps. Numbers: what the tables themselves take. Target: the making of all at most 2 GB."""
+back; holding: what it keeps. Numbers: what the tables themselves take. Target: the making of all \
+at most 2 GB."""
 TIME_CAPTION = """\
 Reading a batch of {batch} rows (logits and pooled features of both teachers, raised to float32) \
 beside a training step of resnet8x4 on as many images (views, forward, backward, SGD), \

@@ -27,7 +27,7 @@ def on_device(config: Config, shell: Shell) -> Splits:
     needed, budget = device_bytes(data.train, config.data), budget_bytes(config.runtime, shell)
     if needed > budget and not data.train.mapped:
         path = Path(config.runtime.store).resolve() / "pixels" / f"{data.train.digest}.u8"
-        say(f"training images need {needed / 1e9:.2f} GB of {budget / 1e9:.2f}: mapped from {path}")
+        say(f"training images need {needed / 1e6:.1f} MB of {budget / 1e6:.1f}: mapped from {path}")
         data = data._replace(train=in_file(data.train, path))
         hold(config.data, data)  # what was read is given back
     return data._replace(train=data.train.to(shell.device), val=data.val.to(shell.device))

@@ -125,6 +125,18 @@ def length_bomb(root: Path) -> bytes:
     return b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"abc."
 
 
+def many_opcodes(root: Path) -> bytes:
+    """Every byte a dictionary: 64 times its size."""
+    return b"\x80\x02" + b"}" * 20_000_000
+
+
+def many_copies(root: Path) -> bytes:
+    """The same megabyte made into bytes a thousand times."""
+    text = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"q\x000"
+    again = b"c_codecs\nencode\nh\x00U\x06latin1\x86R"
+    return b"\x80\x02" + text + b"](" + again * 1000 + b"e."
+
+
 def shape_lie(root: Path) -> bytes:
     honest = files.python2_pickle({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 0]})
     rows = b"(J" + struct.pack("<i", 2) + b"J"
@@ -137,7 +149,7 @@ PICKLES = {
     for function in (
         by_reduce, by_eval, by_exec_protocol_0, by_getattr, by_nesting, by_key, by_inst, by_obj,
         by_newobj, by_numpy_load, by_build_on_a_name, by_extension, by_persistent_id, object_array,
-        memo_bomb, length_bomb, shape_lie,
+        memo_bomb, length_bomb, many_opcodes, many_copies, shape_lie,
     )
 }  # fmt: skip
 PICKLES |= {
@@ -493,6 +505,24 @@ def dangling(root: Path) -> Call:
     return lambda: load(files.config("cifar10", root))
 
 
+def odd_image(make: Callable[[Path], object]) -> Callable[[Path], Call]:
+    """Something under an image's name that is no file; opening a pipe would wait for ever."""
+
+    def write(root: Path) -> Call:
+        files.write_image_folder(root)
+        make(root / "train" / "cat" / "99.png")
+        return lambda: load(files.config("folder", root))
+
+    return write
+
+
+ODD_IMAGES: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo, "a folder": Path.mkdir,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to no end": lambda path: path.symlink_to("/dev/zero"),
+    "a link to itself": lambda path: path.symlink_to(path),
+}  # fmt: skip
+
 CASES: dict[str, Callable[[Path], Call]] = {
     **{f"cifar: {name}": in_cifar(body) for name, body in PICKLES.items()},
     **{f"imagenet32: {n}": in_imagenet(PICKLES[n]) for n in ("by_eval", "memo_bomb", "cut off")},
@@ -501,6 +531,7 @@ CASES: dict[str, Callable[[Path], Call]] = {
     **{f"idx: {name}": in_idx(*case) for name, case in IDX.items()},
     **{f"image: {name}": in_folder(*case) for name, case in IMAGES.items()},
     **{f"checkpoint: {name}": case for name, case in CHECKPOINTS.items()},
+    **{f"image: {name}": odd_image(make) for name, make in ODD_IMAGES.items()},
     "links": dangling,
 }
 

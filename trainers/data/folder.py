@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, not_here
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # none that is a program, as EPS is
 MOST_PIXELS = 2**26  # of one image: it is decoded whole, in up to 256 MB
+THREADS = 4  # each holds an image
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -77,7 +81,7 @@ def _decoded(
     def fill(number: int) -> None:
         pixels[number] = decode(found[number][0], size, channels)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(fill, range(len(found))):  # the first error ends it
             pass
     return pixels, np.array([label for _, label in found], dtype=np.int64)
@@ -98,6 +102,10 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
     Raises:
         DataDamaged: no image of the known formats, cut off, or absurdly large.
     """
+    from PIL import Image, ImageOps  # only where images are decoded: it takes time to import
+
+    if not path.is_file():
+        raise DataDamaged(f"{path}: no plain file, or a link that leads nowhere; remove it")
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -120,6 +128,8 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
 def _plain(image: Image.Image, channels: int) -> Image.Image:
     """In 8 bits, grey or RGB. Of 16 bits the upper 8 (Pillow's own conversion would clip)."""
     if image.mode.startswith("I;16"):
+        from PIL import Image
+
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode}, not of 8 or 16 bits")

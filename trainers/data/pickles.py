@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from trainers.data.base import DataDamaged
 
 _TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+_MOST_OPCODES = 2_000_000  # a batch of ImageNet-32 needs 0.3 million
+_COPIES = 4  # how often the bytes of a file may be copied while its arrays are made
 
 
 def read_pickle(data: bytes, source: str | Path) -> dict[str, Any]:
@@ -31,7 +34,7 @@ def read_pickle(data: bytes, source: str | Path) -> dict[str, Any]:
     """
     try:
         _check_memo(data)
-        content = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        content = _Unpickler(data).load()
     except Exception as error:  # whatever a damaged program makes of the machine that reads it
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise DataDamaged(f"{source}: cannot be read as a pickle of arrays ({reason})") from error
@@ -48,16 +51,32 @@ def _plain(value: Any) -> Any:
 
 
 def _check_memo(data: bytes) -> None:
-    """The memo is as long as its largest index: one opcode could ask for all memory."""
+    """The memo is as long as its largest index: one opcode could ask for all memory; and so
+    could very many that each ask for a little."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         if opcode.name in _MEMO and int(argument or 0) > count:
             raise pickle.UnpicklingError(f"index {argument} into a memo of {count}")
+        if count > _MOST_OPCODES:
+            raise pickle.UnpicklingError(f"more than {_MOST_OPCODES:,} instructions")
+
+
+class _Allowance:
+    """How many bytes may still be made of a file's text."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def encode(self, text: str) -> bytes:
+        self.left -= len(text)
+        if self.left < 0:
+            raise pickle.UnpicklingError("the same bytes are copied again and again")
+        return text.encode("latin1")
 
 
 class _Dtype:
     """A numpy type, plain numbers only."""
 
-    def __init__(self, name: Any, align: Any = False, copy: Any = False) -> None:
+    def __init__(self, _: _Allowance, name: Any, align: Any = False, copy: Any = False) -> None:
         name = name.decode("latin1") if isinstance(name, bytes) else name
         if name not in _TYPES:
             raise pickle.UnpicklingError(f"an array of type {str(name)[:20]!r}, not of numbers")
@@ -78,13 +97,16 @@ class _Array:
 
     values = np.empty(0, dtype=np.uint8)
 
+    def __init__(self, allowance: _Allowance) -> None:
+        self._allowance = allowance
+
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> None:
         """Numbers from bytes, of which there must be exactly as many as the shape says."""
-        raw = data.encode("latin1") if isinstance(data, str) else data
+        raw = self._allowance.encode(data) if isinstance(data, str) else data
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes | bytearray):
             raise pickle.UnpicklingError("an array that is not made of bytes")
         sizes = [int(size) for size in shape]
@@ -94,27 +116,27 @@ class _Array:
         self.values = flat.reshape(sizes, order="F" if order == "F" else "C")
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
+def _reconstruct(allowance: _Allowance, *_: Any) -> _Array:
+    return _Array(allowance)
 
 
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
-    array = _Array()
+def _frombuffer(allowance: _Allowance, data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    array = _Array(allowance)
     array.fill(data, dtype, shape, order)
     return array
 
 
-def _scalar(dtype: Any, data: Any) -> int | float:
-    array = _Array()
+def _scalar(allowance: _Allowance, dtype: Any, data: Any) -> int | float:
+    array = _Array(allowance)
     array.fill(data, dtype, (), "C")
     return array.values.item()
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
+def _encode(allowance: _Allowance, text: Any, encoding: Any) -> bytes:
     """How Python 3's protocol 2 writes bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("an encoding that is not latin1")
-    return text.encode("latin1")
+    return allowance.encode(text)
 
 
 class _Name:
@@ -144,10 +166,14 @@ for _package in ("numpy.core", "numpy._core"):  # before and since numpy 2
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self._allowance = _Allowance(_COPIES * len(data))
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(
                 f"it names {module[:40]}.{name[:40]}, which is not part of an array; nothing of "
                 "it was run"
             )
-        return _Name(_KNOWN[module, name])
+        return _Name(partial(_KNOWN[module, name], self._allowance))

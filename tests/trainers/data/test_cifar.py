@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision
 
 from tests.trainers.data import files
 from trainers.data import DataDamaged, DataMissing, load
@@ -96,6 +97,31 @@ def test_absent_files_are_named_with_the_ways_on(tmp_path: Path) -> None:
     assert "no data_batch_3 (python version)" in message
     for part in (str(folder), "cifar-10-python.tar.gz", "data.root=PATH", "data.download=true"):
         assert part in message
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_absent_files_are_fetched_only_when_asked_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(root: str, download: bool) -> None:
+        assert download
+        files.write_cifar(Path(root), name)
+
+    monkeypatch.setattr(torchvision.datasets, name.upper(), fetch)
+    with pytest.raises(DataMissing):
+        load(files.config(name, tmp_path))
+    load(files.config(name, tmp_path, download=True))
+
+
+def test_what_cannot_be_fetched_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(root: str, download: bool) -> None:
+        raise RuntimeError("no route to host\nand more")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fetch)
+    with pytest.raises(DataMissing, match=r"\(no route to host\); try again, .*data\.root=PATH"):
+        load(files.config("cifar10", tmp_path, download=True))
 
 
 def test_the_other_cifar_is_not_taken_for_this_one(tmp_path: Path) -> None:
