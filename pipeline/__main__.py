@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.planning import Planned
 
 OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
+STAGES = ("main", "finetune", "distill")  # verbs that the environment's shortcuts are for
 EMPTY = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject that were not given
 
 HELP = """\
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         print(HELP)
         return OK
-    return _guarded(lambda: VERBS[verb](_asked_for(as_overrides(rest))))
+    return _guarded(lambda: VERBS[verb](_asked_for(verb, as_overrides(rest))))
 
 
 def as_overrides(arguments: list[str]) -> list[str]:
@@ -110,13 +111,13 @@ def _guarded(run: Callable[[], None]) -> int:
     return OK
 
 
-def _asked_for(overrides: list[str]) -> list[str]:
-    """What was typed, with the environment's shortcuts, which are told. MLproject's parameters
-    that were not given arrive empty."""
+def _asked_for(verb: str, overrides: list[str]) -> list[str]:
+    """What was typed, with the environment's shortcuts where a stage is asked for; they are told.
+    MLproject's parameters that were not given arrive empty."""
     from pipeline.shortcuts import with_shortcuts
 
     typed = [text for text in overrides if text not in EMPTY]
-    found = with_shortcuts(typed, os.environ)
+    found = with_shortcuts(typed, os.environ) if verb in STAGES else typed
     if len(found) > len(typed):
         say(f"from the environment: {' '.join(found[: len(found) - len(typed)])}")
     return found
