@@ -32,7 +32,7 @@ class Form:
     folder: str
     archive: str
     train: tuple[str, ...]
-    tests: str
+    held_out: str
     meta: str
     labels: str
     names: str
@@ -40,7 +40,7 @@ class Form:
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (*self.train, self.tests, self.meta)
+        return (*self.train, self.held_out, self.meta)
 
 
 FORMS = {
@@ -67,7 +67,7 @@ def read(config: DataConfig) -> Raw:
         fetch(name, lambda: fetcher(str(root), download=True))
     place, contents = _contents(form, name, root)
     parts = [_batch(contents[file], place / file, form) for file in form.train]
-    test = _batch(contents[form.tests], place / form.tests, form)
+    test = _batch(contents[form.held_out], place / form.held_out, form)
     names = _class_names(contents[form.meta], place / form.meta, form)
     train_pixels = np.concatenate([pixels for pixels, _ in parts])
     train_labels = np.concatenate([labels for _, labels in parts])
