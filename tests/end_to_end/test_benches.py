@@ -1,0 +1,64 @@
+"""The whole chain of the benches whose data cannot be had here, on small files in the real format
+with the smallest networks of timm: fine-tune two teachers, distil with the highest rung."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis.runs import load_runs
+from pipeline import names
+from tests.end_to_end import command
+from tests.trainers.data import files
+
+# Two teachers of different kinds and a student, with 32-pixel images; a few epochs of everything.
+NETS = (
+    "teacher.0.model=timm:test_resnet", "teacher.1.model=timm:test_efficientnet",
+    "student.model=timm:test_resnet", "teacher.0.pretrained=false", "teacher.1.pretrained=false",
+)  # fmt: skip
+SMALL = (
+    "budget.student_epochs=4", "budget.adapt_epochs=8", "optim.batch=10", "data.views=2",
+    "teacher.0.recipe.epochs=1", "teacher.1.recipe.epochs=1", "teacher.0.recipe.optim.batch=10",
+    "teacher.1.recipe.optim.batch=10", "bench.enable_kd_after_syn_acc=0", "method.token_dim=16",
+    "runtime.log_model=false", "runtime.commit_every_s=1",
+)  # fmt: skip
+
+
+def _cifar(root: Path) -> list[str]:
+    files.write_cifar(root, "cifar100")
+    return []
+
+
+def _imagenet(root: Path) -> list[str]:
+    files.write_imagenet(root)
+    return ["data.classes=10", "numerics=float32"]
+
+
+def _folder(root: Path) -> list[str]:
+    files.write_image_folder(root)
+    return ["data.classes=2", "data.image_size=32"]
+
+
+@pytest.mark.parametrize(
+    ("bench", "write"),
+    [("cifar100", _cifar), ("cifar100_small", _cifar), ("imagenet32", _imagenet),
+     ("folder", _folder)],
+)  # fmt: skip
+def test_the_chain_runs_from_files_in_the_real_format(
+    bench: str, write: Callable[[Path], list[str]], clean: Path
+) -> None:
+    root = clean / "images"
+    root.mkdir()
+    more = write(root)
+    command.run("distill", f"bench={bench}", "cfg=L4", f"data.root={root}", *NETS, *SMALL, *more,
+                cwd=clean)  # fmt: skip
+    runs = load_runs(f"sqlite:///{clean}/mlflow.db", "asib").set_index("name")
+    student = runs.loc[f"distill-L4-{bench}-s0"]
+    assert student["status"] == "FINISHED"
+    assert student[f"metrics.{names.TEST_READS}"] == 1
+    assert 0 <= student[f"metrics.{names.TEST_TOP1}"] <= 1
+    given = "float32" if "numerics=float32" in more else "bfloat16"
+    assert student["params.numerics.precision"] == given
+    assert (runs[f"tags.{names.STAGE}"] == "finetune").sum() == 2
