@@ -368,7 +368,7 @@ def nearest(word: Any, names: list[str], show_all: bool = False) -> str:
 def _contradictions(config: Config) -> list[str]:
     """What cannot be together although each value is fine."""
     found, data, method = [], config.data, config.method
-    taught = getattr(method, "kd_target", "avg") != "none"
+    taught = method.reads_teachers()
     found += method.mistakes(config.budget.adapt_epochs, _student_width(config))
     for name in ("mean", "std"):
         if len(getattr(data, name)) != data.channels:
@@ -394,6 +394,19 @@ def _contradictions(config: Config) -> list[str]:
             f"teacher: numbers {', '.join(config.teacher)}, not 0 … {len(config.teacher) - 1}"
         )
     weights = getattr(method, "teacher_weights", None)
+    asked = [
+        (
+            "teacher_index",
+            [method.teacher_index] if getattr(method, "kd_target", "") == "teacher" else [],
+        ),
+        (
+            "synergy_eval_teacher_indices",
+            getattr(method, "synergy_eval_teacher_indices", None) or [],
+        ),
+    ]
+    for name, numbers in asked:
+        if taught and numbers and max(numbers) >= len(config.teacher):
+            found.append(f"method.{name}: teacher {max(numbers)} of {len(config.teacher)}, from 0")
     if taught and weights is not None and len(weights) != len(config.teacher):
         found.append(f"method.teacher_weights: {len(weights)} for {len(config.teacher)} teachers")
     if config.runtime.device_budget is not None:

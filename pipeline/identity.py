@@ -97,7 +97,7 @@ def distill_config(config: Config) -> DistillConfig:
 
 def needs_teachers(config: Config) -> bool:
     """Whether the method reads teachers at all."""
-    return getattr(config.method, "kd_target", "avg") != "none"
+    return config.method.reads_teachers()
 
 
 def canonical(value: Any) -> Any:

@@ -40,9 +40,9 @@ from trainers.data import DataConfig, Splits, TrainingData
 from trainers.distill import distill, plan
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import validation
-from trainers.run import DistillState, Teacher
+from trainers.run import Bank, DistillState, Teacher
 from trainers.streams import seeded
-from trainers.views import Normaliser, Numerics, image_rows
+from trainers.views import Normaliser, Numerics, Rows, image_rows
 
 
 def finetune_teacher(config: Config, number: int, shell: Shell) -> dict[str, Any]:
@@ -177,12 +177,20 @@ class _LazyTeachers:
         model = network(stage.teacher.model, stage.data, stage.numerics, shell.device)
         model.load_state_dict(folder.load_tensors("teacher", result["weights"]["teacher"]))
         freezing.freeze(model)
+        if config.data.views == 0:  # fresh crops: teachers are run in the loop
+            return Teacher(model, self._without_rows(model))
         bank, seconds = view_bank(
             shell, bank_key(key, self.data.digest, config.data, config.numerics), model,
             training(self.data), config.data, config.numerics,
         )  # fmt: skip
         self.bank_seconds += seconds
         return Teacher(model, bank)
+
+    def _without_rows(self, model: nn.Module) -> Bank:
+        normalise = Normaliser(self.config.data, self.config.numerics, self.shell.device)
+        out = image_rows(model, self.data.val, normalise, self.config.numerics)
+        val = Rows(out.logits.half(), out.pooled.half())
+        return Bank(Rows(val.logits[:0], val.pooled[:0]), val)
 
 
 def training(data: Splits) -> TrainingData:

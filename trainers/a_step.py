@@ -19,7 +19,7 @@ from trainers.mixing import plan_epoch
 from trainers.models import Outputs, outputs
 from trainers.objective import objective
 from trainers.run import DistillState, Slot, Work
-from trainers.tables import student_bank, synergy_rows, teacher_val
+from trainers.tables import stage_student, student_bank, synergy_rows, teacher_val
 
 FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
 
@@ -39,6 +39,9 @@ class AStep:
             labels = work.data.val.labels
             state.notes = {f"teacher{k}/top1_before": top1(r.logits, labels) for k, r in rows}
         self.student = student_bank(work, state)
+        self.fresh = work.views.fresh
+        if self.fresh:
+            self.frozen_student = freezing.freeze(stage_student(state))
         self.tuned = self._unfreeze(moment.stage)
         self.optimiser = self._build_optimiser()
         if state.pending_a_optimiser is not None:
@@ -85,15 +88,16 @@ class AStep:
             views=work.views.count, batch=config.optim.batch, mix=None,
             size=config.data.image_size, device=work.device,
         )  # fmt: skip
+        work.views.redraw(config.seed, "fusion", moment.epoch)
         method.train()
 
         def step(i: int) -> dict[str, Tensor]:
             rows = plan.rows[i]
-            student = self.student.train.at(rows)
             with work.numerics.autocast(work.device):
+                student = self._student(rows)
                 teachers, start = self._teachers(rows)
                 terms = method.teacher_terms(
-                    Outputs(*student), teachers, start, work.views.labels(rows), moment
+                    student, teachers, start, work.views.labels(rows), moment
                 )
             total = torch.stack(list(terms.losses.values())).sum()
             optimiser.zero_grad(set_to_none=True)
@@ -116,23 +120,37 @@ class AStep:
         means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
         return means
 
+    def _student(self, rows: Tensor) -> Outputs:
+        """The student of the stage's start: read from its table, or run where views are fresh."""
+        if not self.fresh:
+            return Outputs(*self.student.train.at(rows))
+        with torch.no_grad():
+            return outputs(self.frozen_student, self.work.views.batch(rows))
+
     def _teachers(self, rows: Tensor) -> tuple[list[Outputs], list[Tensor] | None]:
         """The teachers' outputs, and their starting logits where their blocks are tuned.
 
         Tuned teachers are run (BatchNorm in evaluation); the others are read from their banks.
         """
-        banked = [Outputs(*t.bank.train.at(rows)) for t in self.work.teachers]
+        if self.fresh:
+            images = self.work.views.batch(rows)
+            with torch.no_grad():
+                frozen = [outputs(t.model, images) for t in self.work.teachers]
+        else:
+            frozen = [Outputs(*t.bank.train.at(rows)) for t in self.work.teachers]
         if not self.state.teachers:
-            return banked, None
+            return frozen, None
         images = self.work.views.batch(rows)
         live = [outputs(teacher, images) for teacher in self.state.teachers]
-        return live, [b.logits for b in banked]
+        return live, [one.logits for one in frozen]
 
     def _evaluate(self) -> dict[str, float]:
         """Synergy accuracy on validation; keeps the best state of this step."""
         state, labels = self.state, self.work.data.val.labels
         teachers = teacher_val(self.work, self.state)
-        accuracy = top1(synergy_rows(self.method, self.student.val, teachers).logits, labels)
+        which = self.method.config.synergy_eval_teacher_indices
+        said = synergy_rows(self.method, self.student.val, teachers, which=which)
+        accuracy = top1(said.logits, labels)
         own = {f"teacher{k}/top1": top1(t.logits, labels) for k, t in enumerate(teachers)}
         if not state.a_best or accuracy > state.a_best["top1"]:
             state.a_best = {

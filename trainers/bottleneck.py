@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from trainers.losses import wide
 
+MIN_TEMPERATURE = 1e-4
+
 
 class Bottleneck(NamedTuple):
     """z: the latent that was drawn, mu: its mean, logvar: its log-variance; all [B, D], float32.
@@ -94,14 +96,29 @@ class IBMBM(nn.Module):
 
 
 class SynergyHead(nn.Module):
-    """g(x) = Linear(D → C)(Dropout(GELU(LN(x)))): the latent's logits, [B, C], float32."""
+    """g(x) = Linear(D → C)(Dropout(GELU(LN(x)))): the latent's logits, [B, C], float32.
 
-    def __init__(self, latent_dim: int, num_classes: int, dropout: float = 0.05) -> None:
+    With `log_temperature` they are divided by max(e^θ, 1e-4), θ a parameter that starts there.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_classes: int,
+        dropout: float = 0.05,
+        *,
+        log_temperature: float | None = None,
+    ) -> None:
         super().__init__()
+        start = None if log_temperature is None else torch.tensor(log_temperature)
+        self.log_temperature = None if start is None else nn.Parameter(start)
         self.layers = nn.Sequential(
             nn.LayerNorm(latent_dim), nn.GELU(), nn.Dropout(dropout),
             nn.Linear(latent_dim, num_classes),
         )  # fmt: skip
 
     def forward(self, latent_BD: Tensor) -> Tensor:
-        return wide(self.layers(latent_BD))
+        logits = wide(self.layers(latent_BD))
+        if self.log_temperature is None:
+            return logits
+        return logits / self.log_temperature.exp().clamp_min(MIN_TEMPERATURE)

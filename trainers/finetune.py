@@ -153,6 +153,7 @@ def _train_epoch(
         views=views.count, batch=recipe.optim.batch, mix=mixing,
         size=config.data.image_size, device=device,
     )  # fmt: skip
+    views.redraw(config.teacher.seed, "teacher", epoch)
     steps = len(plan.rows)
     state.model.train()
 

@@ -91,6 +91,13 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     return (wide(student) - wide(teacher)).square().flatten(1).mean(1)
 
 
+def huber(student: Tensor, teacher: Tensor, delta: float = 1.0) -> Tensor:
+    """Mean over all but the first axis of ½d² where |d| ≤ δ, else δ(|d| - ½δ) (Huber 1964)."""
+    return (
+        F.huber_loss(wide(student), wide(teacher), reduction="none", delta=delta).flatten(1).mean(1)
+    )
+
+
 def gaussian_rate(mu_BD: Tensor, logvar_BD: Tensor) -> Tensor:
     """KL(N(μ, e^ℓ) ‖ N(0, I)) = -½ Σ_d (1 + ℓ - μ² - e^ℓ), in nats. Shape B.
 

@@ -186,6 +186,19 @@ def outputs(model: nn.Module, images_BCHW: Tensor, *, maps: bool = False) -> Out
     return Outputs(net.get_classifier()(pooled), pooled, found)
 
 
+@torch.no_grad()
+def map_shapes(
+    model: nn.Module, image_CHW: tuple[int, int, int]
+) -> tuple[tuple[int, int, int], ...]:
+    """(C, H, W) of every feature map that `outputs` gives for images of that shape, in evaluation
+    mode (restored)."""
+    was_training, first = model.training, next(model.parameters())
+    model.eval()
+    maps = outputs(model, torch.zeros(2, *image_CHW).to(first), maps=True).maps
+    model.train(was_training)
+    return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
+
+
 def pooled_dim(model: nn.Module) -> int:
     """Width D of the pooled features (timm's `head_hidden_size` where it differs)."""
     net = cast(Any, model)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainers import freezing, models
 from trainers.data import DataConfig, TrainingData
-from trainers.loop import OptimConfig, Progress, build_optimiser
+from trainers.loop import OptimConfig, Progress, build_optimiser, top1
 from trainers.methods import METHODS
 from trainers.methods.base import Dims, Method, Moment
 from trainers.mixing import MixConfig
@@ -72,12 +72,25 @@ class Bank(NamedTuple):
     train: Rows
     val: Rows
 
+    @property
+    def width(self) -> int:
+        """Pooled width D of the network."""
+        return self.val.pooled.shape[1]
+
 
 class Teacher(NamedTuple):
     """A frozen teacher and its view bank."""
 
     model: nn.Module
     bank: Bank
+
+
+def best_teacher(data: TrainingData, teachers: list[Teacher]) -> int:
+    """Number of the teacher with the best validation accuracy (the first of equals)."""
+    if not len(data.val.labels):
+        return 0
+    accuracies = [top1(t.bank.val.logits, data.val.labels) for t in teachers]
+    return accuracies.index(max(accuracies)) if accuracies else 0
 
 
 class Slot(NamedTuple):
@@ -104,6 +117,7 @@ class DistillState:
     teachers: list[nn.Module]  # own copies, where their blocks are tuned; else empty
     optimiser: torch.optim.Optimizer
     a_optimiser: torch.optim.Optimizer | None = None
+    ema: nn.Module | None = None  # an exponential average of the student, where it teaches too
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Any] = field(default_factory=dict)  # top1, epoch, weights of the student
     a_best: dict[str, Any] = field(default_factory=dict)  # top1, φ and teachers of this A-Step
@@ -128,24 +142,36 @@ class DistillState:
                 config.student.model, d.classes, d.image_size, config.student.pretrained,
                 in_chans=d.channels,
             )  # fmt: skip
+        kind = METHODS[config.method.name]
         dims = Dims(
             models.pooled_dim(student),
-            tuple(t.bank.train.pooled.shape[1] for t in teachers),
+            tuple(t.bank.width for t in teachers),
             d.classes,
+            len(data.train.labels),
+            best_teacher(data, teachers),
         )
+        if kind.needs_maps:
+            shape = (d.channels, d.image_size, d.image_size)
+            dims = dims._replace(
+                student_maps=models.map_shapes(student, shape),
+                teacher_maps=tuple(models.map_shapes(t.model, shape) for t in teachers),
+            )
         with seeded(config.seed, "method"):
-            method = METHODS[config.method.name](config.method, dims)
+            method = kind(config.method, dims)
         student = models.place(student, device, config.numerics.layout())
         tuned = method.fuses and config.method.adapt == "backbone"
         own = [freezing.freeze(copy.deepcopy(t.model)) for t in teachers] if tuned else []
         method.to(device)
-        return cls(student, method, own, build_optimiser(config.optim, student.parameters()))
+        ema = freezing.freeze(copy.deepcopy(student)) if method.ema else None
+        learning = [*student.parameters(), *(p for _, p in method.trainable("B"))]
+        return cls(student, method, own, build_optimiser(config.optim, learning), ema=ema)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "student": self.student.state_dict(),
             "method": self.method.state_dict(),
             "teachers": [t.state_dict() for t in self.teachers],
+            "ema": self.ema.state_dict() if self.ema else None,
             "optimiser": self.optimiser.state_dict(),
             "a_optimiser": (
                 self.a_optimiser.state_dict() if self.a_optimiser else self.pending_a_optimiser
@@ -161,6 +187,8 @@ class DistillState:
         self.method.load_state_dict(saved["method"])
         for teacher, weights in zip(self.teachers, saved["teachers"], strict=True):
             teacher.load_state_dict(weights)
+        if self.ema:
+            self.ema.load_state_dict(saved["ema"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
         self.progress, self.queries = Progress(**saved["progress"]), None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import targets
+from trainers.loop import evaluating
 from trainers.methods.asib import Asib
 from trainers.run import Bank, DistillState, Work
 from trainers.views import Rows, assemble, image_rows, train_rows
@@ -21,14 +22,20 @@ CHUNK = 4096  # rows of one pass of the fusion module
 
 
 class Synergy(NamedTuple):
-    """Synergy logits [R, C] fp16 and the fusion's certainty [R] float32 (None: no bottleneck)."""
+    """Synergy logits [R, C] fp16, the fusion's certainty [R] float32 (None: no bottleneck) and its
+    mean [R, D] fp16 (None: not asked for)."""
 
     logits: Tensor
     certainty: Tensor | None
+    latent: Tensor | None = None
 
 
 def network_bank(work: Work, model: nn.Module) -> Bank:
-    """What a network, as it is now, says of all rows and of the validation images."""
+    """What a network, as it is now, says of all rows and of the validation images. Fresh views
+    are not the same twice: no row is kept of them."""
+    if work.views.fresh:
+        val = val_rows(work, model)
+        return Bank(Rows(val.logits[:0], val.pooled[:0]), val)
     parts = train_rows(model, work.views, work.numerics)
     return Bank(assemble(parts, work.views.rows, work.device), val_rows(work, model))
 
@@ -64,17 +71,27 @@ def stage_student(state: DistillState) -> nn.Module:
 
 
 @torch.no_grad()
-def synergy_rows(method: Asib, student: Rows, teachers: list[Rows]) -> Synergy:
-    """g(mu) and certainty for every row, in evaluation mode (restored), without sampling."""
-    was_training = method.training
-    method.eval()
-    logits, sure = [], []
-    for at in range(0, len(student.logits), CHUNK):
-        part = slice(at, at + CHUNK)
-        pooled = [t.pooled[part].float() for t in teachers]
-        latent = method.fuse(student.pooled[part].float(), pooled)
-        logits.append(method.head(latent.mu).half())
-        if latent.logvar is not None:
-            sure.append(targets.certainty(latent.logvar))
-    method.train(was_training)
-    return Synergy(torch.cat(logits), torch.cat(sure) if sure else None)
+def synergy_rows(
+    method: Asib,
+    student: Rows,
+    teachers: list[Rows],
+    *,
+    latent: bool = False,
+    which: list[int] | None = None,
+) -> Synergy:
+    """g(mu), certainty and, if asked for, mu for every row, in evaluation mode (restored), without
+    sampling. `which`: the fusion sees these teachers only."""
+    logits, sure, means = [], [], []
+    with evaluating(method):
+        for at in range(0, len(student.logits), CHUNK):
+            part = slice(at, at + CHUNK)
+            pooled = [t.pooled[part].float() for t in teachers]
+            found = method.fuse(student.pooled[part].float(), pooled, which=which)
+            logits.append(method.head(found.mu).half())
+            if found.logvar is not None:
+                sure.append(targets.certainty(found.logvar))
+            if latent:
+                means.append(found.mu.half())
+    return Synergy(
+        torch.cat(logits), torch.cat(sure) if sure else None, torch.cat(means) if means else None
+    )

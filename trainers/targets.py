@@ -70,6 +70,35 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
     return -(target_BC * torch.log_softmax(losses.wide(logits_BC), dim=-1)).sum(-1)
 
 
+def logits_of(probs_BC: Tensor, temperature: float) -> Tensor:
+    """τ·log q, for losses that want logits: SM(τ·log q / τ) is q. Shape [B, C]."""
+    return temperature * losses.wide(probs_BC).clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def apart(teachers_KBC: Tensor, labels_B: Tensor, mode: str) -> Tensor:
+    """Where the teachers' top-1 differ (`pred`), or none of them is right (`both_wrong`). [B]."""
+    choice_KB = teachers_KBC.argmax(-1)
+    if mode == "both_wrong":
+        return (choice_KB != labels_B).all(0)
+    return (choice_KB != choice_KB[:1]).any(0)
+
+
+def confidence_shares(teachers_KBC: Tensor, temperature: float = 1.0) -> Tensor:
+    """Shares of K teachers in a sample, in proportion to their largest probability. [K, B],
+    summing to 1 over K."""
+    largest_KB = torch.softmax(losses.wide(teachers_KBC) / temperature, -1).amax(-1)
+    return largest_KB / largest_KB.sum(0)
+
+
+def entropy_shares(teachers_KBC: Tensor) -> Tensor:
+    """Shares of K teachers in a sample, in proportion to ln C - H, what they know of it. [K, B],
+    summing to 1 over K; equal where none knows anything."""
+    classes = teachers_KBC.shape[-1]
+    entropy_KB = torch.stack([losses.entropy(one) for one in teachers_KBC])
+    known_KB = (math.log(classes) - entropy_KB).clamp_min(1e-6)
+    return known_KB / known_KB.sum(0)
+
+
 def disagreement(teachers_KBC: Tensor) -> Tensor:
     """Share of the batch on which the teachers' top-1 are not all the same. Scalar."""
     choice_KB = teachers_KBC.argmax(-1)

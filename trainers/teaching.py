@@ -1,22 +1,34 @@
 """What the frozen side says of a batch in the B-Step: read from tables of the clean views, or run
-on the very images that the student sees.
+live on the images.
 
-Shapes: B a batch, R rows (images × views), K teachers, C classes.
+Shapes: B a batch, R rows (images × views), K teachers, C classes, D latent width.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers import placebos, targets
+from trainers.bottleneck import Bottleneck
 from trainers.freezing import freeze
+from trainers.loop import evaluating
 from trainers.methods.asib import Asib
 from trainers.methods.base import Moment, Teaching
 from trainers.models import outputs
 from trainers.run import Bank, DistillState, Work
 from trainers.streams import generator
 from trainers.tables import Synergy, network_bank, stage_student, student_bank, synergy_rows
+
+
+def source(work: Work, state: DistillState, moment: Moment) -> Tables | Live | None:
+    """Where a B-Step's teaching comes from; None: the run has no teachers."""
+    if not work.teachers:
+        return None
+    method = state.method
+    if method.live_targets or method.needs_maps:
+        return Live(work, state, mixed=True)
+    return Live(work, state, mixed=False) if work.views.fresh else Tables(work, state, moment)
 
 
 def fuses(state: DistillState) -> bool:
@@ -28,65 +40,101 @@ class Tables:
     """Tables of all clean views, made once at the step's start."""
 
     def __init__(self, work: Work, state: DistillState, moment: Moment) -> None:
+        self._work, self._state = work, state
         self._banks = _teacher_banks(work, state)
         self._logits = [bank.train.logits for bank in self._banks]
-        self._synergy = self._fused(work, state) if fuses(state) else None
+        self._live_query = fuses(state) and state.method.live_query
+        self._synergy = self._fused() if fuses(state) and not self._live_query else None
         if state.method.placebo != "none":
-            self._take_out(state.method.placebo, work, moment)
+            self._take_out(state.method.placebo, moment)
 
-    def teaching(self, rows_B: Tensor, images_BCHW: Tensor) -> Teaching:
+    def teaching(self, rows_B: Tensor, clean_BCHW: Tensor, mixed_BCHW: Tensor) -> Teaching:
         """What is said of the clean source images of a batch."""
-        logits = torch.stack([table[rows_B].float() for table in self._logits])
+        banks = [bank.train for bank in self._banks]
+        said = Teaching(
+            torch.stack([table[rows_B].float() for table in self._logits]),
+            pooled=tuple(bank.pooled[rows_B].float() for bank in banks),
+            image=rows_B // self._work.views.count,
+        )
+        if self._live_query:
+            with evaluating(self._state.student), torch.no_grad():
+                query = outputs(self._state.student, clean_BCHW).pooled
+            return fused(said, self._state.method, query)
         if self._synergy is None:
-            return Teaching(logits)
-        sure = self._synergy.certainty
-        return Teaching(
-            logits, self._synergy.logits[rows_B].float(), None if sure is None else sure[rows_B]
+            return said
+        logits, sure, latent = self._synergy
+        return said._replace(
+            synergy=logits[rows_B].float(),
+            certainty=None if sure is None else sure[rows_B],
+            latent=None if latent is None else latent[rows_B].float(),
         )
 
-    def _fused(self, work: Work, state: DistillState) -> Synergy:
+    def _fused(self) -> Synergy:
         """Synergy logits of all rows for the queries of this stage."""
-        assert isinstance(state.method, Asib)
-        student = student_bank(work, state)
-        return synergy_rows(state.method, student.train, [bank.train for bank in self._banks])
+        method = self._state.method
+        assert isinstance(method, Asib)
+        student = student_bank(self._work, self._state)
+        teachers = [bank.train for bank in self._banks]
+        return synergy_rows(method, student.train, teachers, latent=method.config.feat_kd_alpha > 0)
 
-    def _take_out(self, placebo: str, work: Work, moment: Moment) -> None:
+    def _take_out(self, placebo: str, moment: Moment) -> None:
         """Take the information out of what is said, by fixed draws of the run's seed."""
-        draw = generator(work.config.seed, "placebo", moment.stage)
+        views, device = self._work.views, self._work.device
+        draw = generator(self._work.config.seed, "placebo", moment.stage)
         if placebo == "teachers":
-            row = torch.arange(work.views.rows, device=work.device)
-            self._logits = placebos.shuffled_rest(self._logits, work.views.labels(row), draw)
+            row = torch.arange(views.rows, device=device)
+            self._logits = placebos.shuffled_rest(self._logits, views.labels(row), draw)
         elif self._synergy is not None:
-            count = work.views.count
-            other = placebos.other_images(work.views.rows // count, count, draw).to(work.device)
-            logits, sure = self._synergy
-            self._synergy = Synergy(logits[other], None if sure is None else sure[other])
+            other = placebos.other_images(views.rows // views.count, views.count, draw).to(device)
+            logits, sure, latent = self._synergy
+            self._synergy = Synergy(
+                logits[other],
+                None if sure is None else sure[other],
+                None if latent is None else latent[other],
+            )
 
 
 class Live:
-    """Teachers, and the student of the stage's start as query, run on the student's images."""
+    """Teachers, and the student of the stage's start (or of now) as query, run on the images that
+    the student sees (`mixed`), or on their clean sources."""
 
-    def __init__(self, work: Work, state: DistillState, moment: Moment) -> None:
-        self._numerics, self._device = work.numerics, work.device
+    def __init__(self, work: Work, state: DistillState, *, mixed: bool) -> None:
+        self._work, self._state, self._mixed = work, state, mixed
         self._teachers = state.teachers or [teacher.model for teacher in work.teachers]
-        self._method, self._query = state.method, None
+        self._query: nn.Module | None = None
         if fuses(state):
-            self._query = freeze(stage_student(state))
+            live = state.method.live_query
+            self._query = state.student if live else freeze(stage_student(state))
 
     @torch.no_grad()
-    def teaching(self, rows_B: Tensor, images_BCHW: Tensor) -> Teaching:
-        """What is said of the images as they are, mixed."""
-        with self._numerics.autocast(self._device):
-            said = [outputs(teacher, images_BCHW) for teacher in self._teachers]
-            logits = torch.stack([one.logits.float() for one in said])
+    def teaching(self, rows_B: Tensor, clean_BCHW: Tensor, mixed_BCHW: Tensor) -> Teaching:
+        """What is said of the images as they are."""
+        method = self._state.method
+        images = mixed_BCHW if self._mixed else clean_BCHW
+        with self._work.numerics.autocast(self._work.device):
+            found = [outputs(t, images, maps=method.needs_maps) for t in self._teachers]
+            said = Teaching(
+                torch.stack([one.logits.float() for one in found]),
+                pooled=tuple(one.pooled for one in found),
+                maps=tuple(one.maps for one in found),
+                image=rows_B // self._work.views.count,
+            )
             if self._query is None:
-                return Teaching(logits)
-            assert isinstance(self._method, Asib)
-            self._method.eval()
-            query = outputs(self._query, images_BCHW).pooled
-            latent = self._method.fuse(query, [one.pooled for one in said])
-            sure = None if latent.logvar is None else targets.certainty(latent.logvar)
-            return Teaching(logits, self._method.head(latent.mu), sure)
+                return said
+            with evaluating(self._query):
+                query = outputs(self._query, images).pooled
+            return fused(said, method, query)
+
+
+@torch.no_grad()
+def fused(said: Teaching, method: nn.Module, query_BD: Tensor) -> Teaching:
+    """What the teachers say, with what the fusion makes of it for a query."""
+    assert isinstance(method, Asib)
+    with evaluating(method):
+        latent: Bottleneck = method.fuse(query_BD, list(said.pooled))
+        logits = method.head(latent.mu)
+    sure = None if latent.logvar is None else targets.certainty(latent.logvar)
+    return said._replace(synergy=logits, certainty=sure, latent=latent.mu)
 
 
 def _teacher_banks(work: Work, state: DistillState) -> list[Bank]:

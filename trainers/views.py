@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trainers.data import DataConfig, Images
 from trainers.models import Outputs, outputs
 from trainers.options import option
-from trainers.streams import stream_seed
+from trainers.streams import generator, stream_seed
 
 BANK_CHUNK = 128  # rows of one forward pass (they fit a cache): in the key, it moves last bits
 
@@ -58,7 +58,8 @@ class Views:
     """
 
     def __init__(self, images: Images, config: DataConfig, numerics: Numerics) -> None:
-        self.count, self.images = config.views, images
+        self.fresh, self.count = config.views == 0, max(1, config.views)
+        self.images, self._flips = images, config.flip
         device, pad = images.device, config.crop_pad
         self._pad, self._mode = pad, config.pad_mode
         self._normalise = Normaliser(config, numerics, device)
@@ -66,11 +67,20 @@ class Views:
         draw = torch.Generator().manual_seed(
             stream_seed(config.view_seed, "views", images.digest, config.views, pad, config.flip)
         )
-        shape = (len(images.labels), config.views)
-        self._dy = torch.randint(2 * pad + 1, shape, generator=draw).to(device)
-        self._dx = torch.randint(2 * pad + 1, shape, generator=draw).to(device)
+        self._draw(draw)
+
+    def redraw(self, seed: int, purpose: str, epoch: int) -> None:
+        """Fresh crops for an epoch, where there are no fixed views (`data.views` 0): the same for
+        every method at one seed."""
+        if self.fresh:
+            self._draw(generator(seed, purpose, "crops", epoch))
+
+    def _draw(self, draw: torch.Generator) -> None:
+        shape, sides = (len(self.images.labels), self.count), 2 * self._pad + 1
+        self._dy = torch.randint(sides, shape, generator=draw).to(self.device)
+        self._dx = torch.randint(sides, shape, generator=draw).to(self.device)
         flip = torch.rand(shape, generator=draw) < 0.5
-        self._flip = flip.to(device) if config.flip else None
+        self._flip = flip.to(self.device) if self._flips else None
 
     @property
     def device(self) -> torch.device:

@@ -447,7 +447,7 @@ def scripted(accuracies: list[float], world: World, monkeypatch: pytest.MonkeyPa
     """Let the A-Step's evaluations find these synergy accuracies, one after the other."""
     labels, left = world.data.val.labels, iter(accuracies)
 
-    def answers(method: Asib, student: Any, teachers: Any) -> Synergy:
+    def answers(method: Asib, student: Any, teachers: Any, **options: object) -> Synergy:
         right = round(next(left) * len(labels))
         said = torch.where(torch.arange(len(labels)) < right, labels, (labels + 1) % 10)
         return Synergy(torch.nn.functional.one_hot(said, 10).half(), None)

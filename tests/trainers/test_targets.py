@@ -13,6 +13,7 @@ from trainers import losses, targets
 from trainers.methods.asib import Asib
 from trainers.methods.asib_config import AsibConfig
 from trainers.methods.base import Dims, Moment, Teaching
+from trainers.methods.guidance import guidance
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 
@@ -53,12 +54,12 @@ def method(teachers: int, **options: object) -> Asib:
 @pytest.mark.parametrize("target_view", ["two_view", "clean"])
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("weights", [None, [0.7, 0.2, 0.1]])
-@pytest.mark.parametrize("kd_target", ["avg", "auto", "synergy"])
+@pytest.mark.parametrize("kd_target", ["avg", "weighted_conf", "auto", "synergy"])
 def test_identical_teachers_teach_what_one_of_them_teaches(
     kd_target: str, weights: list[float] | None, mixed: bool, target_view: str
 ) -> None:
     one, y = normal(1, 6, 5), torch.arange(6) % 5
-    synergy = None if kd_target == "avg" else normal(6, 5, seed=1)
+    synergy = None if kd_target in ("avg", "weighted_conf") else normal(6, 5, seed=1)
     options = {"kd_target": kd_target, "target_view": target_view}
     single = method(1, **options)
     several = method(3, teacher_weights=weights, **options)
@@ -67,7 +68,7 @@ def test_identical_teachers_teach_what_one_of_them_teaches(
         (single, Teaching(one, synergy)),
         (several, Teaching(one.expand(3, 6, 5), synergy)),
     )
-    alone, together = (m.targets_of(teaching, y, UNMIXED) for m, teaching in pairs)
+    alone, together = (guidance(m.config, teaching, y, UNMIXED, MIDDLE) for m, teaching in pairs)
     torch.testing.assert_close(alone[:2], together[:2], rtol=1e-12, atol=1e-12)
     student = Outputs(normal(6, 5, seed=2), normal(6, 4))
     alone, together = (

@@ -9,6 +9,7 @@ from torch import Tensor
 from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers.methods.base import Moment, Teaching
+from trainers.methods.guidance import guidance
 from trainers.mixing import Mix, mix_images
 from trainers.models import outputs
 from trainers.run import Work
@@ -41,8 +42,9 @@ def test_same_view_shows_the_frozen_side_the_students_own_images(world: World) -
     work = Work.prepare(config, world.data, world.teachers, state)
     rows = torch.arange(0, 60, 3)
     mix = Mix(0.3, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)))
-    images = mix_images(work.views.batch(rows), mix)
-    found = Live(work, state, FIRST).teaching(rows, images)
+    clean = work.views.batch(rows)
+    images = mix_images(clean, mix)
+    found = Live(work, state, mixed=True).teaching(rows, clean, images)
     with torch.no_grad():
         said = [outputs(t.model, images) for t in world.teachers]
         query = outputs(state.student.eval(), images).pooled
@@ -63,7 +65,7 @@ def test_targets_of_the_same_view_are_not_mixed_again(
     )
     assert mix.partner is not None
     c = state.method.config
-    target, omega, _ = state.method.targets_of(teaching, labels, mix)
+    target, omega, _ = guidance(c, teaching, labels, mix, Moment(1, 4))
     kl = torch.nn.functional.kl_div(
         torch.log_softmax(student.logits / c.tau, -1), target, reduction="none"
     ).sum(1)
@@ -101,7 +103,8 @@ def teaching_of(cfg: str, world: World, rows: Tensor) -> Teaching:
     state = tiny.new_state(config, world)
     state.stage_student, state.gate_open = tiny.clone(state.student), True
     work = Work.prepare(config, world.data, world.teachers, state)
-    return Tables(work, state, FIRST).teaching(rows, work.views.batch(rows))
+    images = work.views.batch(rows)
+    return Tables(work, state, FIRST).teaching(rows, images, images)
 
 
 def test_l3_null_is_taught_the_synergy_of_other_images(world: World) -> None:

@@ -48,7 +48,10 @@ class DataConfig:
     train_limit: int | None = option(
         None, "train on a stratified subset of this many images", low=1, identity=False
     )
-    views: int = option(4, "fixed crop/flip views of every training image", low=1, high=64)
+    views: int = option(
+        4, "fixed crop/flip views of every training image; 0: fresh crops in every epoch, with "
+        "teachers run live", low=0, high=64,
+    )  # fmt: skip
     view_seed: int = option(0, "seed of the fixed views", low=0)
     crop_pad: int = option(2, "padding of the random crop, pixels", low=0, high=64)
     pad_mode: str = option("reflect", "what the padding shows", choices=("reflect", "constant"))

@@ -15,10 +15,13 @@ from trainers.bottleneck import IBMBM, Adapter, Bottleneck, SynergyHead
 from trainers.loop import Terms
 from trainers.methods.asib_config import AsibConfig, fused, level_of, taught
 from trainers.methods.base import Dims, Method, Moment, Teaching
+from trainers.methods.guidance import guidance, kept_samples
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 from trainers.options import span
 from trainers.schedules import kd_weight, ramp, rise_from_zero
+
+LATENT_CLIP = 3.0  # of the fusion's mean as a feature target
 
 
 class Asib(Method):
@@ -38,20 +41,39 @@ class Asib(Method):
             token, token, latent, config.heads, config.logvar_clip, config.min_std,
             stochastic=config.bottleneck,
         )  # fmt: skip
-        self.head = SynergyHead(latent, dims.classes, config.dropout)
+        start = config.synergy_temp_init if config.synergy_temp_learnable else None
+        self.head = SynergyHead(latent, dims.classes, config.dropout, log_temperature=start)
 
     @property
     def fuses(self) -> bool:
         return fused(self.config)
 
-    def fuse(self, query_BD: Tensor, pooled: list[Tensor], *, sample: bool = False) -> Bottleneck:
-        """The latent of a student's pooled features and K teachers' pooled features."""
+    def fuse(
+        self,
+        query_BD: Tensor,
+        pooled: list[Tensor],
+        *,
+        sample: bool = False,
+        which: list[int] | None = None,
+    ) -> Bottleneck:
+        """The latent of a student's pooled features and K teachers' pooled features (of some of
+        the teachers only: `which`)."""
         tokens = [a(p) for a, p in zip(self.teacher_adapters, pooled, strict=True)]
+        tokens = tokens if which is None else [tokens[k] for k in which]
         return self.fusion(self.query_adapter(query_BD), torch.stack(tokens, 1), sample=sample)
 
     @property
     def live_targets(self) -> bool:
         return taught(self.config) and self.config.target_view == "same"
+
+    @property
+    def live_query(self) -> bool:
+        return self.config.query == "live"
+
+    @property
+    def ema(self) -> tuple[float, int] | None:
+        c = self.config
+        return (c.ema_decay, c.ema_update_every) if taught(c) and c.ema_weight > 0 else None
 
     @property
     def placebo(self) -> str:
@@ -128,6 +150,9 @@ class Asib(Method):
         if c.w_feat > 0:
             query = self.query_adapter(student.pooled).detach()
             terms["feat"] = c.w_feat * (weight_B * losses.hint(query, latent.mu)).mean()
+        if self.head.log_temperature is not None:
+            terms["temperature"] = c.synergy_temp_reg * self.head.log_temperature.square()
+            seen["synergy/temperature"] = self.head.log_temperature.exp()
         return Terms(terms | kept, seen)
 
     def _certainty_weight(self, latent: Bottleneck) -> Tensor:
@@ -176,46 +201,47 @@ class Asib(Method):
         weight = self.kd_weight(moment)
         if weight == 0 or teaching is None:
             return Terms({"ce": c.ce_alpha * ce}, {})
-        shown = mix if c.target_view == "same" else UNMIXED
-        target_BC, omega_B, seen = self.targets_of(teaching, labels_B, shown)
-        if c.target_view == "two_view":
-            target_BC, omega_B = mix.blend(target_BC), mix.blend(omega_B)
-        kd = (omega_B * losses.kl_to(target_BC, student.logits, c.tau)).mean()
+        mixed_already, blended = c.target_view == "same", c.target_view == "two_view"
+        guided = guidance(c, teaching, labels_B, mix if mixed_already else UNMIXED, moment)
+        target_BC = mix.blend(guided.target) if blended else guided.target
+        omega_B = mix.blend(guided.omega) if blended else guided.omega
+        kept_B, count = kept_samples(c, student.logits, labels_B, mix)
+        omega_B = omega_B * kept_B
+        per_image_B = self._distance(student.logits, target_BC, labels_B, mix)
+        kd = (omega_B * per_image_B).sum() / count
         scale = torch.ones_like(kd)
         if moment.epoch >= span(c.kd_warmup_epochs, moment.total):
             scale = (c.kd_max_ratio * ce / kd.clamp_min(1e-12)).detach().clamp(max=1.0)
         terms = {"ce": c.ce_alpha * ce, "kd": weight * scale * kd}
-        seen |= {"kd/scale": scale, "kd/share": (terms["kd"] / (terms["kd"] + terms["ce"]))}
+        seen = guided.seen | {
+            "kd/scale": scale, "kd/share": terms["kd"] / (terms["kd"] + terms["ce"])
+        }  # fmt: skip
+        if c.kd_sample_gate:
+            seen["kd/kept"] = kept_B.mean()
+        if c.feat_kd_alpha > 0 and teaching.latent is not None:
+            latent_BD = teaching.latent.clamp(-LATENT_CLIP, LATENT_CLIP)
+            query = losses.wide(self.query_adapter(student.pooled))
+            far_B = losses.huber(query, mix.blend(latent_BD) if blended else latent_BD)
+            terms["feat"] = c.feat_kd_alpha * (omega_B * far_B).sum() / count
         return Terms(terms, seen)
 
-    def targets_of(
-        self, teaching: Teaching, labels_B: Tensor, mix: Mix
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Target probabilities [B, C] and weights ω [B] of the images that `teaching` is of
-        (clean source images, or mixed as `mix` says), and what was seen. Without synergy logits
-        (gate closed) this is the teachers' average."""
+    def _distance(
+        self, student_BC: Tensor, target_BC: Tensor, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
+        """τ²·KL(q ‖ SM(s/τ)), or its decoupled form with the labels that the image shows. [B]."""
         c = self.config
-        average = targets.average_logits(teaching.teachers, c.teacher_weights)
-        seen = {"kd/teacher_disagreement": targets.disagreement(teaching.teachers)}
-        logits, target = average, torch.softmax(average / c.tau, -1)
-        chosen = None
-        if teaching.synergy is not None:
-            chosen = torch.ones_like(labels_B, dtype=torch.bool)
-            if c.kd_target == "auto":
-                chosen = targets.prefer_synergy(teaching.synergy, average, labels_B, mix)
-            scaled = teaching.synergy * (c.synergy_logit_scale / c.tau_syn)
-            target = torch.where(chosen[:, None], torch.softmax(scaled, -1), target)
-            logits = torch.where(chosen[:, None], teaching.synergy, average)
-            seen["synergy/share"] = chosen.float().mean()
-        omega_B = torch.ones_like(target[:, 0])
-        if c.kd_uncertainty_weight > 0:
-            omega_B = targets.uncertainty_weight(
-                logits, c.kd_uncertainty_weight, c.kd_uncertainty_min
+        if not c.use_dkd_with_synergy:
+            return losses.kl_to(target_BC, student_BC, c.tau)
+        logits_BC = targets.logits_of(target_BC, c.tau)
+
+        def dkd(y_B: Tensor) -> Tensor:
+            return losses.dkd(
+                student_BC, logits_BC, y_B, alpha=c.dkd_alpha, beta=c.dkd_beta, temperature=c.tau
             )
-        if chosen is not None and teaching.certainty is not None:
-            sure_B = targets.certainty_weight(teaching.certainty, c.min_cw, c.max_cw)
-            omega_B = omega_B * torch.where(chosen, sure_B, 1.0)
-        return target, omega_B, seen
+
+        if mix.partner is None or c.target_view == "clean":
+            return dkd(labels_B)
+        return mix.lam * dkd(labels_B) + (1 - mix.lam) * dkd(labels_B[mix.partner])
 
 
 def preservation(logits: list[Tensor], start: list[Tensor], tau: float) -> Tensor:

@@ -5,20 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.methods.base import MethodConfig
+from trainers.methods.asib_switches import Switches, fused, taught
 from trainers.models import default_token_dim
 from trainers.options import option, span
 from trainers.schedules import even_split
-
-
-def taught(m: Any) -> bool:
-    """`method.kd_target` is not none."""
-    return m.kd_target != "none"
-
-
-def fused(m: Any) -> bool:
-    """`method.kd_target` is synergy or auto."""
-    return m.kd_target in ("synergy", "auto")
 
 
 def _bottleneck(m: Any) -> bool:
@@ -47,7 +37,7 @@ def _backbone(m: Any) -> bool:
 
 
 @dataclass
-class AsibConfig(MethodConfig):
+class AsibConfig(Switches):
     """Every switch of ASIB. A field that cannot change a configuration's results is no part of
     its identity (`when`)."""
 
@@ -57,9 +47,10 @@ class AsibConfig(MethodConfig):
     label_smoothing: float = option(0.05, "label smoothing of the B-Step", low=0, high=1)
     kd_target: str = option(
         "auto",
-        "none: no teacher; avg: the teachers' weighted mean; synergy: the fusion's logits when "
-        "the gate is open; auto: per sample, whichever of both has the lower cross-entropy",
-        choices=("none", "avg", "synergy", "auto"),
+        "none: no teacher; teacher: one of them; avg: their weighted mean; weighted_conf: their "
+        "mean, each weighted per sample by its confidence; synergy: the fusion's logits when the "
+        "gate is open; auto: per sample, whichever of fusion and mean has the lower cross-entropy",
+        choices=("none", "teacher", "avg", "weighted_conf", "synergy", "auto"),
     )
     kd_alpha: float = option(0.3, "weight of the distillation term", low=0, when=taught)
     tau: float = option(4.0, "temperature", low=1e-2, when=taught)
@@ -202,6 +193,9 @@ class AsibConfig(MethodConfig):
         """Epochs of each A-Step: the budget shared among the stages (none without fusion)."""
         return even_split(budget, self.num_stages) if fused(self) else []
 
+    def reads_teachers(self) -> bool:
+        return taught(self)
+
     def uses_gate(self) -> bool:
         """Whether a synergy accuracy is measured and read."""
         return fused(self)
@@ -211,7 +205,7 @@ class AsibConfig(MethodConfig):
 
     def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
         """Contradictions between values, each one sentence."""
-        found = []
+        found = self.switch_mistakes()
         if self.placebo != "none" and (
             not taught(self) or (self.placebo == "synergy" and not fused(self))
         ):

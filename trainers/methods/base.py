@@ -26,6 +26,10 @@ class MethodConfig:
         """Epochs of each stage's A-Step; empty where there is none."""
         return []
 
+    def reads_teachers(self) -> bool:
+        """Whether teachers are needed at all."""
+        return True
+
     def uses_gate(self) -> bool:
         """Whether a synergy accuracy is measured and read."""
         return False
@@ -36,11 +40,17 @@ class MethodConfig:
 
 
 class Dims(NamedTuple):
-    """Widths that a method's own modules are built for."""
+    """What a method's own modules are built for: pooled widths, classes, training images, the
+    teacher with the best validation accuracy, and (C, H, W) of every feature map that
+    `Outputs.maps` gives (empty unless the method `needs_maps`)."""
 
     student: int
     teachers: tuple[int, ...]
     classes: int
+    images: int = 0
+    best_teacher: int = 0
+    student_maps: tuple[tuple[int, int, int], ...] = ()
+    teacher_maps: tuple[tuple[tuple[int, int, int], ...], ...] = ()
 
 
 class Moment(NamedTuple):
@@ -55,15 +65,24 @@ class Moment(NamedTuple):
 
 
 class Teaching(NamedTuple):
-    """What the frozen side says of a batch's clean source images.
+    """What the frozen side says of a batch: of its clean source images, or of the mixed images
+    themselves where the method asks for `live_targets` or `needs_maps`.
 
     teachers [K, B, C] logits; synergy [B, C] logits (None: gate closed, or no fusion);
-    certainty [B] of the fusion (None: no bottleneck).
+    certainty [B] of the fusion (None: no bottleneck); latent [B, D], the fusion's mean;
+    pooled: a teacher's features [B, D_k] each; maps: a teacher's feature maps each (empty unless
+    the method `needs_maps`); image [B]: which training image each is;
+    ema [B, C]: logits of an exponential average of the student.
     """
 
     teachers: Tensor
     synergy: Tensor | None = None
     certainty: Tensor | None = None
+    latent: Tensor | None = None
+    pooled: tuple[Tensor, ...] = ()
+    maps: tuple[tuple[Tensor, ...], ...] = ()
+    image: Tensor | None = None
+    ema: Tensor | None = None
 
 
 class Method(nn.Module):
@@ -73,6 +92,7 @@ class Method(nn.Module):
     """
 
     config_type: type
+    needs_maps = False  # of the student, and of teachers that are then run on the mixed images
 
     def __init__(self, config: Any, dims: Dims) -> None:
         super().__init__()
@@ -87,6 +107,16 @@ class Method(nn.Module):
     def live_targets(self) -> bool:
         """Whether teachers are run on the very images that the student sees."""
         return False
+
+    @property
+    def live_query(self) -> bool:
+        """Whether the present student asks the fusion, not that of the stage's start."""
+        return False
+
+    @property
+    def ema(self) -> tuple[float, int] | None:
+        """(decay, steps between updates) of an average of the student that teaches too."""
+        return None
 
     @property
     def placebo(self) -> str:

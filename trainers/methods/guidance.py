@@ -1,0 +1,134 @@
+"""What ASIB tells the student: a target and a weight for each image, and which samples count.
+
+Shapes: B examples, C classes, K teachers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainers import losses, targets
+from trainers.methods.asib_config import AsibConfig
+from trainers.methods.base import Moment, Teaching
+from trainers.mixing import Mix
+from trainers.options import span
+from trainers.schedules import ramp
+
+
+class Guidance(NamedTuple):
+    """target [B, C]: probabilities at the temperature; omega [B]: weights; what was seen."""
+
+    target: Tensor
+    omega: Tensor
+    seen: dict[str, Tensor]
+
+
+def guidance(
+    c: AsibConfig, teaching: Teaching, labels_B: Tensor, mix: Mix, moment: Moment
+) -> Guidance:
+    """Targets and weights of the images that `teaching` is of (clean source images, or mixed as
+    `mix` says). Without synergy logits (gate closed) the target is the teachers' average."""
+    average = base_logits(c, teaching, moment)
+    seen = {"kd/teacher_disagreement": targets.disagreement(teaching.teachers)}
+    logits, target, chosen = average, torch.softmax(average / c.tau, -1), None
+    if teaching.synergy is not None:
+        chosen = torch.ones_like(labels_B, dtype=torch.bool)
+        if c.kd_target == "auto":
+            chosen = targets.prefer_synergy(teaching.synergy, average, labels_B, mix)
+        routed = torch.softmax(teaching.synergy * (c.synergy_logit_scale / c.tau_syn), -1)
+        share = c.kd_ens_alpha * (1 - _warmed_up(c, moment))
+        if share > 0:
+            routed = torch.lerp(routed, target, share)
+        target = torch.where(chosen[:, None], routed, target)
+        logits = torch.where(chosen[:, None], teaching.synergy, average)
+        seen["synergy/share"] = chosen.float().mean()
+    return Guidance(target, _weights(c, teaching, logits, chosen, labels_B, mix), seen)
+
+
+def base_logits(c: AsibConfig, teaching: Teaching, moment: Moment) -> Tensor:
+    """The logits that the teachers stand for without the fusion, [B, C]."""
+    if c.kd_target == "teacher":
+        found = teaching.teachers[c.teacher_index]
+    elif c.kd_target == "weighted_conf":
+        share_KB = targets.confidence_shares(teaching.teachers, c.tau_gate)
+        found = (share_KB[:, :, None] * teaching.teachers).sum(0)
+    else:
+        found = targets.average_logits(teaching.teachers, _teacher_weights(c, teaching, moment))
+    if teaching.ema is not None:
+        found = (found + c.ema_weight * teaching.ema) / (1 + c.ema_weight)
+    return found
+
+
+def kept_samples(
+    c: AsibConfig, student_BC: Tensor, labels_B: Tensor, mix: Mix
+) -> tuple[Tensor, Tensor]:
+    """(which samples are distilled [B] 0/1 float, by how much their sum is divided).
+
+    Kept are samples whose probability of the label is below the threshold, at least
+    `kd_sample_min_ratio` and at most `kd_sample_max_ratio` of the batch, the hardest first.
+    """
+    count = len(labels_B)
+    if not c.kd_sample_gate:
+        return torch.ones_like(student_BC[:, 0]), torch.tensor(float(count))
+    own = _label_probability(student_BC.detach(), labels_B, mix)
+    low, high = (
+        math.ceil(ratio * count) for ratio in (c.kd_sample_min_ratio, c.kd_sample_max_ratio)
+    )
+    number = (own < c.kd_sample_thr).sum().clamp(low, high)
+    rank = torch.empty_like(labels_B)
+    rank[own.argsort(stable=True)] = torch.arange(count, device=rank.device)
+    kept = (rank < number).float()
+    return kept, kept.sum().clamp(min=1) if c.kd_sample_reweight else torch.tensor(float(count))
+
+
+def _weights(
+    c: AsibConfig,
+    teaching: Teaching,
+    logits_BC: Tensor,
+    chosen_B: Tensor | None,
+    labels_B: Tensor,
+    mix: Mix,
+) -> Tensor:
+    """The product of all weights that are on, [B]."""
+    omega_B = torch.ones_like(logits_BC[:, 0])
+    if c.kd_uncertainty_weight > 0:
+        omega_B = targets.uncertainty_weight(
+            logits_BC, c.kd_uncertainty_weight, c.kd_uncertainty_min
+        )
+    if chosen_B is not None and teaching.certainty is not None:
+        sure_B = targets.certainty_weight(teaching.certainty, c.min_cw, c.max_cw)
+        omega_B = omega_B * torch.where(chosen_B, sure_B, 1.0)
+    if (c.disagree_lambda_high, c.disagree_lambda_low) != (1.0, 1.0):
+        apart_B = targets.apart(teaching.teachers, labels_B, c.disagree_mode)
+        omega_B = omega_B * torch.where(apart_B, c.disagree_lambda_high, c.disagree_lambda_low)
+    if c.kd_label_guard:
+        omega_B = omega_B * _label_probability(logits_BC, labels_B, mix).clamp(min=c.kd_correct_min)
+    return omega_B
+
+
+def _label_probability(logits_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor:
+    p = torch.softmax(losses.wide(logits_BC), -1)
+    own = p.gather(1, labels_B[:, None])[:, 0]
+    if mix.partner is None:
+        return own
+    return torch.lerp(p.gather(1, labels_B[mix.partner][:, None])[:, 0], own, mix.lam)
+
+
+def _teacher_weights(c: AsibConfig, teaching: Teaching, moment: Moment) -> list[float] | None:
+    """Weights of the average at this moment: the second teacher's falls where asked for."""
+    if c.teacher2_weight_decay_len == 0 or len(teaching.teachers) < 2:
+        return c.teacher_weights
+    start = span(c.teacher2_weight_decay_start, moment.total)
+    length = span(c.teacher2_weight_decay_len, moment.total)
+    left = 1 - min(1.0, max(0.0, (moment.epoch - start) / length))
+    weights = list(c.teacher_weights or [1.0] * len(teaching.teachers))
+    weights[1] *= left
+    return weights
+
+
+def _warmed_up(c: AsibConfig, moment: Moment) -> float:
+    return ramp(moment.epoch, span(c.kd_warmup_epochs, moment.total))
