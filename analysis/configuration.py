@@ -10,7 +10,13 @@ from pipeline import names
 RUNG_COLUMNS = (f"tags.{names.BENCH}", f"tags.{names.RUNG}")
 
 # What every rung of a bench shares unless the ladder was given different budgets or data.
-_SHARED = re.compile(r"params\.(budget\.student_epochs|data\..*)")
+_SHARED = re.compile(r"params\.(budget\.student_epochs|data\..*|optim\..*|mix\..*|numerics\..*)")
+
+# What the rungs with a fusion module share beside that: all of the method but their factors.
+_FUSED = re.compile(
+    r"params\.method\.(?!name|kd_target|bottleneck|num_stages|adapt|teacher_levels|student_levels"
+    r"|freeze_bn|placebo|target_view).*"
+)
 
 # Parameters that may differ between the seeds of one configuration: the seeds themselves (the
 # teachers' too), what does not change results, and the line that the user typed.
@@ -23,10 +29,10 @@ def one_configuration(selection: Selection) -> Selection:
     """Leave out runs that a mean over seeds must not mix, for each bench and rung.
 
     Of several configurations (told apart by the tag of their recipe, or else by all parameters but
-    seeds and `runtime`) the one with the most seeds
-    is kept, of equals the one with the newest run; then the newest run of each seed. Reasons: no
-    seed, other configuration (with up to two parameters in which it differs), older run of the
-    same seed.
+    seeds and `runtime`) the one with the most seeds is kept, of equals the one that has most in
+    common with the other rungs of the bench, of equals the one with the newest run; then the newest
+    run of each seed. Reasons: no seed, other configuration (with up to two parameters in which it
+    differs), older run of the same seed.
     """
     kept, left_out = selection
     reason = pd.Series(None, kept.index, dtype=object)
@@ -34,7 +40,8 @@ def one_configuration(selection: Selection) -> Selection:
     usable = kept[reason.isna()]
     of_rung = [column(usable, name) for name in RUNG_COLUMNS]
     for _, group in usable.groupby(of_rung, dropna=False):
-        reason.update(_reasons(group))
+        beside = usable.drop(group.index)
+        reason.update(_reasons(group, beside[_bench_of(beside).eq(_bench_of(group).iloc[0])]))
     chosen = split(kept, reason)
     parts = [part for part in (left_out, chosen.left_out) if len(part)]
     return Selection(chosen.kept, pd.concat(parts) if parts else left_out)
@@ -49,8 +56,13 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
     """Parameters that should be equal in all rungs of a bench and are not, one sentence each."""
     runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
     runs = runs[column(runs, f"tags.{names.MATCHED_TO}").isna()]  # its budget is the rung's time
+    fuses = column(runs, "params.method.kd_target").isin(["synergy", "auto"])
+    return (*_differing(runs, _SHARED), *_differing(runs[fuses], _FUSED))
+
+
+def _differing(runs: pd.DataFrame, which: re.Pattern[str]) -> list[str]:
     parameters = _configuration(runs)
-    parameters = parameters[[name for name in parameters if _SHARED.fullmatch(str(name))]]
+    parameters = parameters[[name for name in parameters if which.fullmatch(str(name))]]
     sentences = []
     for name in parameters.columns[parameters.nunique() > 1]:
         rungs = runs.groupby(parameters[name])[RUNG_COLUMNS[1]].unique()
@@ -58,24 +70,38 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
         sentences.append(
             f"{str(name).removeprefix('params.')} is not the same everywhere ({values})"
         )
-    return tuple(sentences)
+    return sentences
 
 
-def _reasons(group: pd.DataFrame) -> pd.Series:
-    """Why a run of this bench and rung does not count; only the runs that do not."""
+def _bench_of(frame: pd.DataFrame) -> pd.Series:
+    return column(frame, RUNG_COLUMNS[0])
+
+
+def _reasons(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
+    """Why a run of this bench and rung does not count; only the runs that do not. `beside`: the
+    runs of the other rungs."""
     newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
     parameters = _configuration(newest_first)
     typed = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
     of_run = column(newest_first, f"tags.{names.RECIPE}").fillna(typed)
     seeds = seeds_of(newest_first)
-    # In the order of the newest run of each, so that idxmax takes the newest of equals.
+    # In the order of the newest run of each, so that the newest of equals is taken.
     counts = seeds.groupby(of_run, sort=False).nunique()
-    same = of_run.eq(str(counts.idxmax()))
+    common = _agreement(parameters, beside).groupby(of_run, sort=False).max()
+    best = max(counts.index, key=lambda recipe: (counts[recipe], common[recipe]))
+    same = of_run.eq(str(best))
     reference = parameters[same].iloc[0]
     reasons = {run: _difference(parameters.loc[run], reference) for run in same.index[~same]}
     repeated = seeds[same].duplicated()
     reasons |= dict.fromkeys(repeated.index[repeated], "older run of the same seed")
     return pd.Series(reasons, dtype=object)
+
+
+def _agreement(parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
+    """How many (other run, parameter) pairs each run has in common with the other rungs."""
+    others = _configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
+    same = [parameters[name].map(others[name].value_counts()).fillna(0) for name in parameters]
+    return pd.concat(same, axis=1).sum(axis=1) if same else pd.Series(0.0, parameters.index)
 
 
 def _configuration(group: pd.DataFrame) -> pd.DataFrame:

@@ -139,8 +139,9 @@ def _in_launch(
     config = compose(overrides)
     if plan is not None and dry_run(os.environ):
         from pipeline.planning import show
-        from pipeline.shell import store_of
+        from pipeline.shell import choose_device, store_of
 
+        choose_device(config.runtime)
         show(plan(config, store_of(config.runtime)))
         return
     shell = Shell.open(config, verb, overrides)

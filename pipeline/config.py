@@ -31,6 +31,7 @@ from trainers.run import BudgetConfig, StudentConfig
 from trainers.views import Numerics
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+BASE_TEACHERS = 2  # teachers that conf/config.yaml names
 GROUPS = ("bench", "budget", "cfg", "data", "method", "numerics", "optim", "student", "teacher")
 
 
@@ -120,6 +121,7 @@ def compose(overrides: list[str]) -> Config:
     """
     mistakes: list[str] = []
     choices, values = _sort_overrides(overrides, mistakes)
+    _name_the_rung(choices, values, mistakes)
     container = _container(choices, values)
     config = build_dataclass(Config, container, "", mistakes)
     if isinstance(config.method, dict):
@@ -153,6 +155,33 @@ def _sort_overrides(
     return choices, values
 
 
+def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], mistakes: list[str]) -> None:
+    """A method that is chosen by its own name is called by its rung, or by its name: not by the
+    rung that conf/config.yaml begins with."""
+    typed = dict(choice.split("=", 1) for choice in choices)
+    method, cfg = typed.get("method"), typed.get("cfg")
+    if method is None:
+        return
+    if cfg is not None:
+        if method_of(cfg) != method:
+            mistakes.append(f"cfg={cfg} is method={method_of(cfg)}, not {method}: type one of them")
+        return
+    rung = next(
+        (name for name in sorted(options_of("cfg"), key=len) if method_of(name) == method), None
+    )
+    if rung is None:
+        values.append(("cfg", method))
+    else:
+        choices.append(f"cfg={rung}")
+
+
+@cache
+def method_of(cfg: str) -> str:
+    """The method that a rung of conf/cfg chooses."""
+    defaults = OmegaConf.load(CONF / "cfg" / f"{cfg}.yaml").defaults
+    return str(next(part["override /method"] for part in defaults if "override /method" in part))
+
+
 def options_of(group: str) -> list[str]:
     """The names that a group of conf/ offers."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -165,6 +194,8 @@ def _check_choice(key: str, value: str, choices: list[str], mistakes: list[str])
         mistakes.append(f"{key}={value}: unknown{nearest(value, allowed, show_all=True)}")
     elif group == "teacher" and not (at and package.removeprefix("teacher.").isdigit()):
         mistakes.append(f"{key}={value}: say which teacher, as in teacher@teacher.0={value}")
+    elif group == "teacher" and int(package.removeprefix("teacher.")) >= BASE_TEACHERS:
+        choices.append(f"+{key}={value}")  # a further one, to those of conf/config.yaml
     else:
         choices.append(f"{key}={value}")
 
@@ -379,6 +410,17 @@ def _contradictions(config: Config) -> list[str]:
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")
     if data.val_fraction == 0 and method.uses_gate():
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
+    runtime, stages = config.runtime, method.stage_count()
+    if runtime.expiry_s <= 2 * runtime.heartbeat_s:
+        found.append(
+            f"runtime.expiry_s={runtime.expiry_s:g}: more than two heartbeats needed "
+            f"(runtime.heartbeat_s={runtime.heartbeat_s:g})"
+        )
+    if config.budget.student_epochs < stages:
+        found.append(
+            f"budget.student_epochs={config.budget.student_epochs}: fewer than the method's "
+            f"{stages} stages"
+        )
     if data.crop_pad >= data.image_size:
         found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
     found += _too_deep(config)
@@ -407,6 +449,8 @@ def _contradictions(config: Config) -> list[str]:
     for name, numbers in asked:
         if taught and numbers and max(numbers) >= len(config.teacher):
             found.append(f"method.{name}: teacher {max(numbers)} of {len(config.teacher)}, from 0")
+    if taught and weights is not None and not sum(weights) > 0:
+        found.append(f"method.teacher_weights={weights}: their sum must be above 0")
     if taught and weights is not None and len(weights) != len(config.teacher):
         found.append(f"method.teacher_weights: {len(weights)} for {len(config.teacher)} teachers")
     if config.runtime.device_budget is not None:

@@ -43,7 +43,7 @@ class StageProgress:
         self._last_line = 0.0
         self._bar: Progress | None = None
         if out.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
+            columns = (BarColumn(20), TimeRemainingColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=out, transient=True)
             self._task = self._bar.add_task(name, total=total, completed=done)
 

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ class Destination:
     launch_id: str | None
     verb: str
     lock_folder: Path
+    command: str = field(default_factory=lambda: secrets.token_hex(6))  # which call of the verb
     own_launch: bool = False
     _client: MlflowClient | None = field(default=None, repr=False)
     _experiment_id: str | None = None
@@ -128,5 +130,6 @@ def shown(uri: str) -> str:
 
 def quiet_mlflow() -> None:
     """Keep schema migrations and environment hints out of a researcher's terminal."""
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking"):
+    noisy = ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking")
+    for name in (*noisy, "urllib3"):  # its retries are ours to tell
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -50,6 +50,8 @@ def finetune_teacher(config: Config, number: int, shell: Shell) -> dict[str, Any
     stage, data = finetune_config(config, number), on_device(config, shell)
     teacher, key = stage.teacher, run_key("finetune", config, teacher=number)
     given = bool(teacher.ckpt)
+    if given and shell.store.run("finetune", key).result() is None:
+        _given(stage, data, shell)  # a file that does not fit is a mistake, not a failed run
     name = f"finetune-{teacher.model}-{config.bench.name}-s{teacher.seed}"
     tags = {
         names.STAGE: "finetune", names.STUDENT: teacher.model, names.SEED: str(teacher.seed),

@@ -11,7 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline import names
@@ -39,6 +39,8 @@ class Record:
     where: str = ""  # the store, without password
     experiment: str = ""  # name, or "#" and id
     launch_id: str | None = None  # the run that this one is a child of
+    verb: str = ""  # of the command that trained it, and which call: its launch, where none arrived
+    command: str = ""
 
     @staticmethod
     def name(destination: Destination) -> str:
@@ -50,7 +52,10 @@ class Record:
         if body is not None:
             return cls(**body)
         where, launch = shown(destination.uri), destination.launch_id
-        return cls(where=where, experiment=destination.experiment, launch_id=launch)
+        return cls(
+            where=where, experiment=destination.experiment, launch_id=launch,
+            verb=destination.verb, command=destination.command,
+        )  # fmt: skip
 
     def save(self, folder: RunFolder, destination: Destination) -> None:
         folder.write_json(self.name(destination), asdict(self))
@@ -74,9 +79,10 @@ class Publication:
         if self.record.run_id is not None and not self.sure and self._is_gone():
             log.warning("run %s was deleted from the store: sent anew", self.record.run_id)
             old = self.record
-            self.record = Record(
-                where=old.where, experiment=old.experiment, launch_id=self.destination.launch_id
-            )
+            self.record = replace(
+                old, run_id=None, epochs=0, described=False, finished=False,
+                launch_id=self.destination.launch_id,
+            )  # fmt: skip
         if self.record.run_id is None:
             self.record.run_id = self._find(spec) or self._create(spec, reused)
             self._save()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis import report, style
+from analysis.runs import column, load_runs
 from pipeline import names
-from pipeline.config import ConfigError, compose
+from pipeline.config import ConfigError, compose, nearest, options_of
 from pipeline.console import out, say
+from pipeline.destination import Destination
 from pipeline.shell import Shell
 
 KEYS = ("bench", "experiment", "out")
@@ -42,6 +44,7 @@ def analyse(shell: Shell, *, bench: str | None, folder: str | None = None) -> No
     """Print the report of the present experiment, save its figures, log all as a run."""
     destination = shell.destination
     try:
+        _check_bench(destination, bench)
         found = report.analyze(destination.uri, destination.experiment_name(), bench)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
@@ -54,6 +57,16 @@ def analyse(shell: Shell, *, bench: str | None, folder: str | None = None) -> No
     if paths:
         say(f"figures: {', '.join(str(path) for path in paths if path.suffix == '.png')}")
     _log(shell, found, bench)
+
+
+def _check_bench(destination: Destination, bench: str | None) -> None:
+    """A bench that nobody knows is a mistake; one that has no runs yet is not."""
+    if bench is None or bench in options_of("bench"):
+        return
+    runs = load_runs(destination.uri, destination.experiment_name())
+    here = set(column(runs, f"tags.{names.BENCH}").dropna()) | set(options_of("bench"))
+    if bench not in here:
+        raise ConfigError([f"bench={bench}: unknown{nearest(bench, sorted(here), show_all=True)}"])
 
 
 def _log(shell: Shell, found: report.Report, bench: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import tempfile
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class Shell:
         runtime = config.runtime
         if runtime.threads is not None:
             torch.set_num_threads(runtime.threads)
-        root = Path(runtime.store).resolve()
+        root = usable(Path(runtime.store).resolve())
         destination = Destination.from_environment(verb, runtime.experiment, root)
         shell = cls(runtime, store_of(runtime), destination, choose_device(runtime), overrides)
         for number in STOP_SIGNALS:
@@ -66,9 +67,31 @@ class Shell:
         return "".join(traceback.format_exception(error))[-4900:]
 
 
+def usable(root: Path) -> Path:
+    """The folder of the store, made if absent.
+
+    Raises:
+        ConfigError: it cannot be written to.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            return root
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError([f"runtime.store={root}: cannot be written to ({reason})"]) from error
+
+
 def store_of(runtime: RuntimeConfig) -> Store:
-    """The local store that a command uses."""
-    return Store(Path(runtime.store).resolve() / "runs")
+    """The local store that a command uses.
+
+    Raises:
+        ConfigError: a file stands where its folder should.
+    """
+    root = Path(runtime.store).resolve()
+    if root.exists() and not root.is_dir():
+        raise ConfigError([f"runtime.store={root}: is no folder"])
+    return Store(root / "runs")
 
 
 def choose_device(runtime: RuntimeConfig) -> torch.device:

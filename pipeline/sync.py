@@ -19,7 +19,7 @@ def sync(config: Config, shell: Shell) -> None:
 
     Runs that are being trained are left to their own process.
     """
-    sent, destinations = 0, dict[tuple[str, str | None], Destination]()
+    sent, destinations = 0, dict[tuple[str, str | None, str], Destination]()
     for folder in shell.store.runs():
         missing = _missing(folder, shell)
         if not missing:
@@ -30,11 +30,12 @@ def sync(config: Config, shell: Shell) -> None:
             continue
         with lease:
             for record in missing:
-                goal = (record.experiment, record.launch_id)
+                goal = (record.experiment, record.launch_id, record.command)
                 if goal not in destinations:
                     destinations[goal] = replace(
-                        shell.destination, experiment=goal[0], launch_id=goal[1]
-                    )
+                        shell.destination, experiment=goal[0], launch_id=goal[1],
+                        verb=record.verb or "sync",
+                    )  # fmt: skip
                 _send(folder, destinations[goal], shell)
                 sent += 1
     for destination in destinations.values():

@@ -85,3 +85,26 @@ def test_budgets_that_differ_between_rungs_are_said():
         "budget.student_epochs is not the same everywhere (2: L3; 80: CE, KD)",
     )
     assert not_shared(frame, "b") == ()
+
+
+def test_of_equals_the_configuration_that_the_other_rungs_have_is_kept():
+    """Rungs are compared at one gate, not at whatever was run last."""
+    high, low = params(method__enable_kd=0.9, cfg="L"), params(method__enable_kd=0.05, cfg="L")
+    frame = runs(
+        distill("L3", 0, 0.19, **high), distill("L3", 0, 0.17, **low),
+        distill("L1", 0, 0.2, **high), distill("CE", 0, 0.2, **high),
+    )  # fmt: skip
+    assert reasons(frame) == {"r1": "other configuration (method.enable_kd=0.05)"}
+    assert reasons(frame.iloc[[1, 0, 2, 3]]) == reasons(frame)
+
+
+def test_a_switch_that_differs_between_fused_rungs_is_said():
+    fused = {"method__kd_target": "auto", "method__num_stages": 4}
+    frame = runs(
+        distill("L2", 0, 0.2, **params(**fused, method__gate=0.9)),
+        distill("L3", 0, 0.2, **params(**(fused | {"method__num_stages": 1}), method__gate=0.1)),
+        distill("CE", 0, 0.2, **params(method__kd_target="none", method__gate=0.5)),
+    )
+    assert not_shared(frame, "toy") == (
+        "method.gate is not the same everywhere (0.1: L3; 0.9: L2)",
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from analysis.runs import load_runs
 from pipeline import names
 from tests.end_to_end import command
 
@@ -86,6 +87,23 @@ def test_server_vanishes_and_nothing_is_lost_or_doubled(
     assert "sent     distill" in output
     assert "synced   0 runs" in command.run("sync", cwd=with_teachers, **env)
     _complete_and_single(server.uri, with_teachers)
+
+
+def test_what_was_trained_while_the_server_was_away_comes_under_its_own_launch(
+    with_teachers: Path, server: Server
+) -> None:
+    server.stop()
+    env = {"MLFLOW_TRACKING_URI": server.uri}
+    impatient = ("runtime.sync_timeout_s=0.5", "runtime.retry_s=0.5")
+    output = command.run("distill", "cfg=CE", *command.TINY, *impatient, cwd=with_teachers, **env)
+    assert "python -m pipeline sync" in output
+    assert "Retrying" not in output
+    server.start()
+    command.run("sync", "runtime.log_model=false", cwd=with_teachers, **env)
+    runs = load_runs(server.uri, "asib").set_index("name")
+    student = runs.loc["distill-CE-digits-s0"]
+    assert student["parent_id"] == runs.loc["launch-distill"].run_id
+    assert "launch-sync" not in runs.index
 
 
 def _complete_and_single(uri: str, folder: Path) -> None:

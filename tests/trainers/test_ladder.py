@@ -119,3 +119,15 @@ def test_rungs_share_their_teachers() -> None:
     assert len(teachers) == 1
     assert len(identity("distill", configs[1])["teachers"]) == 2
     assert len({run_key("finetune", configs[0], teacher=k) for k in (0, 1)}) == 2
+
+
+def test_a_method_chosen_by_its_name_is_called_by_its_rung() -> None:
+    assert compose(["method=asib_l1"]).rung == "L1"
+    assert compose(["method=asib_ce"]).rung == "CE"
+    assert compose(["method=asib"]).rung == "asib"
+    assert run_key("distill", compose(["method=asib_l1"])) == run_key("distill", composed("L1"))
+
+
+def test_a_third_teacher_can_be_added() -> None:
+    config = compose(["teacher@teacher.2=resnet20", "teacher.2.seed=2"])
+    assert [t.seed for t in config.teachers()] == [0, 1, 2]
