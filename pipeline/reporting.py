@@ -63,8 +63,12 @@ def _check_bench(destination: Destination, bench: str | None) -> None:
     """A bench that nobody knows is a mistake; one that has no runs yet is not."""
     if bench is None or bench in options_of("bench"):
         return
-    runs = load_runs(destination.uri, destination.experiment_name())
-    here = set(column(runs, f"tags.{names.BENCH}").dropna()) | set(options_of("bench"))
+    try:
+        runs = load_runs(destination.uri, destination.experiment_name())
+        seen = set(column(runs, f"tags.{names.BENCH}").dropna())
+    except ValueError:  # no store or experiment yet: no bench of a user's own either
+        seen = set()
+    here = seen | set(options_of("bench"))
     if bench not in here:
         raise ConfigError([f"bench={bench}: unknown{nearest(bench, sorted(here), show_all=True)}"])
 
