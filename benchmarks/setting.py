@@ -16,7 +16,7 @@ from trainers.finetune import FinetuneState
 from trainers.run import DistillConfig, DistillState, Teacher, Work
 from trainers.tables import network_bank
 
-RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3")
+RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
 
 
 class Run(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import freezing
+from trainers import freezing, models
 from trainers.loop import run_steps, snapshot, top1
 from trainers.methods.asib import Asib
 from trainers.methods.asib_config import level_of
@@ -18,8 +18,17 @@ from trainers.methods.base import Moment
 from trainers.mixing import plan_epoch
 from trainers.models import Outputs, outputs
 from trainers.objective import objective
-from trainers.run import DistillState, Slot, Work
-from trainers.tables import stage_student, student_bank, synergy_rows, teacher_val
+from trainers.run import Bank, DistillState, Slot, Work
+from trainers.tables import (
+    heads_only,
+    reclassified,
+    stage_student,
+    student_bank,
+    synergy_rows,
+    teacher_banks,
+    teacher_val,
+)
+from trainers.views import Rows
 
 FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
 
@@ -43,6 +52,10 @@ class AStep:
         if self.fresh:
             self.frozen_student = freezing.freeze(stage_student(state))
         self.tuned = self._unfreeze(moment.stage)
+        # While only classifiers learn, their pooled features stand still: read, not run.
+        self.pooled: list[Bank] | None = None
+        if state.teachers and heads_only(work, state, moment.stage):
+            self.pooled = teacher_banks(work, state, moment.stage)
         self.optimiser = self._build_optimiser()
         if state.pending_a_optimiser is not None:
             self.optimiser.load_state_dict(state.pending_a_optimiser)
@@ -140,6 +153,11 @@ class AStep:
             frozen = [Outputs(*t.bank.train.at(rows)) for t in self.work.teachers]
         if not self.state.teachers:
             return frozen, None
+        if self.pooled is not None:
+            features = [bank.train.pooled[rows].float() for bank in self.pooled]
+            pairs = zip(self.state.teachers, features, strict=True)
+            live = [Outputs(models.classify(t, pooled), pooled) for t, pooled in pairs]
+            return live, [one.logits for one in frozen]
         images = self.work.views.batch(rows)
         live = [outputs(teacher, images) for teacher in self.state.teachers]
         return live, [one.logits for one in frozen]
@@ -147,7 +165,7 @@ class AStep:
     def _evaluate(self) -> dict[str, float]:
         """Synergy accuracy on validation; keeps the best state of this step."""
         state, labels = self.state, self.work.data.val.labels
-        teachers = teacher_val(self.work, self.state)
+        teachers = self._val()
         which = self.method.config.synergy_eval_teacher_indices
         said = synergy_rows(self.method, self.student.val, teachers, which=which)
         accuracy = top1(said.logits, labels)
@@ -162,6 +180,13 @@ class AStep:
         state.synergy_ema = accuracy if old is None else alpha * old + (1 - alpha) * accuracy
         return own | {"synergy/top1": accuracy, "synergy/top1_ema": state.synergy_ema}
 
+    def _val(self) -> list[Rows]:
+        """What the teachers, as they are now, say of the validation images."""
+        if self.pooled is None:
+            return teacher_val(self.work, self.state)
+        banks = reclassified(self.state.teachers, [Bank(b.val, b.val) for b in self.pooled])
+        return [bank.val for bank in banks]
+
     def _finish(self) -> dict[str, float]:
         """Restore the best state, read the gate, measure J."""
         state, config = self.state, self.method.config
@@ -172,8 +197,10 @@ class AStep:
         reading = smooth if config.gate_on == "ema" and smooth is not None else restored
         state.synergy_top1 = restored
         state.gate_open = reading > 0 and reading >= config.enable_kd_after_syn_acc
-        state.a_best, state.a_optimiser = {}, None
-        teachers, labels = teacher_val(self.work, self.state), self.work.data.val.labels
+        state.a_best, state.a_optimiser, state.adapted = {}, None, None
+        if self.pooled is not None:
+            state.adapted = reclassified(state.teachers, self.pooled)
+        teachers, labels = self._val(), self.work.data.val.labels
         accuracies = [top1(rows.logits, labels) for rows in teachers]
         metrics = {
             "synergy/gate": float(state.gate_open),

@@ -199,6 +199,20 @@ def map_shapes(
     return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
 
 
+def classify(model: nn.Module, pooled_BD: Tensor) -> Tensor:
+    """The classifier alone: logits [B, C] of pooled features."""
+    logits: Tensor = cast(Any, model).get_classifier()(pooled_BD)
+    return logits
+
+
+def head_is_classifier(model: nn.Module) -> bool:
+    """Whether the last block holds the classifier's parameters and no other, so that what is
+    before it gives the same pooled features while the head alone learns."""
+    own = {id(p) for p in cast(Any, model).get_classifier().parameters()}
+    names = block_parameters(model)[-1]
+    return {id(p) for name, p in model.named_parameters() if name in names} == own
+
+
 def pooled_dim(model: nn.Module) -> int:
     """Width D of the pooled features (timm's `head_hidden_size` where it differs)."""
     net = cast(Any, model)

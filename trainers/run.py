@@ -128,6 +128,7 @@ class DistillState:
     notes: dict[str, float] = field(default_factory=dict)  # of a step's start, to be logged
     pending_a_optimiser: dict[str, Any] | None = None  # saved moments, until the A-Step takes them
     queries: Bank | None = None  # of this stage's student; made when asked for, never saved
+    adapted: list[Bank] | None = None  # of the own teachers as they are; likewise
     stop: Callable[[], bool] = lambda: False
 
     @classmethod
@@ -191,7 +192,7 @@ class DistillState:
             self.ema.load_state_dict(saved["ema"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
-        self.progress, self.queries = Progress(**saved["progress"]), None
+        self.progress, self.queries, self.adapted = Progress(**saved["progress"]), None, None
         for name in _PLAIN:
             setattr(self, name, saved[name])
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers import targets
+from trainers import models, targets
 from trainers.loop import evaluating
 from trainers.methods.asib import Asib
+from trainers.methods.asib_config import level_of
 from trainers.run import Bank, DistillState, Work
 from trainers.views import Rows, assemble, image_rows, train_rows
 
@@ -44,6 +45,41 @@ def val_rows(work: Work, model: nn.Module) -> Rows:
     """What a network, as it is now, says of the validation images."""
     out = image_rows(model, work.data.val, work.normalise, work.numerics)
     return Rows(out.logits.half(), out.pooled.half())
+
+
+def teacher_banks(work: Work, state: DistillState, stage: int) -> list[Bank]:
+    """The teachers as they are now: their own banks, or, where their blocks were tuned, new ones
+    that are kept until they are tuned again."""
+    if not state.teachers:
+        return [teacher.bank for teacher in work.teachers]
+    if state.adapted is None:
+        state.adapted = [network_bank(work, teacher) for teacher in state.teachers]
+        if heads_only(work, state, stage):
+            state.adapted = reclassified(state.teachers, state.adapted)
+    return state.adapted
+
+
+def heads_only(work: Work, state: DistillState, stage: int) -> bool:
+    """Whether nothing but the classifiers of the teachers learns in a stage's A-Step: their pooled
+    features stand still then, and are read from tables in place of being run."""
+    if not isinstance(state.method, Asib) or work.views.fresh:
+        return False
+    level = level_of(state.method.config.teacher_levels, stage)
+    return level == 0 and all(map(models.head_is_classifier, state.teachers))
+
+
+@torch.no_grad()
+def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
+    """Banks with the logits that the teachers' classifiers give their pooled features now."""
+
+    def rows(teacher: nn.Module, old: Rows) -> Rows:
+        parts = old.pooled.split(CHUNK)
+        return Rows(
+            torch.cat([models.classify(teacher, p.float()).half() for p in parts]), old.pooled
+        )
+
+    pairs = zip(teachers, banks, strict=True)
+    return [Bank(rows(teacher, bank.train), rows(teacher, bank.val)) for teacher, bank in pairs]
 
 
 def teacher_val(work: Work, state: DistillState) -> list[Rows]:

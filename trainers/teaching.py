@@ -16,9 +16,9 @@ from trainers.loop import evaluating
 from trainers.methods.asib import Asib
 from trainers.methods.base import Moment, Teaching
 from trainers.models import outputs
-from trainers.run import Bank, DistillState, Work
+from trainers.run import DistillState, Work
 from trainers.streams import generator
-from trainers.tables import Synergy, network_bank, stage_student, student_bank, synergy_rows
+from trainers.tables import Synergy, stage_student, student_bank, synergy_rows, teacher_banks
 
 
 def source(work: Work, state: DistillState, moment: Moment) -> Tables | Live | None:
@@ -41,7 +41,7 @@ class Tables:
 
     def __init__(self, work: Work, state: DistillState, moment: Moment) -> None:
         self._work, self._state = work, state
-        self._banks = _teacher_banks(work, state)
+        self._banks = teacher_banks(work, state, moment.stage)
         self._logits = [bank.train.logits for bank in self._banks]
         self._live_query = fuses(state) and state.method.live_query
         self._synergy = self._fused() if fuses(state) and not self._live_query else None
@@ -135,10 +135,3 @@ def fused(said: Teaching, method: nn.Module, query_BD: Tensor) -> Teaching:
         logits = method.head(latent.mu)
     sure = None if latent.logvar is None else targets.certainty(latent.logvar)
     return said._replace(synergy=logits, certainty=sure, latent=latent.mu)
-
-
-def _teacher_banks(work: Work, state: DistillState) -> list[Bank]:
-    """The teachers' banks, made anew where their blocks were tuned."""
-    if not state.teachers:
-        return [teacher.bank for teacher in work.teachers]
-    return [network_bank(work, teacher) for teacher in state.teachers]

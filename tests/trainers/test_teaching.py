@@ -182,3 +182,43 @@ def test_teachers_report_their_trainable_share(world: World) -> None:
     assert all(real == asked for _, real, asked in shares)
     of_stage = dict((stage, real) for stage, real, _ in shares)
     assert of_stage[1] == of_stage[2] > of_stage[3] == of_stage[4] > 0
+
+
+def test_heads_that_learn_alone_are_read_from_tables_and_resume_bit_for_bit(world: World) -> None:
+    """Stages 3 and 4 of partial freezing tune the teachers' classifiers only: their bodies are not
+    run again, and a run that goes on in the B-Step after one has the same tables."""
+    config = tiny.rung("L4")
+    whole = tiny.run(config, world)
+    steps = [e.step for e in whole.epochs]
+    assert steps.count("A") == 8
+    for done in range(6, len(steps)):  # from the first stage that tunes heads only
+        state = tiny.new_state(config, world)
+        epochs = tiny.epochs_of(config, world, state)
+        for _ in range(done):
+            next(epochs)
+        saved = tiny.through_a_file(state.state_dict())
+        again = tiny.new_state(config, world)
+        again.load_state_dict(saved)
+        list(tiny.epochs_of(config, world, again))
+        assert tiny.differences(whole.state.state_dict(), again.state_dict()) == []
+
+
+def test_bodies_of_teachers_whose_heads_learn_are_not_run(world: World) -> None:
+    config = tiny.rung("L4", teacher_levels=[0])
+    state = tiny.new_state(config, world)
+    runs = {0: 0}
+
+    def count(module: Any, inputs: Any) -> None:
+        runs[0] += 1
+
+    for teacher in state.teachers:
+        teacher.conv1.register_forward_pre_hook(count)
+    first = runs[0]
+    list(tiny.epochs_of(config, world, state))
+    views = -(-2 * len(world.data.train.labels) // 128)
+    # Once for the tables of each teacher, and on the validation images where J and the accuracy
+    # before each A-Step are read.
+    assert runs[0] - first <= 2 * (views + 4 * 3)
+    assert tiny.differences(tiny.clone(world.teachers[0].model), tiny.clone(state.teachers[0])) == [
+        "/fc.weight", "/fc.bias"
+    ]  # fmt: skip
