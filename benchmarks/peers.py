@@ -41,11 +41,11 @@ live teacher too. {rounds} rounds of {steps} steps, interleaved; median (least �
 within a round. {missing}Target: at least as fast as the faster of the others."""
 END_TO_END = """\
 An epoch of kd from stored images to weights, images per second: {images} images of {pixels} px, \
-batch {batch}, random crop and flip. Others: a torch DataLoader without workers, PIL transforms of \
-torchvision, live teacher ({teacher} to \
-{student}: what a bank saves is the teacher's share). This project: its B-Step as it is, bank made beforehand (once for all \
-runs and seeds). {rounds} rounds, interleaved; median (least … largest); ratios within a round. \
-Target: at least 3.00 of the faster of the others."""
+batch {batch}, random crop and flip, {student} from {teacher}. Others: a torch DataLoader without \
+workers, PIL transforms of torchvision, live teacher. This project: its B-Step as it is, bank made \
+beforehand (once for all runs and seeds), so that it saves the loader's and the teacher's share. \
+{rounds} rounds, interleaved; median (least … largest); ratios within a round. Target: at least \
+3.00 of the faster of the others."""
 
 Step = Callable[[Tensor, Tensor], None]  # one optimiser step on images [B, 3, H, W] and labels [B]
 
