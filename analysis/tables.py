@@ -15,6 +15,9 @@ from analysis.stats import NO_INTERVAL, Interval, mean_interval, paired_differen
 from pipeline import names
 
 RUNG_ORDER = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
+# Methods of the literature have small letters: `kd` is Hinton's with its own weights, `KD` the
+# ladder's control, which is ASIB with everything but the teachers' average off; so are ce and CE.
+METHOD_ORDER = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 CONTROLS = ("CE", "KD", "kd")  # `kd` is the tuned baseline
 A_STEP, B_STEP = 0.0, 1.0  # values of stage/step
 
@@ -74,9 +77,14 @@ def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
 
 
 def rung_order(rungs) -> list[str]:
-    """The ladder from CE to L4, then all others by name."""
-    known = [rung for rung in RUNG_ORDER if rung in set(rungs)]
-    return known + sorted(set(rungs) - set(RUNG_ORDER))
+    """The ladder from CE to L4, then its side branches by name, then the methods of the
+    literature from the oldest, then what is of one's own by name."""
+    asked = set(rungs)
+    known = [rung for rung in RUNG_ORDER if rung in asked]
+    methods = [name for name in METHOD_ORDER if name in asked]
+    others = sorted(asked - set(known) - set(methods))
+    ladder = [rung for rung in others if rung[:1].isupper() or rung.startswith("side_")]
+    return [*known, *ladder, *methods, *(rung for rung in others if rung not in ladder)]
 
 
 def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:

@@ -67,7 +67,7 @@ class Setting:
     def run(self, rung: str, data: TrainingData, teachers: list[Teacher]) -> Run:
         """A new run of a rung, with the teachers that it reads."""
         config = self.config(rung)
-        needed = [] if config.method.kd_target == "none" else teachers
+        needed = teachers if config.method.reads_teachers() else []
         return Run(config, data, needed, DistillState.new(config, data, needed))
 
     def teachers(self, data: TrainingData) -> tuple[list[Teacher], float]:

@@ -445,6 +445,7 @@ def _contradictions(config: Config) -> list[str]:
             "synergy_eval_teacher_indices",
             getattr(method, "synergy_eval_teacher_indices", None) or [],
         ),
+        ("teacher", method.teacher_numbers()),
     ]
     for name, numbers in asked:
         if taught and numbers and max(numbers) >= len(config.teacher):

@@ -69,6 +69,36 @@ def dkd(
     return (alpha * tckd + beta * nckd) * temperature**2
 
 
+def standardised(logits_BC: Tensor) -> Tensor:
+    """(z - mean_c z) / (deviation_c z + 1e-7), Sun et al. 2024 (arXiv 2403.01427). Shape [B, C].
+
+    The deviation divides by C - 1, as in the authors' code; the paper writes C.
+    """
+    z = wide(logits_BC)
+    return (z - z.mean(-1, keepdim=True)) / (z.std(-1, keepdim=True) + 1e-7)
+
+
+def pearson_distance(a_RX: Tensor, b_RX: Tensor) -> Tensor:
+    """1 - Pearson's correlation of each pair of rows, as in Huang et al. 2022 (arXiv 2205.10536).
+    Shape R; 1 where a row is constant."""
+    a, b = (wide(x) - wide(x).mean(-1, keepdim=True) for x in (a_RX, b_RX))
+    return 1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-8)
+
+
+def noise_contrastive(
+    positive_B: Tensor, negatives_BK: Tensor, images: int, eps: float = 1e-7
+) -> Tensor:
+    """-log D(positive) - Σ_k log(1 - D(negative_k)), D(x) = x / (x + K·Pn + eps), Pn = 1/images.
+
+    x = exp(score/T)/Z. Gutmann and Hyvärinen 2010, as in Tian et al. 2020 (arXiv 1910.10699),
+    where 1 - D is K·Pn / (x + K·Pn + eps). Shape B.
+    """
+    noise = negatives_BK.shape[1] / images
+    found = (positive_B / (positive_B + noise + eps)).log()
+    refused = (noise / (negatives_BK + noise + eps)).log().sum(1)
+    return -found - refused
+
+
 def attention_transfer(student_BCHW: Tensor, teacher_BCHW: Tensor, *, p: float = 2) -> Tensor:
     """mean over the map of (Q_s - Q_t)², Q = L2-normalised vec(mean_c |F|^p). Shape B.
 

@@ -150,6 +150,7 @@ class DistillState:
             d.classes,
             len(data.train.labels),
             best_teacher(data, teachers),
+            labels=data.train.labels,
         )
         if kind.needs_maps:
             shape = (d.channels, d.image_size, d.image_size)

@@ -50,10 +50,10 @@ class Tables:
 
     def teaching(self, rows_B: Tensor, clean_BCHW: Tensor, mixed_BCHW: Tensor) -> Teaching:
         """What is said of the clean source images of a batch."""
-        banks = [bank.train for bank in self._banks]
+        heard = self._state.method.heard
         said = Teaching(
-            torch.stack([table[rows_B].float() for table in self._logits]),
-            pooled=tuple(bank.pooled[rows_B].float() for bank in banks),
+            torch.stack([self._logits[k][rows_B].float() for k in heard]),
+            pooled=tuple(self._banks[k].train.pooled[rows_B].float() for k in heard),
             image=rows_B // self._work.views.count,
         )
         if self._live_query:
@@ -100,7 +100,8 @@ class Live:
 
     def __init__(self, work: Work, state: DistillState, *, mixed: bool) -> None:
         self._work, self._state, self._mixed = work, state, mixed
-        self._teachers = state.teachers or [teacher.model for teacher in work.teachers]
+        teachers = state.teachers or [teacher.model for teacher in work.teachers]
+        self._teachers = [teachers[k] for k in state.method.heard]
         self._query: nn.Module | None = None
         if fuses(state):
             live = state.method.live_query

@@ -8,6 +8,7 @@ from scipy import stats
 
 from analysis.stats import NO_INTERVAL
 from analysis.tables import (
+    METHOD_ORDER,
     accuracy_by_seed,
     ladder_table,
     rung_order,
@@ -15,6 +16,7 @@ from analysis.tables import (
     with_epoch_costs,
 )
 from tests.analysis.frames import distill, history, runs
+from trainers.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,13 @@ def test_order_is_the_ladders_then_by_name():
         "L10",
         "dkd",
     ]
+
+
+def test_methods_of_the_literature_stand_after_the_ladder():
+    rungs = ["own", "kd_ls", "kd", "side_cccp_ppf", "ce", "KD", "CE", "crd", "KD_null"]
+    want = ["CE", "KD", "KD_null", "side_cccp_ppf", "ce", "kd", "crd", "kd_ls", "own"]
+    assert rung_order(rungs) == want
+    assert set(METHOD_ORDER) == set(METHODS) - {"asib"}
 
 
 def test_rows_are_ordered_by_bench_and_rung(rows):

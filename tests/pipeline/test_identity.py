@@ -20,6 +20,24 @@ GOLDEN = {
 TEACHERS = ["2ae8f952aa64", "506dbd4a9c75"]
 
 
+def test_the_ladders_control_and_the_method_of_the_same_letters_are_two() -> None:
+    control, method = compose(["cfg=KD"]), compose(["method=kd"])
+    assert (control.rung, method.rung) == ("KD", "kd")
+    assert run_key("distill", control) != run_key("distill", method)
+
+
+@pytest.mark.parametrize("cfg", ["CE", "L3"])
+def test_the_rung_is_no_part_of_another_methods_key(cfg: str) -> None:
+    found = run_key("distill", compose([f"cfg={cfg}", "method=dkd"]))
+    assert found == run_key("distill", compose(["method=dkd"]))
+
+
+@pytest.mark.parametrize("override", ["teacher.0.seed=9", "budget.adapt_epochs=8"])
+def test_training_without_a_teacher_is_the_same_whatever_teachers_there_are(override: str) -> None:
+    found = run_key("distill", compose(["method=ce", override]))
+    assert found == run_key("distill", compose(["method=ce"]))
+
+
 @pytest.mark.parametrize("cfg", sorted(GOLDEN))
 def test_golden_keys(cfg: str) -> None:
     assert run_key("distill", compose([f"cfg={cfg}"])) == GOLDEN[cfg]

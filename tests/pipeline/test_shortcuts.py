@@ -22,6 +22,8 @@ def test_each_shortcut_is_an_override() -> None:
 
 def test_a_method_group_and_a_students_architecture_are_found() -> None:
     assert with_shortcuts([], {"METHOD": "asib_l1"}) == ["method=asib_l1"]
+    assert with_shortcuts([], {"METHOD": "KD"}) == ["cfg=KD"]  # the ladder's control
+    assert with_shortcuts([], {"METHOD": "kd"}) == ["method=kd"]  # the paper's
     assert with_shortcuts([], {"STUDENT": "resnet20"}) == ["student.model=resnet20"]
 
 

@@ -1,4 +1,4 @@
-"""Short trajectories of a teacher and of every rung, stored beside the tests.
+"""Short trajectories of a teacher, of every rung and of every method, stored beside the tests.
 
 They pin the numbers of the numerics: a change that moves them needs a higher FINETUNE_VERSION or
 DISTILL_VERSION, because old results no longer compare with new ones. Write them anew with
@@ -22,6 +22,7 @@ from trainers.data import TrainingData, load
 from trainers.distill import DISTILL_VERSION
 from trainers.finetune import FINETUNE_VERSION, FinetuneState, finetune
 from trainers.loop import Terms
+from trainers.methods import METHODS
 
 FILE = Path(__file__).with_name("golden.json")
 STEPS = 24  # of a distillation: 4 stages of (4 A-Step, 2 B-Step) steps
@@ -36,6 +37,7 @@ OVERRIDES = [
     )),
 ]  # fmt: skip
 
+BASELINES = tuple(name for name in METHODS if name != "asib")
 
 # Teachers this good leave auto routing nothing to choose, and the placebo nothing to take.
 MORE = {"L3_null": ["method.kd_target=synergy"]}
@@ -57,13 +59,22 @@ def trajectories() -> dict[str, Any]:
         "FINETUNE_VERSION": FINETUNE_VERSION,
         "DISTILL_VERSION": DISTILL_VERSION,
         "finetune": dict(zip(("teacher 0", "teacher 1"), losses, strict=True)),
-        "distill": {cfg: step_losses(cfg, world) for cfg in tiny.RUNGS},
+        "distill": {cfg: step_losses(of_rung(cfg), world) for cfg in tiny.RUNGS},
+        "methods": {name: step_losses(of_method(name), world) for name in BASELINES},
     }
 
 
-def step_losses(cfg: str, world: World) -> list[float]:
+def of_rung(cfg: str) -> list[str]:
+    return [f"cfg={cfg}", *OVERRIDES, *MORE.get(cfg, [])]
+
+
+def of_method(name: str) -> list[str]:
+    """A method of the literature: the same without ASIB's options."""
+    return [f"method={name}", *(text for text in OVERRIDES if not text.startswith("method."))]
+
+
+def step_losses(overrides: list[str], world: World) -> list[float]:
     """The total loss of every optimiser step of a run, A-Steps and B-Steps."""
-    overrides = [f"cfg={cfg}", *OVERRIDES, *MORE.get(cfg, [])]
     config, found = distill_config(compose(overrides)), []
     state = tiny.new_state(config, world)
     for name in ("teacher_terms", "student_terms"):

@@ -12,11 +12,14 @@ from trainers.finetune import FINETUNE_VERSION
 
 TOLERANCE = 3e-4  # relative: other kernels and thread counts stay below half of it
 ANEW = "write the trajectories anew: python -m tests.trainers.golden"
-VERSIONS = {"finetune": "FINETUNE_VERSION", "distill": "DISTILL_VERSION"}
+VERSIONS = {
+    "finetune": "FINETUNE_VERSION", "distill": "DISTILL_VERSION", "methods": "DISTILL_VERSION",
+}  # fmt: skip
 CASES = [
     ("finetune", "teacher 0"),
     ("finetune", "teacher 1"),
     *(("distill", c) for c in tiny.RUNGS),
+    *(("methods", name) for name in golden.BASELINES),
 ]
 
 
@@ -67,4 +70,12 @@ def test_trajectories_are_long_enough_to_tell_the_rungs_apart(stored: dict[str, 
     assert lengths == {c: 8 if c in short else golden.STEPS for c in tiny.RUNGS}
     for rung, other in itertools.combinations(tiny.RUNGS, 2):
         steps = zip(distill[rung][-8:], distill[other][-8:], strict=True)
+        assert max(abs(a - b) / b for a, b in steps) > 5 * TOLERANCE
+
+
+def test_no_two_methods_have_the_same_trajectory(stored: dict[str, Any]) -> None:
+    methods = stored["methods"]
+    assert {len(losses) for losses in methods.values()} == {8}
+    for one, other in itertools.combinations(methods, 2):
+        steps = zip(methods[one], methods[other], strict=True)
         assert max(abs(a - b) / b for a, b in steps) > 5 * TOLERANCE

@@ -67,6 +67,16 @@ def rung(cfg: str, *overrides: str, **method: Any) -> DistillConfig:
     return config
 
 
+def baseline(name: str, *overrides: str, **method: Any) -> DistillConfig:
+    """A distillation by a method of the literature: the tiny world without ASIB's options."""
+    shared = [text for text in OVERRIDES if not text.startswith("method.")]
+    config = distill_config(configuration.compose([f"method={name}", *shared, *overrides]))
+    for field, value in method.items():
+        assert hasattr(config.method, field)
+        setattr(config.method, field, value)
+    return config
+
+
 def teacher_config(number: int = 0, *overrides: str) -> FinetuneConfig:
     return finetune_config(compose("KD", *overrides), number)
 
@@ -94,7 +104,7 @@ def frozen_teacher(model: nn.Module, config: FinetuneConfig, data: TrainingData)
 
 
 def teachers_of(config: DistillConfig, world: World) -> list[Teacher]:
-    return world.teachers if config.method.kd_target != "none" else []
+    return world.teachers if config.method.reads_teachers() else []
 
 
 def new_state(config: DistillConfig, world: World) -> DistillState:

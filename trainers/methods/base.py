@@ -34,15 +34,19 @@ class MethodConfig:
         """Whether a synergy accuracy is measured and read."""
         return False
 
+    def teacher_numbers(self) -> list[int]:
+        """Teachers that the option `teacher` names by number, where a method has it."""
+        return []
+
     def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
         """Contradictions between values, each one sentence."""
         return []
 
 
 class Dims(NamedTuple):
-    """What a method's own modules are built for: pooled widths, classes, training images, the
-    teacher with the best validation accuracy, and (C, H, W) of every feature map that
-    `Outputs.maps` gives (empty unless the method `needs_maps`)."""
+    """What a method's own modules are built for: pooled widths, classes, training images and
+    their labels [N] (None: unknown), the teacher with the best validation accuracy, and (C, H, W)
+    of every feature map that `Outputs.maps` gives (empty unless the method `needs_maps`)."""
 
     student: int
     teachers: tuple[int, ...]
@@ -51,6 +55,7 @@ class Dims(NamedTuple):
     best_teacher: int = 0
     student_maps: tuple[tuple[int, int, int], ...] = ()
     teacher_maps: tuple[tuple[tuple[int, int, int], ...], ...] = ()
+    labels: Tensor | None = None
 
 
 class Moment(NamedTuple):
@@ -66,7 +71,8 @@ class Moment(NamedTuple):
 
 class Teaching(NamedTuple):
     """What the frozen side says of a batch: of its clean source images, or of the mixed images
-    themselves where the method asks for `live_targets` or `needs_maps`.
+    themselves where the method asks for `live_targets` or `needs_maps`. Teachers are those that
+    the method has `heard`, in that order.
 
     teachers [K, B, C] logits; synergy [B, C] logits (None: gate closed, or no fusion);
     certainty [B] of the fusion (None: no bottleneck); latent [B, D], the fusion's mean;
@@ -117,6 +123,11 @@ class Method(nn.Module):
     def ema(self) -> tuple[float, int] | None:
         """(decay, steps between updates) of an average of the student that teaches too."""
         return None
+
+    @property
+    def heard(self) -> list[int]:
+        """Numbers of the teachers that the B-Step's `Teaching` is of; the others are not run."""
+        return list(range(len(self.dims.teachers)))
 
     @property
     def placebo(self) -> str:

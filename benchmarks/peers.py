@@ -1,0 +1,212 @@
+"""Plain distillation beside timm's task and torchdistill's loss, on the same networks and tensors.
+
+timm: `timm.task.LogitDistillationTask`. torchdistill: its `KDLoss` with both networks run as its
+training box runs them, without the hooks and configuration around them (which cost extra).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.b_step import interleaved
+from benchmarks.setting import Setting
+from benchmarks.shown import at_least, ratios, spread, table
+from benchmarks.synthetic import CLASSES, PIXELS, b_steps, config, random_data, random_teacher
+from trainers import models
+from trainers.data import Images
+from trainers.freezing import freeze
+from trainers.loop import build_optimiser
+from trainers.methods.base import Dims, Moment, Teaching
+from trainers.methods.kd import Kd, KdConfig
+from trainers.mixing import UNMIXED
+from trainers.models import outputs
+
+STUDENT, TEACHER = "timm:mobilenetv2_100", "timm:resnet50"
+OURS = "this project"
+EPOCH_IMAGES = 512  # of the epoch from images to weights
+MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+BARE = """\
+Bare step of kd (CE 0.1, KD 0.9, tau 4), images per second: forward, loss, backward and optimiser \
+step of {student} from {teacher} on a batch of {batch} float images of {pixels} px that lie \
+ready-made on the device; the same weights, tensors and optimiser for all. The others run the \
+teacher in every step; this project reads its logits from the view bank, and is shown with a \
+live teacher too. {rounds} rounds of {steps} steps, interleaved; median (least … largest); ratios \
+within a round. {missing}Target: at least as fast as the faster of the others."""
+END_TO_END = """\
+An epoch of kd from stored images to weights, images per second: {images} images of {pixels} px, \
+batch {batch}, random crop and flip, {student} from {teacher}. Others: a torch DataLoader without \
+workers, PIL transforms of torchvision, live teacher. This project: its B-Step as it is, bank made \
+beforehand (once for all runs and seeds), so that it saves the loader's and the teacher's share. \
+{rounds} rounds, interleaved; median (least … largest); ratios within a round. Target: at least \
+3.00 of the faster of the others."""
+
+Step = Callable[[Tensor, Tensor], None]  # one optimiser step on images [B, 3, H, W] and labels [B]
+
+
+def bare(setting: Setting, batch: int, rounds: int, steps: int) -> str:
+    """The table of bare steps."""
+    student, teacher = networks(setting.device)
+    images = torch.randn(batch, 3, PIXELS, PIXELS, device=setting.device)
+    labels = torch.arange(batch, device=setting.device) % CLASSES
+    with torch.no_grad():
+        said = teacher(images)
+    contenders = {
+        OURS: _ours(student, batch, lambda x: said),
+        f"{OURS}, live": _ours(student, batch, lambda x: outputs(teacher, x).logits),
+        **others(student, teacher, batch),
+    }
+
+    def several(step: Step) -> Callable[[], int]:
+        def run() -> int:
+            for _ in range(steps):
+                step(images, labels)
+            return steps * batch
+
+        return run
+
+    speeds = interleaved(setting, {n: several(s) for n, s in contenders.items()}, rounds + 2)
+    missing = "" if _torchdistill() else "torchdistill is not installed and left out. "
+    caption = BARE.format(
+        student=STUDENT, teacher=TEACHER, batch=batch, pixels=PIXELS, rounds=rounds, steps=steps,
+        missing=missing,
+    )  # fmt: skip
+    return _table(caption, speeds, 1.0)
+
+
+def end_to_end(setting: Setting, batch: int, rounds: int) -> str:
+    """The table of whole epochs."""
+    data = random_data(EPOCH_IMAGES, setting.device)
+    student, teacher = networks(setting.device)
+    steps = EPOCH_IMAGES // batch
+    kd = config("kd", STUDENT, batch)
+    run, _ = b_steps(kd, data, [random_teacher(TEACHER, data)] * 2, steps)
+    loader = DataLoader(Pictures(data.train), batch, shuffle=True, drop_last=True)
+
+    def fed(step: Step) -> Callable[[], int]:
+        def epoch() -> int:
+            for images, labels in loader:
+                step(images.to(setting.device), labels.to(setting.device))
+            return steps * batch
+
+        return epoch
+
+    contenders = {OURS: run, **{n: fed(s) for n, s in others(student, teacher, batch).items()}}
+    caption = END_TO_END.format(
+        images=EPOCH_IMAGES,
+        pixels=PIXELS,
+        batch=batch,
+        rounds=rounds,
+        student=STUDENT,
+        teacher=TEACHER,
+    )
+    return _table(caption, interleaved(setting, contenders, rounds + 2), 3.0)
+
+
+def _table(caption: str, speeds: dict[str, list[float]], target: float) -> str:
+    rivals = [values for name, values in speeds.items() if not name.startswith(OURS)]
+    fastest = [max(values) for values in zip(*rivals, strict=True)]
+    rows = []
+    for name, values in speeds.items():
+        beside = ratios(values, fastest)
+        met = at_least(target, beside) if name == OURS else ""
+        rows.append([name, spread(values, 0), spread(beside), met])
+    return table(caption, ["", "images/s", "speed / faster other", "target"], rows)
+
+
+def networks(device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """Student and frozen teacher, both of timm."""
+    torch.manual_seed(0)
+    student = models.build(STUDENT, CLASSES, PIXELS)
+    return student.to(device), freeze(models.build(TEACHER, CLASSES, PIXELS)).to(device)
+
+
+# One optimiser step ---------------------------------------------------------------------------
+
+
+def _ours(student: nn.Module, batch: int, teach: Callable[[Tensor], Tensor]) -> Step:
+    net, method = copy.deepcopy(student).train(), Kd(KdConfig(), Dims(1, (1,), CLASSES))
+    optimiser = build_optimiser(config("kd", STUDENT, batch).optim, net.parameters())
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        with torch.no_grad():
+            teaching = Teaching(teach(images)[None])
+        terms = method.student_terms(
+            outputs(net, images), teaching, labels, UNMIXED, Moment(0, 1)
+        ).losses
+        _learn(optimiser, torch.stack(list(terms.values())).sum())
+
+    return step
+
+
+def others(student: nn.Module, teacher: nn.Module, batch: int) -> dict[str, Step]:
+    """The same step by other projects' code, each with a student and an optimiser of its own."""
+    found = {"timm.task": _timm(copy.deepcopy(student).train(), teacher, batch)}
+    if _torchdistill():
+        found["torchdistill"] = _torchdistill_step(copy.deepcopy(student).train(), teacher, batch)
+    return found
+
+
+def _timm(net: nn.Module, teacher: nn.Module, batch: int) -> Step:
+    from timm.task import LogitDistillationTask
+
+    task = LogitDistillationTask(
+        net, teacher, nn.CrossEntropyLoss(), distill_loss_weight=0.9, task_loss_weight=0.1,
+        temperature=4.0, device=next(net.parameters()).device, verbose=False,
+    )  # fmt: skip
+    task.train()
+    optimiser = build_optimiser(config("kd", STUDENT, batch).optim, net.parameters())
+    return lambda images, labels: _learn(optimiser, task(images, labels)["loss"])
+
+
+def _torchdistill() -> bool:
+    return importlib.util.find_spec("torchdistill") is not None
+
+
+def _torchdistill_step(net: nn.Module, teacher: nn.Module, batch: int) -> Step:
+    from torchdistill.losses.mid_level import KDLoss
+
+    loss: Any = KDLoss(".", "output", ".", "output", temperature=4.0, alpha=0.1, beta=0.9)
+    optimiser = build_optimiser(config("kd", STUDENT, batch).optim, net.parameters())
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        with torch.no_grad():
+            said = {".": {"output": teacher(images)}}
+        _learn(optimiser, loss({".": {"output": net(images)}}, said, labels))
+
+    return step
+
+
+def _learn(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """The images as an ordinary project loads them: PIL, and torchvision's transforms."""
+
+    def __init__(self, images: Images) -> None:
+        from torchvision import transforms
+
+        self.pixels = images.pixels.permute(0, 2, 3, 1).cpu().numpy()
+        self.labels = images.labels.tolist()
+        self.transform = transforms.Compose([
+            transforms.RandomCrop(PIXELS, padding=4, padding_mode="reflect"),
+            transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ])  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]

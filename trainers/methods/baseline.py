@@ -1,0 +1,143 @@
+"""What the methods of the literature share: cross-entropy beside one weighted term of their own,
+and which teachers that term is of.
+
+Shapes: B examples, C classes, K teachers that are heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers import targets
+from trainers.loop import Terms
+from trainers.methods.base import Method, MethodConfig, Moment, Teaching
+from trainers.mixing import Mix
+from trainers.models import Outputs
+from trainers.options import option
+
+BEST, ALL = "best", "avg"
+
+
+def _averages(m: Any) -> bool:
+    """`method.teacher` is avg."""
+    return m.teacher == ALL
+
+
+@dataclass
+class BaselineConfig(MethodConfig):
+    """Weights of the labels' cross-entropy and of the method's own term, and its teachers."""
+
+    name: str = option("", "the method")
+    ce_weight: float = option(1.0, "weight of the labels' cross-entropy", low=0)
+    weight: float = option(1.0, "weight of the method's own term", low=0)
+    label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
+    teacher: str = option(
+        BEST, "best: the teacher of the best validation accuracy, as in the paper; avg: all of "
+        "them (their mean logits, or the mean of the term over them); a number: that one, from 0"
+    )  # fmt: skip
+
+    def teacher_numbers(self) -> list[int]:
+        """Teachers that `teacher` names by number."""
+        return [int(self.teacher)] if self.teacher.isdecimal() else []
+
+    def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
+        if self.teacher in (BEST, ALL) or self.teacher.isdecimal():
+            return []
+        return [f"method.teacher={self.teacher}: not {BEST}, {ALL} or the number of a teacher"]
+
+
+@dataclass
+class LogitConfig(BaselineConfig):
+    """What methods that read the teachers' logits share."""
+
+    weighting: str = option(
+        "equal", "of avg: equal; entropy: per sample, by what a teacher knows of it (ln C - H); "
+        "confidence: per sample, by its largest probability; shares sum to 1",
+        choices=("equal", "entropy", "confidence"), when=_averages,
+    )  # fmt: skip
+    target_view: str = option(
+        "two_view",
+        "of mixed images: two_view: mixed targets of both source images; clean: the first "
+        "source's target only (it does not agree with a mixed input); same: teachers are run live "
+        "on the mixed image (it costs)",
+        choices=("two_view", "clean", "same"),
+    )
+
+
+class Baseline(Method):
+    """ce_weight·CE + weight·distance; a subclass says what the distance is."""
+
+    config: BaselineConfig
+
+    @property
+    def heard(self) -> list[int]:
+        numbers = self.config.teacher_numbers()
+        if self.config.teacher == ALL:
+            return super().heard
+        return numbers or [self.dims.best_teacher]
+
+    def weight(self, moment: Moment) -> float:
+        """Weight of the distance at this moment."""
+        return self.config.weight
+
+    def needs_teachers(self, moment: Moment) -> bool:
+        return self.weight(moment) > 0
+
+    def student_terms(
+        self,
+        student: Outputs,
+        teaching: Teaching | None,
+        labels_B: Tensor,
+        mix: Mix,
+        moment: Moment,
+    ) -> Terms:
+        c = self.config
+        labels_BC = targets.soft_labels(labels_B, self.dims.classes, c.label_smoothing, mix)
+        ce = targets.soft_cross_entropy(student.logits, labels_BC).mean()
+        terms, weight = {"ce": c.ce_weight * ce}, self.weight(moment)
+        if weight == 0 or teaching is None:
+            return Terms(terms, {})
+        terms[c.name] = weight * self.distance(student, teaching, labels_B, mix)
+        seen = {"kd/teacher_disagreement": targets.disagreement(teaching.teachers)}
+        return Terms(terms, seen if len(teaching.teachers) > 1 else {})
+
+    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+        """The method's own term, unweighted, mean over the batch. Scalar."""
+        raise TypeError(f"{type(self).__name__} has no term of its own")
+
+
+class LogitBaseline(Baseline):
+    """A baseline whose term reads the teachers' logits."""
+
+    config: LogitConfig
+
+    @property
+    def live_targets(self) -> bool:
+        return self.config.target_view == "same"
+
+    def teacher_logits(self, teaching: Teaching) -> Tensor:
+        """Σ_k w_k t_k over the teachers that are heard, shares that sum to 1. [B, C]."""
+        if self.config.weighting == "equal" or len(teaching.teachers) == 1:
+            return targets.average_logits(teaching.teachers, None)
+        shares = SHARES[self.config.weighting]
+        return (shares(teaching.teachers)[:, :, None] * teaching.teachers).sum(0)
+
+    def blends(self, mix: Mix) -> bool:
+        """Whether the target is mixed from those of two images."""
+        return mix.partner is not None and self.config.target_view == "two_view"
+
+    def target(self, logits_BC: Tensor, mix: Mix, temperature: float) -> Tensor:
+        """q = λ·SM(A/τ) + (1-λ)·SM(B/τ), or SM(A/τ) where one image is the target. [B, C]."""
+        q = torch.softmax(logits_BC / temperature, -1)
+        return mix.blend(q) if self.blends(mix) else q
+
+
+SHARES: dict[str, Callable[[Tensor], Tensor]] = {
+    "entropy": targets.entropy_shares,
+    "confidence": targets.confidence_shares,
+}

@@ -1,0 +1,49 @@
+"""Cross-entropy alone: the student of the published tables, without a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trainers import targets
+from trainers.loop import Terms
+from trainers.methods.base import Method, MethodConfig, Moment, Teaching
+from trainers.mixing import Mix
+from trainers.models import Outputs
+from trainers.options import option
+
+
+@dataclass
+class CeConfig(MethodConfig):
+    """Training without a teacher."""
+
+    name: str = option("ce", "the method")
+    ce_weight: float = option(1.0, "weight of the labels' cross-entropy", low=0)
+    label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
+
+    def reads_teachers(self) -> bool:
+        return False
+
+
+class Ce(Method):
+    """ce_weight·CE."""
+
+    config: CeConfig
+    config_type = CeConfig
+
+    def needs_teachers(self, moment: Moment) -> bool:
+        return False
+
+    def student_terms(
+        self,
+        student: Outputs,
+        teaching: Teaching | None,
+        labels_B: Tensor,
+        mix: Mix,
+        moment: Moment,
+    ) -> Terms:
+        c = self.config
+        labels_BC = targets.soft_labels(labels_B, self.dims.classes, c.label_smoothing, mix)
+        ce = targets.soft_cross_entropy(student.logits, labels_BC).mean()
+        return Terms({"ce": c.ce_weight * ce}, {})

@@ -1,0 +1,169 @@
+"""Contrastive representation distillation (Tian et al. 2020, arXiv 1910.10699).
+
+Shapes: B examples, N training images, D width of the common space, K negatives, I = 1 + K.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers import losses
+from trainers.methods.base import Dims, Teaching
+from trainers.methods.baseline import Baseline, BaselineConfig
+from trainers.mixing import Mix
+from trainers.models import Outputs
+from trainers.options import option
+
+DENSE = 4  # the whole bank is scored where it is no larger than this many times K
+
+
+@dataclass
+class CrdConfig(BaselineConfig):
+    """Student and teacher features of one image told from those of other images."""
+
+    name: str = option("crd", "the method")
+    weight: float = option(0.8, "weight of the contrast", low=0)
+    dim: int = option(128, "width of the space that features are projected to", low=1)
+    negatives: int = option(16384, "negatives of each image, with replacement", low=1)
+    temperature: float = option(0.07, "temperature of the scores", low=1e-3)
+    momentum: float = option(0.5, "share of the old feature in the memory", low=0, high=1)
+
+
+class Crd(Baseline):
+    """CE + 0.8·mean_i (NCE of the student against the bank of teacher features + NCE of the
+    teacher against the bank of student features), the mean over the teachers.
+
+    Of mixed images: λ·NCE(own image) + (1-λ)·NCE(partner), each against its own negatives; the
+    teacher's pooled features are mixed likewise; the memory of the own image moves by
+    λ·(1 - momentum), that of the partner not at all, because the partner has its own turn.
+    """
+
+    config: CrdConfig
+    config_type = CrdConfig
+
+    def __init__(self, config: CrdConfig, dims: Dims) -> None:
+        super().__init__(config, dims)
+        self.contrasts = nn.ModuleList(
+            Contrast(config, dims.student, dims.teachers[k], dims.images) for k in self.heard
+        )
+        labels = torch.arange(dims.images) if dims.labels is None else dims.labels
+        for name, value in classes_of(labels.cpu())._asdict().items():
+            self.register_buffer(name, value, persistent=False)
+
+    def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:
+        return list(self.named_parameters()) if step == "B" else []
+
+    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+        assert teaching.image is not None
+        classes = Classes(*(getattr(self, name) for name in Classes._fields))
+        other_BK = negatives(teaching.image, self.config.negatives, classes)
+        chosen_BI = torch.cat([teaching.image[:, None], other_BK], 1)
+        with torch.autocast(labels_B.device.type, enabled=False):
+            found = [
+                contrast(student.pooled, mix.blend(pooled), chosen_BI, mix)
+                for contrast, pooled in zip(self.contrasts, teaching.pooled, strict=True)
+            ]
+        return torch.stack(found).mean()
+
+
+class Contrast(nn.Module):
+    """Student and one teacher: a projection and a memory bank [N, D] each."""
+
+    student_bank: Tensor
+    teacher_bank: Tensor
+    student_z: Tensor
+    teacher_z: Tensor
+
+    def __init__(self, config: CrdConfig, student: int, teacher: int, images: int) -> None:
+        super().__init__()
+        self.config = config
+        self.project_student = nn.Linear(student, config.dim)
+        self.project_teacher = nn.Linear(teacher, config.dim)
+        bound = (config.dim / 3) ** -0.5
+        for side in ("student", "teacher"):
+            bank = torch.empty(images, config.dim).uniform_(-bound, bound)
+            self.register_buffer(f"{side}_bank", bank)
+            self.register_buffer(f"{side}_z", torch.tensor(-1.0))  # until the first batch
+
+    def forward(
+        self, student_BF: Tensor, teacher_BF: Tensor, chosen_BI: Tensor, mix: Mix
+    ) -> Tensor:
+        """Both anchors' NCE of `chosen` images (the own first); moves the memory while training.
+        Mean over the batch, scalar."""
+        s_BD = F.normalize(self.project_student(losses.wide(student_BF)), dim=1)
+        t_BD = F.normalize(self.project_teacher(losses.wide(teacher_BF)), dim=1)
+        of_student = self._nce(s_BD, self.teacher_bank, self.student_z, chosen_BI, mix)
+        of_teacher = self._nce(t_BD, self.student_bank, self.teacher_z, chosen_BI, mix)
+        if self.training:
+            kept = 1 - mix.lam * (1 - self.config.momentum)
+            remember(self.student_bank, chosen_BI[:, 0], s_BD, kept)
+            remember(self.teacher_bank, chosen_BI[:, 0], t_BD, kept)
+        return (of_student + of_teacher).mean()
+
+    def _nce(
+        self, anchor_BD: Tensor, bank_ND: Tensor, z: Tensor, chosen_BI: Tensor, mix: Mix
+    ) -> Tensor:
+        """NCE of anchors against a bank. Shape B."""
+        dense = len(bank_ND) <= DENSE * self.config.negatives
+        # Cloned: what is gathered for the gradient must outlive the memory's moving on.
+        bank_ND = bank_ND.clone() if dense else bank_ND
+        all_BN = anchor_BD @ bank_ND.T if dense else None
+
+        def scores(index_BI: Tensor) -> Tensor:
+            if all_BN is not None:
+                found_BI = all_BN.gather(1, index_BI)
+            else:
+                found_BI = torch.einsum("bid,bd->bi", bank_ND[index_BI], anchor_BD)
+            return (found_BI / self.config.temperature).exp()
+
+        own_BI = scores(chosen_BI)
+        first = own_BI.detach().mean() * len(bank_ND)
+        value = torch.where(z < 0, first, z)
+        if self.training:
+            z.copy_(value)
+        nce_B = self._of(own_BI / value, len(bank_ND))
+        if mix.partner is None:
+            return nce_B
+        other_B = self._of(scores(chosen_BI[mix.partner]) / value, len(bank_ND))
+        return mix.lam * nce_B + (1 - mix.lam) * other_B
+
+    def _of(self, ratio_BI: Tensor, images: int) -> Tensor:
+        return losses.noise_contrastive(ratio_BI[:, 0], ratio_BI[:, 1:], images)
+
+
+class Classes(NamedTuple):
+    """The training images by class: `order` [N] lists them class by class, `start` [N] is where
+    an image's class begins there, `size` [N] how many images the class has."""
+
+    order: Tensor
+    start: Tensor
+    size: Tensor
+
+
+def classes_of(labels_N: Tensor) -> Classes:
+    """The training images by class."""
+    counts = torch.bincount(labels_N)
+    starts = counts.cumsum(0) - counts
+    return Classes(labels_N.argsort(stable=True), starts[labels_N], counts[labels_N])
+
+
+def negatives(image_B: Tensor, count: int, classes: Classes) -> Tensor:
+    """Images of other classes, drawn evenly with replacement by the device's own generator.
+    [B, K]."""
+    start_B1, size_B1 = classes.start[image_B, None], classes.size[image_B, None]
+    others_B1 = len(classes.order) - size_B1
+    drawn_BK = torch.rand(len(image_B), count, device=image_B.device)
+    place_BK = (drawn_BK * others_B1).long()
+    return classes.order[place_BK + torch.where(place_BK >= start_B1, size_B1, 0)]
+
+
+@torch.no_grad()
+def remember(bank_ND: Tensor, image_B: Tensor, feature_BD: Tensor, kept: float) -> None:
+    """bank[image] ← normalised(kept·bank[image] + (1 - kept)·feature)."""
+    moved = torch.lerp(feature_BD.detach(), bank_ND[image_B], kept)
+    bank_ND[image_B] = F.normalize(moved, dim=1)

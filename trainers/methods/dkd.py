@@ -1,0 +1,54 @@
+"""Decoupled knowledge distillation (Zhao et al. 2022, arXiv 2203.08679)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trainers import losses, targets
+from trainers.methods.base import Moment, Teaching
+from trainers.methods.baseline import LogitBaseline, LogitConfig
+from trainers.mixing import Mix
+from trainers.models import Outputs
+from trainers.options import option, span
+from trainers.schedules import ramp
+
+
+@dataclass
+class DkdConfig(LogitConfig):
+    """The divergence's two parts, target class and other classes, with weights of their own."""
+
+    name: str = option("dkd", "the method")
+    alpha: float = option(1.0, "weight of the target class (TCKD)", low=0)
+    beta: float = option(8.0, "weight of the other classes (NCKD); 6 or 2 by pair", low=0)
+    tau: float = option(4.0, "temperature", low=1e-2)
+    warmup_epochs: float = option(
+        20 / 240, "linear rise of the term: epochs, or a fraction of the budget below 1", low=0
+    )
+
+
+class Dkd(LogitBaseline):
+    """CE + min(1, (e+1)/warmup)·mean_i (α·TCKD + β·NCKD); of mixed images λ·DKD(y_a) +
+    (1-λ)·DKD(y_b)."""
+
+    config: DkdConfig
+    config_type = DkdConfig
+
+    def weight(self, moment: Moment) -> float:
+        warmup = span(self.config.warmup_epochs, moment.total)
+        return self.config.weight * ramp(moment.epoch, warmup)
+
+    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+        c, logits_BC = self.config, self.teacher_logits(teaching)
+        if self.blends(mix):
+            logits_BC = targets.logits_of(self.target(logits_BC, mix, c.tau), c.tau)
+
+        def dkd(y_B: Tensor) -> Tensor:
+            return losses.dkd(
+                student.logits, logits_BC, y_B, alpha=c.alpha, beta=c.beta, temperature=c.tau
+            ).mean()
+
+        if mix.partner is None or c.target_view == "clean":
+            return dkd(labels_B)
+        return mix.lam * dkd(labels_B) + (1 - mix.lam) * dkd(labels_B[mix.partner])

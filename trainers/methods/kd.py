@@ -1,0 +1,39 @@
+"""Knowledge distillation (Hinton, Vinyals, Dean 2015, arXiv 1503.02531).
+
+Not the ladder's control `KD`, which is ASIB with everything but the teachers' average off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trainers import losses
+from trainers.methods.base import Teaching
+from trainers.methods.baseline import LogitBaseline, LogitConfig
+from trainers.mixing import Mix
+from trainers.models import Outputs
+from trainers.options import option
+
+
+@dataclass
+class KdConfig(LogitConfig):
+    """Divergence from the teachers' softened probabilities."""
+
+    name: str = option("kd", "the method")
+    ce_weight: float = option(0.1, "weight of the labels' cross-entropy", low=0)
+    weight: float = option(0.9, "weight of the divergence", low=0)
+    tau: float = option(4.0, "temperature", low=1e-2)
+
+
+class Kd(LogitBaseline):
+    """0.1·CE + 0.9·mean_i τ²·KL(q_i ‖ SM(s_i/τ))."""
+
+    config: KdConfig
+    config_type = KdConfig
+
+    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+        tau = self.config.tau
+        q = self.target(self.teacher_logits(teaching), mix, tau)
+        return losses.kl_to(q, student.logits, tau).mean()
