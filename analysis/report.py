@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import figures
+from analysis import figures, health
 from analysis.configuration import not_shared, one_configuration
 from analysis.render import (
     Block,
@@ -71,6 +71,7 @@ def analyze(uri: str, experiment: str, bench: str | None = None) -> Report:
     sections = [_bench_section(kept, table, name) for name in _benches(table)]
     sections = sections or [_nothing_finished(experiment, bench)]
     sections.append(_teachers_section(teachers_table(tuned.kept)))
+    sections.append(Section("Health", health.sentences(_trained(runs, bench)), ()))
     notes = [*(interval_notes(table) if table.rows else ()), *left_out_notes(left_out)]
     sections.append(Section("Notes", (), (), tuple(notes)))
     return Report(
@@ -79,6 +80,12 @@ def analyze(uri: str, experiment: str, bench: str | None = None) -> Report:
         figures=_figures(kept, history, table),
         table=table_frame(table),
     )
+
+
+def _trained(runs: pd.DataFrame, bench: str | None) -> pd.DataFrame:
+    """The runs of both stages (of a bench), whatever their status."""
+    stages = [select(runs, stage=stage, bench=bench) for stage in ("finetune", "distill")]
+    return pd.concat([part for one in stages for part in one])
 
 
 def table_frame(table: LadderTable) -> pd.DataFrame:

@@ -117,6 +117,7 @@ def test_non_finite_loss_is_tried_again_without_mixed_precision_then_fails(clean
     run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits-s0"]
     assert run["status"] == "FAILED"
     assert "not finite" in run[f"tags.{names.FALLBACK}"]
+    assert run[f"tags.{names.HEALTH}"] == "non_finite"
 
 
 def test_two_commands_that_need_the_same_teachers_train_them_once(clean: Path) -> None:
