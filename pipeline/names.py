@@ -16,6 +16,7 @@ SEED = "seed"
 RUN_KEY = "run_key"
 RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repetitions
 MATCHED_TO = "matched_to"  # rung whose time a CE run was given
+OVERLAP = "overlap"  # percent of the classes that specialised teachers have in common
 SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
 STUDY = "study"
 TRIAL = "trial"
@@ -32,6 +33,9 @@ TRAIN_TOP1 = "train/top1"
 LR = "train/lr"
 VAL_TOP1 = "val/top1"
 VAL_LOSS = "val/loss"
+VAL_TOP1_ALL = (
+    "val/top1_all_classes"  # of a specialised teacher; its val/top1 is on its own classes
+)
 BEST_VAL_TOP1 = "val/best_top1"  # once, at the end: the epoch that was selected
 BEST_VAL_EPOCH = "val/best_epoch"
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.configuration import not_shared, one_configuration
+from analysis.configuration import by_overlap, not_shared, one_configuration
 from analysis.runs import Selection
 from tests.analysis.frames import distill, params, runs
 
@@ -85,3 +85,32 @@ def test_budgets_that_differ_between_rungs_are_said():
         "budget.student_epochs is not the same everywhere (2: L3; 80: CE, KD)",
     )
     assert not_shared(frame, "b") == ()
+
+
+def test_overlaps_are_benches_of_their_own_and_share_the_control():
+    half = {"tags.overlap": "50", "tags.teachers": "a,b"}
+    whole = {"tags.teachers": "a,b"}
+    frame = runs(
+        distill("CE", 0, 0.5), distill("KD", 0, 0.6) | whole, distill("KD", 0, 0.7) | half,
+        distill("L3", 0, 0.8) | half | {"tags.overlap": "0"}, distill("CE", 0, 0.4, bench="b"),
+    )  # fmt: skip
+    found = by_overlap(frame)
+    columns = ["tags.bench", "tags.rung", "metrics.test/top1"]
+    assert sorted(found[columns].itertuples(index=False, name=None)) == [
+        ("b", "CE", 0.4),
+        ("toy", "CE", 0.5),
+        ("toy", "KD", 0.6),
+        ("toy overlap=0", "CE", 0.5),
+        ("toy overlap=0", "L3", 0.8),
+        ("toy overlap=50", "CE", 0.5),
+        ("toy overlap=50", "KD", 0.7),
+    ]
+    assert found.index.is_unique
+    kept, left_out = one_configuration(Selection(found, found[:0].assign(reason="")))
+    assert len(kept) == 7
+    assert left_out.empty
+
+
+def test_without_an_overlap_nothing_is_changed():
+    frame = runs(distill("CE", 0, 0.5), distill("KD", 0, 0.6) | {"tags.teachers": "a,b"})
+    assert by_overlap(frame) is frame
