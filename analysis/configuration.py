@@ -25,6 +25,23 @@ _NOT_CONFIGURATION = re.compile(
 )
 
 
+def by_overlap(kept: pd.DataFrame) -> pd.DataFrame:
+    """Runs whose teachers were specialised as a bench of their own, `digits overlap=50`: they are
+    another problem, with controls of its own. A run without teachers belongs to each of them."""
+    overlap = column(kept, f"tags.{names.OVERLAP}")
+    if not overlap.notna().any():
+        return kept
+    bench = column(kept, RUNG_COLUMNS[0]).astype(object)
+    label = bench.where(overlap.isna(), bench + " overlap=" + overlap.astype(object))
+    taught = column(kept, f"tags.{names.TEACHERS}").fillna("").ne("")
+    parts = [kept[taught].assign(**{RUNG_COLUMNS[0]: label[taught]})]
+    for name in bench[~taught].dropna().unique():
+        labels = sorted(label[taught & bench.eq(name)].unique()) or [name]
+        of_bench = kept[~taught & bench.eq(name)]
+        parts += [of_bench.assign(**{RUNG_COLUMNS[0]: one}) for one in labels]
+    return pd.concat(parts, ignore_index=True)
+
+
 def one_configuration(selection: Selection) -> Selection:
     """Leave out runs that a mean over seeds must not mix, for each bench and rung.
 

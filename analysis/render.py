@@ -54,7 +54,7 @@ def teachers_block(rows: Iterable[TeacherRow]) -> Block:
     """Fine-tuned teachers; a validation accuracy of the last epoch, not the best, has a `*`."""
     cells = tuple(
         (
-            row.model,
+            row.model + ("" if row.overlap is None else f" (overlap {row.overlap})"),
             MISSING if row.seed is None else str(row.seed),
             percent(row.validation) + ("" if row.selected else "*"),
             percent(row.test),

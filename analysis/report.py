@@ -5,8 +5,8 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import figures
-from analysis.configuration import not_shared, one_configuration
+from analysis import figures, health
+from analysis.configuration import by_overlap, not_shared, one_configuration
 from analysis.render import (
     Block,
     accuracy_block,
@@ -61,16 +61,18 @@ def analyze(uri: str, experiment: str, bench: str | None = None) -> Report:
     Raises ValueError where there is no such store or experiment.
     """
     runs = load_runs(uri, experiment)
-    ladder = one_configuration(select(runs, stage="distill", bench=bench))
+    distilled = select(runs, stage="distill", bench=bench)
+    ladder = one_configuration(distilled._replace(kept=by_overlap(distilled.kept)))
     tuned = select(runs, stage="finetune", bench=bench, needs=names.VAL_TOP1)
     metrics = (*EPOCH_METRICS, *figures.CURVE_METRICS)
     history = load_history(uri, ladder.kept["run_id"].tolist(), metrics)
     kept = with_epoch_costs(ladder.kept, history)
     table = ladder_table(kept)
-    left_out = pd.concat([ladder.left_out, tuned.left_out])
+    left_out = pd.concat([ladder.left_out, tuned.left_out]).drop_duplicates("run_id")
     sections = [_bench_section(kept, table, name) for name in _benches(table)]
     sections = sections or [_nothing_finished(experiment, bench)]
     sections.append(_teachers_section(teachers_table(tuned.kept)))
+    sections.append(Section("Health", health.sentences(_trained(runs, bench)), ()))
     notes = [*(interval_notes(table) if table.rows else ()), *left_out_notes(left_out)]
     sections.append(Section("Notes", (), (), tuple(notes)))
     return Report(
@@ -79,6 +81,12 @@ def analyze(uri: str, experiment: str, bench: str | None = None) -> Report:
         figures=_figures(kept, history, table),
         table=table_frame(table),
     )
+
+
+def _trained(runs: pd.DataFrame, bench: str | None) -> pd.DataFrame:
+    """The runs of both stages (of a bench), whatever their status."""
+    stages = [select(runs, stage=stage, bench=bench) for stage in ("finetune", "distill")]
+    return pd.concat([part for one in stages for part in one])
 
 
 def table_frame(table: LadderTable) -> pd.DataFrame:
@@ -132,16 +140,19 @@ def _nothing_finished(experiment: str, bench: str | None) -> Section:
 
 
 def _next(rung: str, bench: str | None) -> str:
-    on_bench = f" -P bench={bench}" if bench else ""
+    on_bench = f" -P bench={bench.replace(' ', ' -P ')}" if bench else ""
     return f"type `mlflow run . -e distill -P cfg={rung}{on_bench}`"
 
 
 def _teachers_section(rows: tuple[TeacherRow, ...]) -> Section:
     if not rows:
         return Section("Teachers", ("No fine-tuning run has finished.",), ())
-    last = any(not row.selected for row in rows)
-    notes = ("With *: of the last epoch; that of the selected one was not logged.",) if last else ()
-    return Section("Teachers", (), (teachers_block(rows),), notes)
+    notes = []
+    if any(not row.selected for row in rows):
+        notes.append("With *: of the last epoch; that of the selected one was not logged.")
+    if any(row.overlap is not None for row in rows):
+        notes.append("Validation of a teacher with an overlap is on its own classes, test on all.")
+    return Section("Teachers", (), (teachers_block(rows),), tuple(notes))
 
 
 def _text(experiment: str, sections: list[Section]) -> str:
@@ -168,7 +179,8 @@ def _figures(kept: pd.DataFrame, history: pd.DataFrame, table: LadderTable) -> d
     drawn = {}
     for bench in _benches(table):
         curves = figures.learning_curves(kept, history, bench)
-        drawn[f"learning_curves_{bench}"] = figures.draw_learning_curves(curves)
+        name = bench.replace(" ", "_")
+        drawn[f"learning_curves_{name}"] = figures.draw_learning_curves(curves)
         cost = figures.accuracy_cost(table, bench)
-        drawn[f"accuracy_cost_{bench}"] = figures.draw_accuracy_cost(cost)
+        drawn[f"accuracy_cost_{name}"] = figures.draw_accuracy_cost(cost)
     return drawn

@@ -59,6 +59,7 @@ class TeacherRow(NamedTuple):
     selected: bool
     test: float
     seconds: float
+    overlap: str | None = None  # percent of the classes in common, of specialised teachers
 
 
 def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
@@ -180,4 +181,5 @@ def _teacher(run: pd.Series) -> TeacherRow:
         selected=selected,
         test=metric(names.TEST_TOP1),
         seconds=metric(names.RUN_SECONDS),
+        overlap=tag(names.OVERLAP),
     )

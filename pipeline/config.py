@@ -9,7 +9,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from trainers.loop import OptimConfig
 from trainers.methods import METHODS
 from trainers.mixing import MixConfig
 from trainers.options import Fact, bytes_of, option
+from trainers.overlap import class_lists
 from trainers.run import BudgetConfig, StudentConfig
 from trainers.views import Numerics
 
@@ -91,6 +92,11 @@ class Config:
     select: str = option(
         "best", "best: epoch of the best validation accuracy; last", choices=("best", "last")
     )
+    overlap: int | None = option(
+        None, "percent of the classes that all teachers are trained on; of the rest each has its "
+        "own share (null: every teacher has all, which is 100)", low=0, high=100, identity=False,
+    )  # fmt: skip
+    overlap_seed: int = option(0, "seed of the shuffle that shares them out", low=0, identity=False)
     bench: BenchConfig = option(BenchConfig, "the problem")
     data: DataConfig = option(DataConfig, "images")
     teacher: dict[str, TeacherConfig] = option({}, "teachers, by number")
@@ -103,8 +109,14 @@ class Config:
     runtime: RuntimeConfig = option(RuntimeConfig, "device, paths, cadence")
 
     def teachers(self) -> list[TeacherConfig]:
-        """The teachers in order of their numbers."""
-        return [self.teacher[name] for name in sorted(self.teacher, key=int)]
+        """The teachers in order of their numbers, each with the classes that it is trained on
+        (None where that is all of them)."""
+        found = [self.teacher[name] for name in sorted(self.teacher, key=int)]
+        lists = [teacher.classes for teacher in found]
+        if found and self.overlap is not None:
+            lists = [*class_lists(self.data.classes, self.overlap, len(found), self.overlap_seed)]
+        some = [sorted(own) if own and len(own) < self.data.classes else None for own in lists]
+        return [replace(t, classes=own) for t, own in zip(found, some, strict=True)]
 
     @property
     def rung(self) -> str:
@@ -462,10 +474,36 @@ def _contradictions(config: Config) -> list[str]:
     for number, teacher in config.teacher.items():
         if teacher.ckpt and not Path(teacher.ckpt).is_file():
             found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
+    found += _classes_that_cannot_be(config)
     nets = {"student": config.student} | {f"teacher.{k}": t for k, t in config.teacher.items()}
     for key, net in nets.items():
         wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)
         found += [f"{key}.model={net.model}: {wrong}"] if wrong else []
+    return found
+
+
+def _classes_that_cannot_be(config: Config) -> list[str]:
+    """What is wrong with the classes that teachers are to be trained on."""
+    found, total = [], config.data.classes
+    specialised = config.overlap not in (None, 100)
+    if specialised and len(config.teacher) < 2:
+        found.append(f"overlap={config.overlap}: at least two teachers are needed")
+    elif specialised and min(len(t.classes or range(total)) for t in config.teachers()) < 2:
+        found.append(
+            f"overlap={config.overlap} leaves a teacher fewer than 2 of {total} classes: type a "
+            "larger overlap, or use fewer teachers"
+        )
+    for number, teacher in config.teacher.items():
+        key, own = f"teacher.{number}.classes", teacher.classes
+        if teacher.ckpt and (specialised or own is not None):
+            asked = f"overlap={config.overlap}" if specialised else key
+            found.append(f"{asked}: teacher.{number}.ckpt is used as it is, not trained on classes")
+        if own is None:
+            continue
+        if config.overlap is not None:
+            found.append(f"{key}: overlap={config.overlap} sets it; type one of the two")
+        if len(set(own)) != len(own) or len(own) < 2 or max(own) >= total:
+            found.append(f"{key}={own}: at least 2 different classes of 0 … {total - 1} needed")
     return found
 
 

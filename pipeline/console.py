@@ -15,9 +15,9 @@ from trainers.loop import Epoch
 out = Console(highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """One message to the terminal or the log."""
-    out.print(text, markup=False)
+def say(text: str, style: str | None = None) -> None:
+    """One message to the terminal or the log; a style shows on a terminal alone."""
+    out.print(text, markup=False, style=style)
     sys.stdout.flush()
 
 
@@ -33,6 +33,12 @@ def epoch_line(name: str, epoch: Epoch, total: int) -> str:
         parts.append("gate open" if m[names.GATE] else "gate closed")
     parts.append(f"{m[names.IMAGES_PER_SECOND]:.0f} img/s")
     return "  ".join(parts)
+
+
+def warn(name: str, epoch: int, warning: str) -> None:
+    """What a run's health gave for the first time, in one line."""
+    text = names.WARNINGS[warning]
+    say(f"warning  {name}  epoch {epoch + 1}  {names.HEALTH_METRICS}{warning}: {text}", "yellow")
 
 
 class StageProgress:

@@ -56,7 +56,7 @@ def finetune_teacher(config: Config, number: int, shell: Shell) -> dict[str, Any
     tags = {
         names.STAGE: "finetune", names.STUDENT: teacher.model, names.SEED: str(teacher.seed),
         names.TEACHERS: teacher.model, names.METHOD: "given" if given else "ce",
-    }  # fmt: skip
+    } | _overlap_tag(config)  # fmt: skip
     spec = _spec(config, shell, f"{name}-given" if given else name, key, tags)
     spec["identity"] = identity("finetune", config, teacher=number)
     spec["config"]["teacher"] = {"0": asdict(teacher)}  # of all teachers, this one's
@@ -125,6 +125,8 @@ def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
     spec["identity"] = identity("distill", config)
     study = identity("distill", asked)
     spec["tags"] |= {names.RECIPE: recipe_key(study), names.SETTING: setting_key(study)}
+    if numbers:
+        spec["tags"] |= _overlap_tag(config)
     if rung is not None:
         spec["tags"][names.MATCHED_TO] = spec["params"]["budget.matched_to"] = rung
 
@@ -143,6 +145,12 @@ def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
         bank_seconds=lambda: teachers.bank_seconds,
     )  # fmt: skip
     return run(job, shell)
+
+
+def _overlap_tag(config: Config) -> dict[str, str]:
+    """The overlap of specialised teachers; full teachers have none."""
+    whole = config.overlap in (None, 100)
+    return {} if whole else {names.OVERLAP: str(config.overlap)}
 
 
 def given_the_time(config: Config, shell: Shell) -> Config:

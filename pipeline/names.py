@@ -16,12 +16,14 @@ SEED = "seed"
 RUN_KEY = "run_key"
 RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repetitions
 MATCHED_TO = "matched_to"  # rung whose time a CE run was given
+OVERLAP = "overlap"  # percent of the classes that specialised teachers have in common
 SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
 STUDY = "study"
 TRIAL = "trial"
 GIT = "git"  # revision, with "-dirty" where the tree was changed
 REUSED = "reused"  # "true" on a run that was replayed from the local store
 ERROR = "error"  # last line of the traceback of a FAILED run
+HEALTH = "health"  # the warnings that a run gave, with commas; no tag where there was none
 FALLBACK = "precision_fallback"  # why mixed precision was switched off in the middle of a run
 
 # Training, one value an epoch. `train/loss/<term>` holds every weighted term of the method.
@@ -31,6 +33,9 @@ TRAIN_TOP1 = "train/top1"
 LR = "train/lr"
 VAL_TOP1 = "val/top1"
 VAL_LOSS = "val/loss"
+VAL_TOP1_ALL = (
+    "val/top1_all_classes"  # of a specialised teacher; its val/top1 is on its own classes
+)
 BEST_VAL_TOP1 = "val/best_top1"  # once, at the end: the epoch that was selected
 BEST_VAL_EPOCH = "val/best_epoch"
 
@@ -47,6 +52,7 @@ SYNERGY_TOP1 = "synergy/top1"  # validation accuracy of g(mu), in A-Step epochs 
 SYNERGY_EMA = "synergy/top1_ema"
 # Once an A-Step, of the state that was kept and restored: what the gate read, and the B-Step used.
 SYNERGY_RESTORED = "synergy/restored"
+SYNERGY_CHANCE = "synergy/chance"  # what guessing reaches, with two standard errors
 SYNERGY_GAIN = "synergy/gain"  # that - the best teacher's validation accuracy at that moment
 GATE = "synergy/gate"  # 1 open, 0 closed
 SYNERGY_SHARE = "synergy/share"  # share of the samples whose target came from the fusion
@@ -54,6 +60,8 @@ SYNERGY_SHARE = "synergy/share"  # share of the samples whose target came from t
 KD_WEIGHT = "kd/weight"  # kd_eff of the epoch
 KD_SHARE = "kd/share"  # weighted KD term / total loss
 KD_SCALE = "kd/scale"  # mean factor of the kd_max_ratio cap
+KD_WEIGHT_SPREAD = "kd/weight_spread"  # of the per-sample weight: standard deviation / mean
+KD_MODULE_GRAD = "kd/module_grad"  # weakest gradient norm of a method's own modules in the B-Step
 DISAGREEMENT = "kd/teacher_disagreement"  # share of samples whose teachers' top-1 differ
 
 BETA = "bottleneck/beta"
@@ -62,6 +70,9 @@ DISTORTION = "bottleneck/distortion"  # unweighted cross-entropy of g(z)
 SIGMA_MEAN = "bottleneck/sigma_mean"
 SIGMA_MIN = "bottleneck/sigma_min"
 SIGMA_MAX = "bottleneck/sigma_max"
+SIGMA_FLOOR = "bottleneck/sigma_floor"  # the least that min_std and logvar_clip allow
+ADAPTER_GRAD = "bottleneck/adapter_grad"  # weakest gradient norm of an adapter, of the last step
+FUSION_GRAD = "bottleneck/fusion_grad"  # … of a part of the fusion module or of its head
 
 STAGE_INDEX = "stage/index"  # 1 … num_stages
 STAGE_STEP = "stage/step"  # 0 A-Step, 1 B-Step
@@ -96,3 +107,33 @@ STUDENT_TRAINABLE_REQUESTED = "stage/student_trainable_requested"
 EVAL = "eval/"
 SPLIT = "split"  # train | val | test
 EVALUATED = "evaluated"  # the run's key, or the first digits of a file's sha256
+
+# `health/<warning>`: 1 where it holds in an epoch, 0 where it does not, nothing where it does not
+# apply. Each says what it means and what to try.
+HEALTH_METRICS = "health/"
+WARNINGS = {
+    "synergy_at_chance": "The fusion that teaches the student is no better than guessing. Try a "
+    "larger method.a_lr, more budget.adapt_epochs, or a smaller method.ib_beta.",
+    "gate_never_open": "The gate was closed in every stage: the fusion never taught the student, "
+    "the teachers' average did. Look at synergy/restored; try more budget.adapt_epochs or a lower "
+    "bench.enable_kd_after_syn_acc.",
+    "gate_always_open": "The gate was open in every stage, so it decided nothing. That is well "
+    "where synergy/gain is not below 0; else raise bench.enable_kd_after_syn_acc.",
+    "sigma_at_one": "Every standard deviation of the latent is 1, that of the prior: the latent "
+    "carries nothing. Try a smaller method.ib_beta, and leave method.a_step_sample on.",
+    "sigma_at_floor": "The standard deviations of the latent are at their least value: nothing is "
+    "sampled. Try a larger method.ib_beta, or lower method.min_std and raise method.logvar_clip.",
+    "kd_negligible": "What the student learns from teachers is under 1 % of the labels' term. Try "
+    "a larger weight (method.kd_alpha), another method.tau, or better teachers.",
+    "weight_constant": "The weight of the distillation term is the same for all samples, so it "
+    "tells none apart. Try other values of it, or switch it off (method.kd_uncertainty_weight=0).",
+    "adapter_without_gradient": "An adapter of the fusion does not learn: features pass through a "
+    "random projection. Set method.adapt to adapters or backbone.",
+    "module_without_gradient": "A part of the fusion module, or a module of the method's own, gets "
+    "no gradient. Leave method.a_step_sample on, and look for a weight of 0 among the terms.",
+    "freezing_not_as_asked": "Another share of the parameters learns than was asked for: compare "
+    "stage/student_trainable and teacher<k>/trainable with …_requested, and look at the blocks of "
+    "the network (method.student_levels, method.teacher_levels).",
+    "non_finite": "A value was not a finite number. Try a smaller learning rate (optim.lr, "
+    "method.a_lr) or numerics=float32.",
+}

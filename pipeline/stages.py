@@ -15,13 +15,13 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from pipeline import names
-from pipeline.console import StageProgress, say
+from pipeline.console import StageProgress, say, warn
 from pipeline.lease import Holder, Lease, acquire
 from pipeline.publish import Publication, Record, last_line, now_ms
 from pipeline.shell import Shell
 from pipeline.store import RunFolder
 from pipeline.tracking import Tracker
-from trainers import measures
+from trainers import health, measures
 from trainers.loop import Epoch, Interrupted, NonFinite, Progress, reset_peak_memory
 
 log = logging.getLogger("pipeline")
@@ -125,7 +125,9 @@ def _run_tracked(job: Job, shell: Shell, lease: Lease) -> dict[str, Any]:
         raise
     except BaseException as error:
         tags = {names.ERROR: last_line(error), "traceback": shell.traceback(error)}
-        tracker.stop("FAILED", tags | _fallback_tag(job))
+        commit = job.folder.latest()
+        kept = list(commit.history) if commit is not None else []
+        tracker.stop("FAILED", tags | _fallback_tag(job) | _health_tag(job, kept, error))
         raise
     tracker.finish(result)
     say(f"finished {job.name}  key {job.folder.key}  {summary(result)}")
@@ -194,6 +196,7 @@ def _epochs(
                     }
                 )
                 progress.epoch(epoch)
+                _judge(job, history, final=state.progress.done)
                 due = time.monotonic() - committed_at >= shell.runtime.commit_every_s
                 if due or state.progress.done or shell.stop():
                     commit()
@@ -205,6 +208,16 @@ def _epochs(
                 commit()
             say(f"stopped  {job.name}  key {job.folder.key}: the same command goes on")
             raise
+
+
+def _judge(job: Job, history: list[dict[str, Any]], *, final: bool) -> None:
+    """Add the health of the last epoch to its metrics; say what the run has not given before.
+    All is read from the history, so that a run that goes on repeats nothing."""
+    epochs = [entry["metrics"] for entry in history]
+    before = health.fired(epochs)
+    epochs[-1] |= health.check(epochs, final=final)
+    for warning in health.fired(epochs)[len(before) :]:
+        warn(job.name, history[-1]["index"], warning)
 
 
 def _finalise(job: Job, state: State, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -222,7 +235,7 @@ def _finalise(job: Job, state: State, history: list[dict[str, Any]]) -> dict[str
         "metrics": metrics,
         "history": history,
         "weights": {job.weights: digest},
-        "tags": _fallback_tag(job),
+        "tags": _fallback_tag(job) | _health_tag(job, history),
     }
 
 
@@ -230,6 +243,16 @@ def _fallback_tag(job: Job) -> dict[str, str]:
     """Why mixed precision was given up, if it was."""
     reason = job.folder.read_json("fallback")
     return {names.FALLBACK: reason} if reason else {}
+
+
+def _health_tag(
+    job: Job, history: list[dict[str, Any]], error: BaseException | None = None
+) -> dict[str, str]:
+    """The warnings of a run, those of epochs that were not kept included."""
+    found = health.fired([entry["metrics"] for entry in history])
+    if isinstance(error, NonFinite) or job.folder.read_json("fallback"):
+        found = list(dict.fromkeys([*found, health.non_finite.__name__]))
+    return {names.HEALTH: ",".join(found)} if found else {}
 
 
 def _cost(history: list[dict[str, Any]], bank_seconds: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import freezing, models
+from trainers import freezing, health, models
 from trainers.loop import run_steps, snapshot, top1
 from trainers.methods.asib import Asib
 from trainers.methods.asib_config import level_of
@@ -30,6 +30,7 @@ from trainers.tables import (
 )
 from trainers.views import Rows
 
+ADAPTERS = ("query_adapter.", "teacher_adapters.")
 FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
 
 
@@ -124,6 +125,7 @@ class AStep:
         stream = (config.seed, "fusion", "draws", moment.epoch)
         means = run_steps(self.state.progress, len(plan.rows), step, self.state.stop, stream)
         method.eval()
+        means |= self._gradients()
         for k, teacher in enumerate(self.state.teachers):
             means[f"teacher{k}/trainable_requested"] = freezing.requested_fraction(
                 teacher, level_of(method.config.teacher_levels, moment.stage)
@@ -132,6 +134,21 @@ class AStep:
         means["cost/step_seconds"] = means["steps_seconds"] / len(plan.rows)
         means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
         return means
+
+    def _gradients(self) -> dict[str, float]:
+        """The weakest gradient of the epoch's last step, of adapters and of the fusion's parts (0
+        where one does not learn), and the floor of σ."""
+        method, learning = self.method, {name for name, _ in self.method.trainable("A")}
+        named = list(method.named_parameters())
+        adapters = [(n, p) for n, p in named if n.startswith(ADAPTERS)]
+        found = {"bottleneck/adapter_grad": 0.0}
+        if all(name in learning for name, _ in adapters):
+            found["bottleneck/adapter_grad"] = health.weakest_gradient(adapters, depth=2)
+        parts = [(n, p) for n, p in named if not n.startswith(ADAPTERS)]
+        found["bottleneck/fusion_grad"] = health.weakest_gradient(parts, depth=2)
+        if method.config.bottleneck:
+            found["bottleneck/sigma_floor"] = method.fusion.sigma_floor
+        return found
 
     def _student(self, rows: Tensor) -> Outputs:
         """The student of the stage's start: read from its table, or run where views are fresh."""
@@ -205,6 +222,7 @@ class AStep:
         metrics = {
             "synergy/gate": float(state.gate_open),
             "synergy/restored": restored,
+            "synergy/chance": health.chance(labels),
             "synergy/gain": restored - max(accuracies),
         }
         if state.teachers:

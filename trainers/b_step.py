@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainers import freezing
+from trainers import freezing, health
 from trainers.loop import average_into, keep_best, right, run_steps, set_lr, validation
 from trainers.methods.asib import Asib
 from trainers.methods.base import Moment, Teaching
@@ -104,6 +104,8 @@ class BStep:
         means["cost/step_seconds"] = means["steps_seconds"] / steps
         means["cost/images_per_second"] = plan.rows.numel() / means.pop("steps_seconds")
         means["train/lr"] = config.optim.lr_at((moment.epoch + 1) * steps - 1, steps, moment.total)
+        if taught and (own := self.method.trainable("B")):
+            means["kd/module_grad"] = health.weakest_gradient(own)
         if taught and isinstance(self.method, Asib):
             means["kd/weight"] = self.method.kd_weight(moment)
         return means

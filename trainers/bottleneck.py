@@ -91,8 +91,16 @@ class IBMBM(nn.Module):
 
     def floored(self, logvar_BD: Tensor) -> Tensor:
         """Clip to ±logvar_clip and floor σ at min_std, so that rate and sample share one σ."""
-        low = max(-self.logvar_clip, 2 * math.log(self.min_std))
-        return logvar_BD.clamp(low, self.logvar_clip)
+        return logvar_BD.clamp(self._low, self.logvar_clip)
+
+    @property
+    def sigma_floor(self) -> float:
+        """The least σ that min_std and logvar_clip allow."""
+        return math.exp(self._low / 2)
+
+    @property
+    def _low(self) -> float:
+        return max(-self.logvar_clip, 2 * math.log(self.min_std))
 
 
 class SynergyHead(nn.Module):

@@ -31,6 +31,7 @@ from trainers.loop import (
 from trainers.mixing import MixConfig, mix_images, plan_epoch
 from trainers.models import outputs
 from trainers.options import option
+from trainers.overlap import images_of
 from trainers.streams import seeded
 from trainers.views import Normaliser, Numerics, Views, image_rows
 
@@ -53,6 +54,11 @@ def _trained(t: Any) -> bool:
     return not t.ckpt
 
 
+def _specialised(t: Any) -> bool:
+    """the teacher is trained on some classes only."""
+    return t.classes is not None
+
+
 @dataclass
 class TeacherConfig:
     """One teacher: what is built, from what, and how it is fine-tuned."""
@@ -63,6 +69,10 @@ class TeacherConfig:
     ckpt: str | None = option(
         None, "your own weights (safetensors or a state dict): used as they are, not fine-tuned",
         identity=False,
+    )  # fmt: skip
+    classes: list[int] | None = option(
+        None, "classes that it is trained on, from 0 (null: all; `overlap` sets those of all "
+        "teachers); its head keeps all", low=0, when=_specialised,
     )  # fmt: skip
     recipe: RecipeConfig = option(RecipeConfig, "fine-tuning recipe", when=_trained)
 
@@ -121,6 +131,9 @@ class FinetuneState:
 def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -> Iterator[Epoch]:
     """Train the teacher of `state` to the end of its recipe, yielding each epoch.
 
+    A teacher of some classes sees no image of the others; `val/top1`, by which its epoch is
+    selected, is that on its own classes, and `val/top1_all_classes` is logged beside it.
+
     Raises:
         NonFinite: a loss or a weight is not finite.
         Interrupted: `state.stop()` turned true; the state stands at a step boundary.
@@ -134,7 +147,7 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
         metrics = _train_epoch(config, numerics, views, state, epoch)
         check_finite(state.model)
         out = image_rows(state.model, data.val, normalise, numerics)
-        metrics |= validation(out.logits, data.val.labels)
+        metrics |= _validation(config.teacher.classes, out.logits, data.val.labels)
         keep_best(state.best, metrics.get("val/top1"), epoch, state.model, config.select)
         metrics["cost/epoch_seconds"] = time.perf_counter() - began
         metrics["cost/peak_memory_mb"] = peak_memory_mb(device)
@@ -143,16 +156,30 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
         yield Epoch(epoch, 1, "B", metrics)
 
 
+def _validation(classes: list[int] | None, logits_MC: Tensor, labels_M: Tensor) -> dict[str, float]:
+    """Validation metrics, of a specialised teacher on its own classes and on all of them."""
+    whole = validation(logits_MC, labels_M)
+    if classes is None or not whole:
+        return whole
+    own = images_of(classes, labels_M)
+    return validation(logits_MC[own], labels_M[own]) | {"val/top1_all_classes": whole["val/top1"]}
+
+
 def _train_epoch(
     config: FinetuneConfig, numerics: Numerics, views: Views, state: FinetuneState, epoch: int
 ) -> dict[str, float]:
     recipe, device = config.teacher.recipe, views.device
     mixing = recipe.mix if recipe.mix.active(epoch, recipe.epochs) else None
+    classes, labels_N = config.teacher.classes, views.images.labels
+    own = None if classes is None else images_of(classes, labels_N)
     plan = plan_epoch(
-        config.teacher.seed, "teacher", epoch, images=len(views.images.labels),
+        config.teacher.seed, "teacher", epoch, images=len(labels_N if own is None else own),
         views=views.count, batch=recipe.optim.batch, mix=mixing,
         size=config.data.image_size, device=device,
     )  # fmt: skip
+    if own is not None:  # the plan is of the teacher's own images: find them among all
+        rows = own[plan.rows // views.count] * views.count + plan.rows % views.count
+        plan = plan._replace(rows=rows)
     views.redraw(config.teacher.seed, "teacher", epoch)
     steps = len(plan.rows)
     state.model.train()

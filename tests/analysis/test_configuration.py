@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.configuration import not_shared, one_configuration
+from analysis.configuration import by_overlap, not_shared, one_configuration
 from analysis.runs import Selection
 from tests.analysis.frames import distill, params, runs
 
@@ -108,3 +108,32 @@ def test_a_switch_that_differs_between_fused_rungs_is_said():
     assert not_shared(frame, "toy") == (
         "method.gate is not the same everywhere (0.1: L3; 0.9: L2)",
     )
+
+
+def test_overlaps_are_benches_of_their_own_and_share_the_control():
+    half = {"tags.overlap": "50", "tags.teachers": "a,b"}
+    whole = {"tags.teachers": "a,b"}
+    frame = runs(
+        distill("CE", 0, 0.5), distill("KD", 0, 0.6) | whole, distill("KD", 0, 0.7) | half,
+        distill("L3", 0, 0.8) | half | {"tags.overlap": "0"}, distill("CE", 0, 0.4, bench="b"),
+    )  # fmt: skip
+    found = by_overlap(frame)
+    columns = ["tags.bench", "tags.rung", "metrics.test/top1"]
+    assert sorted(found[columns].itertuples(index=False, name=None)) == [
+        ("b", "CE", 0.4),
+        ("toy", "CE", 0.5),
+        ("toy", "KD", 0.6),
+        ("toy overlap=0", "CE", 0.5),
+        ("toy overlap=0", "L3", 0.8),
+        ("toy overlap=50", "CE", 0.5),
+        ("toy overlap=50", "KD", 0.7),
+    ]
+    assert found.index.is_unique
+    kept, left_out = one_configuration(Selection(found, found[:0].assign(reason="")))
+    assert len(kept) == 7
+    assert left_out.empty
+
+
+def test_without_an_overlap_nothing_is_changed():
+    frame = runs(distill("CE", 0, 0.5), distill("KD", 0, 0.6) | {"tags.teachers": "a,b"})
+    assert by_overlap(frame) is frame

@@ -123,3 +123,25 @@ def test_experiment_with_a_launch_alone(store):
 def test_unknown_experiment_is_an_error(store, ids):
     with pytest.raises(ValueError, match=r"asib/laddr.*asib/ladder"):
         analyze(store.uri, "asib/laddr")
+
+
+def test_overlaps_are_compared_with_their_own_controls(store):
+    whole, half = {names.TEACHERS: "a,b"}, {names.TEACHERS: "a,b", names.OVERLAP: "50"}
+    store.distill("overlap", "CE", 0, 0.50)
+    store.distill("overlap", "CE", 1, 0.50, status="FAILED")
+    store.distill("overlap", "KD", 0, 0.70, tags=whole)
+    for rung, test in (("KD", 0.55), ("L3", 0.60)):
+        store.distill("overlap", rung, 0, test, tags=half | {names.RUN_KEY: f"{rung}-half"})
+    teacher = {names.STAGE: "finetune", names.BENCH: "toy", names.SEED: "0"} | half
+    store.run("overlap", "t", tags=teacher, metrics={names.VAL_TOP1: 0.9})
+    found = analyze(store.uri, "overlap")
+    part = found.text.partition("Bench toy overlap=50")[2].partition("Teachers")[0]
+    assert "L3 − KD: +5.00 points" in part
+    assert "KD − CE: +5.00 points" in part
+    assert list(found.table["bench"]) == ["toy"] * 2 + ["toy overlap=50"] * 3
+    assert {name for name in found.figures if "overlap" in name} == {
+        "learning_curves_toy_overlap=50", "accuracy_cost_toy_overlap=50",
+    }  # fmt: skip
+    assert "Left out: 1 run (1 failed)." in found.text
+    assert "a,b (overlap 50)" in found.text
+    assert "on its own classes, test on all" in found.text

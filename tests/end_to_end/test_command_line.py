@@ -117,6 +117,7 @@ def test_non_finite_loss_is_tried_again_without_mixed_precision_then_fails(clean
     run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits-s0"]
     assert run["status"] == "FAILED"
     assert "not finite" in run[f"tags.{names.FALLBACK}"]
+    assert run[f"tags.{names.HEALTH}"] == "non_finite"
 
 
 def test_two_commands_that_need_the_same_teachers_train_them_once(clean: Path) -> None:
@@ -265,3 +266,20 @@ def test_the_environment_is_told_and_logged(finished: Path) -> None:
     output = command.run("distill", *command.L3[1:], cwd=finished, METHOD="L3", SEED="0")
     assert "from the environment: cfg=L3 seed=0" in output
     assert "reused   distill-L3-digits-s0" in output
+
+
+def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> None:
+    options = [o for o in command.TINY if not o.startswith("bench.")]
+    command.run("distill", "cfg=KD", "overlap=50", *options, cwd=clean)
+    runs = load_runs(_uri(clean), "asib").set_index(f"tags.{names.STAGE}")
+    tagged = runs.loc[["finetune", "finetune", "distill"], f"tags.{names.OVERLAP}"]
+    assert set(tagged) == {"50"}
+    assert runs.loc["distill", "params.overlap"] == "50"
+    teachers = runs.loc["finetune"]
+    assert len(set(teachers["params.teacher.0.classes"])) == 2
+    assert (
+        teachers[f"metrics.{names.VAL_TOP1_ALL}"] <= teachers[f"metrics.{names.VAL_TOP1}"]
+    ).all()
+    table = command.run("analyze", cwd=clean)
+    assert "Bench digits overlap=50" in table
+    assert "resnet20 (overlap 50)" in table

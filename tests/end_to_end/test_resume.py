@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.runs import load_history, load_runs
+from pipeline import names
 from tests.end_to_end import command
 
 pytestmark = pytest.mark.xdist_group("resume")
@@ -94,3 +96,26 @@ def _same(one: Path, other: Path) -> None:
     assert command.student_digest(one) == command.student_digest(other)
     (first,), (second,) = command.results(one).values(), command.results(other).values()
     assert command.losses(first) == command.losses(second)
+
+
+def test_a_warning_is_said_once_and_tagged_at_the_end(with_teachers: Path) -> None:
+    """A part that is broken on purpose: the teachers' adapters stay random projections."""
+    options = (*command.L3, "method.adapt=none")
+    code, first = command.interrupt(
+        "distill", *options, cwd=with_teachers, after="4/8 1B", delay=0.0, number=signal.SIGTERM
+    )
+    assert code == 75, first
+    second = command.run("distill", *options, cwd=with_teachers)
+    said = "epoch 1  health/adapter_without_gradient: An adapter of the fusion does not learn"
+    assert (first.count(said), second.count("adapter_without_gradient")) == (1, 0)
+    assert second.count("health/gate_always_open") == 1
+    runs = load_runs(f"sqlite:///{with_teachers}/mlflow.db", "asib").set_index("name")
+    run = runs.loc["distill-L3-digits-s0"]
+    tag = run[f"tags.{names.HEALTH}"].split(",")
+    assert {"adapter_without_gradient", "gate_always_open"} <= set(tag)
+    (result,) = command.results(with_teachers).values()
+    metric = names.HEALTH_METRICS + "adapter_without_gradient"
+    read = load_history(f"sqlite:///{with_teachers}/mlflow.db", [run.run_id], [metric])
+    stored = [e["index"] for e in result["history"] if e["metrics"].get(metric) == 1.0]
+    assert read.step.tolist() == stored == [0, 1, 4, 5]
+    assert result["tags"][names.HEALTH].split(",") == tag

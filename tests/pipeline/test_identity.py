@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import compose
+from pipeline.config import ConfigError, compose
 from pipeline.identity import identity, recipe_key, run_key, setting_key
 
 # Keys of published configurations. If one changes, every finished run of it is trained again:
@@ -120,3 +120,43 @@ def test_own_teacher_is_known_by_its_content(tmp_path) -> None:
 def test_an_unknown_stage_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown stage"):
         run_key("destill", compose([]))
+
+
+def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:
+    def keys(*overrides: str) -> list[str]:
+        config = compose(["cfg=KD", *overrides])
+        return [run_key("finetune", config, teacher=k) for k in (0, 1)] + [
+            run_key("distill", config)
+        ]
+
+    whole, half, none = keys(), keys("overlap=50"), keys("overlap=0")
+    assert len({*whole, *half, *none}) == 9
+    assert whole == keys("overlap=100") == keys("overlap_seed=3")  # no shuffle matters
+    assert whole == [*TEACHERS, GOLDEN["KD"]]
+    assert half != keys("overlap=50", "overlap_seed=1")
+    control = run_key("distill", compose(["cfg=CE", "overlap=50"]))
+    assert control == GOLDEN["CE"]  # it has no teachers
+    lists = [t.classes for t in compose(["overlap=50"]).teachers()]
+    typed = [f"teacher.{k}.classes={own}" for k, own in enumerate(lists)]
+    assert keys(*typed) == half
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["overlap=101"], "overlap=101: out of range 0 … 100"),
+        (["overlap=half"], "overlap=half: not a whole number"),
+        (["overlp=50"], "did you mean overlap"),
+        (["overlap=50", "teacher.1.classes=[1,2]"], "teacher.1.classes: overlap=50 sets it"),
+        (["overlap=50", f"teacher.0.ckpt={__file__}"], "teacher.0.ckpt is used as it is"),
+        ([f"teacher.0.ckpt={__file__}", "teacher.0.classes=[1,2]"], "is used as it is"),
+        (["teacher.0.classes=[3]"], "at least 2 different classes of 0 … 9"),
+        (["teacher.0.classes=[3,3]"], "at least 2 different classes of 0 … 9"),
+        (["teacher.0.classes=[3,10]"], "at least 2 different classes of 0 … 9"),
+        (["overlap=0", "data.classes=3"], "leaves a teacher fewer than 2 of 3 classes"),
+    ],
+)
+def test_classes_that_cannot_be_are_told(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose(overrides)
+    assert said in str(raised.value)

@@ -46,7 +46,13 @@ def guidance(
         target = torch.where(chosen[:, None], routed, target)
         logits = torch.where(chosen[:, None], teaching.synergy, average)
         seen["synergy/share"] = chosen.float().mean()
-    return Guidance(target, _weights(c, teaching, logits, chosen, labels_B, mix), seen)
+    omega_B = torch.ones_like(logits[:, 0])
+    factors = _weights(c, teaching, logits, chosen, labels_B, mix)
+    for factor_B in factors:
+        omega_B = omega_B * factor_B
+    if factors:
+        seen["kd/weight_spread"] = omega_B.std(correction=0) / omega_B.mean().clamp_min(1e-12)
+    return Guidance(target, omega_B, seen)
 
 
 def base_logits(c: AsibConfig, teaching: Teaching, moment: Moment) -> Tensor:
@@ -92,22 +98,23 @@ def _weights(
     chosen_B: Tensor | None,
     labels_B: Tensor,
     mix: Mix,
-) -> Tensor:
-    """The product of all weights that are on, [B]."""
-    omega_B = torch.ones_like(logits_BC[:, 0])
+) -> list[Tensor]:
+    """The weights that are on, [B] each."""
+    found = []
     if c.kd_uncertainty_weight > 0:
-        omega_B = targets.uncertainty_weight(
-            logits_BC, c.kd_uncertainty_weight, c.kd_uncertainty_min
+        found.append(
+            targets.uncertainty_weight(logits_BC, c.kd_uncertainty_weight, c.kd_uncertainty_min)
         )
     if chosen_B is not None and teaching.certainty is not None:
         sure_B = targets.certainty_weight(teaching.certainty, c.min_cw, c.max_cw)
-        omega_B = omega_B * torch.where(chosen_B, sure_B, 1.0)
+        found.append(torch.where(chosen_B, sure_B, 1.0))
     if (c.disagree_lambda_high, c.disagree_lambda_low) != (1.0, 1.0):
         apart_B = targets.apart(teaching.teachers, labels_B, c.disagree_mode)
-        omega_B = omega_B * torch.where(apart_B, c.disagree_lambda_high, c.disagree_lambda_low)
+        found.append(torch.where(apart_B, c.disagree_lambda_high, c.disagree_lambda_low))
     if c.kd_label_guard:
-        omega_B = omega_B * _label_probability(logits_BC, labels_B, mix).clamp(min=c.kd_correct_min)
-    return omega_B
+        own_B = _label_probability(logits_BC, labels_B, mix)
+        found.append(own_B.clamp(min=c.kd_correct_min))
+    return found
 
 
 def _label_probability(logits_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor:

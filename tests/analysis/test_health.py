@@ -1,0 +1,58 @@
+"""Warnings of training runs in the report."""
+
+import pandas as pd
+import pytest
+
+from analysis import health
+from analysis.report import analyze
+from pipeline import names
+from tests.analysis.frames import distill, runs
+
+CHECKED = {"metrics.health/non_finite": 0.0}
+
+
+def test_a_tag_names_the_warnings_and_a_run_that_goes_on_has_metrics():
+    frame = runs(
+        distill("L3", 0, 0.5) | {"tags.health": "gate_never_open,sigma_at_one", "name": "one"},
+        distill("L3", 1) | {"metrics.health/sigma_at_one": 1.0, "name": "two", "status": "RUNNING"},
+        distill("L3", 2, 0.5) | {"metrics.health/sigma_at_one": 0.0, "tags.health": None},
+        distill("L3", 3) | {"tags.health": "a_new_one", "name": "four", "tags.run_key": "abc"},
+    )
+    assert health.warned(frame) == (
+        ("gate_never_open", ("one",)),
+        ("sigma_at_one", ("one", "two")),
+        ("a_new_one", ("four (abc)",)),
+    )
+    told = health.sentences(frame)
+    assert told[1] == f"sigma_at_one (one, two): {names.WARNINGS['sigma_at_one']}"
+    assert told[2].startswith("a_new_one (four (abc)): ")
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        (runs(distill("L3", 0, 0.5) | CHECKED), "No warning in 1 run."),
+        (runs(*(distill("L3", s, 0.5) | CHECKED for s in (0, 1))), "No warning in 2 runs."),
+        (runs(distill("L3", 0, 0.5)), "No run logged its health."),
+        (pd.DataFrame(), "No run logged its health."),
+    ],
+)
+def test_nothing_to_tell(frame: pd.DataFrame, told: str):
+    assert health.sentences(frame) == (told,)
+
+
+def test_many_runs_are_cut():
+    rows = [distill("L3", s) | {"tags.health": "non_finite", "name": f"s{s}"} for s in range(11)]
+    (told,) = health.sentences(runs(*rows))
+    assert "s7 and 3 more)" in told
+    assert "s8" not in told
+
+
+def test_the_report_lists_them_with_failed_runs(store):
+    store.distill("ill", "L3", 0, 0.5, tags={names.HEALTH: "gate_never_open"})
+    store.distill("ill", "L3", 1, None, tags={names.HEALTH: "non_finite"}, status="FAILED")
+    report = analyze(store.uri, "ill")
+    section = report.text.partition("\nHealth\n")[2].partition("\nNotes\n")[0]
+    assert "gate_never_open (distill-L3-toy-s0 (L3-0)): The gate was closed" in section
+    assert "non_finite (distill-L3-toy-s1 (L3-1))" in section
+    assert "## Health" in report.markdown
