@@ -194,6 +194,7 @@ def _epochs(
                     }
                 )
                 progress.epoch(epoch)
+                shell.on_epoch(history)
                 due = time.monotonic() - committed_at >= shell.runtime.commit_every_s
                 if due or state.progress.done or shell.stop():
                     commit()
