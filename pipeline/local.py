@@ -27,7 +27,11 @@ from pipeline.launcher import (
 )
 
 _SERVER = multiprocessing.get_context("forkserver")
-_PRELOAD = ["pipeline.jobs", "mlflow.store.tracking.sqlalchemy_store"]
+_PRELOAD = [
+    "pipeline.jobs",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "torch._dynamo",  # PyTorch's counter of operations brings it along
+]
 
 
 class Local:

@@ -173,7 +173,7 @@ class Slurm:
     def log_of(self, name: str) -> Path:
         from submitit.core.utils import JobPaths
 
-        return Path(JobPaths(self.folder / "jobs", job_id=self.jobs[name], task_id=0).stderr)
+        return Path(JobPaths(self.folder / "jobs", job_id=self.jobs[name], task_id=0).stdout)
 
     def _load(self) -> dict[str, str]:
         path = self.folder / "slurm.json"
@@ -199,6 +199,6 @@ def parameters(config: SlurmConfig, after: list[str]) -> dict[str, Any]:
         "slurm_array_parallelism": config.array_parallelism,
         "slurm_signal_delay_s": config.signal_delay_s,
         "slurm_setup": [re.sub(r"\s+$", "", line) for line in config.setup],
-        "slurm_stderr_to_stdout": False,
+        "slurm_stderr_to_stdout": True,
         "slurm_additional_parameters": more, **texts,
     }  # fmt: skip
