@@ -34,6 +34,7 @@ from sweeps.board import Board
 from sweeps.runs import TrialDestination, publish, study_destination
 from sweeps.study import Study, study_of
 from sweeps.worker import work
+from trainers.loop import Interrupted
 
 STUDY_OPTIONS = ("trials", "seeds", "sampler", "pruner")
 RESTARTS = 20  # of a worker of this machine that was killed
@@ -108,15 +109,14 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
     shell = Shell.open(in_experiment(request.study), "sweep", overrides)
     board.enqueue()
     destination = study_destination(board, shell.destination)
-    status = "FAILED"
     try:
         _follow(request, board, launcher, shell, destination)
-        status = "FINISHED"
-    finally:
-        _end(board, destination, shell, status)
-        out.print(report.best(board))
-        for line in report.next_commands(board, request.typed, destination):
-            say(line)
+    except BaseException as error:
+        left = isinstance(error, Interrupted) and launcher.survives  # its workers go on
+        status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+        _end(request, board, destination, shell, None if left else status)
+        raise
+    _end(request, board, destination, shell, "FINISHED")
 
 
 def in_experiment(study: Study) -> Any:
@@ -189,12 +189,16 @@ def _tasks(
     ]
 
 
-def _end(board: Board, destination: TrialDestination, shell: Shell, status: str) -> None:
-    """Send what is missing, and end the study's run with its state of now."""
-    if not publish(board, destination, shell):
-        return
-    if destination.launch_id is not None or board.ended():
+def _end(
+    request: Request, board: Board, destination: TrialDestination, shell: Shell, status: str | None
+) -> None:
+    """Send what is missing, end the study's run (None: leave it running), and report."""
+    sent = publish(board, destination, shell)
+    if sent and status is not None and (destination.launch_id is not None or board.ended()):
         destination.client().set_terminated(destination.parent_id(), status)
+    out.print(report.best(board))
+    for line in report.next_commands(board, request.typed, destination):
+        say(line)
 
 
 def _plan(request: Request, board: Board | None) -> None:
