@@ -94,7 +94,8 @@ class Local:
             process = _SERVER.Process(target=_child, args=(task, self.log_of(name), gpu))
             process.start()
             self.processes[name] = slot, process
-            self.status[name] = Status(RUNNING, f"process {process.pid}")
+            why = self.status[name].note  # it is started again, and why
+            self.status[name] = Status(RUNNING, f"process {process.pid}  {why}".rstrip())
 
     def cancel(self) -> int:
         """Ask all that run to commit and end; nothing new is started."""

@@ -11,7 +11,7 @@ import itertools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -221,7 +221,8 @@ def report(students: list[Student], status: dict[str, Status], store: Store) -> 
     """All jobs with their numbers. What is finished is what the store says."""
     table = Table(box=None, pad_edge=False)
     for head in ("job", "key", "state", "val %", "test %", "time", "note"):
-        table.add_column(head, justify="right" if head.endswith("%") else "left")
+        justify: Literal["left", "right"] = "right" if head.endswith("%") else "left"
+        table.add_column(head, justify=justify, overflow="fold")
     extra = [name for name in status if name not in {s.name for s in students}]
     for name in extra:
         table.add_row(name, "", status[name].state, "", "", "", status[name].note)
