@@ -45,6 +45,12 @@ options, the most used; every key of conf/ and its dataclass works
   runtime.store=FOLDER               commits, weights and view banks (default ./store)
   runtime.device=cuda:1              default: a GPU where there is one
 
+several: python -m pipeline distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=local|slurm
+  hydra.launcher.jobs_parallel=2     local: how many at once (default: one a GPU)
+  hydra.launcher.partition=NAME      slurm: see conf/hydra/launcher/slurm.yaml for all
+  --cancel                           end what such a command has submitted
+studies: python -m sweeps --help
+
 evaluate: a run is evaluated in its own configuration, as a child of its run. A key can be cut to
 its first 4 digits or more. bench=, data= or data.root=, data.name=, … choose another data set with
 the same classes, channels and image size; only runtime.* can be given beside. A file is built as
@@ -73,7 +79,15 @@ def main(arguments: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         print(HELP)
         return OK
-    return _guarded(lambda: VERBS[verb](_asked_for(verb, as_overrides(rest))))
+    from pipeline.multirun import CANCEL, FLAGS, is_multirun, multirun
+
+    if is_multirun(rest):
+        if verb != "distill":
+            print(f"{verb}: only distill runs several (-m, hydra/launcher=…)", file=sys.stderr)
+            return MISTAKE
+        plain = as_overrides([text for text in rest if text not in (*FLAGS, CANCEL)])
+        return guarded(lambda: multirun(_asked_for(verb, plain), cancel=CANCEL in rest))
+    return guarded(lambda: VERBS[verb](_asked_for(verb, as_overrides(rest))))
 
 
 def as_overrides(arguments: list[str]) -> list[str]:
@@ -87,10 +101,11 @@ def as_overrides(arguments: list[str]) -> list[str]:
     return found
 
 
-def _guarded(run: Callable[[], None]) -> int:
+def guarded(run: Callable[[], None]) -> int:
     """Exit codes of what a verb raises; a mistake is one message, all else has a traceback."""
     from pipeline import lease
     from pipeline.config import ConfigError
+    from pipeline.fleet import JobsFailed
     from trainers.checkpoints import BadCheckpoint
     from trainers.data import DataDamaged, DataMissing
     from trainers.loop import Interrupted
@@ -105,6 +120,9 @@ def _guarded(run: Callable[[], None]) -> int:
         if isinstance(error, lease.LeaseLost):
             say(f"stopped: {error}; another process goes on with it")
         return STOPPED
+    except JobsFailed as error:
+        say(str(error))
+        return FAILED
     except Exception:
         logging.getLogger("pipeline").exception("failed")
         return FAILED

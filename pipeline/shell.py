@@ -6,9 +6,12 @@ import logging
 import signal
 import tempfile
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -30,7 +33,9 @@ class Shell:
     destination: Destination
     device: torch.device
     overrides: list[str] = field(default_factory=list)
-    _stop: bool = False
+    # Hears of every epoch's end: the history so far. What it raises ends the stage.
+    on_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
+    _stop: Event = field(default_factory=Event)  # one for this and every copy of it
 
     @classmethod
     def open(cls, config: Config, verb: str, overrides: list[str]) -> Shell:
@@ -47,13 +52,13 @@ class Shell:
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
         """Signal handler: the loop stops at its next step boundary. A second Ctrl-C ends now."""
-        if self._stop and number == signal.SIGINT:
+        if self._stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._stop = True
+        self._stop.set()
 
     def stop(self) -> bool:
         """Whether a stop was asked for."""
-        return self._stop
+        return self._stop.is_set()
 
     def end_launch(self, status: str) -> None:
         """End a launch run of our own; a store that is away is told of, never fatal."""

@@ -197,6 +197,7 @@ def _epochs(
                 )
                 progress.epoch(epoch)
                 _judge(job, history, final=state.progress.done)
+                shell.on_epoch(history)
                 due = time.monotonic() - committed_at >= shell.runtime.commit_every_s
                 if due or state.progress.done or shell.stop():
                     commit()

@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import reference
+from pipeline import multirun, reference
 from pipeline.__main__ import VERBS
 from pipeline.config import Config, compose, leaves
 from pipeline.reference import COMMAND, ROOT
+from sweeps import command
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
 CALL = re.compile(r"python -m pipeline ([a-z]+)([^`\n|#]*)")
 COMPOSING = ("main", "distill")  # the other verbs have options of their own
-HAND_WRITTEN = [ROOT / "README.md", ROOT / "docs" / "installation.md"]
+HAND_WRITTEN = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{n}.md" for n in ("cluster", "installation")),
+]
+SWEEP = re.compile(r"python -m sweeps (?:work )?([a-z]+)([^`\n|#]*)")
 
 
 @pytest.mark.parametrize("path", sorted(reference.pages()), ids=lambda path: path.name)
@@ -49,8 +54,18 @@ def test_commands_are_accepted(path: Path) -> None:
     for verb, rest in calls:
         assert verb in VERBS, verb
         overrides = [text for text in shlex.split(rest) if "=" in text]
-        if verb in COMPOSING and "PATH" not in rest:
+        if " -m " in rest:
+            multirun.read(overrides)
+        elif verb in COMPOSING and "PATH" not in rest:
             compose(overrides)
+
+
+def test_commands_of_studies_are_accepted() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in HAND_WRITTEN]
+    calls = [call for text in texts for call in SWEEP.findall(text)]
+    assert calls
+    for name, rest in calls:
+        command.read(name, [text for text in shlex.split(rest) if "=" in text])
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

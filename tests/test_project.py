@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from pipeline.config import CONF, ConfigError, compose, options_of
+from sweeps.study import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("pipeline", "trainers", "analysis")
+PACKAGES = ("sweeps", "pipeline", "trainers", "analysis")
 
 
 def _tool(*command: str) -> str:
@@ -58,7 +59,7 @@ def test_conda_and_mlproject_use_the_lock() -> None:
     assert {"pip": ["-r requirements.txt"]} in conda["dependencies"]
     project = yaml.safe_load((ROOT / "MLproject").read_text())
     assert project["conda_env"] == "conda.yaml"
-    assert {"main", "finetune", "distill", "evaluate", "analyze", "test"} <= set(
+    assert {"main", "finetune", "distill", "evaluate", "analyze", "sweep", "test"} <= set(
         project["entry_points"]
     )
 
@@ -66,7 +67,9 @@ def test_conda_and_mlproject_use_the_lock() -> None:
 def test_only_the_finalise_step_reads_test_images() -> None:
     """`.test` of a data set is touched in finalise.py, and its digest where digests are made."""
     found = set()
-    files = [p for package in ("pipeline", "trainers") for p in (ROOT / package).rglob("*.py")]
+    files = [
+        p for package in ("sweeps", "pipeline", "trainers") for p in (ROOT / package).rglob("*.py")
+    ]
     for path in files:
         tree = ast.parse(path.read_text())
         parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
@@ -100,6 +103,9 @@ def test_every_rung_composes_on_every_bench(rung: str, bench: str) -> None:
 )
 def test_every_yaml_composes(path: str) -> None:
     group, name = path.removesuffix(".yaml").split("/")
+    if group == "study":  # not a group of a run: tests/sweeps reads them
+        assert read_study(name)
+        return
     key = "teacher@teacher.1" if group == "teacher" else group
     compose([f"{key}={name}"])
 

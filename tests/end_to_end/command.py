@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -39,7 +40,7 @@ _SERVER.set_forkserver_preload(
 )
 
 
-def _child(arguments: list[str], cwd: str, log: str, env: dict[str, str]) -> None:
+def _child(program: str, arguments: list[str], cwd: str, log: str, env: dict[str, str]) -> None:
     os.chdir(cwd)
     os.environ.update(env)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -47,20 +48,21 @@ def _child(arguments: list[str], cwd: str, log: str, env: dict[str, str]) -> Non
     os.dup2(output, 2)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    from pipeline.__main__ import main
     from pipeline.console import out
 
     out.file = sys.stdout
-    sys.exit(main(arguments))
+    sys.exit(importlib.import_module(f"{program}.__main__").main(arguments))
 
 
 class Command:
     """One command in a process of its own."""
 
-    def __init__(self, verb: str, *overrides: str, cwd: Path, **env: str) -> None:
+    def __init__(
+        self, verb: str, *overrides: str, cwd: Path, program: str = "pipeline", **env: str
+    ) -> None:
         self.log = cwd / f"log-{time.monotonic_ns()}.txt"
         self.log.touch()
-        arguments = ([verb, *overrides], str(cwd), str(self.log), env)
+        arguments = (program, [verb, *overrides], str(cwd), str(self.log), env)
         self.process = _SERVER.Process(target=_child, args=arguments)
         self.process.start()
 
@@ -79,9 +81,11 @@ class Command:
         return self.process.exitcode, self.log.read_text()
 
 
-def run(verb: str, *overrides: str, cwd: Path, code: int = 0, **env: str) -> str:
+def run(
+    verb: str, *overrides: str, cwd: Path, code: int = 0, program: str = "pipeline", **env: str
+) -> str:
     """A command's output; its exit code must be `code`."""
-    got, output = Command(verb, *overrides, cwd=cwd, **env).end()
+    got, output = Command(verb, *overrides, cwd=cwd, program=program, **env).end()
     assert got == code, f"exit {got}, not {code}:\n{output}"
     return output
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from pipeline.__main__ import MISTAKE, OK, _guarded
+from pipeline.__main__ import MISTAKE, OK, guarded
 from pipeline.config import ConfigError, compose
 from trainers.models import build
 
 
 def test_a_network_that_cannot_be_built_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _guarded(lambda: None) == OK
-    assert _guarded(lambda: build("vgg8", 10, 32, pretrained=True) and None) == MISTAKE
+    assert guarded(lambda: None) == OK
+    assert guarded(lambda: build("vgg8", 10, 32, pretrained=True) and None) == MISTAKE
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert "vgg8 has no published weights: set student.pretrained=false" in shown

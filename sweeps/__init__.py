@@ -1,0 +1,1 @@
+"""Studies over the pipeline: what is varied, by which sampler, on which machines."""

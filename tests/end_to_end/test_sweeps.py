@@ -1,0 +1,131 @@
+"""Many runs with one command on this machine: a multirun, a grid and a drawn study by two
+workers, a worker that is killed, and second calls that reuse all."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline import names
+from pipeline.config import compose
+from tests.end_to_end import command
+
+pytestmark = pytest.mark.xdist_group("sweeps")
+
+L1 = ("cfg=L1", "method.token_dim=16", "method.heads=2", *command.TINY)
+TWO = ("hydra/launcher=local", "hydra.launcher.jobs_parallel=2")
+
+
+def tracked(cwd: Path, experiment: str) -> dict[str, Run]:
+    """All runs of an experiment by id."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{cwd}/mlflow.db")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return {run.info.run_id: run for run in client.search_runs([found.experiment_id])}
+
+
+def of_stage(runs: dict[str, Run], stage: str) -> list[Run]:
+    return [run for run in runs.values() if run.data.tags.get(names.STAGE) == stage]
+
+
+def parents(runs: list[Run]) -> set[str]:
+    return {run.data.tags[names.PARENT] for run in runs}
+
+
+def test_a_multirun_in_which_some_fail(clean: Path) -> None:
+    """Absent teachers once, every student a child of the one launch; jobs that fail take nobody
+    with them; the second call reuses what is there."""
+    small = ("method.token_dim=16", "method.heads=2", *command.TINY)
+    whole, broken = f"optim.lr={compose([]).optim.lr}", 1e38  # no finite loss after a step
+    sweep = ("-m", "cfg=CE,L1", f"{whole},{broken}", *TWO, *small)
+    output = command.run("distill", *sweep, cwd=clean, code=1)
+    assert output.count("finished  finetune") == 2
+    assert len(command.results(clean)) == 2
+    assert "2 of 6 jobs failed" in output
+    runs = tracked(clean, "asib")
+    (launch,) = of_stage(runs, "launch")
+    students = of_stage(runs, "distill")
+    assert parents([*students, *of_stage(runs, "finetune")]) == {launch.info.run_id}
+    assert sorted(run.info.status for run in students) == ["FAILED"] * 2 + ["FINISHED"] * 2
+    assert launch.info.status == "FAILED"
+    output = command.run("distill", "-m", "cfg=CE,L1", whole, *TWO, *small, cwd=clean)
+    assert output.count("reused   distill") == 2
+    assert len(of_stage(tracked(clean, "asib"), "distill")) == 4
+
+
+def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path) -> None:
+    """Ctrl-C commits and ends with 75, the same command goes on, and again takes all as it is."""
+    study = ("beta_grid", "seeds=0,1", "workers=2", "trials=2", *L1)
+    driver = command.Command(*study, cwd=with_teachers, program="sweeps")
+    _wait_for_epochs(driver, with_teachers)
+    assert driver.process.pid is not None
+    os.kill(driver.process.pid, signal.SIGINT)
+    code, output = driver.end()
+    assert code == 75, output
+    assert "the same command goes on" in output
+    output = command.run(*study, cwd=with_teachers, program="sweeps")
+    assert "2 finished" in output
+    assert len(command.results(with_teachers)) == 4
+    runs = tracked(with_teachers, "asib/beta_grid")
+    (root,) = of_stage(runs, "study")
+    trials = of_stage(runs, "trial")
+    assert parents(trials) == {root.info.run_id}
+    assert parents(of_stage(runs, "distill")) == {trial.info.run_id for trial in trials}
+    for trial in trials:
+        assert {"method.ib_beta", "seeds", "study"} <= trial.data.params.keys()
+        assert {names.BEST_VAL_TOP1, "val/best_top1_sd", names.RUN_SECONDS} <= (
+            trial.data.metrics.keys()
+        )
+        stages = [runs[key] for key in trial.data.tags["stage_runs"].split(",")]
+        assert [s.data.tags[names.TRIAL] for s in stages] == [trial.data.tags[names.TRIAL]] * 2
+        values = [s.data.metrics[names.BEST_VAL_TOP1] for s in stages]
+        assert trial.data.metrics[names.BEST_VAL_TOP1] == pytest.approx(sum(values) / 2)
+    before = _modified(with_teachers)
+    output = command.run(*study, cwd=with_teachers, program="sweeps")
+    assert "worker" not in output.replace("workers", "")
+    assert _modified(with_teachers) == before
+    assert len(tracked(with_teachers, "asib/beta_grid")) == len(runs)
+
+
+def _wait_for_epochs(driver: command.Command, cwd: Path) -> None:
+    """Until a worker is in the middle of a run."""
+    while not any("  1/" in path.read_text() for path in cwd.glob("store/studies/*/jobs/*.log")):
+        assert driver.process.is_alive(), driver.log.read_text()
+        time.sleep(0.01)
+
+
+def _modified(cwd: Path) -> dict[str, int]:
+    results = (cwd / "store" / "runs" / "distill").glob("*/result.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in results}
+
+
+def test_a_killed_worker_of_a_drawn_study(with_teachers: Path) -> None:
+    """Its trial is taken up again as the same trial; the count is exact, and more trials later
+    go on from there."""
+    study = ("beta", "seeds=0", "workers=2", *L1)
+    driver = command.Command(*study, "trials=3", cwd=with_teachers, program="sweeps")
+    assert driver.wait_for("running   trial fixed-0"), driver.log.read_text()
+    pid = re.findall(r"worker-0  process (\d+)", driver.log.read_text())[-1]
+    os.kill(int(pid), signal.SIGKILL)
+    code, output = driver.end()
+    assert code == 0, output
+    assert "killed by signal 9, started again" in output
+    assert "3 finished" in output
+    assert "taken up again" in "".join(
+        path.read_text() for path in with_teachers.glob("store/studies/*/jobs/worker-*.log")
+    )
+    assert len(command.results(with_teachers)) == 3
+    output = command.run(*study, "trials=4", cwd=with_teachers, program="sweeps")
+    assert "4 finished" in output
+    runs = tracked(with_teachers, "asib/beta")
+    trials = of_stage(runs, "trial")
+    assert sorted(t.data.tags[names.TRIAL] for t in trials) == ["0", "1", "2", "fixed-0"]
+    assert {trial.info.status for trial in trials} == {"FINISHED"}
+    assert len(of_stage(runs, "study")) == 1
