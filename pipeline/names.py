@@ -59,6 +59,10 @@ DISAGREEMENT = "kd/teacher_disagreement"  # share of samples whose teachers' top
 BETA = "bottleneck/beta"
 RATE = "bottleneck/rate"
 DISTORTION = "bottleneck/distortion"  # unweighted cross-entropy of g(z)
+# Of the validation images, z drawn 8 times each: the information plane.
+VAL_RATE = "bottleneck/val_rate"  # an upper bound of I(Z;X)
+VAL_CE = "bottleneck/val_ce"  # unsmoothed, unweighted; LABEL_ENTROPY - VAL_CE <= I(Z;Y)
+LABEL_ENTROPY = "bottleneck/label_entropy"
 SIGMA_MEAN = "bottleneck/sigma_mean"
 SIGMA_MIN = "bottleneck/sigma_min"
 SIGMA_MAX = "bottleneck/sigma_max"
