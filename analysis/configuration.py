@@ -61,7 +61,7 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
 
 
 def _differing(runs: pd.DataFrame, which: re.Pattern[str]) -> list[str]:
-    parameters = _configuration(runs)
+    parameters = configuration(runs)
     parameters = parameters[[name for name in parameters if which.fullmatch(str(name))]]
     sentences = []
     for name in parameters.columns[parameters.nunique() > 1]:
@@ -81,7 +81,7 @@ def _reasons(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
     """Why a run of this bench and rung does not count; only the runs that do not. `beside`: the
     runs of the other rungs."""
     newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
-    parameters = _configuration(newest_first)
+    parameters = configuration(newest_first)
     typed = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
     of_run = column(newest_first, f"tags.{names.RECIPE}").fillna(typed)
     seeds = seeds_of(newest_first)
@@ -99,12 +99,13 @@ def _reasons(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
 
 def _agreement(parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
     """How many (other run, parameter) pairs each run has in common with the other rungs."""
-    others = _configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
+    others = configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
     same = [parameters[name].map(others[name].value_counts()).fillna(0) for name in parameters]
     return pd.concat(same, axis=1).sum(axis=1) if same else pd.Series(0.0, parameters.index)
 
 
-def _configuration(group: pd.DataFrame) -> pd.DataFrame:
+def configuration(group: pd.DataFrame) -> pd.DataFrame:
+    """The parameters that can change a result, seeds left out, as text; `not set` where absent."""
     columns = [name for name in group if str(name).startswith("params.")]
     wanted = [name for name in columns if not _NOT_CONFIGURATION.fullmatch(str(name))]
     return group[wanted].astype(object).fillna("not set").astype(str)

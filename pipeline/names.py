@@ -17,11 +17,13 @@ RUN_KEY = "run_key"
 RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repetitions
 MATCHED_TO = "matched_to"  # rung whose time a CE run was given
 SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
+OVERLAP = "overlap"  # percent of the classes that both teachers were trained on
 STUDY = "study"
 TRIAL = "trial"
 GIT = "git"  # revision, with "-dirty" where the tree was changed
 REUSED = "reused"  # "true" on a run that was replayed from the local store
 ERROR = "error"  # last line of the traceback of a FAILED run
+HEALTH = "health"  # the warnings that a run gave, with commas; no tag where there was none
 FALLBACK = "precision_fallback"  # why mixed precision was switched off in the middle of a run
 
 # Training, one value an epoch. `train/loss/<term>` holds every weighted term of the method.
