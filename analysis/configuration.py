@@ -37,7 +37,7 @@ def one_configuration(selection: Selection) -> Selection:
     kept, left_out = selection
     reason = pd.Series(None, kept.index, dtype=object)
     reason[seeds_of(kept).isna()] = "no seed"
-    usable = kept[reason.isna()]
+    usable = _varying(kept[reason.isna()])
     of_rung = [column(usable, name) for name in RUNG_COLUMNS]
     for _, group in usable.groupby(of_rung, dropna=False):
         beside = usable.drop(group.index)
@@ -45,6 +45,14 @@ def one_configuration(selection: Selection) -> Selection:
     chosen = split(kept, reason)
     parts = [part for part in (left_out, chosen.left_out) if len(part)]
     return Selection(chosen.kept, pd.concat(parts) if parts else left_out)
+
+
+def _varying(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without the parameters that are the same in all runs: they tell nothing apart, and most
+    of a hundred are."""
+    parameters = [name for name in runs if str(name).startswith("params.")]
+    same = [name for name in parameters if runs[name].nunique(dropna=False) < 2]
+    return runs.drop(columns=same)
 
 
 def seeds_of(frame: pd.DataFrame) -> pd.Series:

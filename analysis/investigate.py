@@ -72,11 +72,9 @@ def investigate(
     runs = chosen(everything, asked)
     wanted = list(STUDIES.values()) if what == COMPREHENSIVE else [STUDIES[what]]
     histories = remembering(uri)
-    found = tuple(
-        one(Evidence(bench, runs[column(runs, f"tags.{names.BENCH}").eq(bench)], histories))
-        for bench in benches(runs, asked)
-        for one in wanted
-    )
+    of_bench = column(runs, f"tags.{names.BENCH}")
+    each = [Evidence(name, runs[of_bench.eq(name)], histories) for name in benches(runs, asked)]
+    found = tuple(one(evidence) for evidence in each for one in wanted)
     used = {run_id for study in found for run_id in study.run_ids}
     sources = _sources(runs[runs["run_id"].isin(used)], uri, everything)
     return Findings(experiment, what, asked.words(), uri, len(runs), found, sources)

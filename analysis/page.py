@@ -15,7 +15,6 @@ from analysis.render import Block, as_markdown, as_text, wrapped
 from analysis.study import Drawing, Study, counted
 
 NOTHING = "Nothing has finished that could be analysed. Type: python -m pipeline distill"
-_IN_SUMMARY = 3  # sentences of an analysis that is not the ladder
 _SHOWN = Path(__file__).parent
 
 
@@ -66,15 +65,14 @@ def _address(uri: str) -> str:
 
 
 def summary(found: Findings) -> list[tuple[str, list[str]]]:
-    """The sentences that answer first, by bench: all of the ladder, the first of the others."""
+    """The sentences that answer first, by bench."""
     benches = dict.fromkeys(study.bench for study in found.studies)
     result = []
     for bench in benches:
         said: list[str] = []
         for study in (one for one in found.studies if one.bench == bench):
-            few = None if study.name == found.what or study.name == "ladder" else _IN_SUMMARY
-            start = "" if study.name == "ladder" else f"{study.title}: "
-            said += [start + sentence for sentence in study.sentences[:few]]
+            start = "" if study.name in ("ladder", found.what) else f"{study.title}: "
+            said += [start + sentence for sentence in study.summary or study.sentences[:1]]
         missing = sum(len(one.gaps) for one in found.studies if one.bench == bench)
         said += [f"{counted(missing, 'gap')}: see what to type under each heading."] * bool(missing)
         result.append((f"Bench {bench}", said))
@@ -132,23 +130,24 @@ def as_terminal(found: Findings) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_markdown_report(found: Findings) -> str:
-    """The report as Markdown; figures are PNG files beside it."""
+def as_markdown_report(found: Findings, folder: str = ".") -> str:
+    """The report as Markdown; figures are PNG files in `folder`, seen from it."""
     parts = [f"# {title(found)}", about(found), "## Summary"]
     for bench, sentences in summary(found):
         parts += [f"**{bench}**", _items(sentences)]
     parts += [] if found.studies else [NOTHING]
     parts += ["**Warnings**", _items(warnings(found))] if warnings(found) else []
     for study in found.studies:
-        parts += [f"## {heading(found, study)}", *_body(study, found)]
+        parts += [f"## {heading(found, study)}", *_body(study, found, folder)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _body(study: Study, found: Findings) -> list[str]:
+def _body(study: Study, found: Findings, folder: str) -> list[str]:
     parts = [_items(study.sentences)]
     for table in study.tables:
         parts += [f"{table.caption}:", as_markdown(table.block)]
-    parts += [f"![{d.caption}]({d.name}.png)\n\n*{d.caption}*" for d in study.drawings]
+    place = "" if folder == "." else f"{folder}/"
+    parts += [f"![{d.caption}]({place}{d.name}.png)\n\n*{d.caption}*" for d in study.drawings]
     parts += [f"{gap.what}:\n\n```bash\n{gap.command}\n```" for gap in study.gaps]
     parts += [_items(study.notes)]
     sources = [found.sources[run] for run in study.run_ids if run in found.sources]
@@ -156,6 +155,20 @@ def _body(study: Study, found: Findings) -> list[str]:
         f"[{one.name}]({one.link})" if one.link else f"{one.name} `{one.run_id}`" for one in sources
     )
     return [*parts, f"Runs: {listed}"] if listed else parts
+
+
+_NOTE_LENGTH = 4500  # of the 5,000 characters that a tag may have on every store
+
+
+def as_note(found: Findings, typed: str) -> str:
+    """The summary as the description of a run, with how to make it again."""
+    parts = [f"**{bench}**\n\n{_items(sentences)}" for bench, sentences in summary(found)] or [
+        NOTHING
+    ]
+    parts += ["**Warnings**\n\n" + _items(warnings(found))] * bool(warnings(found))
+    again = f"Again: `{' '.join(['python -m pipeline analyze', typed]).strip()}`"
+    text = "\n\n".join(parts)
+    return f"{text[:_NOTE_LENGTH]}\n\n{again}\n\nThe report: `report.html` under Artifacts."
 
 
 def _items(sentences: Iterable[str]) -> str:

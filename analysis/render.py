@@ -166,7 +166,7 @@ def number(value: float, decimals: int | None = None) -> str:
         return MISSING
     if decimals is None:
         decimals = 0 if abs(value) >= 100 else 1
-    return f"{value:,.{decimals}f}"
+    return f"{value:,.{decimals}f}".replace("-", "−")
 
 
 def _cut(name: str, width: int) -> str:

@@ -31,7 +31,8 @@ class Gap(NamedTuple):
 
 
 class Study(NamedTuple):
-    """One analysis of one bench. `run_ids` are the runs that its numbers come from."""
+    """One analysis of one bench. `run_ids` are the runs that its numbers come from; `summary`
+    is what stands on top of a report of several (the first sentence where it is empty)."""
 
     name: str
     bench: str
@@ -43,6 +44,7 @@ class Study(NamedTuple):
     notes: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    summary: tuple[str, ...] = ()
 
 
 def counted(count: int, what: str) -> str:

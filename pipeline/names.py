@@ -6,6 +6,7 @@ The step of a metric is the global epoch: one count over all stages and both kin
 
 # Tags of a stage run. Parent: the launch run, by MLflow's own tag.
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"  # a run's description, Markdown
 STAGE = "stage"  # finetune | distill | analyze | evaluate | launch
 RUNG = "rung"  # CE KD L0 … for ASIB's ladder, the method's name for a baseline
 BENCH = "bench"

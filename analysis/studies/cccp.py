@@ -149,7 +149,8 @@ def _sentences(info: StabilityInfo) -> tuple[str, ...]:
 
 
 def _bounds(found: Interval, scale: float) -> str:
-    return f" [{scale * found.low:.2f}, {scale * found.high:.2f}]" if found.n > 1 else ""
+    bounds = f" [{scale * found.low:.2f}, {scale * found.high:.2f}]" if found.n > 1 else ""
+    return bounds.replace("-", "−")
 
 
 def block(info: StabilityInfo) -> Block:

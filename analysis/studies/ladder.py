@@ -20,6 +20,7 @@ from analysis.tables import (
     EPOCH_METRICS,
     RUNG_ORDER,
     LadderRow,
+    LadderTable,
     ladder_table,
     teachers_table,
     with_epoch_costs,
@@ -46,6 +47,7 @@ def study(evidence: Evidence) -> Study:
     return Study(
         "ladder", evidence.bench, "Ladder",
         sentences=_sentences(table, evidence.bench, found),
+        summary=_summary(table, evidence.bench, found),
         tables=(
             Table("Accuracy", accuracy_block(rows)),
             Table("Cost and fusion", cost_block(rows)),
@@ -62,14 +64,34 @@ def study(evidence: Evidence) -> Study:
     )  # fmt: skip
 
 
-def _sentences(table, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
+def _sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
     control = best_control(table, bench)
     said = []
     if control is not None:
-        said.append(f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %.")
+        said.append(_control(control))
     of_control = [c for c in found if control is not None and c.reference == control.rung]
     said += [("Primary claim: " if c.primary else "") + sentence(c) for c in of_control]
     return tuple(said)
+
+
+def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
+    """The primary claim, every difference to the best control that is shown, and which are not."""
+    control = best_control(table, bench)
+    if control is None:
+        return _sentences(table, bench, found)
+    of_control = [c for c in found if c.reference == control.rung and not c.primary]
+    told = [sentence(c) for c in of_control if c.shown or c.twin]
+    silent = [c.rung for c in of_control if not c.shown and not c.twin]
+    if silent:
+        told.append(f"No difference to {control.rung} shown: {', '.join(silent)}.")
+    if not any(c.primary for c in found):
+        told.insert(0, f"Primary claim ({PRIMARY} against the best control): no run of {PRIMARY}.")
+    primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
+    return (*primary, _control(control), *told)
+
+
+def _control(control: LadderRow) -> str:
+    return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
 
 
 def _drawings(evidence, kept, history, table) -> tuple[Drawing, ...]:
