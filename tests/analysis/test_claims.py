@@ -89,7 +89,7 @@ def _claims_of(differences_by_rung: dict[str, np.ndarray]):
 @pytest.mark.parametrize("effect", [0.0, 1.0])
 def test_false_alarms_and_power_over_many_stores(effect):
     """In units of the standard deviation of a difference; L4 against CE, n = 5."""
-    draw, stores, seen = np.random.default_rng(7), 60, 0
+    draw, stores, seen = np.random.default_rng(7), 40, 0
     family = 0
     for _ in range(stores):
         noise = draw.normal(effect, 1.0, (3, 5)) / 100
