@@ -97,8 +97,7 @@ def test_false_alarms_and_power_over_many_stores(effect):
         seen += told[0].shown
         family += any(claim.shown for claim in told if not claim.primary)
     expected = power(5, effect, 1.0)
-    assert seen / stores == pytest.approx(
-        expected, abs=3.5 * math.sqrt(expected * (1 - expected) / stores)
-    )
+    error = math.sqrt(expected * (1 - expected) / stores)
+    assert seen / stores == pytest.approx(expected, abs=3.5 * error)
     if effect == 0.0:
         assert family / stores <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / stores)
