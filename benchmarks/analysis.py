@@ -24,8 +24,8 @@ import numpy as np
 
 from analysis import page
 from analysis.investigate import investigate
+from analysis.render import Block, as_text
 from analysis.runs import load_history, load_runs
-from benchmarks.shown import table
 from pipeline import names
 
 EXPERIMENT, START = "bench", 1_700_000_000_000
@@ -78,8 +78,8 @@ def _rows(
     values = draw.normal(0.7, 0.02, (epochs, len(EPOCHWISE)))
     values[:, 1] = np.arange(epochs) % 4 > 0  # every fourth epoch is an A-Step
     yield (
-        "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id)",
-        [(run_id, f"run-{number}", "FINISHED", at, at + 900, "active", experiment)],
+        "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, user_id)",
+        [(run_id, f"run-{number}", "FINISHED", at, at + 900, "active", experiment, "bench")],
     )
     yield "tags (key, value, run_uuid)", [(k, v, run_id) for k, v in tags.items()]
     yield "params (key, value, run_uuid)", [(k, v, run_id) for k, v in params.items()]
@@ -134,14 +134,13 @@ def main(runs: int = 1000, epochs: int = 100) -> None:
         ("analyze what=comprehensive", whole, None),
         ("its page with all figures", shown, None),
     ]
-    print(
-        f"{runs} runs × {PARAMS} params × {len(EPOCHWISE) + len(AT_END)} metrics × {epochs} epochs"
-    )
-    print(table(
-        ("", "s", "the plain way, s", "ratio"),
-        [(name, f"{s:.2f}", f"{p:.2f}" if p else "", f"{p / s:.1f}" if p else "")
-         for name, s, p in rows],
-    ))  # fmt: skip
+    metrics = len(EPOCHWISE) + len(AT_END)
+    print(f"{runs} runs × {PARAMS} params × {metrics} metrics × {epochs} epochs")
+    cells = [
+        (name, f"{s:.2f}", f"{p:.2f}" if p else "", f"{p / s:.1f}" if p else "")
+        for name, s, p in rows
+    ]
+    print(as_text(Block(("", "s", "the plain way, s", "ratio"), tuple(cells))))
     print(f"highest memory: {peak:.0f} MiB")
 
 
