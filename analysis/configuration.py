@@ -54,7 +54,7 @@ def one_configuration(selection: Selection) -> Selection:
     kept, left_out = selection
     reason = pd.Series(None, kept.index, dtype=object)
     reason[seeds_of(kept).isna()] = "no seed"
-    usable = kept[reason.isna()]
+    usable = _varying(kept[reason.isna()])
     of_rung = [column(usable, name) for name in RUNG_COLUMNS]
     for _, group in usable.groupby(of_rung, dropna=False):
         beside = usable.drop(group.index)
@@ -62,6 +62,14 @@ def one_configuration(selection: Selection) -> Selection:
     chosen = split(kept, reason)
     parts = [part for part in (left_out, chosen.left_out) if len(part)]
     return Selection(chosen.kept, pd.concat(parts) if parts else left_out)
+
+
+def _varying(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without the parameters that are the same in all runs: they tell nothing apart, and most
+    of a hundred are."""
+    parameters = [name for name in runs if str(name).startswith("params.")]
+    same = [name for name in parameters if runs[name].nunique(dropna=False) < 2]
+    return runs.drop(columns=same)
 
 
 def seeds_of(frame: pd.DataFrame) -> pd.Series:
@@ -78,7 +86,7 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
 
 
 def _differing(runs: pd.DataFrame, which: re.Pattern[str]) -> list[str]:
-    parameters = _configuration(runs)
+    parameters = configuration(runs)
     parameters = parameters[[name for name in parameters if which.fullmatch(str(name))]]
     sentences = []
     for name in parameters.columns[parameters.nunique() > 1]:
@@ -98,7 +106,7 @@ def _reasons(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
     """Why a run of this bench and rung does not count; only the runs that do not. `beside`: the
     runs of the other rungs."""
     newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
-    parameters = _configuration(newest_first)
+    parameters = configuration(newest_first)
     typed = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
     of_run = column(newest_first, f"tags.{names.RECIPE}").fillna(typed)
     seeds = seeds_of(newest_first)
@@ -116,12 +124,13 @@ def _reasons(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
 
 def _agreement(parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
     """How many (other run, parameter) pairs each run has in common with the other rungs."""
-    others = _configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
+    others = configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
     same = [parameters[name].map(others[name].value_counts()).fillna(0) for name in parameters]
     return pd.concat(same, axis=1).sum(axis=1) if same else pd.Series(0.0, parameters.index)
 
 
-def _configuration(group: pd.DataFrame) -> pd.DataFrame:
+def configuration(group: pd.DataFrame) -> pd.DataFrame:
+    """The parameters that can change a result, seeds left out, as text; `not set` where absent."""
     columns = [name for name in group if str(name).startswith("params.")]
     wanted = [name for name in columns if not _NOT_CONFIGURATION.fullmatch(str(name))]
     return group[wanted].astype(object).fillna("not set").astype(str)

@@ -26,7 +26,13 @@ class Block(NamedTuple):
 def accuracy_block(rows: Iterable[LadderRow]) -> Block:
     """Test accuracy in percent, differences to CE and KD in points, each with its interval."""
     cells = tuple(
-        (row.rung, str(row.test.n), _accuracy(row.test), _paired(row.vs_ce), _paired(row.vs_kd))
+        (
+            row.rung,
+            str(row.test.n),
+            accuracy_cell(row.test),
+            paired_cell(row.vs_ce),
+            paired_cell(row.vs_kd),
+        )
         for row in rows
     )
     return Block(("rung", "n", "test top-1, %", "vs CE, points", "vs KD, points"), cells)
@@ -40,10 +46,10 @@ def cost_block(rows: Iterable[LadderRow]) -> Block:
             row.rung,
             percent(row.synergy),
             points(row.gain),
-            _number(row.seconds),
-            _number(row.times_ce, 2),
-            _number(row.images_per_second),
-            _number(row.peak_memory_mb),
+            number(row.seconds),
+            number(row.times_ce, 2),
+            number(row.images_per_second),
+            number(row.peak_memory_mb),
         )
         for row in rows
     )
@@ -58,7 +64,7 @@ def teachers_block(rows: Iterable[TeacherRow]) -> Block:
             MISSING if row.seed is None else str(row.seed),
             percent(row.validation) + ("" if row.selected else "*"),
             percent(row.test),
-            _number(row.seconds),
+            number(row.seconds),
         )
         for row in rows
     )
@@ -139,25 +145,28 @@ def percent(fraction: float) -> str:
     return MISSING if math.isnan(fraction) else f"{100 * fraction:.2f}".replace("-", "−")
 
 
-def _accuracy(interval: Interval) -> str:
+def accuracy_cell(interval: Interval) -> str:
+    """A fraction in percent with its interval: `90.12 [89.50, 90.74]`."""
     if interval.n < 2:
         return percent(interval.mean)
     return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 
-def _paired(interval: Interval) -> str:
+def paired_cell(interval: Interval) -> str:
+    """A difference in points with its interval and the number of pairs."""
     if interval.n == 0:
         return MISSING
     bounds = f" [{points(interval.low)}, {points(interval.high)}]" if interval.n > 1 else ""
     return f"{points(interval.mean)}{bounds} n={interval.n}"
 
 
-def _number(value: float, decimals: int | None = None) -> str:
+def number(value: float, decimals: int | None = None) -> str:
+    """A number with one decimal, from 100 on with none; `–` where it is missing."""
     if math.isnan(value):
         return MISSING
     if decimals is None:
         decimals = 0 if abs(value) >= 100 else 1
-    return f"{value:,.{decimals}f}"
+    return f"{value:,.{decimals}f}".replace("-", "−")
 
 
 def _cut(name: str, width: int) -> str:

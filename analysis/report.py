@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures, health
 from analysis.configuration import by_overlap, not_shared, one_configuration
+from analysis.evidence import Asked, chosen
 from analysis.render import (
     Block,
     accuracy_block,
@@ -52,15 +53,19 @@ class Section(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def analyze(uri: str, experiment: str, bench: str | None = None) -> Report:
-    """Read an experiment (one bench of it, or all) and report the ladder and its teachers.
+def analyze(
+    uri: str, experiment: str, bench: str | None = None, *, asked: Asked | None = None
+) -> Report:
+    """Read an experiment (one bench of it, the runs `asked` for, or all) and report the ladder
+    and its teachers.
 
     Where nothing has finished the report says so and what to type. Figures are named
     `learning_curves_<bench>` and `accuracy_cost_<bench>`.
 
     Raises ValueError where there is no such store or experiment.
     """
-    runs = load_runs(uri, experiment)
+    asked = asked or Asked(bench)
+    runs, bench = chosen(load_runs(uri, experiment), asked), asked.bench
     distilled = select(runs, stage="distill", bench=bench)
     ladder = one_configuration(distilled._replace(kept=by_overlap(distilled.kept)))
     tuned = select(runs, stage="finetune", bench=bench, needs=names.VAL_TOP1)

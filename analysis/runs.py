@@ -40,14 +40,16 @@ def load_runs(uri: str, experiment: str) -> pd.DataFrame:
 
     Columns: `RUN_COLUMNS` (times in UTC), `params.<name>` and `tags.<name>` (text; MLflow's own
     tags are left out, the parent is `parent_id`), `metrics.<name>` (the last value). A run that
-    was killed without notice still says RUNNING.
+    was killed without notice still says RUNNING. `attrs` has the `experiment_id`.
 
     Raises ValueError where there is no such store or experiment.
     """
     client = _client(uri)
     experiment_id = _experiment_id(client, uri, experiment)
     rows = [_row(run, experiment) for run in _pages(client, experiment_id)]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(RUN_COLUMNS))
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(RUN_COLUMNS))
+    frame.attrs["experiment_id"] = experiment_id
+    return frame
 
 
 def load_history(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -55,3 +55,150 @@ def paired_difference(
     """
     common = sorted(a_by_seed.keys() & b_by_seed.keys())
     return mean_interval([a_by_seed[seed] - b_by_seed[seed] for seed in common], level)
+
+
+BOOTSTRAP_FROM = 20  # values: the percentile bootstrap covers 83 % at n = 5
+RESAMPLES = 10_000
+
+
+def bootstrap_interval(values: Sequence[float], level: float = 0.95, *, seed: int = 0) -> Interval:
+    """Mean and percentile bootstrap interval (Efron, 1979), of `RESAMPLES` draws of the stream.
+
+    Raises ValueError as `mean_interval` does, and for fewer than `BOOTSTRAP_FROM` values.
+    """
+    checked = mean_interval(values, level)
+    if checked.n < BOOTSTRAP_FROM:
+        raise ValueError(f"a bootstrap of {checked.n} values, fewer than {BOOTSTRAP_FROM}")
+    sample = np.asarray(list(values), dtype=float)
+    draws = np.random.default_rng(seed).integers(checked.n, size=(RESAMPLES, checked.n))
+    low, high = np.quantile(sample[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(checked.n, checked.mean, float(low), float(high))
+
+
+def primary_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """The interval that a claim is made with: t below `BOOTSTRAP_FROM` values, else bootstrap."""
+    enough = len(values) >= BOOTSTRAP_FROM
+    return bootstrap_interval(values, level) if enough else mean_interval(values, level)
+
+
+def t_test(differences: Sequence[float]) -> float:
+    """Two-sided p-value of the paired t-test that the mean difference is 0; NaN below n = 2.
+
+    Equal differences that are not 0 have p = 0, all 0 have p = 1.
+    """
+    found = mean_interval(differences)
+    if found.n < 2:
+        return math.nan
+    error = float(np.std(list(differences), ddof=1)) / math.sqrt(found.n)
+    if error == 0.0:
+        return 1.0 if found.mean == 0.0 else 0.0
+    return float(2 * stats.t.sf(abs(found.mean) / error, found.n - 1))
+
+
+_EXACT = 16  # differences: 65,536 sign patterns; more are drawn at random
+
+
+def permutation_test(differences: Sequence[float], *, seed: int = 0) -> float:
+    """Two-sided p-value of the sign-flip test (Fisher, 1935); NaN without a difference.
+
+    Exact up to 16 differences, then of `RESAMPLES` patterns with the observed one among them.
+    """
+    sample = np.asarray(list(differences), dtype=float)
+    n = sample.size
+    if n == 0:
+        return math.nan
+    observed = abs(sample.sum())
+    if n <= _EXACT:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float(np.mean(np.abs(signs @ sample) >= observed * (1 - 1e-12)))
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (RESAMPLES, n))
+    extreme = np.sum(np.abs(signs @ sample) >= observed * (1 - 1e-12))
+    return float((extreme + 1) / (RESAMPLES + 1))
+
+
+def can_permute(n: int, level: float) -> bool:
+    """Whether the smallest p-value of n sign flips, 2/2ⁿ, can reach this level at all."""
+    return n > 0 and 2.0 / 2.0**n <= level
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p-values (Holm, 1979) in the order given: reject where one is at most the level.
+
+    NaN stays NaN and is no part of the family.
+    """
+    family = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    for rank, (p, index) in enumerate(family):
+        highest = max(highest, min(1.0, p * (len(family) - rank)))
+        adjusted[index] = highest
+    return tuple(adjusted)
+
+
+def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, ...]:
+    """For each point whether no other is at most as costly and at least as good, and differs.
+
+    A point with a missing number is never on the front and keeps nobody off it.
+    """
+    points = list(zip(costs, gains, strict=True))
+    known = [point for point in points if all(map(math.isfinite, point))]
+    return tuple(
+        all(map(math.isfinite, point))
+        and not any(
+            other != point and other[0] <= point[0] and other[1] >= point[1] for other in known
+        )
+        for point in points
+    )
+
+
+def one_standard_error(values: Sequence[Sequence[float]]) -> int | None:
+    """The first of the settings, simplest first, that is within one standard error of the best.
+
+    Each setting has the values of its seeds; the standard error is the best one's (Breiman et al.
+    1984). With one seed it is unknown and counts as 0. None where no setting has a value.
+    """
+    means = [float(np.mean(v)) if len(v) else -math.inf for v in values]
+    if not means or max(means) == -math.inf:
+        return None
+    best = int(np.argmax(means))
+    chosen = np.asarray(values[best], dtype=float)
+    error = float(chosen.std(ddof=1)) / math.sqrt(chosen.size) if chosen.size > 1 else 0.0
+    return next(index for index, mean in enumerate(means) if mean >= means[best] - error)
+
+
+def power(n: int, difference: float, deviation: float, level: float = 0.05) -> float:
+    """Chance that a two-sided paired t-test of n pairs sees a true mean difference.
+
+    `deviation` is the standard deviation of the differences within a pair; the test statistic is
+    noncentral t. NaN below n = 2.
+    """
+    if n < 2:
+        return math.nan
+    if deviation == 0.0:
+        return 1.0 if difference else level
+    shift, critical = math.sqrt(n) * difference / deviation, stats.t.ppf(1 - level / 2, n - 1)
+    upper = stats.nct.sf(critical, n - 1, abs(shift))
+    lower = stats.nct.cdf(-critical, n - 1, abs(shift))
+    # scipy gives NaN for a tail that is too small for it.
+    return float(np.nan_to_num(upper, nan=1.0) + np.nan_to_num(lower, nan=0.0))
+
+
+MOST_SEEDS = 1000
+
+
+def seeds_needed(
+    difference: float, deviation: float, wanted: float = 0.8, level: float = 0.05
+) -> int | None:
+    """Fewest pairs with which `power` reaches `wanted`; None for more than `MOST_SEEDS`.
+
+    Raises ValueError where there is no difference to see or a number is not finite.
+    """
+    if not (math.isfinite(difference) and math.isfinite(deviation)) or difference == 0.0:
+        raise ValueError(f"no number of seeds shows a difference of {difference} ± {deviation}")
+    if power(MOST_SEEDS, difference, deviation, level) < wanted:
+        return None
+    low, high = 1, MOST_SEEDS  # power grows with n
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = middle >= 2 and power(middle, difference, deviation, level) >= wanted
+        low, high = (low, middle) if enough else (middle, high)
+    return high

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analysis.stats import Interval
+
 WIDTH, HEIGHT = 7.2, 4.2  # inches: the width of a printed page without its margins
 DPI = 200
 FAINT = "#e4e4e4"
@@ -86,3 +88,52 @@ def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf")) ->
         metadata: dict[str, Any] = {"CreationDate": None} if file.suffix == ".pdf" else {}
         figure.savefig(file, metadata=metadata)
     return files
+
+
+def new_panels(
+    title: str, x_label: str, y_labels: Sequence[str], height: float = HEIGHT * 0.85
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one pair of axes beside the other, which share nothing but the style."""
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = [figure.add_subplot(1, len(y_labels), k + 1) for k in range(len(y_labels))]
+    for axes, label in zip(panels, y_labels, strict=True):
+        axes.set_xlabel(x_label, fontsize=9)
+        axes.set_ylabel(label, fontsize=9)
+        axes.tick_params(labelsize=SMALL, colors=TEXT)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=FAINT, linewidth=0.5)
+        axes.set_axisbelow(True)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=TEXT)
+    return figure, panels
+
+
+def series(index: int) -> Look:
+    """The look of the index-th series where a figure is not about rungs."""
+    colours, dashes = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000"), ("-", "--", "-.")
+    return Look(
+        colours[index % len(colours)],
+        tuple(_MARKERS.values())[(index + 5) % len(_MARKERS)],
+        dashes[index % len(dashes)],
+    )
+
+
+def draw_intervals(
+    axes: Axes,
+    x: Sequence[float],
+    intervals: Sequence[Interval],
+    look: Look,
+    label: str,
+    *,
+    scale: float = 1.0,
+    joined: bool = True,
+) -> None:
+    """Means (times `scale`) with their intervals as bars; one value has no bar, none no marker."""
+    known = [(at, one) for at, one in zip(x, intervals, strict=True) if one.n]
+    means = [scale * one.mean for _, one in known]
+    half = [scale * (one.high - one.mean) if one.n > 1 else 0.0 for _, one in known]
+    axes.errorbar(
+        [at for at, _ in known], means, yerr=half, label=label, color=look.colour,
+        marker=look.marker, linestyle=look.dashes if joined else "none", markersize=5,
+        linewidth=1.4, elinewidth=1.0, capsize=3,
+    )  # fmt: skip

@@ -31,7 +31,9 @@ verbs
   finetune   the teachers of a bench           teacher=all|0|1|...
   distill    a student (absent teachers first) cfg=L3 bench=digits seed=0
   evaluate   a finished network               run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
-  analyze    tables and figures from the store experiment=NAME bench=NAME out=FOLDER
+  analyze    report, tables and figures from the store: what=ladder|methods|beta|cccp|freezing|
+             information_plane|teacher_adaptation|overlap|health|comprehensive
+             experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE out=FOLDER
   sync       send what has not reached the tracking store
 
 options, the most used; every key of conf/ and its dataclass works

@@ -6,6 +6,7 @@ The step of a metric is the global epoch: one count over all stages and both kin
 
 # Tags of a stage run. Parent: the launch run, by MLflow's own tag.
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"  # a run's description, Markdown
 STAGE = "stage"  # finetune | distill | analyze | evaluate | launch
 RUNG = "rung"  # CE KD L0 … for ASIB's ladder, the method's name for a baseline
 BENCH = "bench"
@@ -18,6 +19,7 @@ RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repe
 MATCHED_TO = "matched_to"  # rung whose time a CE run was given
 OVERLAP = "overlap"  # percent of the classes that specialised teachers have in common
 SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
+OVERLAP = "overlap"  # percent of the classes that both teachers were trained on
 STUDY = "study"
 TRIAL = "trial"
 GIT = "git"  # revision, with "-dirty" where the tree was changed
@@ -67,6 +69,10 @@ DISAGREEMENT = "kd/teacher_disagreement"  # share of samples whose teachers' top
 BETA = "bottleneck/beta"
 RATE = "bottleneck/rate"
 DISTORTION = "bottleneck/distortion"  # unweighted cross-entropy of g(z)
+# Of the validation images, z drawn 8 times each: the information plane.
+VAL_RATE = "bottleneck/val_rate"  # an upper bound of I(Z;X)
+VAL_CE = "bottleneck/val_ce"  # unsmoothed, unweighted; LABEL_ENTROPY - VAL_CE <= I(Z;Y)
+LABEL_ENTROPY = "bottleneck/label_entropy"
 SIGMA_MEAN = "bottleneck/sigma_mean"
 SIGMA_MIN = "bottleneck/sigma_min"
 SIGMA_MAX = "bottleneck/sigma_max"

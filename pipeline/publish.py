@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline import names
+from pipeline.describe import description
 from pipeline.destination import Destination, shown
 from pipeline.store import RunFolder
 
@@ -127,7 +128,7 @@ class Publication:
         last = max((entry["index"] for entry in result["history"]), default=0)
         self.sure = False  # these have no count of their own in the record: ask the store
         self._send(_metrics(self._counted(result["metrics"]), last, result["time"]))
-        self._set_tags(result["tags"])
+        self._set_tags(result["tags"] | {names.NOTE: description(self._spec(), result)})
         self._files(result, log_model)
         self.client.set_terminated(self.record.run_id, "FINISHED")
         self.record.finished = True

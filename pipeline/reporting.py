@@ -1,10 +1,13 @@
-"""The analyze verb: print what the store says, save the figures, log both."""
+"""The analyze verb: print what the store says, save report and figures, log all as a run."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from analysis import report, style
+from analysis import page, report, style
+from analysis.evidence import Asked
+from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, investigate
 from analysis.runs import column, load_runs
 from pipeline import names
 from pipeline.config import ConfigError, compose, nearest, options_of
@@ -12,51 +15,103 @@ from pipeline.console import out, say
 from pipeline.destination import Destination
 from pipeline.shell import Shell
 
-KEYS = ("bench", "experiment", "out")
-DEFAULT_FOLDER = "figures"
+KEYS = ("what", "bench", "experiment", "since", "until", "out")
+WHAT = (*STUDIES, COMPREHENSIVE)
+TAG = "tag."
+DEFAULT_WHAT = "ladder"
+FIGURES, TEXTS = Path("figures"), Path("report")  # where no folder is given
+PAGE, MARKDOWN, TABLES = "report.html", "report.md", "tables.tex"
 
 
 def analyse_command(overrides: list[str]) -> None:
-    """`analyze experiment=NAME bench=NAME out=FOLDER`, each optional.
+    """`analyze what=ANALYSIS experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE
+    out=FOLDER`, each optional.
 
     Raises:
-        ConfigError: another key, or an experiment that does not exist.
+        ConfigError: another key, an unknown analysis, or an experiment that does not exist.
     """
-    given = dict(o.partition("=")[::2] for o in overrides)
-    unknown = [key for key in given if key not in KEYS and not key.startswith("runtime.")]
-    if unknown:
-        raise ConfigError(
-            [f"{key}: no option of analyze (options: {', '.join(KEYS)})" for key in unknown]
-        )
+    given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
+    tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
+    _check(given)
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
-    if given.get("experiment"):
+    if "experiment" in given:
         runtime.append(f"runtime.experiment={given['experiment']}")
+    asked = Asked(given.get("bench"), tags, given.get("since"), given.get("until"))
     shell = Shell.open(compose(runtime), "analyze", overrides)
     try:
-        analyse(shell, bench=given.get("bench") or None, folder=given.get("out"))
+        analyse(
+            shell, bench=asked.bench, folder=given.get("out"), asked=asked,
+            what=given.get("what", DEFAULT_WHAT),
+        )  # fmt: skip
     except BaseException:
         shell.end_launch("FAILED")
         raise
     shell.end_launch("FINISHED")
 
 
-def analyse(shell: Shell, *, bench: str | None, folder: str | None = None) -> None:
-    """Print the report of the present experiment, save its figures, log all as a run."""
-    destination = shell.destination
+def _check(given: dict[str, str]) -> None:
+    allowed = ", ".join((*KEYS, "tag.NAME"))
+    mistakes = [
+        f"{key}: no option of analyze{nearest(key, list(KEYS))} (options: {allowed})"
+        for key in given
+        if key not in KEYS and not key.startswith(("runtime.", TAG))
+    ]
+    what = given.get("what", DEFAULT_WHAT)
+    if what not in WHAT:
+        mistakes.append(f"what={what}: unknown{nearest(what, list(WHAT), show_all=True)}")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def analyse(
+    shell: Shell,
+    *,
+    bench: str | None,
+    folder: str | None = None,
+    asked: Asked | None = None,
+    what: str = DEFAULT_WHAT,
+) -> None:
+    """Print the report of the present experiment, save its files, log all as a run."""
+    destination, asked = shell.destination, asked or Asked(bench)
+    figures, target = (Path(folder), Path(folder)) if folder else (FIGURES, TEXTS)
     try:
         _check_bench(destination, bench)
-        found = report.analyze(destination.uri, destination.experiment_name(), bench)
+        name = destination.experiment_name()
+        # The plain ladder has tables of its own in the terminal.
+        plain = report.analyze(destination.uri, name, asked=asked) if what == DEFAULT_WHAT else None
+        found = investigate(destination.uri, name, what, asked)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    out.print(found.text, markup=False, highlight=False)
-    target = Path(folder or DEFAULT_FOLDER)
+    text = plain.text if plain else page.as_terminal(found)
+    out.print(text, markup=False, highlight=False)
+    texts = {PAGE: page.as_page(found), MARKDOWN: page.as_markdown_report(found)}
+    texts |= {TABLES: page.as_latex(found), "report.txt": text}
+    if plain:
+        texts["table.csv"] = plain.table.to_csv(index=False)
+    here = os.path.relpath(figures, target)
+    _write(target, texts | {MARKDOWN: page.as_markdown_report(found, here)})
+    pictures = _save(figures, found)
+    if pictures:
+        say(f"figures: {', '.join(str(path) for path in pictures if path.suffix == '.png')}")
+    _log(shell, found, asked, texts, pictures)
+    say(f"report:  {(target / PAGE).resolve().as_uri()}")
+
+
+def _write(target: Path, texts: dict[str, str]) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    paths = [
-        path for name, figure in found.figures.items() for path in style.save(figure, target / name)
+    for name, text in texts.items():
+        (target / name).write_text(text, encoding="utf-8")
+
+
+def _save(target: Path, found: Findings) -> list[Path]:
+    """The files of all figures."""
+    target.mkdir(parents=True, exist_ok=True)
+    return [
+        path
+        for study in found.studies
+        for drawing in study.drawings
+        for path in style.save(drawing.figure, target / drawing.name)
     ]
-    if paths:
-        say(f"figures: {', '.join(str(path) for path in paths if path.suffix == '.png')}")
-    _log(shell, found, bench)
 
 
 def _check_bench(destination: Destination, bench: str | None) -> None:
@@ -73,20 +128,24 @@ def _check_bench(destination: Destination, bench: str | None) -> None:
         raise ConfigError([f"bench={bench}: unknown{nearest(bench, sorted(here), show_all=True)}"])
 
 
-def _log(shell: Shell, found: report.Report, bench: str | None) -> None:
+def _log(
+    shell: Shell, found: Findings, asked: Asked, texts: dict[str, str], pictures: list[Path]
+) -> None:
+    """The report as an `analyze` run, its summary as the run's description."""
     destination = shell.destination
     client = destination.client()
     tags = {
         names.STAGE: "analyze",
         names.PARENT: destination.parent_id(),
-        names.BENCH: bench or "all",
+        names.BENCH: asked.bench or "all",
+        names.NOTE: page.as_note(found, " ".join(shell.overrides)),
     }
-    name = f"analyze-{bench or 'all'}"
+    kind = "" if found.what == DEFAULT_WHAT else f"-{found.what}"
+    name = f"analyze{kind}-{asked.bench or 'all'}"
     run = client.create_run(destination.experiment_id(), tags=tags, run_name=name)
     run_id = run.info.run_id
-    client.log_text(run_id, found.text, "report.txt")
-    client.log_text(run_id, found.markdown, "report.md")
-    client.log_text(run_id, found.table.to_csv(index=False), "table.csv")
-    for figure_name, figure in found.figures.items():
-        client.log_figure(run_id, figure, f"{figure_name}.png")
+    for file, text in texts.items():
+        client.log_text(run_id, text, file)
+    for path in pictures:
+        client.log_artifact(run_id, os.fspath(path))
     client.set_terminated(run_id, "FINISHED")

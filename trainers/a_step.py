@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import freezing, health, models
+from trainers.information import information
 from trainers.loop import run_steps, snapshot, top1
 from trainers.methods.asib import Asib
 from trainers.methods.asib_config import level_of
@@ -71,7 +72,7 @@ class AStep:
         metrics["bottleneck/beta"] = self.method.beta(slot.moment)
         metrics["train/lr"] = config.a_lr
         if slot.last or (slot.moment.in_step + 1) % config.teacher_eval_every == 0:
-            metrics |= self._evaluate()
+            metrics |= self._evaluate(slot.moment)
         return metrics | self._finish() if slot.last else metrics
 
     def _unfreeze(self, stage: int) -> list[nn.Parameter]:
@@ -179,8 +180,9 @@ class AStep:
         live = [outputs(teacher, images) for teacher in self.state.teachers]
         return live, [one.logits for one in frozen]
 
-    def _evaluate(self) -> dict[str, float]:
-        """Synergy accuracy on validation; keeps the best state of this step."""
+    def _evaluate(self, moment: Moment) -> dict[str, float]:
+        """Synergy accuracy and the information plane on validation; keeps the best state of this
+        step."""
         state, labels = self.state, self.work.data.val.labels
         teachers = self._val()
         which = self.method.config.synergy_eval_teacher_indices
@@ -195,7 +197,11 @@ class AStep:
             }
         alpha, old = self.method.config.synergy_ema_alpha, state.synergy_ema
         state.synergy_ema = accuracy if old is None else alpha * old + (1 - alpha) * accuracy
-        return own | {"synergy/top1": accuracy, "synergy/top1_ema": state.synergy_ema}
+        plane = information(
+            self.method, self.student.val, teachers, labels,
+            (self.work.config.seed, moment.epoch), which=which,
+        )  # fmt: skip
+        return own | {"synergy/top1": accuracy, "synergy/top1_ema": state.synergy_ema} | plane
 
     def _val(self) -> list[Rows]:
         """What the teachers, as they are now, say of the validation images."""

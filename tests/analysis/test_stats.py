@@ -6,7 +6,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.stats import Interval, mean_interval, paired_difference
+from analysis.stats import (
+    Interval,
+    bootstrap_interval,
+    can_permute,
+    holm,
+    mean_interval,
+    one_standard_error,
+    paired_difference,
+    pareto_front,
+    permutation_test,
+    power,
+    primary_interval,
+    seeds_needed,
+    t_test,
+)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
@@ -68,3 +82,122 @@ def test_pairing_removes_what_the_seeds_share():
     found = paired_difference(a, b)
     assert found.low == pytest.approx(0.01)
     assert found.high == pytest.approx(0.01)
+
+
+def test_bootstrap_is_scipys_and_starts_at_twenty():
+    values = np.random.default_rng(3).normal(0.8, 0.02, 25)
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    found = bootstrap_interval(values)
+    assert found.n == 25
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=5e-4)
+    assert bootstrap_interval(values) == found  # the same numbers every time
+    with pytest.raises(ValueError, match="fewer than 20"):
+        bootstrap_interval(values[:19])
+    assert primary_interval(values[:19]) == mean_interval(values[:19])
+    assert primary_interval(values) == found
+
+
+def test_bootstrap_covers_from_twenty_on_but_not_at_five(monkeypatch):
+    monkeypatch.setattr("analysis.stats.RESAMPLES", 400)
+
+    def coverage(n: int) -> float:
+        samples = np.random.default_rng(n).normal(size=(600, n))
+        found = [bootstrap_interval(sample, seed=k) for k, sample in enumerate(samples)]
+        return float(np.mean([one.low <= 0 <= one.high for one in found]))
+
+    assert coverage(20) > 0.90
+    monkeypatch.setattr("analysis.stats.BOOTSTRAP_FROM", 5)
+    assert coverage(5) < 0.88
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_p_value_is_scipys(n):
+    a, b = np.random.default_rng(n).normal(size=(2, n))
+    assert t_test(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+def test_p_value_at_the_edges():
+    assert math.isnan(t_test([0.1]))
+    assert t_test([0.5, 0.5]) == 0.0
+    assert t_test([0.0, 0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_permutation_is_scipys(n):
+    values = np.random.default_rng(n).normal(0.5, 1, n)
+    if n > 1:  # scipy flips the signs of one sample as pairs with 0
+        theirs = stats.permutation_test(
+            (values, np.zeros(n)),
+            lambda x, y, axis: np.sum(x - y, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+        )
+        assert permutation_test(values) == pytest.approx(theirs.pvalue)
+    assert permutation_test(np.abs(values)) == pytest.approx(2 / 2**n)
+
+
+def test_permutation_of_many_is_drawn():
+    values = np.random.default_rng(0).normal(0.3, 1, 40)
+    assert permutation_test(values) == pytest.approx(t_test(values), abs=0.02)
+    assert math.isnan(permutation_test([]))
+
+
+def test_permutation_is_possible_from_six_seeds_at_five_percent():
+    assert [n for n in range(9) if can_permute(n, 0.05)] == [6, 7, 8]
+    assert not can_permute(8, 0.05 / 8)
+
+
+def test_holm_by_hand():
+    # Sorted 0.005, 0.01, 0.03, 0.04: times 4, 3, 2, 1, never falling.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    missing = holm([0.02, math.nan, 0.5])
+    assert missing[0] == pytest.approx(0.04)
+    assert math.isnan(missing[1])
+    assert holm([0.9, 0.8]) == (1.0, 1.0)
+    assert holm([]) == ()
+
+
+def test_holm_keeps_the_family_wise_error():
+    p_values = np.random.default_rng(0).uniform(size=(4000, 5))
+    wrong = np.mean([min(holm(family)) <= 0.05 for family in p_values])
+    assert wrong == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / 4000))
+
+
+def test_pareto_front():
+    costs, gains = [1, 2, 3, 2, 1, math.nan], [5, 7, 6, 7, 4, 99]
+    assert pareto_front(costs, gains) == (True, True, False, True, False, False)
+    assert pareto_front([], []) == ()
+
+
+def test_one_standard_error_rule():
+    best = [0.90, 0.92, 0.94]  # standard error 0.0115
+    assert one_standard_error([[0.80], [0.91, 0.911], best]) == 1
+    assert one_standard_error([[0.80], [0.905, 0.905], best]) == 2
+    assert one_standard_error([[], [0.5], [0.6]]) == 2  # one seed: no error to forgive
+    assert one_standard_error([[], []]) is None
+    assert one_standard_error([]) is None
+
+
+def test_power_by_simulation_and_at_its_limits():
+    samples = np.random.default_rng(0).normal(1.0, 1.0, (4000, 5))
+    seen = np.mean([t_test(sample) <= 0.05 for sample in samples])
+    assert power(5, 1.0, 1.0) == pytest.approx(seen, abs=0.03)
+    assert power(5, 0.0, 1.0) == pytest.approx(0.05)
+    assert power(5, -1.0, 1.0) == pytest.approx(power(5, 1.0, 1.0))
+    assert power(1000, 5.0, 1.0) == pytest.approx(1.0)
+    assert math.isnan(power(1, 1.0, 1.0))
+
+
+def test_seeds_needed_are_the_fewest():
+    # Textbook: an effect of one standard deviation needs 10 pairs for 80 % power, one half 34.
+    assert seeds_needed(1.0, 1.0) == 10
+    assert seeds_needed(-0.5, 1.0) == 34
+    n = seeds_needed(0.7, 1.3, 0.9)
+    assert n is not None
+    assert power(n - 1, 0.7, 1.3) < 0.9 <= power(n, 0.7, 1.3)
+    assert seeds_needed(0.001, 1.0) is None
+    assert seeds_needed(1.0, 0.0) == 2
+    with pytest.raises(ValueError, match="no number of seeds"):
+        seeds_needed(0.0, 1.0)

@@ -1,0 +1,143 @@
+"""What is claimed of a ladder: one primary claim fixed beforehand, all others Holm-corrected.
+
+Accuracies are fractions. Differences are paired by seed.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.stats import (
+    NO_INTERVAL,
+    Interval,
+    can_permute,
+    holm,
+    permutation_test,
+    primary_interval,
+    seeds_needed,
+    t_test,
+)
+from analysis.tables import CONTROLS, RUNG_ORDER, LadderTable, accuracy_by_seed, ratio
+from analysis.verdicts import best_control, in_percent, points
+
+PRIMARY = "L4"  # against the best control
+VISIBLE = 0.005  # the difference that the column of seeds needed is about
+LEVEL = 0.05  # of all claims that are not primary together
+
+
+class Claim(NamedTuple):
+    """A rung less its reference. `p` is of the paired t-test, `adjusted` after Holm (the primary
+    claim needs none), `permutation` of the sign-flip test, NaN where n cannot give it; `needed`
+    is how many seeds would show `VISIBLE` with 80 % power, None where that is not known."""
+
+    bench: str
+    rung: str
+    reference: str
+    primary: bool
+    differences: tuple[float, ...]
+    interval: Interval
+    p: float
+    adjusted: float
+    permutation: float
+    needed: int | None
+    times: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown at the 5 % level of its family."""
+        return self.adjusted <= LEVEL
+
+    @property
+    def twin(self) -> bool:
+        """Whether both are equal at every seed, which different experiments never are."""
+        return self.interval.n > 1 and not any(self.differences)
+
+
+def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, ...]:
+    """Every comparison of a bench: the primary one first, then each rung with the best control,
+    and each rung of the ladder with the one before it that is there."""
+    rows = {row.rung: row for row in table.rows if row.bench == bench}
+    pairs = _pairs(list(rows), best_control(table, bench))
+    found = []
+    for rung, reference in pairs:
+        a, b = (accuracy_by_seed(kept, bench, name) for name in (rung, reference))
+        differences = tuple(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
+        times = ratio(rows[rung].seconds, rows[reference].seconds)
+        primary = rung == PRIMARY and (rung, reference) == pairs[0]
+        found.append(_claim(bench, rung, reference, primary, differences, times))
+    return _corrected(found)
+
+
+def _pairs(rungs: list[str], control) -> list[tuple[str, str]]:
+    against = [] if control is None else [(r, control.rung) for r in rungs if r not in CONTROLS]
+    primary = [pair for pair in against if pair[0] == PRIMARY]
+    ladder = [rung for rung in RUNG_ORDER if rung in rungs]
+    steps = [(b, a) for a, b in itertools.pairwise(ladder)]
+    return list(dict.fromkeys([*primary, *against, *steps]))
+
+
+def _claim(
+    bench: str, rung: str, reference: str, primary: bool, differences: tuple[float, ...],
+    times: float,
+) -> Claim:  # fmt: skip
+    interval = primary_interval(differences) if differences else NO_INTERVAL
+    p = t_test(differences)
+    return Claim(
+        bench, rung, reference, primary, differences, interval, p, p, math.nan,
+        _needed(differences), times,
+    )  # fmt: skip
+
+
+def _needed(differences: tuple[float, ...]) -> int | None:
+    if len(differences) < 2:
+        return None
+    return seeds_needed(VISIBLE, float(np.std(differences, ddof=1)))
+
+
+def _corrected(found: list[Claim]) -> tuple[Claim, ...]:
+    """With p-values adjusted over all claims but the primary one."""
+    family = [index for index, claim in enumerate(found) if not claim.primary]
+    adjusted = dict(zip(family, holm([found[index].p for index in family]), strict=True))
+    size = max(1, sum(not math.isnan(found[index].p) for index in family))
+    corrected = []
+    for index, claim in enumerate(found):
+        level = LEVEL if claim.primary else LEVEL / size
+        possible = can_permute(claim.interval.n, level)
+        corrected.append(
+            claim._replace(
+                adjusted=adjusted.get(index, claim.p),
+                permutation=permutation_test(claim.differences) if possible else math.nan,
+            )
+        )
+    return tuple(corrected)
+
+
+def sentence(claim: Claim) -> str:
+    """The claim in words; "better" and "worse" only where its family's level allows it."""
+    start, found = f"{claim.rung} − {claim.reference}:", claim.interval
+    if found.n == 0:
+        return f"{start} no seed in common, nothing to compare."
+    time = "" if math.isnan(claim.times) else f", {claim.times:.2f} × the time"
+    mean = f"{start} {points(found.mean)} points"
+    if found.n == 1:
+        return f"{mean}{time}; one seed: no interval, no conclusion."
+    if claim.twin:
+        return f"{start} equal at each of {found.n} seeds: are they one experiment?"
+    word = "better" if found.mean > 0 else "worse"
+    conclusion = f"{word} than {claim.reference}" if claim.shown else "no difference shown"
+    p = f"p = {p_value(claim.p)}"
+    kind = p if claim.primary else f"{p}, after Holm {p_value(claim.adjusted)}"
+    return (
+        f"{mean}, {in_percent(0.95)} interval {points(found.low)} to {points(found.high)}, "
+        f"n = {found.n}, {kind}{time}: {conclusion}."
+    )
+
+
+def p_value(p: float) -> str:
+    """A p-value with three decimals; `–` where there is none."""
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,140 @@
+"""What an analysis may look at: the runs of one bench that count, and their histories."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.configuration import RUNG_COLUMNS, configuration, one_configuration, seeds_of
+from analysis.runs import Selection, column, select, split
+from pipeline import names
+
+Histories = Callable[[Sequence[str], Sequence[str]], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which runs are looked at. Dates are days or times as pandas reads them, in UTC."""
+
+    bench: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    since: str | None = None
+    until: str | None = None
+
+    def words(self) -> str:
+        """The filters as they were typed, empty where there are none."""
+        parts = [f"bench={self.bench}"] if self.bench else []
+        parts += [f"tag.{name}={value}" for name, value in self.tags.items()]
+        parts += [f"since={self.since}"] if self.since else []
+        return " ".join([*parts, f"until={self.until}"] if self.until else parts)
+
+
+def chosen(runs: pd.DataFrame, asked: Asked) -> pd.DataFrame:
+    """The runs that started in the time asked for, on the bench and with the tags asked for.
+
+    `until` a day takes that whole day. Raises ValueError for a date that cannot be read.
+    """
+    keep = pd.Series(True, runs.index)
+    wanted = dict(asked.tags) | ({names.BENCH: asked.bench} if asked.bench else {})
+    for name, value in wanted.items():
+        keep &= column(runs, f"tags.{name}").eq(value)
+    if asked.since:
+        keep &= runs["start_time"] >= _time("since", asked.since)
+    if asked.until:
+        end = _time("until", asked.until)
+        whole_day = end == end.normalize() and ":" not in asked.until
+        keep &= runs["start_time"] < (end + pd.Timedelta(days=1) if whole_day else end)
+    return runs[keep]
+
+
+def _time(option: str, text: str) -> pd.Timestamp:
+    try:
+        found = pd.Timestamp(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{option}={text}: no date (allowed: 2026-01-31, or 2026-01-31T12:00)"
+        ) from error
+    return found.tz_localize("UTC") if found.tzinfo is None else found.tz_convert("UTC")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All runs of one bench, whatever their status, and how to read their histories."""
+
+    bench: str
+    runs: pd.DataFrame
+    histories: Histories
+
+    @cached_property
+    def finished(self) -> Selection:
+        """Distillation runs with a test value, each key once."""
+        return select(self.runs, stage="distill", bench=self.bench)
+
+    @cached_property
+    def ladder(self) -> Selection:
+        """Of those, one configuration a rung: what a mean over seeds may be taken of."""
+        return one_configuration(self.finished)
+
+    @cached_property
+    def kept(self) -> pd.DataFrame:
+        """The runs of `ladder` that count."""
+        return self.ladder.kept
+
+    def history(self, runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+        """Histories as `load_history` gives them, of metrics that some of these runs logged."""
+        logged = [name for name in metrics if column(runs, f"metrics.{name}").notna().any()]
+        return self.histories(runs["run_id"].tolist(), logged)
+
+    def of(self, rung: str) -> pd.DataFrame:
+        """The runs that count of one rung."""
+        return self.kept[column(self.kept, RUNG_COLUMNS[1]).eq(rung)]
+
+    def command(self, **changes: object) -> str:
+        """The command of a run that would stand beside those of the bench: what was typed for
+        more than half of the runs that count, with `changes` (`method__ib_beta` is
+        `method.ib_beta`)."""
+        given = {key.replace("__", "."): str(value) for key, value in changes.items()}
+        lines = [str(line).split() for line in column(self.kept, "params.overrides").dropna()]
+        counts = Counter(word for words in lines for word in dict.fromkeys(words))
+        common = [word for word, count in counts.items() if count > len(lines) / 2]
+        shared = [word for word in common if not _own(word, given)]
+        on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
+        said = [f"{key}={value}" for key, value in given.items()]
+        return " ".join(["python -m pipeline distill", *on_bench, *shared, *said])
+
+
+def _own(word: str, given: Mapping[str, str]) -> bool:
+    """Whether a word of a command line belongs to one run, not to all that it is compared with."""
+    key = word.partition("=")[0]
+    return key in ("cfg", "seed") or key in given or (key == "method" and "cfg" in given)
+
+
+def grid(finished: Selection, parameter: str) -> Selection:
+    """Runs that differ in one parameter (and seeds) alone, for the rung with the most values.
+
+    Of each rung the configuration with the most (value, seed) pairs is kept, of the rungs that
+    with the most values; then the newest run of each pair. What is left out has a reason.
+    """
+    frame = finished.kept
+    seeds, value = seeds_of(frame), column(frame, f"params.{parameter}")
+    usable = frame[seeds.notna() & value.notna()].sort_values("start_time", ascending=False)
+    reason = pd.Series(f"no {parameter} or no seed", frame.index, dtype=object)
+    if len(usable):
+        best = _largest(usable, parameter)
+        reason[usable.index] = f"not of the grid over {parameter}"
+        pairs = pd.DataFrame({"v": value[best], "s": seeds[best]})
+        repeated = pairs.duplicated()
+        reason[repeated.index[repeated]] = "older run of the same seed"
+        reason[repeated.index[~repeated]] = None
+    return split(frame, reason)
+
+
+def _largest(usable: pd.DataFrame, parameter: str) -> pd.Index:
+    """The rows of the rung and configuration with the most values of the parameter."""
+    typed = configuration(usable).drop(columns=f"params.{parameter}")
+    signature = typed.agg("\n".join, axis=1).str.cat(column(usable, RUNG_COLUMNS[1]).astype(str))
+    value = column(usable, f"params.{parameter}")
+    groups = list(usable.groupby(signature, sort=False).groups.values())
+    return max(groups, key=lambda rows: (value[rows].nunique(), len(rows)))

@@ -1,0 +1,126 @@
+"""All analyses of a tracking store, or one of them, as plain values that pages are made of."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import quote
+
+import pandas as pd
+
+from analysis.evidence import Asked, Evidence, chosen
+from analysis.runs import column, load_history, load_runs
+from analysis.studies import (
+    beta,
+    cccp,
+    freezing,
+    health,
+    information_plane,
+    ladder,
+    methods,
+    overlap,
+    teacher_adaptation,
+)
+from analysis.study import Study
+from pipeline import names
+
+STUDIES: dict[str, Callable[[Evidence], Study]] = {
+    "ladder": ladder.study,
+    "methods": methods.study,
+    "beta": beta.study,
+    "information_plane": information_plane.study,
+    "cccp": cccp.study,
+    "teacher_adaptation": teacher_adaptation.study,
+    "freezing": freezing.study,
+    "overlap": overlap.study,
+    "health": health.study,
+}
+COMPREHENSIVE = "comprehensive"
+
+
+class Source(NamedTuple):
+    """A run behind a number; `link` leads to it in the UI where the store has one."""
+
+    run_id: str
+    name: str
+    key: str
+    link: str | None
+
+
+class Findings(NamedTuple):
+    """What was asked, what was found, and which runs it comes from."""
+
+    experiment: str
+    what: str
+    filters: str
+    store: str
+    runs: int
+    studies: tuple[Study, ...]
+    sources: dict[str, Source]
+
+
+def investigate(
+    uri: str, experiment: str, what: str = COMPREHENSIVE, asked: Asked | None = None
+) -> Findings:
+    """One analysis (a key of `STUDIES`) or all of them, for each bench that has runs.
+
+    Raises ValueError for an unknown analysis, a date that cannot be read, or where there is no
+    such store or experiment.
+    """
+    asked = asked or Asked()
+    if what != COMPREHENSIVE and what not in STUDIES:
+        raise ValueError(f"what={what}: unknown (allowed: {', '.join([*STUDIES, COMPREHENSIVE])})")
+    everything = load_runs(uri, experiment)
+    runs = chosen(everything, asked)
+    wanted = list(STUDIES.values()) if what == COMPREHENSIVE else [STUDIES[what]]
+    histories = remembering(uri)
+    of_bench = column(runs, f"tags.{names.BENCH}")
+    each = [Evidence(name, runs[of_bench.eq(name)], histories) for name in benches(runs, asked)]
+    found = tuple(one(evidence) for evidence in each for one in wanted)
+    used = {run_id for study in found for run_id in study.run_ids}
+    sources = _sources(runs[runs["run_id"].isin(used)], uri, everything)
+    return Findings(experiment, what, asked.words(), uri, len(runs), found, sources)
+
+
+def benches(runs: pd.DataFrame, asked: Asked) -> list[str]:
+    """The benches of the training runs; the one asked for even where it has none."""
+    trained = column(runs, f"tags.{names.STAGE}").isin(["distill", "finetune"])
+    there = set(column(runs, f"tags.{names.BENCH}")[trained].dropna())
+    return [asked.bench] if asked.bench else sorted(there)
+
+
+def remembering(uri: str):
+    """`load_history` of one store that reads no metric of a run twice."""
+    known: dict[str, tuple[set[str], list[pd.DataFrame]]] = {}
+
+    def histories(run_ids, metrics) -> pd.DataFrame:
+        parts, metrics = [], list(dict.fromkeys(metrics))
+        absent: dict[tuple[str, ...], list[str]] = {}
+        for metric in metrics:
+            have = known.setdefault(metric, (set(), []))[0]
+            missing = tuple(run for run in run_ids if run not in have)
+            if missing:
+                absent.setdefault(missing, []).append(metric)
+        for missing, of in absent.items():
+            found = load_history(uri, missing, of)
+            for metric in of:
+                known[metric][0].update(missing)
+                known[metric][1].append(found[found["metric"] == metric])
+        wanted = set(run_ids)
+        for metric in metrics:
+            parts += [part[part["run_id"].isin(wanted)] for part in known[metric][1]]
+        return pd.concat(parts, ignore_index=True) if parts else load_history(uri, [], [])
+
+    return histories
+
+
+def _sources(used: pd.DataFrame, uri: str, everything: pd.DataFrame) -> dict[str, Source]:
+    """By run id. Only a server has pages to link to."""
+    keys = column(used, f"tags.{names.RUN_KEY}").fillna("").astype(str)
+    number = str(everything.attrs.get("experiment_id", ""))
+    root = uri.split("?")[0].rstrip("/") if uri.startswith(("http://", "https://")) else None
+    return {
+        run_id: Source(
+            run_id, str(name), key,
+            f"{root}/#/experiments/{quote(number)}/runs/{quote(run_id)}" if root else None,
+        )
+        for run_id, name, key in zip(used["run_id"], used["name"], keys, strict=True)
+    }  # fmt: skip

@@ -1,0 +1,209 @@
+"""Findings as one HTML page that needs nothing beside itself, as Markdown, and as LaTeX tables."""
+
+import base64
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import rc_context
+
+from analysis.investigate import Findings, Source
+from analysis.render import Block, as_markdown, as_text, wrapped
+from analysis.study import Drawing, Study, counted
+
+NOTHING = "Nothing has finished that could be analysed. Type: python -m pipeline distill"
+_SHOWN = Path(__file__).parent
+
+
+class Picture(NamedTuple):
+    """A figure as a data address."""
+
+    caption: str
+    data: str
+
+
+class Part(NamedTuple):
+    """What the page shows of one study."""
+
+    anchor: str
+    heading: str
+    study: Study
+    drawings: tuple[Picture, ...]
+    sources: tuple[Source, ...]
+    nothing: bool
+
+
+def as_page(found: Findings) -> str:
+    """The report as HTML: summary, warnings, then each analysis with its tables and figures."""
+    environment = Environment(
+        loader=FileSystemLoader(_SHOWN), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html").render(
+        title=title(found), about=about(found), summary=summary(found), nothing=NOTHING,
+        warnings=warnings(found), sections=[_part(found, study) for study in found.studies],
+    )  # fmt: skip
+
+
+def title(found: Findings) -> str:
+    """`Experiment asib/ladder: comprehensive`."""
+    return f"Experiment {found.experiment}: {found.what.replace('_', ' ')}"
+
+
+def about(found: Findings) -> str:
+    """Where the numbers come from, in a line."""
+    filters = f", filtered by {found.filters}" if found.filters else ""
+    return f"From {counted(found.runs, 'run')} of {_address(found.store)}{filters}."
+
+
+def _address(uri: str) -> str:
+    without_password = re.sub(r"//[^/@]*@", "//", uri)
+    return without_password.rsplit("/", 1)[-1] if uri.startswith("sqlite") else without_password
+
+
+def summary(found: Findings) -> list[tuple[str, list[str]]]:
+    """The sentences that answer first, by bench."""
+    benches = dict.fromkeys(study.bench for study in found.studies)
+    result = []
+    for bench in benches:
+        said: list[str] = []
+        for study in (one for one in found.studies if one.bench == bench):
+            start = "" if study.name in ("ladder", found.what) else f"{study.title}: "
+            said += [start + sentence for sentence in study.summary or study.sentences[:1]]
+        missing = sum(len(one.gaps) for one in found.studies if one.bench == bench)
+        said += [f"{counted(missing, 'gap')}: see what to type under each heading."] * bool(missing)
+        result.append((f"Bench {bench}", said))
+    return result
+
+
+def warnings(found: Findings) -> list[str]:
+    """What may make the numbers mean something else, with its bench where there are several."""
+    several = len({study.bench for study in found.studies}) > 1
+    return [
+        f"{study.bench}: {text}" if several else text
+        for study in found.studies
+        for text in study.warnings
+    ]
+
+
+def heading(found: Findings, study: Study) -> str:
+    """The study's title, with its bench where there are several."""
+    several = len({one.bench for one in found.studies}) > 1
+    return f"{study.title} ({study.bench})" if several else study.title
+
+
+def _part(found: Findings, study: Study) -> Part:
+    sources = [found.sources[run] for run in study.run_ids if run in found.sources]
+    empty = not (study.sentences or study.tables or study.drawings)
+    return Part(
+        re.sub(r"[^a-z0-9]+", "-", f"{study.name}-{study.bench}".lower()),
+        heading(found, study), study, tuple(map(_picture, study.drawings)),
+        tuple(sorted(sources, key=lambda source: source.name)), empty,
+    )  # fmt: skip
+
+
+def _picture(drawing: Drawing) -> Picture:
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"Date": None}
+    with rc_context({"svg.hashsalt": drawing.name}):  # the same numbers give the same file
+        drawing.figure.savefig(buffer, format="svg", metadata=metadata)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Picture(drawing.caption, f"data:image/svg+xml;base64,{data}")
+
+
+def as_terminal(found: Findings) -> str:
+    """Summary, warnings and gaps; at most 100 columns."""
+    parts = [title(found), about(found)]
+    for bench, sentences in summary(found):
+        parts += [f"{bench}\n{'-' * len(bench)}", wrapped(sentences or [NOTHING])]
+    parts += [] if found.studies else [NOTHING]
+    parts += [wrapped(["Warnings:", *warnings(found)])] if warnings(found) else []
+    if len(found.studies) == 1:
+        tables = found.studies[0].tables
+        parts += [f"{table.caption}\n{as_text(table.block)}" for table in tables]
+    gaps = [gap for study in found.studies for gap in study.gaps]
+    listed = [f"- {gap.what}:\n    {gap.command}" for gap in gaps]
+    parts += ["\n".join(["Missing:", *listed])] * bool(gaps)
+    return "\n\n".join(parts) + "\n"
+
+
+def as_markdown_report(found: Findings, folder: str = ".") -> str:
+    """The report as Markdown; figures are PNG files in `folder`, seen from it."""
+    parts = [f"# {title(found)}", about(found), "## Summary"]
+    for bench, sentences in summary(found):
+        parts += [f"**{bench}**", _items(sentences)]
+    parts += [] if found.studies else [NOTHING]
+    parts += ["**Warnings**", _items(warnings(found))] if warnings(found) else []
+    for study in found.studies:
+        parts += [f"## {heading(found, study)}", *_body(study, found, folder)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _body(study: Study, found: Findings, folder: str) -> list[str]:
+    parts = [_items(study.sentences)]
+    for table in study.tables:
+        parts += [f"{table.caption}:", as_markdown(table.block)]
+    place = "" if folder == "." else f"{folder}/"
+    parts += [f"![{d.caption}]({place}{d.name}.png)\n\n*{d.caption}*" for d in study.drawings]
+    parts += [f"{gap.what}:\n\n```bash\n{gap.command}\n```" for gap in study.gaps]
+    parts += [_items(study.notes)]
+    sources = [found.sources[run] for run in study.run_ids if run in found.sources]
+    listed = ", ".join(
+        f"[{one.name}]({one.link})" if one.link else f"{one.name} `{one.run_id}`" for one in sources
+    )
+    return [*parts, f"Runs: {listed}"] if listed else parts
+
+
+_NOTE_LENGTH = 4500  # of the 5,000 characters that a tag may have on every store
+
+
+def as_note(found: Findings, typed: str) -> str:
+    """The summary as the description of a run, with how to make it again."""
+    parts = [f"**{bench}**\n\n{_items(sentences)}" for bench, sentences in summary(found)] or [
+        NOTHING
+    ]
+    parts += ["**Warnings**\n\n" + _items(warnings(found))] * bool(warnings(found))
+    again = f"Again: `{' '.join(['python -m pipeline analyze', typed]).strip()}`"
+    text = "\n\n".join(parts)
+    return f"{text[:_NOTE_LENGTH]}\n\n{again}\n\nThe report: `report.html` under Artifacts."
+
+
+def _items(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "−": "$-$", "×": r"$\times$", "β": r"$\beta$", "–": "--", "τ": r"$\tau$", "≥": r"$\ge$",
+    "<": "$<$", ">": "$>$", "ⁿ": "$^n$", "…": r"\dots{}", "ε": r"$\varepsilon$",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Text with everything that LaTeX would take for a command written out."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def as_latex(found: Findings) -> str:
+    """Every table with the rules of booktabs, ready to paste (`\\usepackage{booktabs}`)."""
+    tables = [
+        _latex_table(table.block, f"{heading(found, study)}. {table.caption}.", label)
+        for study in found.studies
+        for number, table in enumerate(study.tables, 1)
+        for label in [f"tab:{study.name}-{study.bench}-{number}"]
+    ]
+    return "\n".join(["% needs \\usepackage{booktabs}", *tables])
+
+
+def _latex_table(block: Block, caption: str, label: str) -> str:
+    lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (block.header, *block.rows)]
+    return "\n".join([
+        r"\begin{table}", r"  \centering", rf"  \caption{{{latex_text(caption)}}}",
+        rf"  \label{{{label}}}", rf"  \begin{{tabular}}{{l{'r' * (len(block.header) - 1)}}}",
+        r"    \toprule", f"    {lines[0]}", r"    \midrule", *(f"    {line}" for line in lines[1:]),
+        r"    \bottomrule", r"  \end{tabular}", r"\end{table}", "",
+    ])  # fmt: skip

@@ -1,0 +1,198 @@
+"""How accuracy, rate and distortion depend on β, and which β validation recommends.
+
+Accuracies are fractions, rate and distortion nats.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import style
+from analysis.configuration import RUNG_COLUMNS, seeds_of
+from analysis.evidence import Evidence, grid
+from analysis.render import Block, accuracy_cell, number, percent
+from analysis.runs import column
+from analysis.stats import NO_INTERVAL, Interval, mean_interval, one_standard_error
+from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
+from pipeline import names
+
+PARAMETER = "method.ib_beta"
+TRIED = ("0", "1e-4", "1e-3", "1e-2")  # a first sweep
+
+
+class BetaRow(NamedTuple):
+    """One β: means and intervals over seeds; an interval without a value has n = 0."""
+
+    beta: float
+    seeds: tuple[int, ...]
+    validation: Interval
+    test: Interval
+    rate: Interval
+    distortion: Interval
+
+
+class BetaInfo(NamedTuple):
+    """Rows by rising β; `drawn` says whether rate and distortion are of drawn z on validation,
+    or of training batches; `recommended` is by the one-standard-error rule."""
+
+    bench: str
+    rung: str
+    rows: tuple[BetaRow, ...]
+    drawn: bool
+    recommended: float | None
+
+
+def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
+    """The sensitivity of runs that differ in β and seed alone."""
+    rung = str(column(kept, RUNG_COLUMNS[1]).iloc[0]) if len(kept) else ""
+    value = column(kept, f"params.{PARAMETER}").astype(float)
+    drawn = len(kept) > 0 and bool(column(kept, f"metrics.{names.VAL_CE}").notna().all())
+    measured = (names.VAL_RATE, names.VAL_CE) if drawn else (names.RATE, names.DISTORTION)
+    rows = [_row(kept[value == beta], beta, measured) for beta in sorted(value.dropna().unique())]
+    # Of equally good ones the largest β, which keeps the least of the input.
+    simplest_first = rows[::-1]
+    of = [_values(kept[value == row.beta], names.BEST_VAL_TOP1) for row in simplest_first]
+    index = one_standard_error(of)
+    recommended = None if index is None else simplest_first[index].beta
+    return BetaInfo(bench, rung, tuple(rows), drawn, recommended)
+
+
+def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
+    rate, distortion = (_mean(runs, name) for name in measured)
+    validation, test = _mean(runs, names.BEST_VAL_TOP1), _mean(runs, names.TEST_TOP1)
+    seeds = tuple(sorted(seeds_of(runs).astype(int)))
+    return BetaRow(float(beta), seeds, validation, test, rate, distortion)
+
+
+def _values(runs: pd.DataFrame, metric: str) -> list[float]:
+    values = column(runs, f"metrics.{metric}").astype(float)
+    return values[np.isfinite(values)].tolist()
+
+
+def _mean(runs: pd.DataFrame, metric: str) -> Interval:
+    values = _values(runs, metric)
+    return mean_interval(values) if values else NO_INTERVAL
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    chosen = grid(evidence.finished, PARAMETER)
+    info = beta_info(chosen.kept[_sampled(chosen.kept)], evidence.bench)
+    title = "Sensitivity to β"
+    if len(info.rows) < 2:
+        what = "fewer than two values of method.ib_beta have finished"
+        loop = f"for beta in {' '.join(TRIED)}; do {_next(evidence, '$beta', info)}; done"
+        return Study("beta", evidence.bench, title, gaps=(Gap(what, loop),))
+    return Study(
+        "beta", evidence.bench, title,
+        sentences=_sentences(info),
+        tables=(Table(f"{info.rung} by β (means over seeds, 95 % t-intervals)", block(info)),),
+        drawings=(Drawing(f"beta_{info.bench}", draw(info), _caption(info)),),
+        gaps=_gaps(evidence, info),
+        run_ids=tuple(chosen.kept["run_id"]),
+    )  # fmt: skip
+
+
+def _sampled(runs: pd.DataFrame) -> pd.Series:
+    return ~column(runs, "params.method.bottleneck").eq("False")
+
+
+def _next(evidence: Evidence, beta: str, info: BetaInfo, seed: object = 0) -> str:
+    return evidence.command(cfg=info.rung or "L1", seed=seed, method__ib_beta=beta)
+
+
+def _gaps(evidence: Evidence, info: BetaInfo) -> tuple[Gap, ...]:
+    seeds = sorted({seed for row in info.rows for seed in row.seeds})
+    found = [
+        Gap(f"β = {row.beta:g} has no seed {seed}", _next(evidence, f"{row.beta:g}", info, seed))
+        for row in info.rows
+        for seed in seeds
+        if seed not in row.seeds
+    ]
+    if all(row.beta != 0 for row in info.rows):
+        found.append(Gap("β = 0 is not there", _next(evidence, "0", info)))
+    return tuple(found)
+
+
+def _sentences(info: BetaInfo) -> tuple[str, ...]:
+    said = []
+    if info.recommended is not None:
+        row = next(row for row in info.rows if row.beta == info.recommended)
+        best = max(info.rows, key=lambda row: row.validation.mean)
+        why = (
+            f"the best by validation ({percent(best.validation.mean)} %)"
+            if best is row
+            else f"the largest within one standard error of the best ({best.beta:g}, "
+            f"{percent(best.validation.mean)} %)"
+        )
+        said.append(f"Recommended β: {row.beta:g}, {why}; {counted(row.validation.n, 'seed')}.")
+    means = [row.test.mean for row in info.rows]
+    said.append(
+        f"Over {len(info.rows)} values of β the mean test accuracy of {info.rung} lies between "
+        f"{percent(min(means))} and {percent(max(means))} %."
+    )
+    if any(row.test.n < 2 for row in info.rows):
+        said.append("A β with one seed has no interval.")
+    return tuple(said)
+
+
+def block(info: BetaInfo) -> Block:
+    """One row a β, the recommended one with a star."""
+    header = ("β", "n", "validation, %", "test, %", "rate, nats", "distortion, nats")
+    rows = tuple(
+        (
+            f"{row.beta:g}" + " *" * (row.beta == info.recommended), str(len(row.seeds)),
+            accuracy_cell(row.validation), accuracy_cell(row.test),
+            number(row.rate.mean, 3), number(row.distortion.mean, 3),
+        )
+        for row in info.rows
+    )  # fmt: skip
+    return Block(header, rows)
+
+
+def _caption(info: BetaInfo) -> str:
+    where = "validation images, z drawn 8 times" if info.drawn else "training batches"
+    counts = seeds_caption((f"β = {row.beta:g}", len(row.seeds)) for row in info.rows)
+    return (
+        f"{info.rung} on {info.bench}: means with 95 % t-intervals against β, β = 0 apart; rate "
+        f"and distortion of {where}; {counts}. Dotted: the recommended β."
+    )
+
+
+def draw(info: BetaInfo) -> Figure:
+    """Accuracy on the left, rate and distortion on the right, over one logarithmic β axis."""
+    figure, (left, right) = style.new_panels(
+        f"{info.bench}: {info.rung} against β", "β", ("top-1, %", "nats")
+    )
+    x = positions([row.beta for row in info.rows])
+    for axes, series in (
+        (left, (("validation", 100, "validation"), ("test", 100, "test"))),
+        (right, (("rate", 1, "rate"), ("distortion", 1, "distortion"))),
+    ):
+        for index, (field, scale, label) in enumerate(series):
+            look = style.series(index)
+            intervals = [getattr(row, field) for row in info.rows]
+            style.draw_intervals(axes, x, intervals, look, label, scale=scale)
+        beta_axis(axes, [row.beta for row in info.rows], x)
+        if info.recommended is not None:
+            at = x[[row.beta for row in info.rows].index(info.recommended)]
+            axes.axvline(at, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
+        axes.legend(fontsize=style.SMALL, frameon=False)
+    return figure
+
+
+def positions(betas: list[float]) -> list[float]:
+    """Decimal logarithms; β = 0 stands one decade and a half left of the smallest other."""
+    logs = [float(np.log10(beta)) for beta in betas if beta > 0]
+    zero = min(logs, default=0.0) - 1.5
+    return [float(np.log10(beta)) if beta > 0 else zero for beta in betas]
+
+
+def beta_axis(axes: Axes, betas: list[float], x: list[float]) -> None:
+    """Ticks at the values; a grey line parts β = 0 from the logarithmic axis."""
+    axes.set_xticks(x, [f"{beta:g}" for beta in betas])
+    if len(x) > 1 and 0.0 in betas:
+        axes.axvline(min(x) + 0.75, color=style.FAINT, linewidth=3, zorder=0)

@@ -1,0 +1,189 @@
+"""Stability of the alternation: J at step boundaries, and how student accuracy settles.
+
+J and its change are in the unit of the losses (nats), accuracies fractions, epochs student epochs.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis import style
+from analysis.configuration import RUNG_COLUMNS, seeds_of
+from analysis.evidence import Evidence
+from analysis.figures import learning_curves, mean_points
+from analysis.render import Block, number
+from analysis.runs import column
+from analysis.stats import Interval, mean_interval, paired_difference
+from analysis.study import Drawing, Gap, Study, Table, seeds_caption
+from analysis.tables import rung_order
+from analysis.verdicts import points
+from pipeline import names
+
+METRICS = (names.OBJECTIVE, names.STAGE_STEP, names.VAL_TOP1)
+_LATE, _REACHED = 0.2, 0.95  # of the student epochs, of the highest accuracy
+
+
+class Settling(NamedTuple):
+    """One rung: `stages` of alternation; by seed the spread (standard deviation) of validation
+    accuracy over the last fifth of the student epochs, and the first epoch that reached 95 % of
+    the highest; J after each step, by seed; `rises`: of all changes of J the share that rose."""
+
+    rung: str
+    stages: int
+    spread: dict[int, float]
+    reached: dict[int, float]
+    objective: tuple[tuple[tuple[float, float], ...], ...]
+    rises: float
+
+
+class StabilityInfo(NamedTuple):
+    """The rungs of a bench in their order; `with_out`: the pair that differs in CCCP alone."""
+
+    bench: str
+    rows: tuple[Settling, ...]
+    pair: tuple[str, str] | None
+
+
+def stability_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> StabilityInfo:
+    """How each rung settles; `history` holds `METRICS` of the kept runs."""
+    curves = learning_curves(kept, history, bench).curves
+    seeds = dict(zip(kept["run_id"], seeds_of(kept).astype(int), strict=True))
+    rows = []
+    for rung in rung_order(column(kept, RUNG_COLUMNS[1]).dropna().unique()):
+        of = kept[column(kept, RUNG_COLUMNS[1]).eq(rung)]
+        student = {c.seed: [y for _, y in c.student] for c in curves if c.rung == rung}
+        student = {seed: values for seed, values in student.items() if values}
+        values = history[history["metric"].eq(names.OBJECTIVE)]
+        values = values[values["run_id"].isin(of["run_id"])]
+        objective = tuple(
+            tuple(enumerate(group.sort_values("step")["value"].tolist(), start=1))
+            for _, group in sorted(values.groupby("run_id"), key=lambda item: seeds[item[0]])
+        )
+        stages = column(of, "params.method.num_stages").astype(float).max()
+        rows.append(
+            Settling(
+                rung,
+                int(stages) if np.isfinite(stages) else 1,
+                {seed: late_spread(values) for seed, values in student.items()},
+                {seed: float(epochs_to(values)) for seed, values in student.items()},
+                tuple(tuple((float(x), y) for x, y in path) for path in objective),
+                _rises(objective),
+            )
+        )
+    there = {row.rung for row in rows}
+    pair = ("L2", "L1") if {"L1", "L2"} <= there else None
+    return StabilityInfo(bench, tuple(rows), pair)
+
+
+def late_spread(values: list[float]) -> float:
+    """Standard deviation of the last fifth (two values at least; NaN where there is one)."""
+    late = values[-max(2, round(_LATE * len(values))) :]
+    return float(np.std(late, ddof=1)) if len(late) > 1 else float("nan")
+
+
+def epochs_to(values: list[float]) -> int:
+    """The first epoch, counted from 1, that reaches 95 % of the highest value."""
+    return next(k for k, value in enumerate(values, 1) if value >= _REACHED * max(values))
+
+
+def _rises(paths) -> float:
+    changes = [b - a for path in paths for (_, a), (_, b) in itertools.pairwise(path)]
+    return float(np.mean(np.array(changes) > 0)) if changes else float("nan")
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    history = evidence.history(evidence.kept, METRICS)
+    info = stability_info(evidence.kept, history, evidence.bench)
+    gaps = tuple(
+        Gap(f"{rung} ({what} CCCP) has not finished", evidence.command(cfg=rung, seed=0))
+        for rung, what in (("L1", "without"), ("L2", "with"))
+        if rung not in {row.rung for row in info.rows}
+    )
+    if not info.rows:
+        return Study("cccp", evidence.bench, "CCCP stability", gaps=gaps)
+    drawings: tuple[Drawing, ...] = ()
+    if any(row.objective for row in info.rows):
+        drawings = (Drawing(f"cccp_{info.bench}", draw(info), _caption(info)),)
+    return Study(
+        "cccp", evidence.bench, "CCCP stability",
+        sentences=_sentences(info),
+        tables=(Table("How each rung settles (means over seeds)", block(info)),),
+        drawings=drawings,
+        gaps=gaps,
+        notes=("Descent of J is observed, not guaranteed.",),
+        run_ids=tuple(evidence.kept["run_id"]),
+    )  # fmt: skip
+
+
+def _finite(by_seed: dict[int, float]) -> dict[int, float]:
+    return {seed: value for seed, value in by_seed.items() if np.isfinite(value)}
+
+
+def _mean(by_seed: dict[int, float]) -> Interval:
+    return mean_interval(list(_finite(by_seed).values()))
+
+
+def _sentences(info: StabilityInfo) -> tuple[str, ...]:
+    said = []
+    if info.pair:
+        rows = {row.rung: row for row in info.rows}
+        a, b = (rows[rung] for rung in info.pair)
+        spread = paired_difference(_finite(a.spread), _finite(b.spread))
+        epochs = paired_difference(a.reached, b.reached)
+        said += [
+            f"{a.rung} (with CCCP) − {b.rung} (without): spread of the last fifth of the epochs "
+            f"{points(spread.mean)} points{_bounds(spread, 100)}; epochs to 95 % of the highest "
+            f"accuracy {number(epochs.mean)}{_bounds(epochs, 1)}; n = {epochs.n}."
+        ]
+    said += [
+        f"{row.rung}: J rose at {100 * row.rises:.0f} % of the step boundaries."
+        for row in info.rows
+        if row.stages > 1 and np.isfinite(row.rises)
+    ]
+    return tuple(said)
+
+
+def _bounds(found: Interval, scale: float) -> str:
+    bounds = f" [{scale * found.low:.2f}, {scale * found.high:.2f}]" if found.n > 1 else ""
+    return bounds.replace("-", "−")
+
+
+def block(info: StabilityInfo) -> Block:
+    """One row a rung."""
+    header = ("rung", "n", "stages", "spread, points", "epochs to 95 %", "J rose, %")
+    return Block(header, tuple(
+        (row.rung, str(len(row.spread)), str(row.stages), number(100 * _mean(row.spread).mean, 2),
+         number(_mean(row.reached).mean), number(100 * row.rises))
+        for row in info.rows
+    ))  # fmt: skip
+
+
+def _caption(info: StabilityInfo) -> str:
+    counts = seeds_caption((r.rung, len(r.objective)) for r in info.rows if r.objective)
+    return (
+        f"J on the validation images of {info.bench} after each step (odd: A-Steps, even: "
+        f"B-Steps): thin lines are seeds, the thick one their mean; {counts}."
+    )
+
+
+def draw(info: StabilityInfo) -> Figure:
+    """J after each step, a colour a rung."""
+    figure, axes = style.new_figure(f"{info.bench}: objective of the alternation", "step", "J")
+    rows = [row for row in info.rows if row.objective]
+    for rung, look in style.looks([row.rung for row in rows]).items():
+        row = next(row for row in rows if row.rung == rung)
+        for path in row.objective if len(row.objective) > 1 else ():
+            axes.plot(*zip(*path, strict=True), color=look.colour, linewidth=0.5, alpha=0.35)
+        mean = mean_points(row.objective)
+        axes.plot(
+            *zip(*mean, strict=True), color=look.colour, marker=look.marker, markersize=4,
+            linewidth=1.6, linestyle=look.dashes, label=f"{rung} (n = {len(row.objective)})",
+        )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=style.SMALL, frameon=False)
+    return figure

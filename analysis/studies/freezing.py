@@ -1,0 +1,168 @@
+"""What partial freezing saves and what it costs: trainable share, memory, step time, accuracy."""
+
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import style
+from analysis.configuration import RUNG_COLUMNS
+from analysis.evidence import Evidence
+from analysis.render import Block, accuracy_cell, number, percent
+from analysis.runs import column
+from analysis.stats import Interval, mean_interval, paired_difference, pareto_front
+from analysis.study import Drawing, Gap, Study, Table, seeds_caption
+from analysis.tables import B_STEP, accuracy_by_seed, ratio, rung_order
+from analysis.verdicts import in_percent, points
+from pipeline import names
+
+METRICS = (
+    names.STAGE_STEP, names.STUDENT_TRAINABLE, names.STUDENT_TRAINABLE_REQUESTED,
+    names.STEP_SECONDS, names.PEAK_MEMORY,
+)  # fmt: skip
+PAIR = ("L4", "L3")  # with and without
+_TOLERANCE = 0.01  # of the parameters
+
+
+class FreezingRow(NamedTuple):
+    """A rung, means over B-Step epochs and seeds; memory is the highest of any epoch."""
+
+    rung: str
+    levels: str
+    trainable: float
+    requested: float
+    step_seconds: Interval
+    memory_mb: float
+    test: Interval
+    front: bool = False
+
+
+class FreezingInfo(NamedTuple):
+    """The rungs of a bench; `difference`: `PAIR`'s accuracy, paired by seed."""
+
+    bench: str
+    rows: tuple[FreezingRow, ...]
+    difference: Interval
+
+
+def freezing_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> FreezingInfo:
+    """`history` holds `METRICS` of the kept runs."""
+    wide = history.pivot(index=["run_id", "step"], columns="metric", values="value")
+    in_b = wide[column(wide, names.STAGE_STEP).eq(B_STEP)]
+    by_run = pd.DataFrame(
+        {name: column(in_b, name).groupby("run_id").mean() for name in METRICS[1:4]}
+    )
+    by_run[names.PEAK_MEMORY] = column(wide, names.PEAK_MEMORY).groupby("run_id").max()
+    rows = []
+    for rung in rung_order(column(kept, RUNG_COLUMNS[1]).dropna().unique()):
+        runs = kept[kept[RUNG_COLUMNS[1]].eq(rung)]
+        rows.append(_row(rung, runs, by_run.reindex(runs["run_id"])))
+    front = pareto_front([r.step_seconds.mean for r in rows], [r.test.mean for r in rows])
+    rows = [row._replace(front=on) for row, on in zip(rows, front, strict=True)]
+    a, b = (accuracy_by_seed(kept, bench, rung) if len(kept) else {} for rung in PAIR)
+    return FreezingInfo(bench, tuple(rows), paired_difference(a, b))
+
+
+def _row(rung: str, runs: pd.DataFrame, found: pd.DataFrame) -> FreezingRow:
+    levels = column(runs, "params.method.student_levels").dropna()
+    seconds = found[names.STEP_SECONDS].dropna()
+    return FreezingRow(
+        rung, str(levels.iloc[0]) if len(levels) else "–",
+        float(found[names.STUDENT_TRAINABLE].mean()),
+        float(found[names.STUDENT_TRAINABLE_REQUESTED].mean()),
+        mean_interval(seconds.tolist()), float(found[names.PEAK_MEMORY].mean()),
+        mean_interval(runs[f"metrics.{names.TEST_TOP1}"].astype(float).tolist()),
+    )  # fmt: skip
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    kept = evidence.kept
+    info = freezing_info(kept, evidence.history(kept, METRICS), evidence.bench)
+    there = {row.rung for row in info.rows}
+    gaps = tuple(
+        Gap(f"{rung} ({what} freezing) has not finished", evidence.command(cfg=rung, seed=0))
+        for rung, what in zip(PAIR, ("with", "without"), strict=True)
+        if rung not in there
+    )
+    timed = [row for row in info.rows if row.step_seconds.n]
+    drawings = (Drawing(f"freezing_{info.bench}", draw(info), _caption(info)),) if timed else ()
+    return Study(
+        "freezing", evidence.bench, "Freezing efficiency",
+        sentences=_sentences(info),
+        tables=(Table("Cost of a B-Step (means over its epochs and seeds)", block(info)),)
+        if info.rows else (),
+        drawings=drawings,
+        gaps=gaps,
+        run_ids=tuple(kept["run_id"]),
+        warnings=tuple(_other_than_requested(row) for row in info.rows if _differs(row)),
+    )  # fmt: skip
+
+
+def _differs(row: FreezingRow) -> bool:
+    return abs(row.trainable - row.requested) > _TOLERANCE  # False where one is NaN
+
+
+def _other_than_requested(row: FreezingRow) -> str:
+    return (
+        f"{row.rung}: {percent(row.trainable)} % of the student moved in the mean, "
+        f"{percent(row.requested)} % were asked for."
+    )
+
+
+def _sentences(info: FreezingInfo) -> tuple[str, ...]:
+    rows = {row.rung: row for row in info.rows}
+    if not set(PAIR) <= rows.keys():
+        return ()
+    a, b = (rows[rung] for rung in PAIR)
+    time = ratio(a.step_seconds.mean, b.step_seconds.mean)
+    memory = ratio(a.memory_mb, b.memory_mb)
+    found = info.difference
+    bounds = f" [{points(found.low)}, {points(found.high)}]" if found.n > 1 else ""
+    return (
+        f"{a.rung} (freezing) − {b.rung} (none): {points(found.mean)} points{bounds}, "
+        f"n = {found.n}; {number(time, 2)} × the time of a step, {number(memory, 2)} × the peak "
+        f"memory, {percent(a.trainable)} % of the student trainable in the mean.",
+    )
+
+
+def block(info: FreezingInfo) -> Block:
+    """A row a rung."""
+    header = ("rung", "n", "levels", "trainable, %", "step, ms", "memory, MiB", "test, %")
+    return Block(header, tuple(
+        (row.rung, str(row.test.n), row.levels, percent(row.trainable),
+         number(1000 * row.step_seconds.mean, 2), number(row.memory_mb), accuracy_cell(row.test))
+        for row in info.rows
+    ))  # fmt: skip
+
+
+def _caption(info: FreezingInfo) -> str:
+    counts = seeds_caption((row.rung, row.test.n) for row in info.rows)
+    return (
+        f"Test accuracy on {info.bench} against the mean time of a B-Step's optimiser step; bars "
+        f"are {in_percent(0.95)} t-intervals of both; {counts}. Dashed: Pareto front of the means."
+    )
+
+
+def draw(info: FreezingInfo) -> Figure:
+    """Accuracy against step time with both intervals."""
+    figure, axes = style.new_figure(
+        f"{info.bench}: accuracy against step time", "time of a step, ms", "test top-1, %"
+    )
+    rows = [row for row in info.rows if row.step_seconds.n]
+    for row, look in zip(rows, style.looks([row.rung for row in rows]).values(), strict=True):
+        axes.errorbar(
+            1000 * row.step_seconds.mean, 100 * row.test.mean,
+            xerr=_half(row.step_seconds, 1000), yerr=_half(row.test, 100),
+            color=style.looks([row.rung])[row.rung].colour, marker=look.marker, linestyle="",
+            capsize=3, elinewidth=0.8, label=f"{row.rung} ({percent(row.trainable)} % trainable)",
+        )  # fmt: skip
+    front = sorted((1000 * r.step_seconds.mean, 100 * r.test.mean) for r in rows if r.front)
+    line = axes.plot(*zip(*front, strict=True), color=style.BOUNDARY, linestyle="--", zorder=1)
+    line[0].set(drawstyle="steps-post", linewidth=1)
+    axes.legend(fontsize=style.SMALL, frameon=False)
+    return figure
+
+
+def _half(found: Interval, scale: float) -> float:
+    return scale * (found.high - found.mean) if found.n > 1 else 0.0

@@ -1,0 +1,98 @@
+"""Warnings: those that runs gave while they trained, and those that the store itself shows."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.evidence import Evidence
+from analysis.render import Block
+from analysis.runs import column
+from analysis.study import Study, Table, counted
+from pipeline import names
+
+_PREFIX = f"metrics.{names.HEALTH}/"
+_LISTED = 6  # names of runs in a table
+_DONE = ("FINISHED", "FAILED", "KILLED")
+
+
+class Warned(NamedTuple):
+    """A warning and the runs that it is about."""
+
+    warning: str
+    runs: tuple[str, ...]  # names
+    run_ids: tuple[str, ...]
+
+
+def health_info(runs: pd.DataFrame) -> tuple[Warned, ...]:
+    """Warnings by falling number of runs, whatever the status of the runs."""
+    found: dict[str, dict[str, str]] = {}
+    for (_, run), warnings in zip(runs.iterrows(), _warnings(runs), strict=True):
+        for warning in warnings:
+            found.setdefault(warning, {})[str(run["run_id"])] = str(run["name"])
+    listed = [Warned(w, tuple(by.values()), tuple(by)) for w, by in found.items()]
+    return tuple(sorted(listed, key=lambda one: (-len(one.runs), one.warning)))
+
+
+def _warnings(runs: pd.DataFrame) -> list[list[str]]:
+    """Of each run: its tag, its last health values, and what its other values show."""
+    tag = column(runs, f"tags.{names.HEALTH}").fillna("").astype(str)
+    found = [[word.strip() for word in text.split(",") if word.strip()] for text in tag]
+    for name in (str(n) for n in runs if str(n).startswith(_PREFIX)):
+        _add(found, runs[name].eq(1), name.removeprefix(_PREFIX))
+    for words, holds in _seen(runs).items():
+        _add(found, holds, words)
+    return [list(dict.fromkeys(words)) for words in found]
+
+
+def _add(found: list[list[str]], holds: pd.Series, warning: str) -> None:
+    for words, does in zip(found, holds, strict=True):
+        words += [warning] * bool(does)
+
+
+def _seen(runs: pd.DataFrame) -> dict[str, pd.Series]:
+    """What no run should show, whatever it says of itself."""
+    metrics = [name for name in runs if str(name).startswith("metrics.")]
+    infinite = pd.Series(False, runs.index)
+    for name in metrics:
+        infinite |= np.isinf(runs[name].astype(float))
+    reads = column(runs, f"metrics.{names.TEST_READS}").astype(float)
+    return {
+        "the test split was read more than once": reads > 1,
+        "a value is infinite": infinite,
+        "no mixed precision from some epoch on": column(runs, f"tags.{names.FALLBACK}").notna(),
+        "failed": runs["status"].eq("FAILED"),
+    }
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    stages = column(evidence.runs, f"tags.{names.STAGE}").isin(["distill", "finetune"])
+    runs = evidence.runs[stages]
+    found = health_info(runs)
+    told = column(runs, f"tags.{names.HEALTH}").notna()
+    for name in (n for n in runs if str(n).startswith(_PREFIX)):
+        told |= runs[name].notna()
+    notes = () if told.any() else ("No run logged health values of its own.",)
+    if not found:
+        sentence = f"No warning in {counted(len(runs), 'run')}."
+        return Study("health", evidence.bench, "Health", (sentence,), notes=notes)
+    warnings = tuple(f"{one.warning}: {counted(len(one.runs), 'run')}" for one in found)
+    return Study(
+        "health", evidence.bench, "Health",
+        sentences=(f"{counted(len(found), 'kind')} of warning in {counted(len(runs), 'run')}.",),
+        tables=(Table("Warnings and the runs that they are about", block(found)),),
+        notes=notes,
+        run_ids=tuple(dict.fromkeys(run for one in found for run in one.run_ids)),
+        warnings=warnings,
+    )  # fmt: skip
+
+
+def block(found: tuple[Warned, ...]) -> Block:
+    """A row a warning."""
+    rows = []
+    for one in found:
+        more = f" and {len(one.runs) - _LISTED} more" if len(one.runs) > _LISTED else ""
+        listed = ", ".join(one.runs[:_LISTED]) + more
+        rows.append((one.warning, str(len(one.runs)), listed))
+    return Block(("warning", "runs", "which"), tuple(rows))

@@ -1,0 +1,165 @@
+"""The ladder: what each rung gives against the best control, what it costs, and what is claimed."""
+
+from analysis import figures
+from analysis.claims import LEVEL, PRIMARY, VISIBLE, Claim, claims, p_value, sentence
+from analysis.configuration import not_shared
+from analysis.evidence import Evidence
+from analysis.render import (
+    Block,
+    accuracy_block,
+    cost_block,
+    interval_notes,
+    left_out_notes,
+    paired_cell,
+    percent,
+    teachers_block,
+)
+from analysis.runs import select
+from analysis.study import Drawing, Gap, Study, Table, seeds_caption
+from analysis.tables import (
+    EPOCH_METRICS,
+    RUNG_ORDER,
+    LadderRow,
+    LadderTable,
+    ladder_table,
+    teachers_table,
+    with_epoch_costs,
+)
+from analysis.verdicts import best_control, points
+from pipeline import names
+
+FEWEST_SEEDS = 3  # below it an interval says next to nothing
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    history = evidence.history(evidence.kept, (*EPOCH_METRICS, *figures.CURVE_METRICS))
+    kept = with_epoch_costs(evidence.kept, history)
+    table = ladder_table(kept)
+    rows = list(table.rows)
+    gaps = _gaps(evidence, rows)
+    notes = tuple(left_out_notes(evidence.ladder.left_out))
+    if not rows:
+        return Study("ladder", evidence.bench, "Ladder", gaps=gaps, notes=notes)
+    found = claims(kept, table, evidence.bench)
+    tuned = select(evidence.runs, stage="finetune", bench=evidence.bench, needs=names.VAL_TOP1).kept
+    teachers = teachers_table(tuned)
+    return Study(
+        "ladder", evidence.bench, "Ladder",
+        sentences=_sentences(table, evidence.bench, found),
+        summary=_summary(table, evidence.bench, found),
+        tables=(
+            Table("Accuracy", accuracy_block(rows)),
+            Table("Cost and fusion", cost_block(rows)),
+            *((Table("What is claimed", claims_block(found)),) if found else ()),
+            *((Table("Teachers", teachers_block(teachers)),) if teachers else ()),
+        ),
+        drawings=_drawings(evidence, kept, history, table),
+        gaps=gaps,
+        notes=(
+            *not_shared(kept, evidence.bench), *interval_notes(table), *_claim_notes(found), *notes
+        ),
+        run_ids=(*kept["run_id"], *tuned["run_id"]),
+        warnings=tuple(sentence(claim) for claim in found if claim.twin),
+    )  # fmt: skip
+
+
+def _sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
+    control = best_control(table, bench)
+    said = []
+    if control is not None:
+        said.append(_control(control))
+    of_control = [c for c in found if control is not None and c.reference == control.rung]
+    said += [("Primary claim: " if c.primary else "") + sentence(c) for c in of_control]
+    return tuple(said)
+
+
+def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
+    """The primary claim, every difference to the best control that is shown, and which are not."""
+    control = best_control(table, bench)
+    if control is None:
+        return _sentences(table, bench, found)
+    of_control = [c for c in found if c.reference == control.rung and not c.primary]
+    told = [sentence(c) for c in of_control if c.shown or c.twin]
+    silent = [c.rung for c in of_control if not c.shown and not c.twin]
+    if silent:
+        told.append(f"No difference to {control.rung} shown: {', '.join(silent)}.")
+    if not any(c.primary for c in found):
+        told.insert(0, f"Primary claim ({PRIMARY} against the best control): no run of {PRIMARY}.")
+    primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
+    return (*primary, _control(control), *told)
+
+
+def _control(control: LadderRow) -> str:
+    return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
+
+
+def _drawings(evidence, kept, history, table) -> tuple[Drawing, ...]:
+    bench = evidence.bench
+    counts = seeds_caption((row.rung, row.test.n) for row in table.rows)
+    curves = figures.draw_learning_curves(figures.learning_curves(kept, history, bench))
+    cost = figures.draw_accuracy_cost(figures.accuracy_cost(table, bench))
+    return (
+        Drawing(
+            f"accuracy_cost_{bench}", cost,
+            f"Test accuracy on {bench} against run time; bars are 95 % t-intervals; {counts}.",
+        ),
+        Drawing(
+            f"learning_curves_{bench}", curves,
+            f"Validation accuracy on {bench} over student epochs, thick lines the mean; {counts}.",
+        ),
+    )  # fmt: skip
+
+
+def claims_block(found: tuple[Claim, ...]) -> Block:
+    """A row a comparison."""
+    header = (
+        "claim", "points", "p", "p, Holm", "p, permutation",
+        f"seeds to see {points(VISIBLE).removeprefix('+')}", "shown",
+    )  # fmt: skip
+    return Block(header, tuple(
+        (
+            f"{c.rung} − {c.reference}" + " (primary)" * c.primary,
+            paired_cell(c.interval), p_value(c.p), "–" if c.primary else p_value(c.adjusted),
+            p_value(c.permutation), str(c.needed or "–"), "yes" if c.shown else "no",
+        )
+        for c in found
+    ))  # fmt: skip
+
+
+def _claim_notes(found: tuple[Claim, ...]) -> tuple[str, ...]:
+    notes = [
+        f"One primary claim, fixed beforehand: {PRIMARY} against the best control. All other "
+        f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm). p is of the paired "
+        f"t-test; seeds to see {points(VISIBLE)} points: with a power of 80 %."
+    ]
+    impossible = sorted({c.interval.n for c in found if c.permutation != c.permutation})
+    if impossible:
+        listed = ", ".join(map(str, impossible))
+        notes.append(
+            f"Permutation test: not possible at n = {listed}; its smallest p-value, 2/2ⁿ, is "
+            "above the level that it would have to reach."
+        )
+    return tuple(notes)
+
+
+def _gaps(evidence: Evidence, rows: list[LadderRow]) -> tuple[Gap, ...]:
+    """Rungs that are not there, seeds that others have, and too few seeds."""
+    there = {row.rung: row for row in rows}
+    found = [
+        Gap(f"{rung} has not finished", evidence.command(cfg=rung, seed=0))
+        for rung in RUNG_ORDER
+        if rung not in there
+    ]
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    wanted = seeds + [s for s in range(FEWEST_SEEDS) if s not in seeds][: FEWEST_SEEDS - len(seeds)]
+    if len(seeds) >= FEWEST_SEEDS:
+        wanted = seeds
+    for row in rows:
+        absent = [seed for seed in wanted if seed not in row.seeds]
+        if absent and row.rung in RUNG_ORDER:
+            run = evidence.command(cfg=row.rung, seed="$seed" if len(absent) > 1 else absent[0])
+            listed = " ".join(map(str, absent))
+            command = f"for seed in {listed}; do {run}; done" if len(absent) > 1 else run
+            found.append(Gap(f"{row.rung} has no seed {listed.replace(' ', ', ')}", command))
+    return tuple(found)

@@ -1,0 +1,162 @@
+"""All methods on one bench, paired by seed."""
+
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import style
+from analysis.claims import p_value
+from analysis.configuration import RUNG_COLUMNS
+from analysis.evidence import Evidence
+from analysis.render import Block, accuracy_cell, number, paired_cell
+from analysis.runs import column
+from analysis.stats import NO_INTERVAL, Interval, holm, mean_interval, primary_interval, t_test
+from analysis.study import Drawing, Gap, Study, Table, seeds_caption
+from analysis.tables import accuracy_by_seed, mean_logged
+from analysis.verdicts import points
+from pipeline import names
+
+BASELINES = ("kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
+REFERENCES = ("kd", "KD", "CE")  # the first that is there
+OURS = "L4"
+LEVEL = 0.05
+
+
+class MethodRow(NamedTuple):
+    """A method: test accuracy; less the reference's, paired by seed; `p` after Holm; its time."""
+
+    method: str
+    test: Interval
+    difference: Interval
+    p: float
+    seconds: float
+
+
+class MethodsInfo(NamedTuple):
+    """Methods by falling mean accuracy; `reference` is what they are compared with."""
+
+    bench: str
+    reference: str
+    rows: tuple[MethodRow, ...]
+    mixing: str
+
+
+def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
+    """The baselines, the controls and L4 that the kept runs have."""
+    there = [m for m in (*REFERENCES[1:], *BASELINES, OURS) if _of(kept, m).any()]
+    reference = next((name for name in REFERENCES if name in there), "")
+    values = {method: accuracy_by_seed(kept, bench, method) for method in there}
+    base = values.get(reference, {})
+    pairs = {
+        m: [v[s] - base[s] for s in sorted(v.keys() & base.keys())] if m != reference else []
+        for m, v in values.items()
+    }
+    adjusted = holm([t_test(pairs[m]) if len(pairs[m]) > 1 else float("nan") for m in there])
+    rows = [
+        MethodRow(
+            m, mean_interval([*values[m].values()]),
+            primary_interval(pairs[m]) if pairs[m] else NO_INTERVAL, p,
+            mean_logged(kept[_of(kept, m)], names.RUN_SECONDS),
+        )
+        for m, p in zip(there, adjusted, strict=True)
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -row.test.mean)
+    alphas = column(kept, "params.mix.mixup_alpha"), column(kept, "params.mix.cutmix_alpha")
+    mixes = any((one.astype(float) > 0).any() for one in alphas)
+    return MethodsInfo(bench, reference, tuple(rows), "with" if mixes else "without")
+
+
+def _of(kept: pd.DataFrame, method: str) -> pd.Series:
+    return column(kept, RUNG_COLUMNS[1]).eq(method)
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    info = methods_info(evidence.kept, evidence.bench)
+    there = {row.method for row in info.rows}
+    gaps = _gaps(evidence, there)
+    if not info.rows:
+        return Study("methods", evidence.bench, "Methods", gaps=gaps)
+    kept = evidence.kept[column(evidence.kept, RUNG_COLUMNS[1]).isin(there)]
+    caption = f"Differences to {info.reference}, paired by seed; p after Holm"
+    return Study(
+        "methods", evidence.bench, "Methods",
+        sentences=_sentences(info),
+        tables=(Table(caption, block(info)),),
+        drawings=(Drawing(f"methods_{info.bench}", draw(info), _caption(info)),),
+        gaps=gaps,
+        run_ids=tuple(kept["run_id"]),
+    )  # fmt: skip
+
+
+def _gaps(evidence: Evidence, there: set[str]) -> tuple[Gap, ...]:
+    absent = [name for name in BASELINES if name not in there]
+    found = []
+    if absent:
+        run = evidence.command(method="$method", seed=0)
+        command = f"for method in {' '.join(absent)}; do {run}; done"
+        found.append(Gap(f"baselines that have not finished: {', '.join(absent)}", command))
+    if OURS not in there:
+        found.append(Gap(f"{OURS} has not finished", evidence.command(cfg=OURS, seed=0)))
+    return tuple(found)
+
+
+def _sentences(info: MethodsInfo) -> tuple[str, ...]:
+    first = info.rows[0]
+    said = [
+        f"Highest mean test accuracy of {len(info.rows)} methods: {first.method}, "
+        f"{accuracy_cell(first.test)} % (n = {first.test.n})."
+    ]
+    for row in info.rows:
+        if row.difference.n < 2:
+            continue
+        if row.p <= LEVEL:
+            word = "better" if row.difference.mean > 0 else "worse"
+            said.append(
+                f"{row.method} is {word} than {info.reference}: {points(row.difference.mean)} "
+                f"points [{points(row.difference.low)}, {points(row.difference.high)}], "
+                f"p = {p_value(row.p)} after Holm, n = {row.difference.n}."
+            )
+    if len(said) == 1:
+        said.append(f"No difference to {info.reference} is shown for any other method.")
+    return tuple(said)
+
+
+def block(info: MethodsInfo) -> Block:
+    """A row a method."""
+    header = ("method", "n", "test, %", f"vs {info.reference}, points", "p", "time, s")
+    return Block(header, tuple(
+        (row.method, str(row.test.n), accuracy_cell(row.test), paired_cell(row.difference),
+         p_value(row.p), number(row.seconds))
+        for row in info.rows
+    ))  # fmt: skip
+
+
+def _caption(info: MethodsInfo) -> str:
+    counts = seeds_caption((row.method, row.test.n) for row in info.rows)
+    return (
+        f"Test accuracy on {info.bench} ({info.mixing} the bench's mixing): means with 95 % "
+        f"t-intervals; {counts}. Dashed: the mean of {info.reference}."
+    )
+
+
+def draw(info: MethodsInfo) -> Figure:
+    """One line a method, the best on top."""
+    figure, axes = style.new_figure(f"{info.bench}: methods", "test top-1, %", "")
+    figure.set_size_inches(style.WIDTH, 1.2 + 0.32 * len(info.rows))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color=style.FAINT, linewidth=0.5)
+    looks = style.looks([row.method for row in info.rows])
+    for y, row in enumerate(reversed(info.rows)):
+        half = 100 * (row.test.high - row.test.mean) if row.test.n > 1 else 0.0
+        look = looks[row.method]
+        axes.errorbar(
+            100 * row.test.mean, y, xerr=half, color=look.colour, marker=look.marker, capsize=3
+        )
+    axes.set_yticks(
+        range(len(info.rows)), [f"{r.method} (n = {r.test.n})" for r in reversed(info.rows)]
+    )
+    reference = next(row.test.mean for row in info.rows if row.method == info.reference)
+    axes.axvline(100 * reference, color=style.BOUNDARY, linestyle="--", linewidth=1, zorder=0)
+    return figure

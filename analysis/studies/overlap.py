@@ -1,0 +1,127 @@
+"""Student accuracy against the overlap of the teachers' classes."""
+
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import style
+from analysis.configuration import RUNG_COLUMNS, one_configuration
+from analysis.evidence import Evidence
+from analysis.render import Block, accuracy_cell, paired_cell
+from analysis.runs import Selection, column
+from analysis.stats import Interval, mean_interval, paired_difference
+from analysis.study import Drawing, Gap, Study, Table, seeds_caption
+from analysis.tables import accuracy_by_seed, rung_order
+from analysis.verdicts import points
+from pipeline import names
+
+COMPARED = ("CE", "KD", "L4")  # what a first study runs, at these overlaps in percent
+OVERLAPS = (0, 50, 100)
+
+
+class OverlapRow(NamedTuple):
+    """A rung at one overlap: test accuracy over seeds, and less KD's at the same overlap."""
+
+    overlap: float
+    rung: str
+    test: Interval
+    vs_kd: Interval
+
+
+class OverlapInfo(NamedTuple):
+    """Rows by rung, then by overlap in percent."""
+
+    bench: str
+    rows: tuple[OverlapRow, ...]
+
+
+def overlap_info(runs: Selection, bench: str) -> tuple[OverlapInfo, pd.DataFrame]:
+    """The rows, and the runs that they come from: one configuration a rung and overlap."""
+    overlap = pd.to_numeric(column(runs.kept, f"tags.{names.OVERLAP}"), errors="coerce")
+    rows, used = [], [runs.kept[:0]]
+    for value in sorted(overlap.dropna().unique()):
+        kept = one_configuration(Selection(runs.kept[overlap == value], runs.left_out)).kept
+        used.append(kept)
+        kd = accuracy_by_seed(kept, bench, "KD")
+        for rung in kept[RUNG_COLUMNS[1]].unique():
+            found = accuracy_by_seed(kept, bench, rung)
+            against = paired_difference(found, {} if rung == "KD" else kd)
+            rows.append(OverlapRow(float(value), rung, mean_interval([*found.values()]), against))
+    order = rung_order({row.rung for row in rows})
+    rows.sort(key=lambda row: (order.index(row.rung), row.overlap))
+    return OverlapInfo(bench, tuple(rows)), pd.concat(used)
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    info, used = overlap_info(evidence.finished, evidence.bench)
+    there = {(row.overlap, row.rung) for row in info.rows}
+    overlaps = sorted({row.overlap for row in info.rows}) or list(OVERLAPS)
+    gaps = tuple(
+        Gap(
+            f"{rung} at {overlap:g} % overlap has not finished",
+            evidence.command(cfg=rung, seed=0, overlap=f"{overlap:g}"),
+        )
+        for overlap in overlaps
+        for rung in COMPARED
+        if (overlap, rung) not in there
+    )
+    if not info.rows:
+        gaps = (_nothing(evidence),)
+        return Study("overlap", evidence.bench, "Teacher overlap", gaps=gaps)
+    return Study(
+        "overlap", evidence.bench, "Teacher overlap",
+        sentences=_sentences(info),
+        tables=(Table("By overlap (95 % t-intervals, differences paired by seed)", block(info)),),
+        drawings=(Drawing(f"overlap_{info.bench}", draw(info), _caption(info)),),
+        gaps=gaps,
+        run_ids=tuple(used["run_id"]),
+    )  # fmt: skip
+
+
+def _nothing(evidence: Evidence) -> Gap:
+    run = evidence.command(cfg="$cfg", seed=0, overlap="$overlap")
+    loop = f"for cfg in {' '.join(COMPARED)}; do for overlap in {' '.join(map(str, OVERLAPS))}; do"
+    return Gap("no run with overlapping teachers has finished", f"{loop} {run}; done; done")
+
+
+def _sentences(info: OverlapInfo) -> tuple[str, ...]:
+    return tuple(
+        f"{row.rung} − KD at {row.overlap:g} % overlap: {points(row.vs_kd.mean)} points"
+        + (f" [{points(row.vs_kd.low)}, {points(row.vs_kd.high)}]" if row.vs_kd.n > 1 else "")
+        + f", n = {row.vs_kd.n}."
+        for row in info.rows
+        if row.vs_kd.n and row.rung != "CE"
+    )
+
+
+def block(info: OverlapInfo) -> Block:
+    """A row a rung and overlap."""
+    header = ("rung", "overlap, %", "n", "test, %", "vs KD, points")
+    return Block(header, tuple(
+        (row.rung, f"{row.overlap:g}", str(row.test.n), accuracy_cell(row.test),
+         paired_cell(row.vs_kd))
+        for row in info.rows
+    ))  # fmt: skip
+
+
+def _caption(info: OverlapInfo) -> str:
+    counts = seeds_caption((f"{row.rung} at {row.overlap:g} %", row.test.n) for row in info.rows)
+    return (
+        f"Test accuracy on {info.bench} against the share of the classes that both teachers know; "
+        f"bars are 95 % t-intervals; {counts}."
+    )
+
+
+def draw(info: OverlapInfo) -> Figure:
+    """A line a rung."""
+    figure, axes = style.new_figure(
+        f"{info.bench}: overlap of the teachers", "overlap of the classes, %", "test top-1, %"
+    )
+    for rung, look in style.looks(list(dict.fromkeys(row.rung for row in info.rows))).items():
+        of = [row for row in info.rows if row.rung == rung]
+        x, tests = [row.overlap for row in of], [row.test for row in of]
+        style.draw_intervals(axes, x, tests, look, rung, scale=100)
+    axes.legend(fontsize=style.SMALL, frameon=False)
+    return figure

@@ -1,0 +1,196 @@
+"""Each teacher before and after every A-Step, and what the fusion gains over the best of them.
+
+Accuracies are validation accuracies (fractions), but for the student's, which is its test accuracy.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis import style
+from analysis.configuration import RUNG_COLUMNS
+from analysis.evidence import Evidence
+from analysis.render import Block, percent
+from analysis.runs import column
+from analysis.stats import Interval, mean_interval
+from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
+from analysis.tables import rung_order
+from analysis.verdicts import points
+from pipeline import names
+
+_TEACHER = re.compile(r"metrics\.teacher(\d+)/top1_before")
+
+
+class Adapted(NamedTuple):
+    """A teacher of a rung: means over the seeds of its accuracy before and after each A-Step."""
+
+    rung: str
+    teacher: int
+    n: int
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    change: Interval  # last after - first before, over seeds
+
+
+class Gain(NamedTuple):
+    """A run: the synergy gain of its last A-Step and the student's test accuracy."""
+
+    rung: str
+    gain: float
+    student: float
+
+
+class AdaptationInfo(NamedTuple):
+    """All teachers of all rungs that adapt them, and the gain of every run with a fusion."""
+
+    bench: str
+    teachers: tuple[Adapted, ...]
+    gains: tuple[Gain, ...]
+    correlation: float  # Pearson's of gain and student accuracy; NaN below three runs
+
+
+def metrics_of(kept: pd.DataFrame) -> tuple[str, ...]:
+    """The metrics that say what happened to however many teachers there are."""
+    found = [match[1] for name in kept if (match := _TEACHER.fullmatch(str(name)))]
+    numbers = sorted(int(number) for number in found)
+    return tuple(names.teacher(k, f"top1_{when}") for k in numbers for when in ("before", "after"))
+
+
+def adaptation_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> AdaptationInfo:
+    """`history` holds `metrics_of(kept)`."""
+    rung_of = dict(zip(kept["run_id"], kept[RUNG_COLUMNS[1]], strict=True)) if len(kept) else {}
+    found = []
+    for rung in rung_order(set(rung_of.values())):
+        of_rung = history[history["run_id"].map(rung_of).eq(rung)]
+        for k in range(len(metrics_of(kept)) // 2):
+            found += _adapted(of_rung, rung, k)
+    gains = tuple(
+        Gain(str(run[RUNG_COLUMNS[1]]), float(run[_GAIN]), float(run[_TEST]))
+        for _, run in kept.iterrows()
+        if np.isfinite(run.get(_GAIN, np.nan))
+    )
+    return AdaptationInfo(bench, tuple(found), gains, _correlation(gains))
+
+
+_GAIN, _TEST = f"metrics.{names.SYNERGY_GAIN}", f"metrics.{names.TEST_TOP1}"
+
+
+def _adapted(of_rung: pd.DataFrame, rung: str, k: int) -> list[Adapted]:
+    tables = []
+    for when in ("before", "after"):
+        values = of_rung[of_rung["metric"].eq(names.teacher(k, f"top1_{when}"))]
+        by_run = [g.sort_values("step")["value"].tolist() for _, g in values.groupby("run_id")]
+        steps = min(map(len, by_run), default=0)
+        tables.append(np.array([path[:steps] for path in by_run]))
+    before, after = tables
+    if not before.size or before.shape != after.shape:
+        return []
+    change = mean_interval(after[:, -1] - before[:, 0])
+    means = [tuple(map(float, table.mean(axis=0))) for table in tables]
+    return [Adapted(rung, k, len(before), means[0], means[1], change)]
+
+
+def _correlation(gains: tuple[Gain, ...]) -> float:
+    table = np.array([(one.gain, one.student) for one in gains])
+    if len(table) < 3 or not table.std(axis=0).all():
+        return float("nan")
+    return float(np.corrcoef(table.T)[0, 1])
+
+
+def study(evidence: Evidence) -> Study:
+    """The analysis of one bench."""
+    kept = evidence.kept
+    metrics = metrics_of(kept)
+    info = adaptation_info(kept, evidence.history(kept, metrics), evidence.bench)
+    title = "Teacher adaptation"
+    gaps: tuple[Gap, ...] = ()
+    if not info.teachers:
+        gaps = (Gap("no finished run adapts its teachers", evidence.command(cfg="L3", seed=0)),)
+    if not info.teachers and not info.gains:
+        return Study("teacher_adaptation", evidence.bench, title, gaps=gaps)
+    tables = (Table("Validation accuracy of each teacher (means over seeds)", block(info)),)
+    return Study(
+        "teacher_adaptation", evidence.bench, title,
+        sentences=_sentences(info),
+        tables=tables if info.teachers else (),
+        drawings=(Drawing(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
+        gaps=gaps,
+        run_ids=tuple(kept["run_id"][column(kept, _GAIN).notna()]),
+    )  # fmt: skip
+
+
+def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
+    said = [
+        f"{one.rung}: teacher {one.teacher} went from {percent(one.before[0])} to "
+        f"{percent(one.after[-1])} % over {counted(len(one.before), 'A-Step')} "
+        f"({points(one.change.mean)} points{_bounds(one.change)}, n = {one.n})."
+        for one in info.teachers
+    ]
+    by_rung: dict[str, list[float]] = {}
+    for one in info.gains:
+        by_rung.setdefault(one.rung, []).append(one.gain)
+    for rung in rung_order(by_rung):
+        gain = mean_interval(by_rung[rung])
+        said.append(
+            f"{rung}: the fusion is {points(gain.mean)} points{_bounds(gain)} from the best "
+            f"teacher (n = {gain.n})."
+        )
+    if np.isfinite(info.correlation):
+        said.append(
+            f"Synergy gain and student accuracy: correlation {info.correlation:+.2f} over "
+            f"{len(info.gains)} runs of all rungs, which is no proof of cause."
+        )
+    return tuple(said)
+
+
+def _bounds(found: Interval) -> str:
+    return f" [{points(found.low)}, {points(found.high)}]" if found.n > 1 else ""
+
+
+def block(info: AdaptationInfo) -> Block:
+    """A row a teacher of a rung."""
+    header = ("rung and teacher", "n", "before, %", "after, %", "change, points")
+    return Block(header, tuple(
+        (f"{one.rung}, teacher {one.teacher}", str(one.n), percent(one.before[0]),
+         percent(one.after[-1]), points(one.change.mean) + _bounds(one.change))
+        for one in info.teachers
+    ))  # fmt: skip
+
+
+def _caption(info: AdaptationInfo) -> str:
+    counts = seeds_caption((f"{t.rung} teacher {t.teacher}", t.n) for t in info.teachers)
+    left = f"Left: validation accuracy before (open) and after (filled) each A-Step; {counts}. "
+    return (
+        (left if info.teachers else "")
+        + "Right: each run's synergy gain at its last A-Step against the student's test accuracy; "
+        f"{counted(len(info.gains), 'run')}."
+    )
+
+
+def draw(info: AdaptationInfo) -> Figure:
+    """Teachers over A-Steps on the left, gain against student accuracy on the right."""
+    figure, (left, right) = style.new_panels(
+        f"{info.bench}: teacher adaptation", "A-Step", ("teacher, validation top-1, %",) * 2
+    )
+    for index, one in enumerate(info.teachers):
+        look, x = style.series(index), range(1, len(one.before) + 1)
+        label = f"{one.rung}, teacher {one.teacher}"
+        after, before = ([100 * y for y in ys] for ys in (one.after, one.before))
+        axis: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4}
+        left.plot(x, after, linestyle=look.dashes, label=label, **axis)
+        left.plot(x, before, linestyle="", markerfacecolor="white", **axis)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set(xlabel="synergy gain, points", ylabel="student, test top-1, %")
+    right.axvline(0, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
+    for rung, look in style.looks(rung_order({one.rung for one in info.gains})).items():
+        of = [one for one in info.gains if one.rung == rung]
+        xs, ys = [100 * one.gain for one in of], [100 * one.student for one in of]
+        right.plot(xs, ys, color=look.colour, marker=look.marker, linestyle="", label=rung)
+    for axes in (left, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=style.SMALL, frameon=False)
+    return figure

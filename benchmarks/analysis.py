@@ -1,0 +1,149 @@
+"""Reading a large tracking store: the runs, histories, and the whole comprehensive report.
+
+    python -m benchmarks.analysis [RUNS] [EPOCHS]      (default 1000 100)
+
+The store is written straight into MLflow's own schema; through its client it would take half an
+hour. Beside load_runs and load_history stand the plain ways: `mlflow.search_runs`, and one
+`get_metric_history` for a run and metric (of 50 runs, times what there are).
+"""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis import page
+from analysis.investigate import investigate
+from analysis.render import Block, as_text
+from analysis.runs import load_history, load_runs
+from pipeline import names
+
+EXPERIMENT, START = "bench", 1_700_000_000_000
+RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
+BENCHES = ("toy", "large")
+WANTED = (names.VAL_TOP1, names.STAGE_STEP, names.SYNERGY_TOP1)
+EPOCHWISE = (
+    names.VAL_TOP1, names.STAGE_STEP, names.SYNERGY_TOP1, names.IMAGES_PER_SECOND,
+    names.PEAK_MEMORY, names.STEP_SECONDS, names.OBJECTIVE, names.VAL_RATE, names.VAL_CE,
+    names.LABEL_ENTROPY, names.STUDENT_TRAINABLE, names.STUDENT_TRAINABLE_REQUESTED,
+    names.teacher(0, "top1_before"), names.teacher(0, "top1_after"),
+    *(f"train/loss/term{k}" for k in range(32)),
+)  # fmt: skip
+AT_END = (names.TEST_TOP1, names.BEST_VAL_TOP1, names.RUN_SECONDS, names.SYNERGY_GAIN)
+PARAMS = 60
+PLAIN_RUNS = 50
+
+
+def write_store(path: Path, runs: int, epochs: int) -> str:
+    """A store of `runs` finished runs with 60 params, 46 metrics an epoch and 4 at the end."""
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{path}"
+    experiment = int(MlflowClient(tracking_uri=uri).create_experiment(EXPERIMENT))
+    draw = np.random.default_rng(0)
+    with sqlite3.connect(path) as base:
+        base.execute("PRAGMA synchronous = OFF")
+        for number in range(runs):
+            rows = dict(_rows(base, experiment, number, epochs, draw))
+            for name, values in rows.items():
+                marks = ", ".join("?" * len(values[0]))
+                base.executemany(f"INSERT INTO {name} VALUES ({marks})", values)
+    return uri
+
+
+def _rows(
+    base: sqlite3.Connection, experiment: int, number: int, epochs: int, draw: Any
+) -> Iterator[tuple[str, list[tuple]]]:
+    """The rows of one run by table and columns."""
+    run_id = uuid.UUID(int=number).hex
+    group, rung = divmod(number, len(RUNGS))
+    seed, bench = divmod(group, len(BENCHES))
+    at = START + number * 1000
+    tags = {
+        names.STAGE: "distill", names.RUNG: RUNGS[rung], names.BENCH: BENCHES[bench],
+        names.SEED: str(seed), names.RUN_KEY: f"{number:012x}", names.RECIPE: RUNGS[rung],
+    }  # fmt: skip
+    params = {"seed": str(seed), "overrides": f"cfg={RUNGS[rung]} seed={seed}"}
+    params |= {"method.ib_beta": "0.001"} | {f"method.p{k}": str(k) for k in range(PARAMS - 3)}
+    values = draw.normal(0.7, 0.02, (epochs, len(EPOCHWISE)))
+    values[:, 1] = np.arange(epochs) % 4 > 0  # every fourth epoch is an A-Step
+    yield (
+        "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, "
+        "user_id)",
+        [(run_id, f"run-{number}", "FINISHED", at, at + 900, "active", experiment, "bench")],
+    )
+    yield "tags (key, value, run_uuid)", [(k, v, run_id) for k, v in tags.items()]
+    yield "params (key, value, run_uuid)", [(k, v, run_id) for k, v in params.items()]
+    points = [
+        (key, float(values[step, column]), at + step, step, 0, run_id)
+        for (column, key), step in itertools.product(enumerate(EPOCHWISE), range(epochs))
+    ] + [(key, float(draw.normal(0.7, 0.01)), at + epochs, epochs, 0, run_id) for key in AT_END]
+    columns = "(key, value, timestamp, step, is_nan, run_uuid)"
+    yield f"metrics {columns}", points
+    latest = {point[0]: point for point in points}
+    yield f"latest_metrics {columns}", list(latest.values())
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and the result."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def plain_histories(uri: str, run_ids: list[str]) -> None:
+    """One call a run and metric."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    for run_id, metric in itertools.product(run_ids, WANTED):
+        client.get_metric_history(run_id, metric)
+
+
+def main(runs: int = 1000, epochs: int = 100) -> None:
+    """Write the store and print the table."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        uri = write_store(Path(folder) / "mlflow.db", runs, epochs)
+        mlflow.set_tracking_uri(uri)
+        experiments = [EXPERIMENT]
+        plain, _ = timed(lambda: mlflow.search_runs(experiment_names=experiments, max_results=runs))
+        ours, frame = timed(lambda: load_runs(uri, EXPERIMENT))
+        ids = frame["run_id"].tolist()
+        one_by_one, _ = timed(lambda: plain_histories(uri, ids[:PLAIN_RUNS]))
+        one_by_one *= len(ids) / min(PLAIN_RUNS, len(ids))
+        bulk, _ = timed(lambda: load_history(uri, ids, WANTED))
+        ladder, _ = timed(lambda: investigate(uri, EXPERIMENT, "ladder"))
+        whole, found = timed(lambda: investigate(uri, EXPERIMENT))
+        shown, _ = timed(lambda: page.as_page(found))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows = [
+        ("load_runs", ours, plain),
+        (f"load_history, {len(WANTED)} metrics", bulk, one_by_one),
+        ("analyze what=ladder", ladder, None),
+        ("analyze what=comprehensive", whole, None),
+        ("its page with all figures", shown, None),
+    ]
+    metrics = len(EPOCHWISE) + len(AT_END)
+    print(f"{runs} runs × {PARAMS} params × {metrics} metrics × {epochs} epochs")
+    cells = [
+        (name, f"{s:.2f}", f"{p:.2f}" if p else "", f"{p / s:.1f}" if p else "")
+        for name, s, p in rows
+    ]
+    print(as_text(Block(("", "s", "the plain way, s", "ratio"), tuple(cells))))
+    print(f"highest memory: {peak:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]))

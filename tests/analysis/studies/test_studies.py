@@ -1,0 +1,230 @@
+"""Each analysis on frames typed by hand: the numbers, the gaps, and what is drawn."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis.evidence import Evidence
+from analysis.studies import (
+    beta,
+    cccp,
+    freezing,
+    health,
+    information_plane,
+    ladder,
+    methods,
+    overlap,
+    teacher_adaptation,
+)
+from pipeline import names
+from tests.analysis.frames import distill, history, params, runs
+
+EMPTY = runs(distill("L3", 0, None, status="RUNNING"))
+
+
+def evidence(frame: pd.DataFrame, *points: pd.DataFrame) -> Evidence:
+    """`points` are the histories; only what is asked for is handed out."""
+    known = pd.concat([history("none"), *points])
+
+    def histories(run_ids, metrics):
+        asked = known["run_id"].isin(list(run_ids)) & known["metric"].isin(list(metrics))
+        return known[asked]
+
+    last = known.groupby(["run_id", "metric"])["value"].last().unstack()
+    last = last.reindex(frame["run_id"]).set_axis(frame.index).add_prefix("metrics.")
+    return Evidence("toy", frame.combine_first(last), histories)
+
+
+@pytest.mark.parametrize(
+    "one", [ladder, methods, beta, information_plane, cccp, teacher_adaptation, freezing, overlap]
+)
+def test_nothing_finished_is_said_with_a_command(one):
+    found = one.study(evidence(EMPTY))
+    assert not found.tables
+    assert not found.drawings
+    assert found.gaps
+    assert all("python -m pipeline distill bench=toy" in gap.command for gap in found.gaps)
+
+
+def with_beta(value: str, seed: int, val: float, test: float, **more) -> dict:
+    return distill(
+        "L1", seed, test, **params(method__ib_beta=value, method__bottleneck=True),
+        **{f"metrics.{names.BEST_VAL_TOP1}": val, f"metrics.{names.RATE}": 3.0, **more},
+    )  # fmt: skip
+
+
+def test_beta_recommends_the_largest_within_one_standard_error():
+    rows = [
+        with_beta(b, s, v + s / 100, 0.8)
+        for b, v in {"0": 0.90, "0.001": 0.905, "0.01": 0.904, "0.1": 0.5}.items()
+        for s in (0, 1, 2)
+    ]
+    found = beta.beta_info(runs(*rows), "toy")
+    assert [row.beta for row in found.rows] == [0.0, 0.001, 0.01, 0.1]
+    assert found.recommended == 0.01
+    assert found.rows[0].validation.mean == pytest.approx(0.91)
+    assert found.rows[0].rate.mean == 3.0
+    assert found.rows[0].distortion.n == 0
+    assert not found.drawn
+
+
+def test_beta_zero_stands_apart_on_a_logarithmic_axis():
+    x = beta.positions([0.0, 1e-3, 1e-1])
+    assert x == pytest.approx([-4.5, -3.0, -1.0])
+    rows = [with_beta(b, 0, 0.9, 0.8) for b in ("0", "0.001", "0.1")]
+    left = beta.draw(beta.beta_info(runs(*rows), "toy")).axes[0]
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["0", "0.001", "0.1"]
+
+
+def test_beta_takes_no_run_that_differs_in_more():
+    rows = [with_beta(b, 0, 0.9, 0.8) for b in ("0.001", "0.01")]
+    rows.append(with_beta("0.1", 0, 0.99, 0.99, **params(method__tau=2)))
+    found = beta.study(evidence(runs(*rows)))
+    assert [row[0].split()[0] for row in found.tables[0].block.rows] == ["0.001", "0.01"]
+    assert any("β = 0 is not there" in gap.what for gap in found.gaps)
+    assert found.gaps[-1].command.endswith("cfg=L1 seed=0 method.ib_beta=0")
+
+
+def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
+    labels = pd.Series({"r0": "L1", "r1": "L1", "r2": "L2"})
+    plane = {"bottleneck__label_entropy": [(0, 2.0), (1, 2.0)]}
+    points = pd.concat([
+        history("r0", bottleneck__val_rate=[(0, 1.0), (1, 3.0)],
+                bottleneck__val_ce=[(0, 1.5), (1, 0.5)], **plane),
+        history("r1", bottleneck__val_rate=[(1, 5.0)], bottleneck__val_ce=[(1, 0.7)], **plane),
+        history("r2", bottleneck__val_rate=[(0, 9.0)], bottleneck__val_ce=[(0, 1.9)], **plane),
+    ])  # fmt: skip
+    found = information_plane.plane_info(labels, points, "toy")
+    assert [(path.label, path.n, path.front) for path in found.paths] == [
+        ("L1", 2, True), ("L2", 1, False),
+    ]  # fmt: skip
+    assert found.paths[0].points[0] == pytest.approx((4.0, 1.4))
+    assert found.entropy == 2.0
+    assert len(information_plane.draw(found).axes[0].lines) == 6  # two paths and ends, front, H(Y)
+
+
+def test_stability_in_closed_form():
+    assert cccp.late_spread([0.1] * 8 + [0.5, 0.7]) == pytest.approx(math.sqrt(0.02))
+    assert math.isnan(cccp.late_spread([0.5]))
+    assert cccp.epochs_to([0.1, 0.949, 0.96, 1.0]) == 3
+    kept = runs(distill("L2", 0, 0.5, **params(method__num_stages=4)), distill("L1", 0, 0.5))
+    steps = {"stage__step": [(0, 0.0), (1, 1.0), (2, 1.0)]}
+    points = pd.concat([
+        history("r0", val__top1=[(1, 0.5), (2, 0.6)], stage__J=[(0, 3.0), (1, 2.0), (2, 2.5)],
+                **steps),
+        history("r1", val__top1=[(1, 0.5), (2, 0.5)], **steps),
+    ])  # fmt: skip
+    found = cccp.stability_info(kept, points, "toy")
+    with_cccp = next(row for row in found.rows if row.rung == "L2")
+    assert with_cccp.objective == (((1.0, 3.0), (2.0, 2.0), (3.0, 2.5)),)
+    assert with_cccp.rises == 0.5
+    assert (with_cccp.stages, with_cccp.reached) == (4, {0: 2.0})
+    assert found.pair == ("L2", "L1")
+    assert "L2 (with CCCP) − L1 (without)" in cccp.study(evidence(kept, points)).sentences[0]
+
+
+def test_ten_teachers_before_and_after():
+    logged = {f"metrics.teacher{k}/top1_before": 0.5 for k in range(10)}
+    kept = runs(*[distill("L3", s, 0.6 + s / 10, gain=s / 100, **logged) for s in (0, 1, 2)])
+    points = pd.concat([
+        history(f"r{s}", **{
+            f"teacher{k}__top1_{when}": [(0, base + k / 100), (4, base + k / 100 + 0.02)]
+            for k in range(10) for when, base in (("before", 0.5), ("after", 0.53))
+        }) for s in (0, 1, 2)
+    ])  # fmt: skip
+    found = teacher_adaptation.adaptation_info(kept, points, "toy")
+    assert [one.teacher for one in found.teachers] == list(range(10))
+    assert found.teachers[9].before == pytest.approx((0.59, 0.61))
+    assert found.teachers[9].change.mean == pytest.approx(0.05)
+    assert found.correlation == pytest.approx(1.0)
+
+
+def test_freezing_compares_step_time_memory_and_accuracy():
+    means = (("L3", 0.8), ("L4", 0.79))
+    kept = runs(*[distill(r, s, mean + s / 100) for r, mean in means for s in (0, 1)])
+    points = pd.concat([
+        history(run, stage__step=[(0, 0.0), (1, 1.0), (2, 1.0)],
+                stage__student_trainable=[(1, 1.0), (2, share)],
+                stage__student_trainable_requested=[(1, 1.0), (2, 1.0)],
+                cost__step_seconds=[(0, 9.0), (1, 0.2), (2, seconds)],
+                cost__peak_memory_mb=[(0, 500.0), (1, 100.0)])
+        for run, share, seconds in (("r0", 1.0, 0.2), ("r1", 1.0, 0.2), ("r2", 0.5, 0.1),
+                                    ("r3", 0.5, 0.1))
+    ])  # fmt: skip
+    found = freezing.freezing_info(kept, points, "toy")
+    rows = {row.rung: row for row in found.rows}
+    assert rows["L4"].trainable == 0.75
+    assert rows["L4"].step_seconds.mean == pytest.approx(0.15)  # of B-Steps alone
+    assert rows["L4"].memory_mb == 500.0
+    assert found.difference.mean == pytest.approx(-0.01)
+    study = freezing.study(evidence(kept, points))
+    assert "0.75 × the time of a step" in study.sentences[0]
+    assert study.warnings == (
+        "L4: 75.00 % of the student moved in the mean, 100.00 % were asked for.",
+    )
+
+
+def test_overlap_pairs_within_each_overlap():
+    rows = [
+        distill(r, s, 0.5 + o / 1000 + (r == "L4") * 0.02, **{"tags.overlap": str(o)})
+        for r in ("KD", "L4") for o in (0, 50) for s in (0, 1)
+    ]  # fmt: skip
+    found, used = overlap.overlap_info(evidence(runs(*rows)).finished, "toy")
+    assert [(row.rung, row.overlap, row.test.n) for row in found.rows] == [
+        ("KD", 0.0, 2), ("KD", 50.0, 2), ("L4", 0.0, 2), ("L4", 50.0, 2),
+    ]  # fmt: skip
+    assert found.rows[3].vs_kd.mean == pytest.approx(0.02)
+    assert len(used) == 8
+    gaps = overlap.study(evidence(runs(*rows))).gaps
+    assert {gap.what for gap in gaps} == {f"CE at {o} % overlap has not finished" for o in (0, 50)}
+
+
+def test_methods_are_ranked_and_compared_with_kd_after_holm():
+    values = {"kd": 0.70, "dkd": 0.75, "at": 0.70, "CE": 0.65}
+    wiggle = (0.0, 0.001, -0.001, 0.002)
+    rows = [
+        distill(m, s, v + s / 100 + wiggle[(s + k) % 4] * (k > 0))
+        for k, (m, v) in enumerate(values.items()) for s in range(4)
+    ]  # fmt: skip
+    found = methods.methods_info(runs(*rows), "toy")
+    assert [row.method for row in found.rows][0::3] == ["dkd", "CE"]
+    assert found.reference == "kd"
+    by = {row.method: row for row in found.rows}
+    assert by["dkd"].difference.mean == pytest.approx(0.0505)
+    assert by["dkd"].p < 0.05 < by["at"].p
+    assert math.isnan(by["kd"].p)
+
+
+def test_health_lists_tags_values_and_what_the_store_shows():
+    frame = runs(
+        distill(
+            "L3", 0, 0.5,
+            **{"tags.health": "gate_never_open, kd_small", "metrics.test/reads": 2.0},
+        ),
+        distill("L3", 1, 0.5, **{"metrics.health/sigma_collapsed": 1.0}),
+        distill("L3", 2, None, status="FAILED", **{"metrics.train/loss/total": math.inf}),
+    )  # fmt: skip
+    found = {one.warning: one.run_ids for one in health.health_info(frame)}
+    assert found == {
+        "gate_never_open": ("r0",), "kd_small": ("r0",), "sigma_collapsed": ("r1",),
+        "the test split was read more than once": ("r0",), "a value is infinite": ("r2",),
+        "failed": ("r2",),
+    }  # fmt: skip
+    quiet = health.study(evidence(runs(distill("CE", 0, 0.5))))
+    assert quiet.sentences == ("No warning in 1 run.",)
+    assert quiet.notes == ("No run logged health values of its own.",)
+
+
+def test_ladder_names_the_seeds_that_are_missing_with_what_was_typed():
+    typed = "cfg={} bench=toy data.train_limit=200 seed={}"
+    rows = [
+        distill(r, s, 0.5 + s / 100, **{"params.overrides": typed.format(r, s)})
+        for r in ("CE", "KD", "L0", "L1", "L2", "L3", "L4") for s in (0, 1, 2)
+        if (r, s) != ("L4", 2)
+    ]  # fmt: skip
+    gaps = ladder.study(evidence(runs(*rows))).gaps
+    assert [gap.what for gap in gaps] == ["L4 has no seed 2"]
+    assert gaps[0].command == (
+        "python -m pipeline distill bench=toy data.train_limit=200 cfg=L4 seed=2"
+    )

@@ -1,0 +1,103 @@
+"""Claims of stores with a planted truth: they must be told as they are."""
+
+import math
+
+import numpy as np
+import pytest
+
+from analysis.claims import claims, sentence
+from analysis.stats import power
+from analysis.tables import ladder_table
+from tests.analysis.frames import distill, runs
+
+SEEDS = range(5)
+
+
+def store(**effects: float):
+    """CE and other rungs at five seeds: noise of 0.2 points a run, effects in points."""
+    noise = np.random.default_rng(1)
+    rows = [
+        distill(rung, seed, 0.7 + effect / 100 + noise.normal(0, 0.002), seconds=10.0)
+        for rung, effect in {"CE": 0.0, **effects}.items()
+        for seed in SEEDS
+    ]
+    return runs(*rows)
+
+
+def found(kept):
+    return claims(kept, ladder_table(kept), "toy")
+
+
+def test_the_primary_claim_is_l4_against_the_best_control_and_needs_no_correction():
+    first, *others = found(store(KD=1.0, L3=3.0, L4=5.0))
+    assert (first.rung, first.reference, first.primary) == ("L4", "KD", True)
+    assert first.adjusted == first.p
+    assert first.shown
+    assert sentence(first).endswith("× the time: better than KD.")
+    assert not any(claim.primary for claim in others)
+    assert all(claim.adjusted >= claim.p for claim in others)
+    pairs = {(claim.rung, claim.reference) for claim in others}
+    assert pairs == {("L3", "KD"), ("KD", "CE"), ("L3", "KD"), ("L4", "L3")}
+
+
+def test_a_harmful_rung_is_worse_and_no_effect_is_not_shown():
+    by = {claim.rung: claim for claim in found(store(L0=-5.0, L1=0.0))}
+    assert "worse than CE" in sentence(by["L0"])
+    only = found(store(L1=0.0))
+    assert "no difference shown" in sentence(only[0])
+
+
+def test_a_twin_is_called_one_experiment():
+    rows = [
+        distill(r, s, 0.7 + s / 100 + (r == "CE") / 50) for r in ("CE", "L3", "L4") for s in SEEDS
+    ]
+    twin = next(c for c in found(runs(*rows)) if (c.rung, c.reference) == ("L4", "L3"))
+    assert twin.twin
+    assert "are they one experiment?" in sentence(twin)
+
+
+def test_permutation_only_where_it_can_reject():
+    first = found(store(L4=5.0))[0]
+    assert math.isnan(first.permutation)  # 2/2⁵ = 0.0625 > 0.05
+    rows = [distill(r, s, 0.7 + (r == "L4") / 10 + s / 1e4 * (r == "CE")) for r in ("CE", "L4")
+            for s in range(6)]  # fmt: skip
+    assert found(runs(*rows))[0].permutation == pytest.approx(2 / 2**6)
+
+
+def test_one_seed_concludes_nothing():
+    only = found(runs(distill("CE", 0, 0.7), distill("L4", 0, 0.9)))
+    assert "one seed: no interval, no conclusion" in sentence(only[0])
+    assert not only[0].shown
+    assert only[0].needed is None
+
+
+def test_unequal_seeds_are_paired_by_what_they_share():
+    kept = runs(*[distill("CE", s, 0.7 + s / 100) for s in (0, 1, 2)],
+                *[distill("L4", s, 0.8 + s / 100) for s in (1, 2, 3)])  # fmt: skip
+    first = found(kept)[0]
+    assert first.interval.n == 2
+    assert first.interval.mean == pytest.approx(0.1)
+
+
+def _claims_of(differences_by_rung: dict[str, np.ndarray]):
+    rows = [distill("CE", s, 0.7) for s in SEEDS]
+    for rung, differences in differences_by_rung.items():
+        rows += [distill(rung, s, 0.7 + float(d)) for s, d in enumerate(differences)]
+    return found(runs(*rows))
+
+
+@pytest.mark.parametrize("effect", [0.0, 1.0])
+def test_false_alarms_and_power_over_many_stores(effect):
+    """In units of the standard deviation of a difference; L4 against CE, n = 5."""
+    draw, stores, seen = np.random.default_rng(7), 40, 0
+    family = 0
+    for _ in range(stores):
+        noise = draw.normal(effect, 1.0, (3, 5)) / 100
+        told = _claims_of(dict(zip(("L2", "L3", "L4"), noise, strict=True)))
+        seen += told[0].shown
+        family += any(claim.shown for claim in told if not claim.primary)
+    expected = power(5, effect, 1.0)
+    error = math.sqrt(expected * (1 - expected) / stores)
+    assert seen / stores == pytest.approx(expected, abs=3.5 * error)
+    if effect == 0.0:
+        assert family / stores <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / stores)

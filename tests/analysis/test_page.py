@@ -1,0 +1,95 @@
+"""The report of a real store, in each of its forms."""
+
+import re
+
+import pytest
+
+from analysis import page
+from analysis.evidence import Asked, chosen
+from analysis.investigate import COMPREHENSIVE, STUDIES, investigate
+from analysis.runs import load_runs
+from pipeline import names
+
+NAME = "asib/page"
+
+
+@pytest.fixture(scope="module")
+def found(store):
+    for seed in range(3):
+        for rung, base in (("CE", 0.50), ("L4", 0.60)):
+            metrics = {names.VAL_TOP1: [(0, 0.4), (1, base)], names.RUN_SECONDS: 10.0}
+            tags = {names.STUDENT: "a<b&c", names.GIT: f"g{seed}"}
+            store.distill(NAME, rung, seed, base + seed / 100, metrics=metrics, tags=tags)
+    return investigate(store.uri, NAME)
+
+
+def test_the_page_needs_nothing_beside_itself(found):
+    html = page.as_page(found)
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", html)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert html.count("<figure>") == sum(len(study.drawings) for study in found.studies) > 1
+    assert 'name="viewport"' in html
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_every_form_answers_first_and_names_what_is_missing(found):
+    answer = "Primary claim: L4 − CE: +10.00 points, 95 % interval +10.00 to +10.00, n = 3"
+    command = "python -m pipeline distill bench=toy cfg=KD seed=0"
+    for text in (page.as_page(found), page.as_markdown_report(found), page.as_terminal(found)):
+        plain = " ".join(text.split())
+        assert answer in plain
+        assert command in plain
+        assert plain.index(answer) < plain.index(command)
+    assert answer in page.as_note(found, "what=comprehensive")
+    assert "`python -m pipeline analyze what=comprehensive`" in page.as_note(
+        found, "what=comprehensive"
+    )
+
+
+def test_every_run_behind_a_number_is_named(found):
+    html = page.as_page(found)
+    assert len(found.sources) == 6
+    assert all(run in html for run in found.sources)
+    assert all(source.link is None for source in found.sources.values())  # a file has no pages
+
+
+def test_latex_is_escaped_and_balanced(found):
+    latex = page.as_latex(found)
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") > 0
+    assert r"\toprule" in latex
+    assert not re.search(r"(?<!\\)[%&_](?!.*usepackage)", re.sub(
+        r"(?m)^%.*$| & |\\label\{[^}]*\}", "", latex))  # fmt: skip
+    assert page.latex_text("50 % of β_1 − x") == r"50 \% of $\beta$\_1 $-$ x"
+
+
+def test_names_from_the_store_are_no_markup(store):
+    store.distill("evil", "L3", 0, 0.5, tags={names.BENCH: "<script>x</script>"})
+    assert "<script>" not in page.as_page(investigate(store.uri, "evil"))
+
+
+def test_an_empty_experiment_says_what_to_type(store):
+    store.run("bare", "launch", tags={names.STAGE: "launch"})
+    empty = investigate(store.uri, "bare")
+    assert page.NOTHING in page.as_page(empty)
+    assert page.NOTHING in page.as_terminal(empty)
+
+
+def test_filters(store, found):
+    runs = load_runs(store.uri, NAME)
+    assert len(chosen(runs, Asked(tags={names.GIT: "g1"}))) == 2
+    assert len(chosen(runs, Asked(since="2023-11-14", until="2023-11-14"))) == len(runs)
+    assert chosen(runs, Asked(until="2023-11-13")).empty
+    assert chosen(runs, Asked(since="2023-11-15")).empty
+    with pytest.raises(ValueError, match=r"since=soon: no date \(allowed: 2026-01-31"):
+        chosen(runs, Asked(since="soon"))
+    only = investigate(store.uri, NAME, "health", Asked(tags={names.GIT: "g1"}))
+    assert [study.name for study in only.studies] == ["health"]
+    assert "filtered by tag.git=g1" in page.about(only)
+
+
+def test_an_unknown_analysis_names_all_that_there_are(store):
+    with pytest.raises(ValueError, match="ladr: unknown") as error:
+        investigate(store.uri, NAME, "ladr")
+    assert all(name in str(error.value) for name in (*STUDIES, COMPREHENSIVE))
