@@ -78,7 +78,8 @@ def _rows(
     values = draw.normal(0.7, 0.02, (epochs, len(EPOCHWISE)))
     values[:, 1] = np.arange(epochs) % 4 > 0  # every fourth epoch is an A-Step
     yield (
-        "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, user_id)",
+        "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, "
+        "user_id)",
         [(run_id, f"run-{number}", "FINISHED", at, at + 900, "active", experiment, "bench")],
     )
     yield "tags (key, value, run_uuid)", [(k, v, run_id) for k, v in tags.items()]
