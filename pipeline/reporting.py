@@ -118,14 +118,15 @@ def _check_bench(destination: Destination, bench: str | None) -> None:
     """A bench that nobody knows is a mistake; one that has no runs yet is not."""
     if bench is None or bench in options_of("bench"):
         return
+    unknown = f"bench={bench}: unknown"
     try:
         runs = load_runs(destination.uri, destination.experiment_name())
-        seen = set(column(runs, f"tags.{names.BENCH}").dropna())
-    except ValueError:  # no store or experiment yet: no bench of a user's own either
-        seen = set()
-    here = seen | set(options_of("bench"))
+    except ValueError as error:
+        hint = nearest(bench, options_of("bench"), show_all=True)
+        raise ConfigError([unknown + hint, str(error)]) from error
+    here = set(column(runs, f"tags.{names.BENCH}").dropna()) | set(options_of("bench"))
     if bench not in here:
-        raise ConfigError([f"bench={bench}: unknown{nearest(bench, sorted(here), show_all=True)}"])
+        raise ConfigError([unknown + nearest(bench, sorted(here), show_all=True)])
 
 
 def _log(

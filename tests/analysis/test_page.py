@@ -70,8 +70,8 @@ def test_names_from_the_store_are_no_markup(store):
 
 
 def test_an_empty_experiment_says_what_to_type(store):
-    store.run("bare", "launch", tags={names.STAGE: "launch"})
-    empty = investigate(store.uri, "bare")
+    store.run("only launches", "launch", tags={names.STAGE: "launch"})
+    empty = investigate(store.uri, "only launches")
     assert page.NOTHING in page.as_page(empty)
     assert page.NOTHING in page.as_terminal(empty)
 

@@ -1,5 +1,57 @@
-"""The tracking stores of the end-to-end tests."""
+"""One cluster for all tests that need it, and commands as a user of it types them."""
 
-from tests.end_to_end.conftest import clean, schema
+from __future__ import annotations
 
-__all__ = ["clean", "schema"]
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import clean, finished, schema, with_teachers  # noqa: F401
+from tests.slurm.cluster import Cluster, missing
+
+ROOT = Path(__file__).resolve().parents[2]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Two virtual nodes of one CPU and one fake GPU."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    base = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: socket paths have a limit
+    found = Cluster(base)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def start(cluster: Cluster, clean: Path) -> Iterator[Start]:
+    """Start a command of the project on the login node, in a folder of its own."""
+    started = []
+
+    def run(*arguments: str, cwd: Path = clean, **env: str) -> subprocess.Popen[str]:
+        environment = {k: v for k, v in cluster.environment.items() if not k.startswith("MLFLOW_")}
+        environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=cwd, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+    os.sync()

@@ -1,0 +1,200 @@
+"""A real Slurm on loopback: slurmctld and virtual nodes as background processes of the test.
+
+No accounting, no munge, fake GPUs as device nodes; all files in one folder, all ports free ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+PACKAGES = ("slurm-wlm", "munge")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+UP_S = 30.0
+
+CONF = """\
+ClusterName=loop
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={control}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+AuthInfo=cred_expire=5
+CredType=cred/none
+StateSaveLocation={base}/state
+SlurmdSpoolDir={base}/spool/%n
+SlurmctldPidFile={base}/slurmctld.pid
+SlurmdPidFile={base}/slurmd.%n.pid
+SlurmctldLogFile={base}/slurmctld.log
+SlurmdLogFile={base}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
+PriorityType=priority/basic
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+JobRequeue=1
+ReturnToService=2
+KillWait=5
+SlurmdTimeout=30
+InactiveLimit=0
+SlurmdParameters=config_overrides
+GresTypes=gpu
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={base}/finished.txt
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 \
+PreemptMode=REQUEUE GraceTime=20
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def missing() -> str | None:
+    """Why Slurm cannot be used here; None: it can. Debian's packages are installed if that is
+    possible."""
+    if all(shutil.which(program) for program in PROGRAMS):
+        return None
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return "no slurmctld, and no right to install Debian's slurm-wlm"
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for before in ([], ["apt-get", "update", "-qq"]):
+        if before:
+            subprocess.run(before, env=quiet, capture_output=True, timeout=180, check=False)
+        done = subprocess.run(command, env=quiet, capture_output=True, timeout=300, check=False)
+        if done.returncode == 0 and all(shutil.which(program) for program in PROGRAMS):
+            return None
+    return "slurm-wlm could not be installed"
+
+
+class Cluster:
+    """One controller and `nodes` virtual nodes of `cpus` CPUs and `gpus` fake GPUs each."""
+
+    def __init__(self, base: Path, *, nodes: int = 2, cpus: int = 1, gpus: int = 1) -> None:
+        self.base, self.gpus = base, gpus
+        self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        for part in ("state", "dev", *(f"spool/{node}" for node in self.nodes)):
+            (base / part).mkdir(parents=True)
+        self._configure(cpus)
+        self.environment = os.environ | {"SLURM_CONF": str(base / "slurm.conf")}
+
+    def _configure(self, cpus: int) -> None:
+        host, ports = socket.gethostname().split(".")[0], _free_ports(1 + len(self.nodes))
+        for number in range(self.gpus):
+            _device(self.base / f"dev/gpu{number}")
+        last = f"[0-{self.gpus - 1}]" if self.gpus > 1 else "0"
+        (self.base / "gres.conf").write_text(f"Name=gpu File={self.base}/dev/gpu{last}\n")
+        nodes = "\n".join(
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} "
+            f"RealMemory=64000 Gres=gpu:{self.gpus} State=UNKNOWN"
+            for node, port in zip(self.nodes, ports[1:], strict=True)
+        )
+        user = "root" if os.geteuid() == 0 else os.environ["USER"]
+        text = CONF.format(host=host, control=ports[0], user=user, base=self.base, nodes=nodes)
+        (self.base / "slurm.conf").write_text(text)
+
+    def start(self) -> None:
+        """Bring everything up and wait until all nodes are idle."""
+        self._spawn("slurmctld", "slurmctld", "-D")
+        for node in self.nodes:
+            self.start_node(node)
+        self.wait(lambda: len(self.idle()) == len(self.nodes), UP_S, "idle nodes")
+
+    def start_node(self, node: str) -> None:
+        self._spawn(node, "slurmd", "-D", "-N", node)
+
+    def kill_node(self, node: str) -> None:
+        """SIGKILL the node's daemon, as a crash would."""
+        self.processes[node].kill()
+        self.processes[node].wait()
+
+    def stop(self) -> None:
+        """End every job, then every daemon that this object started."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            jobs = self.command("squeue", "-h", "-o", "%A").split()
+            if jobs:
+                self.command("scancel", *sorted(set(jobs)))
+                self.wait(lambda: not self.command("squeue", "-h"), 20, "an empty queue")
+        for process in reversed(self.processes.values()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+    def command(self, *arguments: str) -> str:
+        """A Slurm command's output."""
+        done = subprocess.run(
+            arguments, env=self.environment, capture_output=True, text=True, timeout=20, check=True
+        )
+        return done.stdout
+
+    def idle(self) -> set[str]:
+        try:
+            return set(
+                self.command("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N").split()
+            )
+        except subprocess.SubprocessError:
+            return set()  # the controller is not up yet
+
+    def states(self) -> list[str]:
+        """`ID STATE NAME` of every job in the queue."""
+        return self.command("squeue", "-h", "--array", "-o", "%i %T %j").splitlines()
+
+    def finished(self) -> dict[str, str]:
+        """Last state of every job that ended, by its number: COMPLETED, FAILED, PREEMPTED …"""
+        path, found = self.base / "finished.txt", {}
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            fields = dict(part.split("=", 1) for part in line.split() if "=" in part)
+            found[fields["JobId"]] = fields["JobState"]
+        return found
+
+    def wait(self, condition, seconds: float, what: str) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                log = (self.base / "slurmctld.log").read_text()[-3000:]
+                raise TimeoutError(f"no {what} after {seconds:g} s\n{log}")
+            time.sleep(0.1)
+
+    def _spawn(self, name: str, *command: str) -> None:
+        log = (self.base / f"{name}.out").open("ab")
+        self.processes[name] = subprocess.Popen(
+            command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def _device(path: Path) -> None:
+    """A character device (the null device under another name), or a plain file without the right
+    to make one: Slurm then gives no number to CUDA_VISIBLE_DEVICES."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        path.touch()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
