@@ -77,6 +77,17 @@ def seeds_of(frame: pd.DataFrame) -> pd.Series:
     return pd.to_numeric(column(frame, f"tags.{names.SEED}"), errors="coerce")
 
 
+def same_setting(kept: pd.DataFrame, bench: str, rung: str, other: str) -> bool:
+    """Whether two rungs were trained on the same data with the same student and budget, as far as
+    their runs say: only then is a difference between them one of methods."""
+    runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
+    settings = [
+        set(column(runs[column(runs, RUNG_COLUMNS[1]).eq(one)], f"tags.{names.SETTING}").dropna())
+        for one in (rung, other)
+    ]
+    return not all(settings) or settings[0] == settings[1]
+
+
 def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
     """Parameters that should be equal in all rungs of a bench and are not, one sentence each."""
     runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]

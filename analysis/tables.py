@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.configuration import RUNG_COLUMNS, seeds_of
+from analysis.configuration import RUNG_COLUMNS, same_setting, seeds_of
 from analysis.runs import column
 from analysis.stats import NO_INTERVAL, Interval, mean_interval, paired_difference
 from pipeline import names
@@ -120,7 +120,7 @@ def _row(on_bench: pd.DataFrame, bench: str, rung: str, level: float) -> LadderR
     by_seed = accuracy_by_seed(on_bench, bench, rung)
 
     def against(control: str) -> Interval:
-        if rung == control:
+        if rung == control or not same_setting(on_bench, bench, rung, control):
             return NO_INTERVAL
         return paired_difference(by_seed, accuracy_by_seed(on_bench, bench, control), level)
 

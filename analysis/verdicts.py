@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.stats import Interval, paired_difference
+from analysis.configuration import same_setting
+from analysis.stats import NO_INTERVAL, Interval, paired_difference
 from analysis.tables import CONTROLS, LadderRow, LadderTable, accuracy_by_seed, ratio
 
 
@@ -45,11 +46,13 @@ def verdicts(kept: pd.DataFrame, table: LadderTable) -> tuple[Verdict, ...]:
 
 
 def _verdict(kept: pd.DataFrame, row: LadderRow, control: LadderRow, level: float) -> Verdict:
-    difference = paired_difference(
-        accuracy_by_seed(kept, row.bench, row.rung),
-        accuracy_by_seed(kept, row.bench, control.rung),
-        level,
-    )
+    difference = NO_INTERVAL
+    if same_setting(kept, row.bench, row.rung, control.rung):
+        difference = paired_difference(
+            accuracy_by_seed(kept, row.bench, row.rung),
+            accuracy_by_seed(kept, row.bench, control.rung),
+            level,
+        )
     return Verdict(
         row.bench, row.rung, control.rung, difference, ratio(row.seconds, control.seconds)
     )
@@ -60,7 +63,7 @@ def sentence(verdict: Verdict, level: float) -> str:
     difference, control = verdict.difference, verdict.control
     start = f"{verdict.rung} − {control}:"
     if difference.n == 0:
-        return f"{start} no seed in common, nothing to compare."
+        return f"{start} no seed in common, or other data or budget: nothing to compare."
     time = "" if math.isnan(verdict.times) else f", {verdict.times:.2f} × the time"
     mean = f"{start} {points(difference.mean)} points"
     if difference.n == 1:

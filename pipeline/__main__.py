@@ -134,9 +134,14 @@ def guarded(run: Callable[[], None]) -> int:
 def _asked_for(verb: str, overrides: list[str]) -> list[str]:
     """What was typed, with the environment's shortcuts where a stage is asked for; they are told.
     MLproject's parameters that were not given arrive empty."""
-    from pipeline.shortcuts import with_shortcuts
+    from pipeline.config import ConfigError
+    from pipeline.shortcuts import dry_run, with_shortcuts
 
     typed = [text for text in overrides if text not in EMPTY]
+    if verb not in STAGES and dry_run(os.environ):
+        raise ConfigError(
+            [f"DRY_RUN shows the plan of {', '.join(STAGES)}, not of {verb}: unset it"]
+        )
     found = with_shortcuts(typed, os.environ) if verb in STAGES else typed
     if len(found) > len(typed):
         say(f"from the environment: {' '.join(found[: len(found) - len(typed)])}")

@@ -142,6 +142,9 @@ def compose(overrides: list[str]) -> Config:
         mistakes += _contradictions(config)
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
+    own = data_of(config.bench.name)
+    if own is not None and config.data.name != own:  # a bench of its own, in names and tables
+        config.bench.name += f"-{config.data.name}"
     return config
 
 
@@ -192,6 +195,16 @@ def method_of(cfg: str) -> str:
     """The method that a rung of conf/cfg chooses."""
     defaults = OmegaConf.load(CONF / "cfg" / f"{cfg}.yaml").defaults
     return str(next(part["override /method"] for part in defaults if "override /method" in part))
+
+
+@cache
+def data_of(bench: str) -> str | None:
+    """The data set that a bench of conf/bench chooses; None where there is no such bench."""
+    path = CONF / "bench" / f"{bench}.yaml"
+    if not path.is_file():
+        return None
+    parts = OmegaConf.load(path).defaults
+    return next((str(part["override /data"]) for part in parts if "override /data" in part), None)
 
 
 def options_of(group: str) -> list[str]:

@@ -61,13 +61,16 @@ def show(stages: list[Planned]) -> None:
     for head in ("stage", "key", "state", "about"):
         table.add_column(head, justify="right" if head == "about" else "left")
     for stage in stages:
-        table.add_row(stage.name, stage.key or "later", stage.state, duration(stage.seconds))
+        about = "" if stage.state == FINISHED else duration(stage.seconds)
+        table.add_row(stage.name, stage.key or "later", stage.state, about)
     out.print(table)
     left = [stage for stage in stages if stage.state != FINISHED]
     times = [stage.seconds for stage in left if stage.seconds is not None]
     unknown = len(left) - len(times)
-    note = f", and {unknown} of a kind that has not run here yet" if unknown else ""
-    say(f"{len(stages) - len(left)} finished, {len(left)} to run: {duration(sum(times))}{note}")
+    known = [duration(sum(times))] if times else []
+    open_ = [f"{unknown} of a kind that has not run here yet"] if unknown else []
+    about = f": {' and '.join([*known, *open_])}" if left else ""
+    say(f"{len(stages) - len(left)} finished, {len(left)} to run{about}")
 
 
 def duration(seconds: float | None) -> str:

@@ -157,3 +157,17 @@ def test_teachers():
     ]
     assert [row.test for row in found] == pytest.approx([0.6, *[math.nan] * 3], nan_ok=True)
     assert found[1].seconds == 12.0
+
+
+def test_rungs_of_another_setting_are_not_compared():
+    """Other data or another budget: the difference would not be one of methods."""
+    frame = runs(
+        distill("CE", 0, 0.5) | {"tags.setting": "a"}, distill("L2", 0, 0.9) | {"tags.setting": "b"},
+        distill("L3", 0, 0.6) | {"tags.setting": "a"}, distill("KD", 0, 0.4),
+    )  # fmt: skip
+    rows = {row.rung: row for row in ladder_table(frame).rows}
+    assert rows["L2"].vs_ce.n == 0
+    assert rows["L3"].vs_ce.mean == pytest.approx(0.1)
+    assert rows["KD"].vs_ce.mean == pytest.approx(
+        -0.1
+    )  # runs that do not say are taken as they are

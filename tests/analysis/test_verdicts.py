@@ -70,7 +70,11 @@ def test_each_bench_has_its_own_control():
             1.2,
             "L3 − KD: +0.80 points, 1.20 × the time; one seed: no interval, no conclusion.",
         ),
-        (Interval(0, NAN, NAN, NAN), 1.2, "L3 − KD: no seed in common, nothing to compare."),
+        (
+            Interval(0, NAN, NAN, NAN),
+            1.2,
+            "L3 − KD: no seed in common, or other data or budget: nothing to compare.",
+        ),
     ],
 )
 def test_sentences(difference, times, words):

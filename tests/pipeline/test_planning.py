@@ -71,7 +71,7 @@ def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFix
     show(planned_students([rung("CE"), rung("KD")], store))
     text = capsys.readouterr().out
     assert "distill-CE-digits-s0" in text
-    assert "0 finished, 4 to run: 67 min, and 3 of a kind that has not run here yet" in text
+    assert "0 finished, 4 to run: 67 min and 3 of a kind that has not run here yet" in text
     assert max(map(len, text.splitlines())) <= 100
 
 

@@ -35,7 +35,7 @@ def test_a_method_group_and_a_students_architecture_are_found() -> None:
         ("method=asib_ce", {"METHOD": "L2"}),
         ("student.model=resnet20", {"STUDENT": "resnet8"}),
         ("student=resnet8", {"STUDENT": "resnet20"}),
-        ("teacher@teacher.0=resnet20", {"TEACHER_PAIR": "a,b"}),
+        ("teacher@teacher.0=resnet20", {"TEACHER_PAIR": "resnet8,resnet56"}),
     ],
 )
 def test_what_is_typed_wins(typed: str, environment: dict[str, str]) -> None:
@@ -53,6 +53,9 @@ def test_one_teacher_typed_leaves_the_other_to_the_environment() -> None:
         ({"METHOD": "L9"}, r"METHOD=L9: unknown.*allowed: CE"),
         ({"TEACHER_PAIR": "resnet20"}, "TEACHER_PAIR=resnet20: two names"),
         ({"TEACHER_PAIR": "a,b,c"}, "two names"),
+        ({"SEED": "abc"}, "SEED=abc: not a whole number"),
+        ({"STUDENT": "resnet9"}, "STUDENT: resnet9: unknown; did you mean resnet8"),
+        ({"SEED": "x", "TEACHER_PAIR": "a,b", "METHOD": "M"}, "(?s)4 mistakes.*: a: .*: b: .*=M"),
     ],
 )
 def test_a_shortcut_that_names_nothing_is_a_mistake(

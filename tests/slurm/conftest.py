@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import clean, finished, schema, with_teachers  # noqa: F401
+from tests.end_to_end import conftest as runs
 from tests.slurm.cluster import Cluster, missing
+
+schema, clean = runs.schema, runs.clean
+finished, with_teachers = runs.finished, runs.with_teachers
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., subprocess.Popen[str]]

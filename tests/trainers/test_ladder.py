@@ -131,3 +131,9 @@ def test_a_method_chosen_by_its_name_is_called_by_its_rung() -> None:
 def test_a_third_teacher_can_be_added() -> None:
     config = compose(["teacher@teacher.2=resnet20", "teacher.2.seed=2"])
     assert [t.seed for t in config.teachers()] == [0, 1, 2]
+
+
+def test_other_data_under_a_bench_is_a_bench_of_its_own() -> None:
+    assert compose(["data=fashion_mnist"]).bench.name == "digits-fashion_mnist"
+    assert compose(["bench=fashion_mnist"]).bench.name == "fashion_mnist"
+    assert compose(["data=digits", "data.train_limit=100"]).bench.name == "digits"
