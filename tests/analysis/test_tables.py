@@ -162,9 +162,11 @@ def test_teachers():
 def test_rungs_of_another_setting_are_not_compared():
     """Other data or another budget: the difference would not be one of methods."""
     frame = runs(
-        distill("CE", 0, 0.5) | {"tags.setting": "a"}, distill("L2", 0, 0.9) | {"tags.setting": "b"},
-        distill("L3", 0, 0.6) | {"tags.setting": "a"}, distill("KD", 0, 0.4),
-    )  # fmt: skip
+        distill("CE", 0, 0.5) | {"tags.setting": "a"},
+        distill("L2", 0, 0.9) | {"tags.setting": "b"},
+        distill("L3", 0, 0.6) | {"tags.setting": "a"},
+        distill("KD", 0, 0.4),
+    )
     rows = {row.rung: row for row in ladder_table(frame).rows}
     assert rows["L2"].vs_ce.n == 0
     assert rows["L3"].vs_ce.mean == pytest.approx(0.1)
