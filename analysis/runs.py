@@ -4,6 +4,7 @@ Values are as they were logged (units: `pipeline.names`); what was not logged is
 """
 
 import difflib
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -144,7 +145,7 @@ def _reader(client: "MlflowClient") -> Reader:
     """The fastest way that the store has; each gives the same points."""
     # Not public API: without it the last line still gives everything, run by run.
     store = getattr(getattr(client, "_tracking_client", None), "store", None)
-    if hasattr(store, "get_metric_history_bulk"):
+    if hasattr(store, "ManagedSessionMaker"):
         return lambda run_ids, metric: _sql_points(store, run_ids, metric)
     if hasattr(store, "get_host_creds"):
         return lambda run_ids, metric: _http_points(client, store, run_ids, metric)
@@ -152,8 +153,16 @@ def _reader(client: "MlflowClient") -> Reader:
 
 
 def _sql_points(store: Any, run_ids: list[str], metric: str) -> list[Point]:
-    found = store.get_metric_history_bulk(run_ids, metric, 2**31 - 1)
-    return [_point(point.to_dict()) for point in found]
+    from mlflow.store.tracking.dbmodels.models import SqlMetric as M
+
+    # Columns alone: an object of MLflow's for every point takes many times as long.
+    with store.ManagedSessionMaker() as session:
+        query = session.query(M.run_uuid, M.key, M.step, M.value, M.timestamp, M.is_nan)
+        found = query.filter(M.key == metric, M.run_uuid.in_(run_ids)).all()
+    return [
+        (run_id, key, step, math.nan if is_nan else _logged(value), timestamp)
+        for run_id, key, step, value, timestamp, is_nan in found
+    ]
 
 
 def _http_points(client: Any, store: Any, run_ids: list[str], metric: str) -> list[Point]:
