@@ -18,8 +18,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from pipeline.config import CONF, build_dataclass, nearest
 from pipeline.destination import Destination, shown
+from pipeline.fields import build_dataclass, nearest
+from pipeline.groups import CONF
 from trainers.options import option
 
 CHOICE, PREFIX = "hydra/launcher", "hydra.launcher."

@@ -15,7 +15,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from pipeline.config import CONF, GROUPS, Config, options_of, range_name, type_name
+from pipeline.config import Config
+from pipeline.fields import range_name, type_name
+from pipeline.groups import CONF, GROUPS, options_of
 from trainers.finetune import TeacherConfig
 from trainers.methods import METHODS
 from trainers.options import Fact

@@ -10,9 +10,11 @@ from analysis.evidence import Asked
 from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, investigate
 from analysis.runs import column, load_runs
 from pipeline import names
-from pipeline.config import ConfigError, compose, nearest, options_of
+from pipeline.config import ConfigError, compose
 from pipeline.console import out, say
 from pipeline.destination import Destination
+from pipeline.fields import nearest
+from pipeline.groups import options_of
 from pipeline.shell import Shell
 
 KEYS = ("what", "bench", "experiment", "since", "until", "out")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.config import ConfigError, nearest, options_of
+from pipeline.config import ConfigError
+from pipeline.fields import nearest
+from pipeline.groups import options_of
 from trainers import models
 
 SHORTCUTS = ("TEACHER_PAIR", "STUDENT", "METHOD", "SEED")

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import names
-from pipeline.config import Config, ConfigError, build_dataclass
+from pipeline.config import Config, ConfigError
 from pipeline.destination import shown
+from pipeline.fields import build_dataclass
 from pipeline.identity import KEY_LENGTH, file_digest, identity, needs_teachers
 from pipeline.jobs import network
 from pipeline.publish import SPEC_FILE

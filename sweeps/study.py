@@ -22,7 +22,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from pipeline.config import CONF, Config, ConfigError, compose, nearest, options_of
+from pipeline.config import Config, ConfigError, compose
+from pipeline.fields import nearest
+from pipeline.groups import CONF, options_of
 from pipeline.identity import digest_of, identity
 
 FOLDER = CONF / "study"

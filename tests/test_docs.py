@@ -12,7 +12,8 @@ import yaml
 
 from pipeline import multirun, reference
 from pipeline.__main__ import VERBS
-from pipeline.config import Config, compose, leaves
+from pipeline.config import Config, compose
+from pipeline.fields import leaves
 from pipeline.reference import COMMAND, ROOT
 from sweeps import command
 

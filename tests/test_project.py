@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import CONF, ConfigError, compose, options_of
+from pipeline.config import ConfigError, compose
+from pipeline.groups import CONF, options_of
 from sweeps.study import read_study
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,8 @@ from functools import cache
 
 import pytest
 
-from pipeline.config import Config, compose, options_of
+from pipeline.config import Config, compose
+from pipeline.groups import options_of
 from pipeline.identity import distill_config
 from trainers.distill import plan
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from pipeline.config import ConfigError, compose, options_of
+from pipeline.config import ConfigError, compose
+from pipeline.groups import options_of
 from sweeps.study import ROW, Study, _entries, contains, merged, read_study, study_of
 
 SMALL = ["data.train_limit=100"]

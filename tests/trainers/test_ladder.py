@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, compose, options_of
+from pipeline.config import Config, compose
+from pipeline.groups import options_of
 from pipeline.identity import identity, needs_teachers, run_key
 from tests.trainers import tiny
 

@@ -9,7 +9,8 @@ import torch
 
 from pipeline import config as configuration
 from pipeline import identity
-from pipeline.config import compose, options_of
+from pipeline.config import compose
+from pipeline.groups import options_of
 from pipeline.identity import run_key, splits
 from trainers.data import DATASETS, DataConfig, Raw
 
