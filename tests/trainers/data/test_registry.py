@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline import config as configuration
-from pipeline import identity
+from pipeline import groups, identity
 from pipeline.config import compose
 from pipeline.groups import options_of
 from pipeline.identity import run_key, splits
@@ -36,7 +36,8 @@ std: [0.3]
 
 def test_a_data_set_in_three_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(configuration.CONF, tmp_path / "conf")
-    monkeypatch.setattr(configuration, "CONF", tmp_path / "conf")
+    for module in (configuration, groups):
+        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
     monkeypatch.setattr(identity, "_read", {})
     monkeypatch.setitem(DATASETS, "stripes", stripes)  # the line in DATASETS
     (tmp_path / "conf" / "data" / "stripes.yaml").write_text(YAML)
