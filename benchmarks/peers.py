@@ -27,9 +27,11 @@ from trainers.methods.base import Dims, Moment, Teaching
 from trainers.methods.kd import Kd, KdConfig
 from trainers.mixing import UNMIXED
 from trainers.models import outputs
+from trainers.views import Numerics
 
 STUDENT, TEACHER = "timm:mobilenetv2_100", "timm:resnet50"
 OURS = "this project"
+LAYOUT = Numerics().layout()
 EPOCH_IMAGES = 512  # of the epoch from images to weights
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 BARE = """\
@@ -37,8 +39,9 @@ Bare step of kd (CE 0.1, KD 0.9, tau 4), images per second: forward, loss, backw
 step of {student} from {teacher} on a batch of {batch} float images of {pixels} px that lie \
 ready-made on the device; the same weights, tensors and optimiser for all. The others run the \
 teacher in every step; this project reads its logits from the view bank, and is shown with a \
-live teacher too. {rounds} rounds of {steps} steps, interleaved; median (least … largest); ratios \
-within a round. {missing}Target: at least as fast as the faster of the others."""
+live teacher too, both in its memory format (channels last). {rounds} rounds of {steps} steps, \
+interleaved; median (least … largest); ratios within a round. {missing}Target: at least as fast \
+as the faster of the others."""
 END_TO_END = """\
 An epoch of kd from stored images to weights, images per second: {images} images of {pixels} px, \
 batch {batch}, random crop and flip, {student} from {teacher}. Others: a torch DataLoader without \
@@ -59,7 +62,7 @@ def bare(setting: Setting, batch: int, rounds: int, steps: int) -> str:
         said = teacher(images)
     contenders = {
         OURS: _ours(student, batch, lambda x: said),
-        f"{OURS}, live": _ours(student, batch, lambda x: outputs(teacher, x).logits),
+        f"{OURS}, live": _ours(student, batch, _live(teacher)),
         **others(student, teacher, batch),
     }
 
@@ -131,10 +134,11 @@ def networks(device: torch.device) -> tuple[nn.Module, nn.Module]:
 
 
 def _ours(student: nn.Module, batch: int, teach: Callable[[Tensor], Tensor]) -> Step:
-    net, method = copy.deepcopy(student).train(), Kd(KdConfig(), Dims(1, (1,), CLASSES))
+    net, method = _placed(student).train(), Kd(KdConfig(), Dims(1, (1,), CLASSES))
     optimiser = build_optimiser(config("kd", STUDENT, batch).optim, net.parameters())
 
     def step(images: Tensor, labels: Tensor) -> None:
+        images = images.contiguous(memory_format=LAYOUT)
         with torch.no_grad():
             teaching = Teaching(teach(images)[None])
         terms = method.student_terms(
@@ -143,6 +147,16 @@ def _ours(student: nn.Module, batch: int, teach: Callable[[Tensor], Tensor]) -> 
         _learn(optimiser, torch.stack(list(terms.values())).sum())
 
     return step
+
+
+def _live(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
+    net = _placed(teacher)
+    return lambda images: outputs(net, images).logits
+
+
+def _placed(net: nn.Module) -> nn.Module:
+    """A copy as this project lays out its networks."""
+    return models.place(copy.deepcopy(net), next(net.parameters()).device, LAYOUT)
 
 
 def others(student: nn.Module, teacher: nn.Module, batch: int) -> dict[str, Step]:

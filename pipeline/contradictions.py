@@ -15,80 +15,82 @@ if TYPE_CHECKING:
 
 
 def contradictions(config: Config) -> list[str]:
-    """What cannot be together although each value is fine."""
-    found, data, method = [], config.data, config.method
-    taught = method.reads_teachers()
-    found += method.mistakes(config.budget.adapt_epochs, _student_width(config))
+    """What cannot be together although each value is fine, each one sentence."""
+    width = models.known_width(config.student.model)  # without building a large net
+    return [
+        *config.method.mistakes(config.budget.adapt_epochs, width, len(config.teacher)),
+        *_data(config),
+        *_budget(config),
+        *_runtime(config),
+        *_teachers(config),
+        *_classes(config),
+        *_networks(config),
+    ]
+
+
+def _data(config: Config) -> list[str]:
+    """Images that cannot be prepared so, and selection without images to select by."""
+    found, data = [], config.data
     for name in ("mean", "std"):
         if len(getattr(data, name)) != data.channels:
             found.append(f"data.{name}: {data.channels} values needed, one a channel")
     if any(value <= 0 for value in data.std if isinstance(value, float)):
         found.append("data.std: values above 0")
+    if data.crop_pad >= data.image_size:
+        found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
     if data.val_fraction == 0 and config.select == "best":
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")
-    if data.val_fraction == 0 and method.uses_gate():
+    if data.val_fraction == 0 and config.method.uses_gate():
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
-    runtime, stages = config.runtime, method.stage_count()
+    return found
+
+
+def _budget(config: Config) -> list[str]:
+    """Epochs that the stages cannot share, and a control matched to what is no rung."""
+    found, budget, stages = [], config.budget, config.method.stage_count()
+    if budget.student_epochs < stages:
+        found.append(
+            f"budget.student_epochs={budget.student_epochs}: fewer than the method's {stages} "
+            "stages"
+        )
+    rung, rungs = budget.matched_to, [r for r in options_of("cfg") if r != "CE_matched"]
+    if rung is not None and rung not in rungs:
+        found.append(f"budget.matched_to={rung}: unknown{nearest(rung, rungs, show_all=True)}")
+    if rung is not None and config.method.reads_teachers():
+        found.append(f"budget.matched_to={rung} is for a control without teachers: cfg=CE_matched")
+    return found
+
+
+def _runtime(config: Config) -> list[str]:
+    """Leases that would expire between two heartbeats, and sizes that are none."""
+    found, runtime = [], config.runtime
     if runtime.expiry_s <= 2 * runtime.heartbeat_s:
         found.append(
             f"runtime.expiry_s={runtime.expiry_s:g}: more than two heartbeats needed "
             f"(runtime.heartbeat_s={runtime.heartbeat_s:g})"
         )
-    if config.budget.student_epochs < stages:
-        found.append(
-            f"budget.student_epochs={config.budget.student_epochs}: fewer than the method's "
-            f"{stages} stages"
-        )
-    if data.crop_pad >= data.image_size:
-        found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
-    found += _too_deep(config)
-    rung, rungs = config.budget.matched_to, [r for r in options_of("cfg") if r != "CE_matched"]
-    if rung is not None and rung not in rungs:
-        found.append(f"budget.matched_to={rung}: unknown{nearest(rung, rungs, show_all=True)}")
-    if rung is not None and taught:
-        found.append(f"budget.matched_to={rung} is for a control without teachers: cfg=CE_matched")
-    if taught and not config.teacher:
-        found.append("no teacher: add one with teacher@teacher.0=NAME")
-    if config.teacher and sorted(map(int, config.teacher)) != list(range(len(config.teacher))):
-        found.append(
-            f"teacher: numbers {', '.join(config.teacher)}, not 0 … {len(config.teacher) - 1}"
-        )
-    weights = getattr(method, "teacher_weights", None)
-    asked = [
-        (
-            "teacher_index",
-            [method.teacher_index] if getattr(method, "kd_target", "") == "teacher" else [],
-        ),
-        (
-            "synergy_eval_teacher_indices",
-            getattr(method, "synergy_eval_teacher_indices", None) or [],
-        ),
-        ("teacher", method.teacher_numbers()),
-    ]
-    for name, numbers in asked:
-        if taught and numbers and max(numbers) >= len(config.teacher):
-            found.append(f"method.{name}: teacher {max(numbers)} of {len(config.teacher)}, from 0")
-    if taught and weights is not None and not sum(weights) > 0:
-        found.append(f"method.teacher_weights={weights}: their sum must be above 0")
-    if taught and weights is not None and len(weights) != len(config.teacher):
-        found.append(f"method.teacher_weights: {len(weights)} for {len(config.teacher)} teachers")
-    if config.runtime.device_budget is not None:
+    if runtime.device_budget is not None:
         try:
-            bytes_of(config.runtime.device_budget)
+            bytes_of(runtime.device_budget)
         except ValueError as error:
-            found.append(f"runtime.device_budget={config.runtime.device_budget}: {error}")
-    for number, teacher in config.teacher.items():
-        if teacher.ckpt and not Path(teacher.ckpt).is_file():
-            found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
-    found += _classes_that_cannot_be(config)
-    nets = {"student": config.student} | {f"teacher.{k}": t for k, t in config.teacher.items()}
-    for key, net in nets.items():
-        wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)
-        found += [f"{key}.model={net.model}: {wrong}"] if wrong else []
+            found.append(f"runtime.device_budget={runtime.device_budget}: {error}")
     return found
 
 
-def _classes_that_cannot_be(config: Config) -> list[str]:
+def _teachers(config: Config) -> list[str]:
+    """Teachers that are missing or misnumbered."""
+    found, numbers = [], list(config.teacher)
+    if config.method.reads_teachers() and not numbers:
+        found.append("no teacher: add one with teacher@teacher.0=NAME")
+    if sorted(map(int, numbers)) != list(range(len(numbers))):
+        found.append(f"teacher: numbers {', '.join(numbers)}, not 0 … {len(numbers) - 1}")
+    for number, teacher in config.teacher.items():
+        if teacher.ckpt and not Path(teacher.ckpt).is_file():
+            found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
+    return found
+
+
+def _classes(config: Config) -> list[str]:
     """What is wrong with the classes that teachers are to be trained on."""
     found, total = [], config.data.classes
     specialised = config.overlap not in (None, 100)
@@ -113,18 +115,17 @@ def _classes_that_cannot_be(config: Config) -> list[str]:
     return found
 
 
-def _too_deep(config: Config) -> list[str]:
-    """Levels of freezing that ask for more blocks than a network has."""
-    found, method = [], config.method
-    networks = [("method.student_levels", config.student.model)]
-    networks += [("method.teacher_levels", teacher.model) for teacher in config.teachers()]
-    for key, model in networks:
-        levels, blocks = getattr(method, key.partition(".")[2], []), models.known_blocks(model)
-        if blocks is not None and levels and max(levels) > blocks:
-            found.append(f"{key}={max(levels)}: {model} has {blocks} blocks and a head")
+def _networks(config: Config) -> list[str]:
+    """Networks that do not take such images, and levels of freezing deeper than they are."""
+    found = []
+    nets = {"student": config.student} | {f"teacher.{k}": t for k, t in config.teacher.items()}
+    for key, net in nets.items():
+        levels = config.method.levels(key.partition(".")[0])
+        blocks = models.known_blocks(net.model)
+        if blocks is not None and max(levels) > blocks:
+            name = f"method.{key.partition('.')[0]}_levels"
+            found.append(f"{name}={max(levels)}: {net.model} has {blocks} blocks and a head")
+        data = config.data
+        wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)
+        found += [f"{key}.model={net.model}: {wrong}"] if wrong else []
     return found
-
-
-def _student_width(config: Config) -> int | None:
-    """Pooled width of the student, where it can be known without building a large net."""
-    return models.known_width(config.student.model)

@@ -190,8 +190,7 @@ def _train_epoch(
         images, labels = views.batch(plan.rows[i]), views.labels(plan.rows[i])
         with numerics.autocast(device):
             logits = outputs(state.model, mix_images(images, plan.mixes[i])).logits
-        soft = targets.soft_labels(labels, logits.shape[1], recipe.label_smoothing, plan.mixes[i])
-        loss = targets.soft_cross_entropy(logits, soft).mean()
+        loss = targets.label_loss(logits, labels, recipe.label_smoothing, plan.mixes[i])
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         state.optimiser.step()

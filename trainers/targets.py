@@ -70,6 +70,12 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
     return -(target_BC * torch.log_softmax(losses.wide(logits_BC), dim=-1)).sum(-1)
 
 
+def label_loss(logits_BC: Tensor, labels_B: Tensor, smoothing: float, mix: Mix) -> Tensor:
+    """Mean cross-entropy of images with their smoothed labels, mixed as they are. Scalar."""
+    labels_BC = soft_labels(labels_B, logits_BC.shape[1], smoothing, mix)
+    return soft_cross_entropy(logits_BC, labels_BC).mean()
+
+
 def logits_of(probs_BC: Tensor, temperature: float) -> Tensor:
     """τ·log q, for losses that want logits: SM(τ·log q / τ) is q. Shape [B, C]."""
     return temperature * losses.wide(probs_BC).clamp_min(torch.finfo(torch.float32).tiny).log()

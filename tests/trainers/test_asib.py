@@ -408,10 +408,10 @@ def test_the_cooldown_ends_in_an_epoch_without_teachers() -> None:
     ],
 )
 def test_contradictions_are_told(options: dict[str, Any], budget: int, part: str) -> None:
-    (found,) = AsibConfig(**options).mistakes(budget, 64)
+    (found,) = AsibConfig(**options).mistakes(budget, 64, 2)
     assert part in found
-    assert AsibConfig(**(options | {"kd_target": "avg"})).mistakes(budget, 64) == []
-    assert AsibConfig().mistakes(32, 64) == []
+    assert AsibConfig(**(options | {"kd_target": "avg"})).mistakes(budget, 64, 2) == []
+    assert AsibConfig().mistakes(32, 64, 2) == []
 
 
 def test_the_a_step_budget_is_shared_among_the_stages() -> None:

@@ -196,8 +196,7 @@ class Asib(Method):
     ) -> Terms:
         """ce_alpha·CE + kd_eff·mean_i ω_i·τ²·KL(q_i ‖ SM(s_i/τ)), with the ratio cap."""
         c = self.config
-        labels_BC = targets.soft_labels(labels_B, self.dims.classes, c.label_smoothing, mix)
-        ce = targets.soft_cross_entropy(student.logits, labels_BC).mean()
+        ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)
         weight = self.kd_weight(moment)
         if weight == 0 or teaching is None:
             return Terms({"ce": c.ce_alpha * ce}, {})

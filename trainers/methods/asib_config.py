@@ -203,9 +203,22 @@ class AsibConfig(Switches):
     def stage_count(self) -> int:
         return self.num_stages if fused(self) else 1
 
-    def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
-        """Contradictions between values, each one sentence."""
-        found = self.switch_mistakes()
+    def levels(self, whose: str) -> list[int]:
+        return self.student_levels if whose == "student" else self.teacher_levels
+
+    def teacher_numbers(self) -> dict[str, list[int]]:
+        return {
+            "teacher_index": [self.teacher_index] if self.kd_target == "teacher" else [],
+            "synergy_eval_teacher_indices": self.synergy_eval_teacher_indices or [],
+        }
+
+    def mistakes(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
+        found = super().mistakes(adapt_epochs, student_dim, teachers) + self.switch_mistakes()
+        weights = self.teacher_weights
+        if taught(self) and weights is not None and not sum(weights) > 0:
+            found.append(f"method.teacher_weights={weights}: their sum must be above 0")
+        if taught(self) and weights is not None and len(weights) != teachers:
+            found.append(f"method.teacher_weights: {len(weights)} for {teachers} teachers")
         if self.placebo != "none" and (
             not taught(self) or (self.placebo == "synergy" and not fused(self))
         ):

@@ -34,13 +34,21 @@ class MethodConfig:
         """Whether a synergy accuracy is measured and read."""
         return False
 
-    def teacher_numbers(self) -> list[int]:
-        """Teachers that the option `teacher` names by number, where a method has it."""
-        return []
+    def levels(self, whose: str) -> list[int]:
+        """Levels of freezing of the stages, of the `student` or of every `teacher`."""
+        return [-1]
 
-    def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
-        """Contradictions between values, each one sentence."""
-        return []
+    def teacher_numbers(self) -> dict[str, list[int]]:
+        """Teachers that options name by number: option -> numbers."""
+        return {}
+
+    def mistakes(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
+        """Contradictions between values, each one sentence. A subclass adds its own."""
+        return [
+            f"method.{name}: teacher {max(numbers)} of {teachers}, from 0"
+            for name, numbers in self.teacher_numbers().items()
+            if self.reads_teachers() and numbers and max(numbers) >= teachers
+        ]
 
 
 class Dims(NamedTuple):

@@ -41,14 +41,16 @@ class BaselineConfig(MethodConfig):
         "them (their mean logits, or the mean of the term over them); a number: that one, from 0"
     )  # fmt: skip
 
-    def teacher_numbers(self) -> list[int]:
-        """Teachers that `teacher` names by number."""
-        return [int(self.teacher)] if self.teacher.isdecimal() else []
+    def teacher_numbers(self) -> dict[str, list[int]]:
+        return {"teacher": [int(self.teacher)] if self.teacher.isdecimal() else []}
 
-    def mistakes(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
-        if self.teacher in (BEST, ALL) or self.teacher.isdecimal():
-            return []
-        return [f"method.teacher={self.teacher}: not {BEST}, {ALL} or the number of a teacher"]
+    def mistakes(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
+        found = super().mistakes(adapt_epochs, student_dim, teachers)
+        if self.teacher not in (BEST, ALL) and not self.teacher.isdecimal():
+            found.append(
+                f"method.teacher={self.teacher}: not {BEST}, {ALL} or the number of a teacher"
+            )
+        return found
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Baseline(Method):
 
     @property
     def heard(self) -> list[int]:
-        numbers = self.config.teacher_numbers()
+        numbers = self.config.teacher_numbers()["teacher"]
         if self.config.teacher == ALL:
             return super().heard
         return numbers or [self.dims.best_teacher]
@@ -97,8 +99,7 @@ class Baseline(Method):
         moment: Moment,
     ) -> Terms:
         c = self.config
-        labels_BC = targets.soft_labels(labels_B, self.dims.classes, c.label_smoothing, mix)
-        ce = targets.soft_cross_entropy(student.logits, labels_BC).mean()
+        ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)
         terms, weight = {"ce": c.ce_weight * ce}, self.weight(moment)
         if weight == 0 or teaching is None:
             return Terms(terms, {})

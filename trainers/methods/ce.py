@@ -44,6 +44,5 @@ class Ce(Method):
         moment: Moment,
     ) -> Terms:
         c = self.config
-        labels_BC = targets.soft_labels(labels_B, self.dims.classes, c.label_smoothing, mix)
-        ce = targets.soft_cross_entropy(student.logits, labels_BC).mean()
+        ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)
         return Terms({"ce": c.ce_weight * ce}, {})

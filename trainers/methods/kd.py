@@ -33,7 +33,11 @@ class Kd(LogitBaseline):
     config: KdConfig
     config_type = KdConfig
 
+    def compared(self, logits_BC: Tensor) -> Tensor:
+        """What of either side's logits is compared: here themselves."""
+        return logits_BC
+
     def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
         tau = self.config.tau
-        q = self.target(self.teacher_logits(teaching), mix, tau)
-        return losses.kl_to(q, student.logits, tau).mean()
+        q = self.target(self.compared(self.teacher_logits(teaching)), mix, tau)
+        return losses.kl_to(q, self.compared(student.logits), tau).mean()

@@ -102,8 +102,8 @@ def test_the_teacher_can_be_chosen(name: str) -> None:
     assert heard("1") == [1]
     assert heard("avg") == [0, 1]
     assert not torch.allclose(case(name, teacher="0").term(), case(name, teacher="1").term())
-    assert kind.config_type(teacher="bets").mistakes(0, None)
-    assert not kind.config_type(teacher="avg").mistakes(0, None)
+    assert kind.config_type(teacher="bets").mistakes(0, None, 2)
+    assert not kind.config_type(teacher="avg").mistakes(0, None, 2)
 
 
 @pytest.mark.parametrize("name", BASELINES)
