@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.runs import load_runs
@@ -62,3 +63,20 @@ def test_the_chain_runs_from_files_in_the_real_format(
     given = "float32" if "numerics=float32" in more else "bfloat16"
     assert student["params.numerics.precision"] == given
     assert (runs[f"tags.{names.STAGE}"] == "finetune").sum() == 2
+
+
+def test_the_protocol_of_the_public_tables(clean: Path) -> None:
+    """All images train, the last epoch counts, nothing is validated, test is read once."""
+    root = clean / "images"
+    root.mkdir()
+    _cifar(root)
+    small = [option for option in SMALL if not option.startswith(("data.views", "method."))]
+    command.run("distill", "bench=literature_resnet8x4", "method=kd", f"data.root={root}", *NETS,
+                *small, cwd=clean)  # fmt: skip
+    runs = load_runs(f"sqlite:///{clean}/mlflow.db", "asib").set_index("name")
+    student = runs.loc["distill-kd-literature_resnet8x4-s0"]
+    assert student["params.select"] == "last"
+    assert student[f"metrics.{names.TEST_READS}"] == 1
+    assert np.isnan(student.get(f"metrics.{names.VAL_TOP1}", np.nan))
+    (split,) = {run["params.data.val_fraction"] for _, run in runs.iterrows()} - {None, np.nan}
+    assert float(split) == 0
