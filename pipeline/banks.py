@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from pipeline.console import say
+from pipeline.durable import CorruptFile
 from pipeline.identity import KEY_LENGTH, canonical, digest_of
 from pipeline.lease import Lease, acquire
 from pipeline.shell import Shell
-from pipeline.store import CorruptFile, RunFolder
+from pipeline.store import RunFolder
 from trainers.data import DataConfig, TrainingData
 from trainers.loop import Interrupted
 from trainers.run import Bank

@@ -12,9 +12,9 @@ import torch
 
 from pipeline.config import Config, RuntimeConfig
 from pipeline.console import say
+from pipeline.durable import write_atomic
 from pipeline.identity import hold, splits
 from pipeline.shell import Shell
-from pipeline.store import write_atomic
 from trainers.data import Images, Splits
 from trainers.data.mapped import device_bytes, read_mapped
 from trainers.options import bytes_of

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ConfigError
+from pipeline.durable import write_atomic
 from pipeline.launcher import (
     CHOICE,
     DONE,
@@ -31,7 +32,6 @@ from pipeline.launcher import (
     Task,
     execute,
 )
-from pipeline.store import write_atomic
 
 _ABSENT_S = 30.0  # a job that left the queue may show its result this much later (NFS caches)
 _RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED")

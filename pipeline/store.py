@@ -7,27 +7,23 @@ A run is a folder ``<stage>/<key>`` with
     result.json, <name>.json               a body beside its sha256
     test-read-<number>                     one empty file for each reading of the test split
 
-Every file is written under a temporary name, synced, renamed, and its folder synced, so a kill or
-a power cut leaves the old file or the new one. What two writers could disagree on has its writer's
-token or its content's digest in its name: when a process that lost its lease wakes up inside a
-write, its file stands beside the new holder's, and both are valid. Everything is verified when it
-is read.
+Every file is whole or not there (`pipeline.durable`). What two writers could disagree on has its
+writer's token or its content's digest in its name: when a process that lost its lease wakes up
+inside a write, its file stands beside the new holder's, and both are valid. Everything is verified
+when it is read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
 import pickle
 import re
-import secrets
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -37,6 +33,17 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from pipeline.durable import (
+    CorruptFile,
+    HashingWriter,
+    make_folder,
+    sha256,
+    sync_folder,
+    verify,
+    write_atomic,
+    write_then_name,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _COMMIT = re.compile(r"commit-(\d{8,})\.[0-9A-Za-z]{1,8}\.([0-9a-f]{64})\.pt")
@@ -52,37 +59,12 @@ _SCALARS = (bool, int, float, str, type(None))
 _log = logging.getLogger("pipeline")
 
 
-class CorruptFile(Exception):
-    """The content of a file is not what was written."""
-
-
 class Commit(NamedTuple):
     """A state to go on from, and one record for each epoch that led to it."""
 
     number: int
     state: dict[str, Any]
     history: list[dict[str, Any]]
-
-
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Replaces the file durably, or leaves it as it was. Makes its folder if absent.
-
-    Raises OSError (a full disk, say) after removing the temporary file.
-    """
-
-    def write(file: BinaryIO) -> str:
-        file.write(data)
-        return path.name
-
-    _write_then_name(path.parent, path.name, write)
-
-
-def sha256(source: Path | bytes) -> str:
-    """The digest of a file or of bytes, 64 hexadecimal digits. Raises OSError."""
-    if isinstance(source, Path):
-        with open(source, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(source).hexdigest()
 
 
 class Store:
@@ -155,12 +137,12 @@ class RunFolder:
         label = f"commit-{number:08d}.{token[:8]}"
 
         def write(file: BinaryIO) -> str:
-            hashing = _HashingWriter(file)
+            hashing = HashingWriter(file)
             torch.save(payload, cast(BinaryIO, hashing))
             hashing.raise_failure()
             return f"{label}.{hashing.sha256.hexdigest()}.pt"
 
-        path = _write_then_name(self.path, label, write)
+        path = write_then_name(self.path, label, write)
         self._prune(number)
         return path
 
@@ -222,7 +204,7 @@ class RunFolder:
         """
         path = self.tensors_path(name, sha256)
         with open(path, "rb") as file:
-            _verify(path, file, path.name.split(".")[1])
+            verify(path, file, path.name.split(".")[1])
         try:
             return safetensors.torch.load_file(path, backend="pread")
         except SafetensorError as error:
@@ -240,7 +222,7 @@ class RunFolder:
 
     def count_test_read(self) -> int:
         """Call before reading the test split: counts it durably, and returns the new count."""
-        _make_folder(self.path)
+        make_folder(self.path)
         count = self.test_reads()
         while True:
             count += 1
@@ -248,7 +230,7 @@ class RunFolder:
                 (self.path / f"test-read-{count:06d}").touch(exist_ok=False)
             except FileExistsError:
                 continue
-            _sync_folder(self.path)
+            sync_folder(self.path)
             return count
 
     def test_reads(self) -> int:
@@ -279,72 +261,6 @@ class RunFolder:
         for match in self._matches(_TEMPORARY_COMMIT):
             if int(match[1]) < committed:
                 (self.path / match[0]).unlink(missing_ok=True)
-
-
-class _HashingWriter:
-    """Digests what passes through, so that a commit is neither held in memory nor read back.
-
-    A failed write is kept for `raise_failure`: raised at once, it would reach the caller as a
-    RuntimeError, since torch.save first tries to close an archive that is now cut short.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._failure: OSError | None = None
-        self.sha256 = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        if self._failure is None:
-            self.sha256.update(data)
-            try:
-                self._file.write(data)
-            except OSError as error:
-                self._failure = error
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing to do: the file is flushed, with its errors, when it is synced."""
-
-    def raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-
-def _write_then_name(folder: Path, label: str, write: Callable[[BinaryIO], str]) -> Path:
-    """Writes a file durably under the name that `write` returns, or raises and leaves nothing."""
-    _make_folder(folder)
-    temporary = folder / f".{label}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            name = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / name)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(folder)
-    return folder / name
-
-
-def _make_folder(folder: Path) -> None:
-    """Like mkdir -p, but a power cut does not take away what it made."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # network file systems that cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _plain(name: str) -> str:
@@ -384,11 +300,6 @@ def _dense_copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _verify(path: Path, file: BufferedReader, digest: str) -> None:
-    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-        raise CorruptFile(f"{path} is corrupt: its content has another sha256 than its name")
-
-
 def _load_commit(path: Path) -> Commit:
     """Loads a commit. Raises CorruptFile, or OSError, of which FileNotFoundError.
 
@@ -396,7 +307,7 @@ def _load_commit(path: Path) -> Commit:
     from the file pass through: a good commit is not set aside because memory was short.
     """
     with open(path, "rb") as file:  # opened once, so that it can be deleted meanwhile
-        _verify(path, file, path.name.split(".")[2])
+        verify(path, file, path.name.split(".")[2])
         # Anything else torch would take for its old format, and fail in many ways.
         if not _is_torch_file(file):
             raise CorruptFile(f"{path} is corrupt: not a file of torch.save")

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from pipeline import names
 from pipeline.config import Config, ConfigError
 from pipeline.destination import shown
+from pipeline.durable import CorruptFile, sha256
 from pipeline.fields import build_dataclass
 from pipeline.identity import KEY_LENGTH, file_digest, identity, needs_teachers
 from pipeline.jobs import network
 from pipeline.publish import SPEC_FILE
 from pipeline.shell import Shell
-from pipeline.store import CorruptFile, RunFolder, sha256
+from pipeline.store import RunFolder
 from trainers import checkpoints, models
 from trainers.checkpoints import BadCheckpoint
 from trainers.data import DataConfig

@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline import names
 from pipeline.console import say
 from pipeline.destination import Destination
+from pipeline.durable import write_atomic
 from pipeline.lease import acquire
 from pipeline.publish import Publication, Record, last_line, now_ms
 from pipeline.shell import Shell
-from pipeline.store import write_atomic
 from sweeps.board import Board, point_of
 from sweeps.study import spoken
 

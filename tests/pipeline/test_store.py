@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from pipeline import store
-from pipeline.store import CorruptFile, RunFolder, Store, sha256, write_atomic
+from pipeline.durable import CorruptFile, sha256, write_atomic
+from pipeline.store import RunFolder, Store
 
 FORK = multiprocessing.get_context("fork")
 TOKEN, OTHER = "0123abcd" * 4, "fedc9876" * 4
@@ -506,12 +507,3 @@ def test_readings_of_the_test_split_are_counted(run: RunFolder) -> None:
     for worker in workers:
         worker.join()
     assert run.test_reads() == 33
-
-
-def test_write_atomic_replaces(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "file"
-    write_atomic(path, b"one")
-    write_atomic(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert [child.name for child in path.parent.iterdir()] == ["file"]
-    assert sha256(path) == sha256(b"two")
