@@ -5,6 +5,7 @@ All mistakes are found in one pass and told in one message, each with the neares
 
 from __future__ import annotations
 
+import re
 import typing
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +30,7 @@ from trainers.run import BudgetConfig, StudentConfig
 from trainers.views import Numerics
 
 BASE_TEACHERS = 2  # teachers that conf/config.yaml names
+_TEACHER = re.compile(r"teacher\.\d+")  # a whole teacher: `teacher.1=null` takes it away
 
 
 class ConfigError(Exception):
@@ -158,6 +160,10 @@ def _sort_overrides(
             mistakes.append(f"{text!r} is not of the form key=value")
         elif key.split("@")[0] in GROUPS and "." not in key.split("@")[0]:
             _check_choice(key, value, choices, mistakes)
+        elif _TEACHER.fullmatch(key):
+            if value != "null":
+                mistakes.append(f"{key}={value}: null (no such teacher), or teacher@{key}=NAME")
+            values.append((key, None))
         elif _fact_of(key) is None:
             mistakes.append(f"{key}: no such option{nearest(key, _known_keys())}")
         else:
@@ -220,7 +226,11 @@ def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, A
         config = hydra_compose("config", overrides=choices)
     OmegaConf.set_struct(config, False)
     for key, value in values:
-        OmegaConf.update(config, key, value, merge=True, force_add=True)
+        if not _TEACHER.fullmatch(key):
+            OmegaConf.update(config, key, value, merge=True, force_add=True)
+    for key, _ in values:
+        if _TEACHER.fullmatch(key):
+            config.teacher.pop(key.partition(".")[2], None)
     return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 

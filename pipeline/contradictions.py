@@ -122,8 +122,10 @@ def _networks(config: Config) -> list[str]:
     for key, net in nets.items():
         levels = config.method.levels(key.partition(".")[0])
         blocks = models.known_blocks(net.model)
-        if blocks is not None and max(levels) > blocks:
-            name = f"method.{key.partition('.')[0]}_levels"
+        name = f"method.{key.partition('.')[0]}_levels"
+        if not levels:
+            found.append(f"{name}=[]: at least one level needed (the last value goes on)")
+        elif blocks is not None and max(levels) > blocks:
             found.append(f"{name}={max(levels)}: {net.model} has {blocks} blocks and a head")
         data = config.data
         wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)

@@ -16,10 +16,16 @@ from trainers.options import Fact
 
 
 def build_dataclass(
-    cls: type, container: Any, prefix: str, mistakes: list[str], names: list[str] | None = None
+    cls: type,
+    container: Any,
+    prefix: str,
+    mistakes: list[str],
+    names: list[str] | None = None,
+    whose: str = "",
 ) -> Any:
     """An instance of `cls` from plain values; every misfit is added to `mistakes`. What is
-    suggested for an unknown name is one of `names` (None: of the options of `cls`)."""
+    suggested for an unknown name is one of `names` (None: of the options of `cls`); `whose`
+    says in the message what has no such option."""
     names = [key for key, _, _ in leaves(cls, prefix)] if names is None else names
     if not isinstance(container, dict):
         mistakes.append(f"{prefix.rstrip('.')}={container!r}: a group of options, not a value")
@@ -28,7 +34,7 @@ def build_dataclass(
     known = {f.name: f for f in fields(cls)}
     for name in container:
         if name not in known:
-            mistakes.append(f"{prefix}{name}: no such option{nearest(prefix + name, names)}")
+            mistakes.append(f"{prefix}{name}: no such option{whose}{nearest(prefix + name, names)}")
     found = {}
     for name, field in known.items():
         if name not in container:
@@ -63,7 +69,11 @@ def _build_method(value: Any, mistakes: list[str], names: list[str]) -> Any:
     if name not in METHODS:
         mistakes.append(f"method.name={name}: unknown{nearest(str(name), list(METHODS), True)}")
         return value
-    return build_dataclass(METHODS[name].config_type, value, "method.", mistakes, names)
+    cls = METHODS[name].config_type
+    # Other methods' options are known names too, but no help to this one.
+    own = [key for key, _, _ in leaves(cls, "method.")]
+    own += [key for key in names if not key.startswith("method.")]
+    return build_dataclass(cls, value, "method.", mistakes, own, f" of method {name}")
 
 
 def _misfits(key: str, value: Any, fact: Fact) -> list[str]:

@@ -130,11 +130,13 @@ WARNINGS = {
     "sigma_at_floor": "The standard deviations of the latent are at their least value: nothing is "
     "sampled. Try a larger method.ib_beta, or lower method.min_std and raise method.logvar_clip.",
     "kd_negligible": "What the student learns from teachers is under 1 % of the labels' term. Try "
-    "a larger weight (method.kd_alpha), another method.tau, or better teachers.",
+    "a larger weight (method.kd_alpha of the rungs, method.weight of other methods), another "
+    "method.tau, or better teachers.",
     "weight_constant": "The weight of the distillation term is the same for all samples, so it "
     "tells none apart. Try other values of it, or switch it off (method.kd_uncertainty_weight=0).",
     "adapter_without_gradient": "An adapter of the fusion does not learn: features pass through a "
-    "random projection. Set method.adapt to adapters or backbone.",
+    "random projection. Set method.adapt to adapters or backbone; a method.loss_clamp=hard that is "
+    "always reached stops gradients too.",
     "module_without_gradient": "A part of the fusion module, or a module of the method's own, gets "
     "no gradient. Leave method.a_step_sample on, and look for a weight of 0 among the terms.",
     "freezing_not_as_asked": "Another share of the parameters learns than was asked for: compare "

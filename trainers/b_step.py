@@ -106,6 +106,7 @@ class BStep:
         means["train/lr"] = config.optim.lr_at((moment.epoch + 1) * steps - 1, steps, moment.total)
         if taught and (own := self.method.trainable("B")):
             means["kd/module_grad"] = health.weakest_gradient(own)
-        if taught and isinstance(self.method, Asib):
-            means["kd/weight"] = self.method.kd_weight(moment)
+        weight = self.method.kd_weight(moment)
+        if weight is not None and self.method.config.reads_teachers():
+            means["kd/weight"] = weight
         return means

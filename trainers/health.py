@@ -88,15 +88,19 @@ def sigma_at_floor(epochs: Epochs) -> bool | None:
 
 
 def kd_negligible(epochs: Epochs) -> bool | None:
-    """What the student learns from teachers is under 1 % of the labels' term. It does not apply
-    where a schedule holds the weight below half of its largest value so far."""
+    """What the student learns from teachers is under 1 % of the labels' term, or its weight was
+    never above 0. It does not apply where a schedule holds the weight below half of its largest
+    value so far."""
     now = epochs[-1]
     terms = {k: v for k, v in now.items() if k.startswith("train/loss/") and k != _TOTAL}
     ce = terms.pop("train/loss/ce", 0.0)
     weight = now.get("kd/weight", math.inf)
-    if now.get("stage/step") != 1.0 or not terms or ce <= 0:
+    largest = max(epoch.get("kd/weight", 0.0) for epoch in epochs)
+    if now.get("stage/step") != 1.0 or ce <= 0:
         return None
-    if weight < 0.5 * max(epoch.get("kd/weight", 0.0) for epoch in epochs):
+    if "kd/weight" in now and largest == 0:
+        return True
+    if not terms or weight < 0.5 * largest:
         return None
     return sum(terms.values()) < NEGLIGIBLE * ce
 

@@ -111,7 +111,10 @@ def attention_transfer(student_BCHW: Tensor, teacher_BCHW: Tensor, *, p: float =
     def attention(f_BCHW: Tensor) -> Tensor:
         if f_BCHW.shape[2:] != size:
             f_BCHW = F.adaptive_avg_pool2d(f_BCHW, size)
-        return F.normalize(f_BCHW.abs().pow(p).mean(1).flatten(1), dim=1)
+        f_BCHW = f_BCHW.abs()  # over its largest value, which drops out, so that no power overflows
+        largest_B111 = f_BCHW.detach().amax((1, 2, 3), keepdim=True)
+        f_BCHW = f_BCHW / largest_B111.clamp_min(torch.finfo(f_BCHW.dtype).tiny)
+        return F.normalize(f_BCHW.pow(p).mean(1).flatten(1), dim=1)
 
     return (attention(s) - attention(t)).square().mean(1)
 

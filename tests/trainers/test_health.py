@@ -173,3 +173,13 @@ def test_a_run_with_a_broken_part_is_warned_of(
     warning: str, overrides: list[str], world: World
 ) -> None:
     assert warning in of_run(tiny.run(tiny.rung("L2", *LEARNS, *overrides), world))
+
+
+def test_a_weight_that_is_never_above_0_teaches_nothing() -> None:
+    alone = B | {"train/loss/ce": 1.0, "train/loss/total": 1.0}
+    assert "kd_negligible" in health.fired(judged([alone | {"kd/weight": 0.0}] * 2))
+    assert "kd_negligible" not in health.fired(judged([alone] * 2))  # no teacher was asked for
+
+
+def test_a_run_whose_teachers_weigh_nothing_is_warned_of(world: World) -> None:
+    assert "kd_negligible" in of_run(tiny.run(tiny.rung("L2", *LEARNS, "method.kd_alpha=0"), world))

@@ -295,6 +295,22 @@ def test_attention_transfer_ignores_the_scale_of_features(scale: float, p: int) 
         torch.testing.assert_close(got, want, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("p", [4, 8, 60])
+def test_attention_transfer_of_a_high_power_neither_overflows_nor_vanishes(
+    scale: float, p: int
+) -> None:
+    s, t = normal(2, 3, 4, 4).float(), normal(2, 5, 4, 4, seed=1).float()
+    want = losses.attention_transfer(s.double(), t.double(), p=p)
+    assert want.min() > 1e-4
+    scaled = (scale * s).requires_grad_()
+    got = losses.attention_transfer(scaled, scale * t, p=p)
+    torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=0)
+    (gradient,) = torch.autograd.grad(got.sum(), scaled)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
+
+
 def test_attention_transfer_of_a_dead_map_is_finite() -> None:
     s = torch.zeros(2, 3, 4, 4, requires_grad=True)
     value = losses.attention_transfer(s, normal(2, 3, 4, 4).float())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class AsibConfig(Switches):
     tau: float = option(4.0, "temperature", low=1e-2, when=taught)
     tau_syn: float = option(4.0, "temperature of synergy targets", low=1e-2, when=fused)
     teacher_weights: list[float] | None = option(
-        None, "weights of the average (null: equal), normalised to sum 1", when=taught
+        None, "weights of the average (null: equal), normalised to sum 1", low=0, when=taught
     )
     target_view: str = option(
         "two_view",
@@ -144,7 +145,7 @@ class AsibConfig(Switches):
         choices=("soft", "hard", "none"),
         when=fused,
     )
-    loss_clamp_max: float = option(100.0, "that bound", low=0, when=fused)
+    loss_clamp_max: float = option(100.0, "that bound", low=1e-6, when=fused)
     loss_clamp_warmup_epochs: float = option(
         0.0, "A-Step epochs before the bound holds", low=0, when=fused
     )
@@ -161,8 +162,8 @@ class AsibConfig(Switches):
         when=fused,
     )
     teacher_levels: list[int] = option(
-        [1], "unfrozen top blocks of the teachers per stage (the last value goes on)",
-        when=_backbone,
+        [1], "unfrozen top blocks of the teachers per stage (the last value goes on); -1: all, "
+        "0: the head only", low=-1, when=_backbone,
     )  # fmt: skip
     lambda_pres: float = option(
         1.0, "weight of staying near the teacher's own starting logits", low=0, when=_backbone
@@ -228,8 +229,15 @@ class AsibConfig(Switches):
             )
         if self.placebo != "none" and self.target_view == "same":
             found.append("method.placebo needs method.target_view two_view or clean, not same")
+        if self.ce_alpha == 0 and (not taught(self) or self.kd_alpha == 0):
+            found.append("method.ce_alpha=0: the student learns from nothing else")
         if not fused(self):
             return found
+        if self.bottleneck and 2 * math.log(self.min_std) > self.logvar_clip:
+            found.append(
+                f"method.min_std={self.min_std:g} is above the largest deviation that "
+                f"method.logvar_clip={self.logvar_clip:g} allows, exp(logvar_clip / 2)"
+            )
         shortest = min(self.a_step_epochs(adapt_epochs))
         alone = round(span(self.synergy_only_epochs, shortest))
         if alone >= shortest:

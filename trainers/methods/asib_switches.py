@@ -155,7 +155,7 @@ class Switches(MethodConfig):
     synergy_temp_learnable: bool = option(
         False, "divide synergy logits by a temperature that learns", when=_temperature
     )
-    synergy_temp_init: float = option(0.0, "its first logarithm", when=_temperature)
+    synergy_temp_init: float = option(0.0, "its first logarithm", low=-9, high=9, when=_temperature)
     synergy_temp_reg: float = option(
         1e-4, "penalty of its squared logarithm", low=0, when=_temperature
     )
@@ -171,5 +171,11 @@ class Switches(MethodConfig):
             found.append(
                 f"method.kd_sample_min_ratio={self.kd_sample_min_ratio:g} is above "
                 f"method.kd_sample_max_ratio={self.kd_sample_max_ratio:g}"
+            )
+        heard = self.synergy_eval_teacher_indices
+        if heard is not None and (not heard or len(set(heard)) < len(heard)):
+            found.append(
+                f"method.synergy_eval_teacher_indices={heard}: at least one teacher, none twice "
+                "(null: all)"
             )
         return found

@@ -151,6 +151,10 @@ class Method(nn.Module):
         """Whether BatchNorm of the student's frozen blocks stands still too."""
         return False
 
+    def kd_weight(self, moment: Moment) -> float | None:
+        """Weight of what teachers teach at this moment of the B-Step (None: it is not said)."""
+        return None
+
     def needs_teachers(self, moment: Moment) -> bool:
         """Whether teacher work is done at this moment of the B-Step."""
         raise TypeError(f"{type(self).__name__} does not say when it needs teachers")

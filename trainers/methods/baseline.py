@@ -50,6 +50,8 @@ class BaselineConfig(MethodConfig):
             found.append(
                 f"method.teacher={self.teacher}: not {BEST}, {ALL} or the number of a teacher"
             )
+        if self.ce_weight == 0 and self.weight == 0:
+            found.append("method.ce_weight=0 and method.weight=0: the student learns from nothing")
         return found
 
 
@@ -86,6 +88,9 @@ class Baseline(Method):
     def weight(self, moment: Moment) -> float:
         """Weight of the distance at this moment."""
         return self.config.weight
+
+    def kd_weight(self, moment: Moment) -> float:
+        return self.weight(moment)
 
     def needs_teachers(self, moment: Moment) -> bool:
         return self.weight(moment) > 0

@@ -19,7 +19,7 @@ class CeConfig(MethodConfig):
     """Training without a teacher."""
 
     name: str = option("ce", "the method")
-    ce_weight: float = option(1.0, "weight of the labels' cross-entropy", low=0)
+    ce_weight: float = option(1.0, "weight of the labels' cross-entropy", low=1e-6)
     label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
 
     def reads_teachers(self) -> bool:

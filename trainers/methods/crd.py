@@ -29,7 +29,7 @@ class CrdConfig(BaselineConfig):
     name: str = option("crd", "the method")
     weight: float = option(0.8, "weight of the contrast", low=0)
     dim: int = option(128, "width of the space that features are projected to", low=1)
-    negatives: int = option(16384, "negatives of each image, with replacement", low=1)
+    negatives: int = option(16384, "negatives of each image, with replacement", low=1, high=2**20)
     temperature: float = option(0.07, "temperature of the scores", low=1e-3)
     momentum: float = option(0.5, "share of the old feature in the memory", low=0, high=1)
 

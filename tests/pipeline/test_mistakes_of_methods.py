@@ -1,0 +1,53 @@
+"""Absurd values of a method's options: one message with option, value and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config import ConfigError, compose
+
+CASES = [
+    (["method=dkd", "method.ib_beta=1"], "method.ib_beta: no such option of method dkd"),
+    (["cfg=L3", "method.teacher_levels=[]"], "method.teacher_levels=[]: at least one level"),
+    (["cfg=L4", "method.student_levels=[]"], "method.student_levels=[]: at least one level"),
+    (["cfg=L3", "method.teacher_levels=[-5]"], "method.teacher_levels=-5: out of range >= -1"),
+    (["method.teacher_weights=[2,-1]"], "method.teacher_weights=-1.0: out of range >= 0"),
+    (["method.synergy_eval_teacher_indices=[]"], "[]: at least one teacher, none twice"),
+    (["method.synergy_eval_teacher_indices=[0,0]"], "[0, 0]: at least one teacher, none twice"),
+    (["method.min_std=100"], "method.min_std=100 is above the largest deviation"),
+    (["method.loss_clamp_max=0"], "method.loss_clamp_max=0.0: out of range >= 1e-06"),
+    (["method.synergy_temp_init=1000"], "method.synergy_temp_init=1000.0: out of range -9 … 9"),
+    (["method=kd", "method.ce_weight=0", "method.weight=0"], "the student learns from nothing"),
+    (["cfg=CE", "method.ce_alpha=0"], "method.ce_alpha=0: the student learns from nothing else"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "sentence"), CASES)
+def test_one_sentence(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        compose(overrides)
+    assert sentence in str(told.value)
+    assert str(told.value).startswith("1 mistake")
+
+
+@pytest.mark.parametrize(
+    "typed", ["method.beta=8", "method.negatives=3", "method.weighting=entropy"]
+)
+def test_an_option_of_another_method_is_not_suggested(typed: str) -> None:
+    name = typed.partition("=")[0]
+    with pytest.raises(ConfigError) as told:
+        compose(["cfg=L3", typed])
+    assert f"{name}: no such option of method asib" in str(told.value)
+    assert f"did you mean {name}" not in str(told.value)
+    assert f"or {name}?" not in str(told.value)
+
+
+def test_a_teacher_is_taken_away_and_others_are_added() -> None:
+    assert list(compose(["cfg=L3", "teacher.1=null"]).teacher) == ["0"]
+    assert len(compose(["cfg=L3", "teacher@teacher.2=resnet20"]).teacher) == 3
+    with pytest.raises(ConfigError, match=r"teacher.1=resnet56: null \(no such teacher\), or"):
+        compose(["teacher.1=resnet56"])
+    with pytest.raises(ConfigError, match="numbers 1, not 0"):
+        compose(["teacher.0=null"])
+    with pytest.raises(ConfigError, match="no teacher: add one"):
+        compose(["teacher.0=null", "teacher.1=null"])
