@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import runs as module
+from analysis import server as module
 from analysis.runs import HISTORY_COLUMNS, RUN_COLUMNS, load_history, load_runs, select
 from pipeline import names
 
