@@ -87,9 +87,7 @@ def findings(reading: Reading, what: str = COMPREHENSIVE) -> Findings:
     found = tuple(one(evidence) for evidence in each for one in wanted)
     used = {run_id for study in found for run_id in study.run_ids}
     sources = _sources(runs[runs["run_id"].isin(used)], reading)
-    return Findings(
-        reading.experiment, what, asked.words(), reading.uri, len(runs), found, sources
-    )
+    return Findings(reading.experiment, what, asked.words(), reading.uri, len(runs), found, sources)
 
 
 def benches(runs: pd.DataFrame, asked: Asked) -> list[str]:

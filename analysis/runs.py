@@ -115,8 +115,8 @@ def _tidy(found: _Arrays, runs: list[str], metrics: list[str]) -> pd.DataFrame:
     last = np.append(~np.logical_and.reduce(same), True)[: len(order)]
     return pd.DataFrame(
         {
-            "run_id": pd.Categorical.from_codes(run[last], runs),
-            "metric": pd.Categorical.from_codes(metric[last], metrics),
+            "run_id": pd.Categorical.from_codes(run[last], pd.Index(runs, dtype=str)),
+            "metric": pd.Categorical.from_codes(metric[last], pd.Index(metrics, dtype=str)),
             "step": step[last],
             "value": value[order][last],
             "timestamp": pd.to_datetime(found.time[order][last], unit="ms", utc=True),
@@ -163,9 +163,9 @@ def _columns(
     return {prefix + name: convert(by_name[name]) for name in sorted(by_name)}
 
 
-def _times(milliseconds: Iterable[int | None]) -> pd.DatetimeIndex:
+def _times(milliseconds: Iterable[int | None]) -> "pd.Series[pd.Timestamp]":
     # A run without an end says None or 0, depending on the kind of store.
-    known = [pd.NaT if not one else one for one in milliseconds]
+    known = [one if one else pd.NaT for one in milliseconds]
     return pd.to_datetime(pd.Series(known, dtype=object), unit="ms", utc=True)
 
 

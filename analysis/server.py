@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.rows import Experiment, Points, RunInfo, RunRows
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    pass
 
 _PAGE = 1000  # runs a request
 _BULK_RUNS = 100  # the server takes no more runs in one history request …
@@ -81,7 +81,9 @@ class ServerStore(ClientStore):
 
     def _answer(self, experiment_id: str, token: str | None) -> tuple[list[Any], str | None]:
         asked = {"experiment_ids": [experiment_id], "max_results": _PAGE, "order_by": _ORDER}
-        found = self._json("POST", _SEARCH_ROUTE, json=asked | ({"page_token": token} if token else {}))
+        found = self._json(
+            "POST", _SEARCH_ROUTE, json=asked | ({"page_token": token} if token else {})
+        )
         assert found is not None, "every server can search"
         return found.get("runs", []), found.get("next_page_token")
 

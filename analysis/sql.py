@@ -43,9 +43,7 @@ class SqlStore:
         return [Experiment(str(number), name, stage == "active") for number, name, stage in rows]
 
     def runs(self, experiment_id: str) -> RunRows:
-        found = table(
-            "runs", *map(column, ("experiment_id", "lifecycle_stage", *_COLUMNS["runs"]))
-        )
+        found = table("runs", *map(column, ("experiment_id", "lifecycle_stage", *_COLUMNS["runs"])))
         asked = (found.c.experiment_id == int(experiment_id), found.c.lifecycle_stage == "active")
         infos = self._all(
             select(*(found.c[name] for name in _COLUMNS["runs"]))
@@ -78,7 +76,7 @@ class SqlStore:
             cursor = base.execute(query).cursor
             assert cursor is not None, "a SELECT has a cursor"
             while rows := cursor.fetchmany(_ROWS_A_FETCH):
-                yield rows
+                yield list(rows)
 
 
 def _columns_of(name: str) -> Select:
