@@ -132,7 +132,8 @@ def _parting(differs: pd.DataFrame, a: pd.DataFrame, b: pd.DataFrame) -> Parting
     if epoch is None:
         return None
     of_a, of_b = (
-        {str(k): v for k, v in zip(f, f.loc[epoch].tolist(), strict=True)} for f in (a, b)
+        dict(zip(map(str, one), one[one.index == epoch].to_numpy(float)[0].tolist(), strict=True))
+        for one in (a, b)
     )
     metrics = [str(name) for name in differs if differs.at[epoch, name]]
     stage, step = (of_a.get(name, math.nan) for name in (names.STAGE_INDEX, names.STAGE_STEP))
