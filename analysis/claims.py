@@ -61,9 +61,10 @@ def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, .
     and each rung of the ladder with the one before it that is there."""
     rows = {row.rung: row for row in table.rows if row.bench == bench}
     pairs = _pairs(list(rows), best_control(table, bench))
+    accuracy = {rung: accuracy_by_seed(kept, bench, rung) for rung in rows}
     found = []
     for rung, reference in pairs:
-        a, b = (accuracy_by_seed(kept, bench, name) for name in (rung, reference))
+        a, b = accuracy[rung], accuracy[reference]
         differences = tuple(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
         times = ratio(rows[rung].seconds, rows[reference].seconds)
         primary = rung == PRIMARY and (rung, reference) == pairs[0]

@@ -97,8 +97,7 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
 
 
 def _differing(runs: pd.DataFrame, which: re.Pattern[str]) -> list[str]:
-    parameters = configuration(runs)
-    parameters = parameters[[name for name in parameters if which.fullmatch(str(name))]]
+    parameters = configuration(runs[[name for name in runs if which.fullmatch(str(name))]])
     sentences = []
     for name in parameters.columns[parameters.nunique() > 1]:
         rungs = runs.groupby(parameters[name])[RUNG_COLUMNS[1]].unique()

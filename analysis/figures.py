@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.labels import Line, label_ends, place_labels
-from analysis.runs import column
+from analysis.runs import by_step, column
 from analysis.stats import Interval
 from analysis.tables import A_STEP, B_STEP, LadderTable, rung_order
 from analysis.verdicts import in_percent
@@ -28,6 +28,9 @@ from pipeline import names
 CURVE_METRICS = (names.VAL_TOP1, names.SYNERGY_TOP1, names.STAGE_STEP)
 
 Points = tuple[tuple[float, float], ...]
+
+_LABELS = (RUNG_COLUMNS[1], f"tags.{names.SEED}")
+_GAP = (math.nan, math.nan)  # between two curves that are one line of matplotlib's
 
 
 class Curve(NamedTuple):
@@ -71,32 +74,45 @@ class CostInfo(NamedTuple):
 
 def learning_curves(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> CurvesInfo:
     """The curves of the kept runs of a bench; `history` holds `CURVE_METRICS`."""
-    runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
-    by_run = dict(iter(history.groupby("run_id")))
-    labels = zip(runs["run_id"], runs[RUNG_COLUMNS[1]], seeds_of(runs).astype(int), strict=True)
-    curves = [_curve(by_run.get(run_id, history[:0]), rung, seed) for run_id, rung, seed in labels]
+    runs = kept.loc[column(kept, RUNG_COLUMNS[0]).eq(bench), ["run_id", *_LABELS]]
+    wide = by_step(history[history["run_id"].isin(runs["run_id"])])
+    # A run that logs no stages is all student epochs.
+    in_b = column(wide, names.STAGE_STEP).fillna(B_STEP).eq(B_STEP) & wide.notna().any(axis=1)
+    after = in_b.groupby(level="run_id", observed=True).cumsum().astype(float)
+    starts = after[column(wide, names.STAGE_STEP).eq(A_STEP)]
+    student = _points_by_run(after, column(wide, names.VAL_TOP1)[in_b])
+    synergy = _points_by_run(after, column(wide, names.SYNERGY_TOP1)[~in_b])
+    stages = _points_by_run(after, starts)
+    curves = [
+        Curve(
+            rung, seed, student.get(run_id, ()), _highest(synergy.get(run_id, ())),
+            tuple(dict(stages.get(run_id, ()))),
+        )
+        for run_id, rung, seed in zip(
+            runs["run_id"], runs[RUNG_COLUMNS[1]], seeds_of(runs).astype(int), strict=True
+        )
+    ]  # fmt: skip
     order = rung_order({curve.rung for curve in curves})
     curves.sort(key=lambda curve: (order.index(curve.rung), curve.seed))
     return CurvesInfo(bench, tuple(curves))
 
 
-def _curve(history: pd.DataFrame, rung: str, seed: int) -> Curve:
-    by_step = history.pivot(index="step", columns="metric", values="value").sort_index()
-    # A run that logs no stages is all student epochs.
-    in_b = column(by_step, names.STAGE_STEP).fillna(B_STEP).eq(B_STEP)
-    in_b &= by_step.notna().any(axis=1)
-    after = in_b.cumsum().astype(float)
-    student = column(by_step, names.VAL_TOP1)[in_b].dropna()
-    synergy = column(by_step, names.SYNERGY_TOP1)[~in_b].dropna()
-    best = synergy.groupby(after[synergy.index]).max()
-    starts = after[column(by_step, names.STAGE_STEP).eq(A_STEP)].drop_duplicates()
-    return Curve(
-        rung,
-        seed,
-        tuple(zip(after[student.index].tolist(), student.tolist(), strict=True)),
-        tuple(zip(best.index.tolist(), best.tolist(), strict=True)),
-        tuple(starts.tolist()),
-    )
+def _points_by_run(x: pd.Series, y: pd.Series) -> dict[str, Points]:
+    """(x, y) of every value of y that is there, in the order of the steps."""
+    y = y.dropna()
+    found: dict[str, list[tuple[float, float]]] = {}
+    at = x[y.index].tolist()
+    for run_id, *point in zip(y.index.get_level_values("run_id"), at, y.tolist(), strict=True):
+        found.setdefault(run_id, []).append((point[0], point[1]))
+    return {run_id: tuple(points) for run_id, points in found.items()}
+
+
+def _highest(points: Points) -> Points:
+    """The highest y at each x."""
+    best: dict[float, float] = {}
+    for x, y in points:
+        best[x] = max(y, best.get(x, y))
+    return tuple(best.items())
 
 
 def mean_points(curves: Sequence[Points]) -> Points:
@@ -128,8 +144,9 @@ def draw_learning_curves(info: CurvesInfo) -> Figure:
 
 
 def _draw_rung(axes: Axes, curves: list[Curve], look: style.Look) -> Points:
-    for curve in curves if len(curves) > 1 else ():
-        axes.plot(*_percent(curve.student), color=look.colour, linewidth=0.5, alpha=0.3)
+    if len(curves) > 1:
+        seeds = _percent([point for curve in curves for point in (*curve.student, _GAP)])
+        axes.plot(*seeds, color=look.colour, linewidth=0.5, alpha=0.3)
     mean = mean_points([curve.student for curve in curves])
     # A line of one point would not be seen.
     marker = "." if len(mean) == 1 else ""
@@ -185,7 +202,7 @@ def _with_margin(shown: list[float]) -> tuple[float, float]:
     return min(shown) - margin, max(shown) + margin
 
 
-def _percent(points: Points) -> tuple[list[float], list[float]]:
+def _percent(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [100 * y for _, y in points]
 
 

@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from analysis.evidence import Asked, Evidence, chosen
-from analysis.runs import column, load_history, load_runs
+from analysis.evidence import Asked, Evidence
+from analysis.reading import Reading
+from analysis.runs import column
 from analysis.studies import (
     beta,
     cccp,
@@ -65,19 +66,28 @@ def investigate(
     Raises ValueError for an unknown analysis, a date that cannot be read, or where there is no
     such store or experiment.
     """
-    asked = asked or Asked()
+    _check(what)
+    return findings(Reading(uri, experiment, asked), what)
+
+
+def _check(what: str) -> None:
     if what != COMPREHENSIVE and what not in STUDIES:
         raise ValueError(f"what={what}: unknown (allowed: {', '.join([*STUDIES, COMPREHENSIVE])})")
-    everything = load_runs(uri, experiment)
-    runs = chosen(everything, asked)
+
+
+def findings(reading: Reading, what: str = COMPREHENSIVE) -> Findings:
+    """`investigate` of an experiment that was read already."""
+    _check(what)
+    runs, asked = reading.runs, reading.asked
     wanted = list(STUDIES.values()) if what == COMPREHENSIVE else [STUDIES[what]]
-    histories = remembering(uri)
     of_bench = column(runs, f"tags.{names.BENCH}")
-    each = [Evidence(name, runs[of_bench.eq(name)], histories) for name in benches(runs, asked)]
+    each = [
+        Evidence(name, runs[of_bench.eq(name)], reading.history) for name in benches(runs, asked)
+    ]
     found = tuple(one(evidence) for evidence in each for one in wanted)
     used = {run_id for study in found for run_id in study.run_ids}
-    sources = _sources(runs[runs["run_id"].isin(used)], uri, everything)
-    return Findings(experiment, what, asked.words(), uri, len(runs), found, sources)
+    sources = _sources(runs[runs["run_id"].isin(used)], reading)
+    return Findings(reading.experiment, what, asked.words(), reading.uri, len(runs), found, sources)
 
 
 def benches(runs: pd.DataFrame, asked: Asked) -> list[str]:
@@ -87,35 +97,10 @@ def benches(runs: pd.DataFrame, asked: Asked) -> list[str]:
     return [asked.bench] if asked.bench else sorted(there)
 
 
-def remembering(uri: str):
-    """`load_history` of one store that reads no metric of a run twice."""
-    known: dict[str, tuple[set[str], list[pd.DataFrame]]] = {}
-
-    def histories(run_ids, metrics) -> pd.DataFrame:
-        parts, metrics = [], list(dict.fromkeys(metrics))
-        absent: dict[tuple[str, ...], list[str]] = {}
-        for metric in metrics:
-            have = known.setdefault(metric, (set(), []))[0]
-            missing = tuple(run for run in run_ids if run not in have)
-            if missing:
-                absent.setdefault(missing, []).append(metric)
-        for missing, of in absent.items():
-            found = load_history(uri, missing, of)
-            for metric in of:
-                known[metric][0].update(missing)
-                known[metric][1].append(found[found["metric"] == metric])
-        wanted = set(run_ids)
-        for metric in metrics:
-            parts += [part[part["run_id"].isin(wanted)] for part in known[metric][1]]
-        return pd.concat(parts, ignore_index=True) if parts else load_history(uri, [], [])
-
-    return histories
-
-
-def _sources(used: pd.DataFrame, uri: str, everything: pd.DataFrame) -> dict[str, Source]:
+def _sources(used: pd.DataFrame, reading: Reading) -> dict[str, Source]:
     """By run id. Only a server has pages to link to."""
     keys = column(used, f"tags.{names.RUN_KEY}").fillna("").astype(str)
-    number = str(everything.attrs.get("experiment_id", ""))
+    uri, number = reading.uri, reading.experiment_id
     root = uri.split("?")[0].rstrip("/") if uri.startswith(("http://", "https://")) else None
     return {
         run_id: Source(

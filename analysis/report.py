@@ -1,5 +1,8 @@
 """Everything the store says about a ladder: sentences first, then tables and figures."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import pandas as pd
@@ -7,7 +10,8 @@ from matplotlib.figure import Figure
 
 from analysis import figures, health
 from analysis.configuration import by_overlap, not_shared, one_configuration
-from analysis.evidence import Asked, chosen
+from analysis.evidence import Asked
+from analysis.reading import Reading
 from analysis.render import (
     Block,
     accuracy_block,
@@ -20,7 +24,7 @@ from analysis.render import (
     teachers_block,
     wrapped,
 )
-from analysis.runs import load_history, load_runs, select
+from analysis.runs import select
 from analysis.stats import Interval
 from analysis.tables import (
     EPOCH_METRICS,
@@ -35,13 +39,19 @@ from analysis.verdicts import best_control, sentence, verdicts
 from pipeline import names
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True)
+class Report:
     """`text` is for a terminal; `table` holds the ladder as numbers (fractions, s, MiB)."""
 
     text: str
     markdown: str
-    figures: dict[str, Figure]
     table: pd.DataFrame
+    draw: Callable[[], dict[str, Figure]]
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """By the names of their files; drawn when first asked for."""
+        return self.draw()
 
 
 class Section(NamedTuple):
@@ -64,13 +74,17 @@ def analyze(
 
     Raises ValueError where there is no such store or experiment.
     """
-    asked = asked or Asked(bench)
-    runs, bench = chosen(load_runs(uri, experiment), asked), asked.bench
+    return report(Reading(uri, experiment, asked or Asked(bench)))
+
+
+def report(reading: Reading) -> Report:
+    """`analyze` of an experiment that was read already."""
+    runs, bench, experiment = reading.runs, reading.asked.bench, reading.experiment
     distilled = select(runs, stage="distill", bench=bench)
     ladder = one_configuration(distilled._replace(kept=by_overlap(distilled.kept)))
     tuned = select(runs, stage="finetune", bench=bench, needs=names.VAL_TOP1)
     metrics = (*EPOCH_METRICS, *figures.CURVE_METRICS)
-    history = load_history(uri, ladder.kept["run_id"].tolist(), metrics)
+    history = reading.history(ladder.kept["run_id"].tolist(), metrics)
     kept = with_epoch_costs(ladder.kept, history)
     table = ladder_table(kept)
     left_out = pd.concat([ladder.left_out, tuned.left_out]).drop_duplicates("run_id")
@@ -83,8 +97,8 @@ def analyze(
     return Report(
         text=_text(experiment, sections),
         markdown=_markdown(experiment, sections),
-        figures=_figures(kept, history, table),
         table=table_frame(table),
+        draw=lambda: _figures(kept, history, table),
     )
 
 

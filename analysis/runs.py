@@ -4,31 +4,20 @@ Values are as they were logged (units: `pipeline.names`); what was not logged is
 """
 
 import difflib
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from analysis.rows import Points, Rows
+from analysis.server import ClientStore, ServerStore
+from analysis.sql import SCHEMES, SqlStore
 from pipeline import names
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from pandas.api.typing import NaTType
 
 RUN_COLUMNS = ("run_id", "name", "status", "start_time", "end_time", "parent_id", "experiment")
 HISTORY_COLUMNS = ("run_id", "metric", "step", "value", "timestamp")
-
-_PAGE = 1000  # runs a request
-_BULK_RUNS = 100  # the server takes no more runs in one history request …
-_BULK_POINTS = 25_000  # … and cuts its answer here without a word
-_BULK_ROUTE = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
-
-Point = tuple[str, str, int, float, int]  # run_id, metric, step, value, timestamp in ms
-Reader = Callable[[list[str], str], list[Point]]
 
 
 def column(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -37,167 +26,152 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def load_runs(uri: str, experiment: str) -> pd.DataFrame:
-    """Every run of an experiment that was not deleted, whatever its status, one row a run.
+    """Every run of an experiment that was not deleted, whatever its status, one row a run, the
+    oldest first.
 
-    Columns: `RUN_COLUMNS` (times in UTC), `params.<name>` and `tags.<name>` (text; MLflow's own
-    tags are left out, the parent is `parent_id`), `metrics.<name>` (the last value). A run that
-    was killed without notice still says RUNNING. `attrs` has the `experiment_id`.
+    Columns: `RUN_COLUMNS` (times in UTC), then by name `params.<name>` and `tags.<name>` (text;
+    MLflow's own tags are left out, the parent is `parent_id`) and `metrics.<name>` (the last
+    value). A run that was killed without notice still says RUNNING. `attrs` has the
+    `experiment_id`.
 
     Raises ValueError where there is no such store or experiment.
     """
-    client = _client(uri)
-    experiment_id = _experiment_id(client, uri, experiment)
-    rows = [_row(run, experiment) for run in _pages(client, experiment_id)]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(RUN_COLUMNS))
+    store = _store(uri)
+    experiment_id = _experiment_id(store, uri, experiment)
+    found = store.runs(experiment_id)
+    row_of = {info.run_id: row for row, info in enumerate(found.infos)}
+    tags = _columns("tags.", found.tags, row_of, object)
+    parent = tags.get(f"tags.{names.PARENT}", [None] * len(row_of))
+    frame = pd.DataFrame(
+        {
+            "run_id": list(row_of),
+            "name": [info.name for info in found.infos],
+            "status": [info.status for info in found.infos],
+            "start_time": _times(info.start_ms for info in found.infos),
+            "end_time": _times(info.end_ms for info in found.infos),
+            "parent_id": parent,
+            "experiment": experiment,
+        }
+        | _columns("params.", found.params, row_of, object)
+        | {name: values for name, values in tags.items() if not name.startswith("tags.mlflow.")}
+        | _columns("metrics.", found.metrics, row_of, float)
+    )
     frame.attrs["experiment_id"] = experiment_id
     return frame
 
 
 def load_history(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """Values of the metrics at every step, tidy: `HISTORY_COLUMNS`, sorted by the first three.
+    """Values of the metrics at every step, tidy: `HISTORY_COLUMNS`, sorted by the first three;
+    run ids and metrics are categories, of all that were asked for.
 
     Of a step that was logged twice (a run that was resumed) the value with the later timestamp is
     kept; at one timestamp the larger value, which is MLflow's own rule. A metric that a run did
     not log has no rows. Raises ValueError where there is no such store.
     """
-    read = _reader(_client(uri))
-    ids = list(dict.fromkeys(run_ids))
-    points = [
-        point
-        for metric in dict.fromkeys(metrics)
-        for start in range(0, len(ids), _BULK_RUNS)
-        for point in read(ids[start : start + _BULK_RUNS], metric)
-    ]
-    frame = pd.DataFrame(points, columns=list(HISTORY_COLUMNS))
-    frame = frame.sort_values(["run_id", "metric", "step", "timestamp", "value"])
-    frame = frame.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
-    types = {"step": "int64", "value": "float64"}
-    times = pd.to_datetime(frame["timestamp"], unit="ms", utc=True)
-    return frame.astype(types).assign(timestamp=times)
+    runs, asked = sorted(set(run_ids)), sorted(set(metrics))
+    # The store has to be there, whether something is asked of it or not.
+    found = _store(uri).points(runs, asked)
+    return _tidy(_arrays(found if runs and asked else (), runs, asked), runs, asked)
 
 
-def _client(uri: str) -> "MlflowClient":
-    file = uri.removeprefix("sqlite:///").partition("?")[0]
-    # MLflow would create the file that a mistyped address names.
-    if file != uri and not Path(file).is_file():
-        raise ValueError(f"no tracking store at {uri}: there is no file {file}")
-    from mlflow import MlflowClient  # takes seconds: only where it is used
-
-    return MlflowClient(tracking_uri=uri)
+def by_step(history: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run and step (index `run_id`, `step`, sorted), a column a metric, NaN where
+    it was not logged."""
+    wide = history.pivot(index=["run_id", "step"], columns="metric", values="value")
+    return wide.sort_index()
 
 
-def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage == "active":
-        return found.experiment_id
-    existing = [experiment.name for experiment in client.search_experiments()]
+class _Arrays(NamedTuple):
+    """Points as arrays; runs and metrics as numbers of those asked for."""
+
+    run: np.ndarray
+    metric: np.ndarray
+    step: np.ndarray
+    value: np.ndarray
+    time: np.ndarray
+
+
+def _arrays(found: Iterable[Points], runs: list[str], metrics: list[str]) -> _Arrays:
+    run_of, metric_of = ({name: k for k, name in enumerate(all_)} for all_ in (runs, metrics))
+    types = (np.int32, np.int32, np.int64, np.float64, np.int64)
+    parts = [tuple(np.empty(0, kind) for kind in types)]
+    for points in found:
+        columns = (
+            map(run_of.__getitem__, points.run_ids), map(metric_of.__getitem__, points.metrics),
+            points.steps, points.values, points.times,
+        )  # fmt: skip
+        size = len(points.steps)
+        parts.append(
+            tuple(np.fromiter(c, kind, size) for c, kind in zip(columns, types, strict=True))
+        )
+    return _Arrays(*(np.concatenate(same) for same in zip(*parts, strict=True)))
+
+
+def _tidy(found: _Arrays, runs: list[str], metrics: list[str]) -> pd.DataFrame:
+    value = _logged(found.value)
+    order = np.lexsort((value, found.time, found.step, found.metric, found.run))
+    run, metric, step = (array[order] for array in (found.run, found.metric, found.step))
+    same = [array[1:] == array[:-1] for array in (run, metric, step)]
+    last = np.append(~np.logical_and.reduce(same), True)[: len(order)]
+    return pd.DataFrame(
+        {
+            "run_id": pd.Categorical.from_codes(run[last], pd.Index(runs, dtype=str)),
+            "metric": pd.Categorical.from_codes(metric[last], pd.Index(metrics, dtype=str)),
+            "step": step[last],
+            "value": value[order][last],
+            "timestamp": pd.to_datetime(found.time[order][last], unit="ms", utc=True),
+        }
+    )
+
+
+def _store(uri: str) -> Rows:
+    """The fastest way to read that the store has; each gives the same rows."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme in SCHEMES:
+        return SqlStore(uri)
+    return ServerStore(uri) if scheme in ("http", "https") else ClientStore(uri)
+
+
+def _experiment_id(store: Rows, uri: str, name: str) -> str:
+    all_ = store.experiments()
+    named = [one for one in all_ if one.name == name]
+    active = [one for one in named if one.active]
+    if len(active) == 1:
+        return active[0].experiment_id
+    if active:
+        raise ValueError(f"{len(active)} workspaces have an experiment {name!r}: ask their server")
+    existing = sorted(one.name for one in all_ if one.active)
     near = difflib.get_close_matches(name, existing, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    deleted = " (it was deleted)" if found is not None else ""
+    deleted = " (it was deleted)" if named else ""
     raise ValueError(
-        f"no experiment {name!r} in {uri}{deleted}{hint}; there are: {', '.join(sorted(existing))}"
+        f"no experiment {name!r} in {uri}{deleted}{hint}; there are: {', '.join(existing)}"
     )
 
 
-def _pages(client: "MlflowClient", experiment_id: str) -> Iterator[Any]:
-    token = None
-    while True:
-        # Oldest first: a run that starts between two pages does not shift the later ones.
-        page = client.search_runs(
-            [experiment_id],
-            max_results=_PAGE,
-            page_token=token,
-            order_by=["attributes.start_time ASC"],
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _columns(
+    prefix: str, found: Iterable[tuple[str, str, Any]], row_of: dict[str, int], kind: type
+) -> dict[str, Any]:
+    """By name, sorted: the value of each run, missing where it has none."""
+    by_name: dict[str, Any] = {}
+    missing = np.nan if kind is float else None
+    for run_id, name, value in found:
+        if name not in by_name:
+            by_name[name] = np.full(len(row_of), missing, kind)
+        by_name[name][row_of[run_id]] = value
+    convert = _logged if kind is float else list
+    return {prefix + name: convert(by_name[name]) for name in sorted(by_name)}
 
 
-def _row(run: Any, experiment: str) -> dict[str, Any]:
-    info, tags = run.info, run.data.tags
-    row = {
-        "run_id": info.run_id,
-        "name": info.run_name,
-        "status": info.status,
-        "start_time": _time(info.start_time),
-        "end_time": _time(info.end_time),
-        "parent_id": tags.get(names.PARENT),
-        "experiment": experiment,
-    }
-    row |= {f"params.{key}": value for key, value in run.data.params.items()}
-    row |= {f"tags.{key}": value for key, value in tags.items() if not key.startswith("mlflow.")}
-    return row | {f"metrics.{key}": _logged(value) for key, value in run.data.metrics.items()}
-
-
-def _time(milliseconds: int | None) -> "pd.Timestamp | NaTType":
+def _times(milliseconds: Iterable[int | None]) -> "pd.Series[pd.Timestamp]":
     # A run without an end says None or 0, depending on the kind of store.
-    return pd.to_datetime(milliseconds, unit="ms", utc=True) if milliseconds else pd.NaT
+    known = [one if one else pd.NaT for one in milliseconds]
+    return pd.to_datetime(pd.Series(known, dtype=object), unit="ms", utc=True)
 
 
-def _logged(value: float) -> float:
+def _logged(values: np.ndarray) -> np.ndarray:
     # MLflow's SQL store keeps an infinity as the largest float.
-    return float(np.copysign(np.inf, value)) if abs(value) >= sys.float_info.max else value
-
-
-def _reader(client: "MlflowClient") -> Reader:
-    """The fastest way that the store has; each gives the same points."""
-    # Not public API: without it the last line still gives everything, run by run.
-    store = getattr(getattr(client, "_tracking_client", None), "store", None)
-    if hasattr(store, "ManagedSessionMaker"):
-        return lambda run_ids, metric: _sql_points(store, run_ids, metric)
-    if hasattr(store, "get_host_creds"):
-        return lambda run_ids, metric: _http_points(client, store, run_ids, metric)
-    return lambda run_ids, metric: _client_points(client, run_ids, metric)
-
-
-def _sql_points(store: Any, run_ids: list[str], metric: str) -> list[Point]:
-    from mlflow.store.tracking.dbmodels.models import SqlMetric as M
-
-    # Columns alone: an object of MLflow's for every point takes many times as long.
-    with store.ManagedSessionMaker() as session:
-        query = session.query(M.run_uuid, M.key, M.step, M.value, M.timestamp, M.is_nan)
-        found = query.filter(M.key == metric, M.run_uuid.in_(run_ids)).all()
-    return [
-        (run_id, key, step, math.nan if is_nan else _logged(value), timestamp)
-        for run_id, key, step, value, timestamp, is_nan in found
-    ]
-
-
-def _http_points(client: Any, store: Any, run_ids: list[str], metric: str) -> list[Point]:
-    from mlflow.utils.rest_utils import http_request, verify_rest_response
-
-    query = {"run_id": run_ids, "metric_key": metric, "max_results": _BULK_POINTS}
-    answer = http_request(store.get_host_creds(), _BULK_ROUTE, "GET", params=query)
-    if answer.status_code == 404:  # a server without this route
-        return _client_points(client, run_ids, metric)
-    found = verify_rest_response(answer, _BULK_ROUTE).json().get("metrics", [])
-    if len(found) < _BULK_POINTS:
-        return [_point(point) for point in found]
-    if len(run_ids) == 1:
-        return _client_points(client, run_ids, metric)
-    half = len(run_ids) // 2
-    parts = (run_ids[:half], run_ids[half:])
-    return [point for part in parts for point in _http_points(client, store, part, metric)]
-
-
-def _client_points(client: Any, run_ids: list[str], metric: str) -> list[Point]:
-    return [
-        (run_id, metric, point.step, _logged(point.value), point.timestamp)
-        for run_id in run_ids
-        for point in client.get_metric_history(run_id, metric)
-    ]
-
-
-def _point(found: dict[str, Any]) -> Point:
-    return (
-        found["run_id"],
-        found["key"],
-        found["step"],
-        _logged(float(found["value"])),
-        found["timestamp"],
-    )
+    return np.where(np.abs(values) >= sys.float_info.max, np.copysign(np.inf, values), values)
 
 
 class Selection(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.configuration import RUNG_COLUMNS, same_setting, seeds_of
-from analysis.runs import column
+from analysis.runs import by_step, column
 from analysis.stats import NO_INTERVAL, Interval, mean_interval, paired_difference
 from pipeline import names
 
@@ -70,10 +70,12 @@ def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
     (`select` leaves such runs out).
     """
     rows = []
+    kept = kept[[name for name in kept if not str(name).startswith("params.")]]
     for bench in sorted(column(kept, RUNG_COLUMNS[0]).dropna().unique()):
         on_bench = kept[kept[RUNG_COLUMNS[0]] == bench]
-        for rung in rung_order(on_bench[RUNG_COLUMNS[1]].dropna().unique()):
-            rows.append(_row(on_bench, bench, rung, level))
+        rungs = rung_order(on_bench[RUNG_COLUMNS[1]].dropna().unique())
+        accuracy = {rung: accuracy_by_seed(on_bench, bench, rung) for rung in rungs}
+        rows += [_row(on_bench, bench, rung, accuracy, level) for rung in rungs]
     return LadderTable(tuple(rows), level)
 
 
@@ -94,10 +96,10 @@ def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     `history` holds `EPOCH_METRICS` as `load_history` gives them. The last epoch alone would
     flatter distillation: at the end of its cooldown nothing but cross-entropy is computed.
     """
-    by_step = history.pivot(index=["run_id", "step"], columns="metric", values="value")
-    b_steps = by_step[column(by_step, names.STAGE_STEP).eq(B_STEP)]
+    wide = by_step(history)
+    b_steps = wide[column(wide, names.STAGE_STEP).eq(B_STEP)]
     speed = column(b_steps, names.IMAGES_PER_SECOND).groupby("run_id").median()
-    memory = column(by_step, names.PEAK_MEMORY).groupby("run_id").max()
+    memory = column(wide, names.PEAK_MEMORY).groupby("run_id").max()
     result = kept.copy()
     for name, per_run in ((names.IMAGES_PER_SECOND, speed), (names.PEAK_MEMORY, memory)):
         logged = column(kept, f"metrics.{name}").astype(float)
@@ -107,22 +109,28 @@ def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 
 def accuracy_by_seed(kept: pd.DataFrame, bench: str, rung: str) -> dict[int, float]:
     """Test accuracy by seed of one rung on one bench."""
-    chosen = kept[column(kept, RUNG_COLUMNS[0]).eq(bench) & column(kept, RUNG_COLUMNS[1]).eq(rung)]
+    wanted = {*RUNG_COLUMNS, f"tags.{names.SEED}", f"metrics.{names.TEST_TOP1}"}
+    few = kept[[name for name in kept if name in wanted]]  # of hundreds of columns
+    chosen = few[column(few, RUNG_COLUMNS[0]).eq(bench) & column(few, RUNG_COLUMNS[1]).eq(rung)]
     seeds = seeds_of(chosen).astype(int)
     if seeds.duplicated().any():
         raise ValueError(f"{rung} on {bench}: a seed occurs twice; apply one_configuration first")
     return dict(zip(seeds, chosen[f"metrics.{names.TEST_TOP1}"].astype(float), strict=True))
 
 
-def _row(on_bench: pd.DataFrame, bench: str, rung: str, level: float) -> LadderRow:
+def _row(
+    on_bench: pd.DataFrame, bench: str, rung: str, accuracy: dict[str, dict[int, float]],
+    level: float,
+) -> LadderRow:  # fmt: skip
     of_rung = on_bench[on_bench[RUNG_COLUMNS[1]] == rung]
     of_ce = on_bench[on_bench[RUNG_COLUMNS[1]] == "CE"]
-    by_seed = accuracy_by_seed(on_bench, bench, rung)
+    by_seed = accuracy[rung]
 
     def against(control: str) -> Interval:
-        if rung == control or not same_setting(on_bench, bench, rung, control):
+        comparable = control in accuracy and control != rung
+        if not comparable or not same_setting(on_bench, bench, rung, control):
             return NO_INTERVAL
-        return paired_difference(by_seed, accuracy_by_seed(on_bench, bench, control), level)
+        return paired_difference(by_seed, accuracy[control], level)
 
     seconds = mean_logged(of_rung, names.RUN_SECONDS)
     return LadderRow(

@@ -34,6 +34,8 @@ verbs
   analyze    report, tables and figures from the store: what=ladder|methods|beta|cccp|freezing|
              information_plane|teacher_adaptation|overlap|health|comprehensive
              experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE out=FOLDER
+  compare    runs beside each other            RUN RUN ... (an id, a key, a name, a rung)
+  explain    where two runs part               A B; experiment=NAME bench=NAME for both verbs
   sync       send what has not reached the tracking store
 
 options, the most used; every key of conf/ and its dataclass works
@@ -244,6 +246,18 @@ def _analyze(overrides: list[str]) -> None:
     analyse_command(overrides)
 
 
+def _compare(arguments: list[str]) -> None:
+    from pipeline.comparing import compare_command
+
+    compare_command(arguments)
+
+
+def _explain(arguments: list[str]) -> None:
+    from pipeline.comparing import explain_command
+
+    explain_command(arguments)
+
+
 def _evaluate(overrides: list[str]) -> None:
     from pipeline.evaluate import evaluate, request
 
@@ -263,6 +277,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "distill": _distill,
     "evaluate": _evaluate,
     "analyze": _analyze,
+    "compare": _compare,
+    "explain": _explain,
     "sync": _sync,
 }
 

@@ -17,7 +17,6 @@ SEED = "seed"
 RUN_KEY = "run_key"
 RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repetitions
 MATCHED_TO = "matched_to"  # rung whose time a CE run was given
-OVERLAP = "overlap"  # percent of the classes that specialised teachers have in common
 SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
 OVERLAP = "overlap"  # percent of the classes that both teachers were trained on
 STUDY = "study"
@@ -79,6 +78,10 @@ SIGMA_MAX = "bottleneck/sigma_max"
 SIGMA_FLOOR = "bottleneck/sigma_floor"  # the least that min_std and logvar_clip allow
 ADAPTER_GRAD = "bottleneck/adapter_grad"  # weakest gradient norm of an adapter, of the last step
 FUSION_GRAD = "bottleneck/fusion_grad"  # … of a part of the fusion module or of its head
+
+# state/student, state/method, state/teachers (where they learn), state/teacher of a fine-tuning: a
+# whole number below 2^52 for the exact bits of the weights after the epoch.
+STATE = "state/"
 
 STAGE_INDEX = "stage/index"  # 1 … num_stages
 STAGE_STEP = "stage/step"  # 0 A-Step, 1 B-Step

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from analysis import page, report, style
 from analysis.evidence import Asked
-from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, investigate
+from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, findings
+from analysis.reading import Reading
 from analysis.runs import column, load_runs
 from pipeline import names
 from pipeline.config import ConfigError, compose
@@ -79,9 +80,10 @@ def analyse(
     try:
         _check_bench(destination, bench)
         name = destination.experiment_name()
+        reading = Reading(destination.uri, name, asked)
         # The plain ladder has tables of its own in the terminal.
-        plain = report.analyze(destination.uri, name, asked=asked) if what == DEFAULT_WHAT else None
-        found = investigate(destination.uri, name, what, asked)
+        plain = report.report(reading) if what == DEFAULT_WHAT else None
+        found = findings(reading, what)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
     text = plain.text if plain else page.as_terminal(found)

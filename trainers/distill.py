@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from trainers.a_step import AStep
 from trainers.b_step import BStep
 from trainers.data import TrainingData
+from trainers.digests import state_digests
 from trainers.loop import Epoch, check_finite, peak_memory_mb, reset_peak_memory
 from trainers.methods.base import Moment
 from trainers.run import DistillConfig, DistillState, Slot, Teacher, Work
@@ -60,6 +61,9 @@ def distill(
             current = STEPS[slot.step](work, state, slot.moment, fresh=fresh)
         metrics = current.epoch(slot)
         check_finite(state.student, state.method, *state.teachers)
+        metrics |= state_digests(
+            student=[state.student], method=[state.method], teachers=state.teachers
+        )
         metrics |= {
             "stage/index": slot.moment.stage + 1.0,
             "stage/step": float(slot.step == "B"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainers import models, targets
 from trainers.data import DataConfig, TrainingData
+from trainers.digests import state_digests
 from trainers.loop import (
     Epoch,
     OptimConfig,
@@ -146,6 +147,7 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
         began, epoch = time.perf_counter(), state.progress.slot
         metrics = _train_epoch(config, numerics, views, state, epoch)
         check_finite(state.model)
+        metrics |= state_digests(teacher=[state.model])
         out = image_rows(state.model, data.val, normalise, numerics)
         metrics |= _validation(config.teacher.classes, out.logits, data.val.labels)
         keep_best(state.best, metrics.get("val/top1"), epoch, state.model, config.select)

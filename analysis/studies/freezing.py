@@ -9,7 +9,7 @@ from analysis import style
 from analysis.configuration import RUNG_COLUMNS
 from analysis.evidence import Evidence
 from analysis.render import Block, accuracy_cell, number, percent
-from analysis.runs import column
+from analysis.runs import by_step, column
 from analysis.stats import Interval, mean_interval, paired_difference, pareto_front
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import B_STEP, accuracy_by_seed, ratio, rung_order
@@ -47,7 +47,7 @@ class FreezingInfo(NamedTuple):
 
 def freezing_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> FreezingInfo:
     """`history` holds `METRICS` of the kept runs."""
-    wide = history.pivot(index=["run_id", "step"], columns="metric", values="value")
+    wide = by_step(history)
     in_b = wide[column(wide, names.STAGE_STEP).eq(B_STEP)]
     by_run = pd.DataFrame(
         {name: column(in_b, name).groupby("run_id").mean() for name in METRICS[1:4]}

@@ -13,7 +13,7 @@ from analysis import style
 from analysis.configuration import RUNG_COLUMNS
 from analysis.evidence import Evidence, grid
 from analysis.render import Block, number
-from analysis.runs import column
+from analysis.runs import by_step, column
 from analysis.stats import pareto_front
 from analysis.studies.beta import PARAMETER
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
@@ -43,7 +43,7 @@ class PlaneInfo(NamedTuple):
 def plane_info(labels: pd.Series, history: pd.DataFrame, bench: str) -> PlaneInfo:
     """`labels` names the group of each run (index: run id), in the order that is drawn;
     `history` holds `METRICS`. Where one seed of a group has no value at a step it has no point."""
-    wide = history.pivot(index=["run_id", "step"], columns="metric", values="value")
+    wide = by_step(history)
     wide = wide.reindex(columns=list(METRICS)).dropna()
     wide["information"] = wide[names.LABEL_ENTROPY] - wide[names.VAL_CE]
     found = []

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import runs as module
+from analysis import server as module
 from analysis.runs import HISTORY_COLUMNS, RUN_COLUMNS, load_history, load_runs, select
 from pipeline import names
 
@@ -100,9 +100,19 @@ def test_infinity_comes_back_as_infinity(frame, store, ids):
     assert history["value"].tolist() == [math.inf, -math.inf]
 
 
-def test_all_pages_are_read(store, frame, monkeypatch):
+def test_all_pages_are_read(server, frame, monkeypatch):
     monkeypatch.setattr(module, "_PAGE", 2)
-    pd.testing.assert_frame_equal(load_runs(store.uri, NAME), frame)
+    pd.testing.assert_frame_equal(load_runs(server, NAME), frame)
+
+
+def test_any_other_store_is_read_by_the_client(store, frame, ids):
+    asked = sorted(ids.values()), [names.TEST_TOP1, names.VAL_TOP1]
+    rows = module.ClientStore(store.uri)
+    found = rows.runs(frame.attrs["experiment_id"])
+    assert [info.run_id for info in found.infos] == frame["run_id"].tolist()
+    values = [value for points in rows.points(*asked) for value in points.values]
+    # Both values of the step that was logged twice are there.
+    assert len(values) == len(load_history(store.uri, *asked)) + 1
 
 
 def test_unknown_experiment_is_named_with_the_nearest_one(store, ids):

@@ -281,3 +281,20 @@ def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> 
     table = command.run("analyze", cwd=clean)
     assert "Bench digits overlap=50" in table
     assert "resnet20 (overlap 50)" in table
+
+
+def test_runs_beside_each_other_and_where_they_part(finished: Path) -> None:
+    student = "distill-L3-digits-s0"
+    runs = load_runs(_uri(finished), "asib").set_index("name")
+    key = runs.loc[student, "tags.run_key"]
+    twice = command.run("compare", student, key[:6], cwd=finished)
+    assert "A and B are one and the same run." in twice
+    assert "A and B agree everywhere" in command.run("explain", "L3", key, cwd=finished)
+    others = [name for name in runs.index if str(name).startswith("finetune")][:2]
+    assert len(others) == 2
+    parted = command.run("explain", "runs=" + ",".join(others), cwd=finished)
+    assert "A and B part before they start, at teacher." in parted
+    assert "Weights: not equal after epoch 1." in parted
+    unknown = command.run("compare", "L3", "distill-L3-digits-s9", cwd=finished, code=2)
+    assert "did you mean distill-L3-digits-s0?" in unknown
+    assert len(load_runs(_uri(finished), "asib")) == len(runs)  # nothing was written

@@ -44,6 +44,7 @@ def test_the_planned_epochs_come_in_order(whole: tuple[FinetuneState, list[Epoch
     for epoch in epochs:
         assert {"train/loss/total", "train/top1", "train/lr", "val/top1", "val/loss",
                 "cost/images_per_second", "cost/epoch_seconds", "cost/peak_memory_mb",
+                "state/teacher",
                 } == set(epoch.metrics)  # fmt: skip
         assert all(isinstance(value, float) for value in epoch.metrics.values())
         assert epoch.metrics["cost/images_per_second"] > 0

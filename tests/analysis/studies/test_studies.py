@@ -77,6 +77,20 @@ def test_beta_zero_stands_apart_on_a_logarithmic_axis():
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["0", "0.001", "0.1"]
 
 
+def test_intervals_over_beta_are_drawn_and_the_caption_says_of_how_many():
+    rows = [with_beta(b, s, 0.9, 0.8 + s / 50) for b in ("0", "0.01") for s in (0, 1, 2)]
+    rows.append(with_beta("0.1", 0, 0.9, 0.8))
+    found = beta.study(evidence(runs(*rows)))
+    left = found.drawings[0].figure.axes[0]
+    bars = left.containers[1].lines[2][0].get_segments()  # of the test accuracies
+    info = beta.beta_info(runs(*rows), "toy")
+    expected = [(100 * row.test.low, 100 * row.test.high) for row in info.rows[:2]]
+    assert [tuple(bar[:, 1]) for bar in bars[:2]] == [pytest.approx(pair) for pair in expected]
+    assert bars[2][0, 1] == bars[2][1, 1]  # one seed has no bar
+    assert "n = 3 (β = 0), 3 (β = 0.01), 1 (β = 0.1)" in found.drawings[0].caption
+    assert any(line.get_linewidth() == 3 for line in left.lines)  # between β = 0 and the others
+
+
 def test_beta_takes_no_run_that_differs_in_more():
     rows = [with_beta(b, 0, 0.9, 0.8) for b in ("0.001", "0.01")]
     rows.append(with_beta("0.1", 0, 0.99, 0.99, **params(method__tau=2)))

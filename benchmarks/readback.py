@@ -1,22 +1,30 @@
-"""Reading a large tracking store: the runs, histories, and the whole comprehensive report.
+"""Reading a large tracking store: runs, histories, the ladder analysis and the whole report.
 
-    python -m benchmarks.analysis [RUNS] [EPOCHS]      (default 1000 100)
+    python -m benchmarks.readback [RUNS] [EPOCHS]      (default 1000 100)
+    python -m benchmarks.readback --quick              40 runs, 20 epochs
 
 The store is written straight into MLflow's own schema; through its client it would take half an
 hour. Beside load_runs and load_history stand the plain ways: `mlflow.search_runs`, and one
-`get_metric_history` for a run and metric (of 50 runs, times what there are).
+`get_metric_history` for a run and metric (of 50 runs, times what there are). Cold: in a process
+that has only just started, its imports included; warm: again in that process. Then the same
+store is read through a server on loopback (the histories of 200 runs).
 """
 
 from __future__ import annotations
 
 import itertools
-import resource
+import os
+import signal
+import socket
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +50,7 @@ EPOCHWISE = (
 AT_END = (names.TEST_TOP1, names.BEST_VAL_TOP1, names.RUN_SECONDS, names.SYNERGY_GAIN)
 PARAMS = 60
 PLAIN_RUNS = 50
+SERVER_RUNS = 200
 
 
 def write_store(path: Path, runs: int, epochs: int) -> str:
@@ -101,40 +110,105 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, result
 
 
-def plain_histories(uri: str, run_ids: list[str]) -> None:
-    """One call a run and metric."""
+def plain_histories(uri: str, run_ids: list[str]) -> float:
+    """Seconds of one call a run and metric, of `PLAIN_RUNS` runs, times what there are."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    for run_id, metric in itertools.product(run_ids, WANTED):
-        client.get_metric_history(run_id, metric)
+    asked = itertools.product(run_ids[:PLAIN_RUNS], WANTED)
+    seconds, _ = timed(lambda: [client.get_metric_history(*pair) for pair in asked])
+    return seconds * len(run_ids) / min(PLAIN_RUNS, len(run_ids))
+
+
+def plain_runs(uri: str) -> float:
+    """Seconds of MLflow's own frame of all runs."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    return timed(lambda: mlflow.search_runs(experiment_names=[EXPERIMENT], max_results=50_000))[0]
+
+
+COLD = """
+import resource, time
+began = time.perf_counter()
+from analysis.investigate import investigate
+investigate({uri!r}, {experiment!r}, "ladder")
+cold = time.perf_counter()
+investigate({uri!r}, {experiment!r}, "ladder")
+print(cold - began, time.perf_counter() - cold, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def ladder_cold_and_warm(uri: str) -> tuple[float, float, float]:
+    """Seconds of the ladder analysis in a new process, seconds of a second one in it, and the
+    highest memory of that process in MiB."""
+    program = COLD.format(uri=uri, experiment=EXPERIMENT)
+    found = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    cold, warm, kib = map(float, found.stdout.split())
+    return cold, warm, kib / 1024
+
+
+@contextmanager
+def server(uri: str) -> Iterator[str]:
+    """A tracking server over the store, on loopback, until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1",
+         "--port", str(port), "--backend-store-uri", uri],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _await(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _await(address: str, seconds: float = 180.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+Row = tuple[str, float, float | None]
+
+
+def reading(uri: str, where: str, histories: int) -> list[Row]:
+    """Our way and the plain one, of all runs and of the histories of so many of them."""
+    plain = plain_runs(uri)
+    ours, frame = timed(lambda: load_runs(uri, EXPERIMENT))
+    ids = frame["run_id"].tolist()[:histories]
+    one_by_one = plain_histories(uri, ids)
+    bulk, _ = timed(lambda: load_history(uri, ids, WANTED))
+    what = f"load_history, {len(ids)} runs, {len(WANTED)} metrics, {where}"
+    return [(f"load_runs, {where}", ours, plain), (what, bulk, one_by_one)]
 
 
 def main(runs: int = 1000, epochs: int = 100) -> None:
     """Write the store and print the table."""
-    import mlflow
-
     with tempfile.TemporaryDirectory() as folder:
         uri = write_store(Path(folder) / "mlflow.db", runs, epochs)
-        mlflow.set_tracking_uri(uri)
-        experiments = [EXPERIMENT]
-        plain, _ = timed(lambda: mlflow.search_runs(experiment_names=experiments, max_results=runs))
-        ours, frame = timed(lambda: load_runs(uri, EXPERIMENT))
-        ids = frame["run_id"].tolist()
-        one_by_one, _ = timed(lambda: plain_histories(uri, ids[:PLAIN_RUNS]))
-        one_by_one *= len(ids) / min(PLAIN_RUNS, len(ids))
-        bulk, _ = timed(lambda: load_history(uri, ids, WANTED))
-        ladder, _ = timed(lambda: investigate(uri, EXPERIMENT, "ladder"))
+        cold, warm, memory = ladder_cold_and_warm(uri)
+        rows = reading(uri, "SQLite", runs)
+        rows += [("analyze what=ladder, cold", cold, None), ("… warm", warm, None)]
         whole, found = timed(lambda: investigate(uri, EXPERIMENT))
         shown, _ = timed(lambda: page.as_page(found))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rows = [
-        ("load_runs", ours, plain),
-        (f"load_history, {len(WANTED)} metrics", bulk, one_by_one),
-        ("analyze what=ladder", ladder, None),
-        ("analyze what=comprehensive", whole, None),
-        ("its page with all figures", shown, None),
-    ]
+        rows.append(("analyze what=comprehensive", whole, None))
+        rows.append(("its page with all figures", shown, None))
+        with server(uri) as address:
+            rows += reading(address, "server", SERVER_RUNS)
     metrics = len(EPOCHWISE) + len(AT_END)
     print(f"{runs} runs × {PARAMS} params × {metrics} metrics × {epochs} epochs")
     cells = [
@@ -142,8 +216,8 @@ def main(runs: int = 1000, epochs: int = 100) -> None:
         for name, s, p in rows
     ]
     print(as_text(Block(("", "s", "the plain way, s", "ratio"), tuple(cells))))
-    print(f"highest memory: {peak:.0f} MiB")
+    print(f"highest memory of the ladder analysis: {memory:.0f} MiB")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main(40, 20) if sys.argv[1:] == ["--quick"] else main(*map(int, sys.argv[1:3]))

@@ -1,0 +1,200 @@
+"""Several runs beside each other on one screen: configuration, results, cost.
+
+First what is compared as numbers, then the text. Accuracies are fractions, times seconds, memory
+MiB; missing is NaN. The first run is the one that the others are compared with.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis.configuration import configuration, seeds_of
+from analysis.render import (
+    WIDTH,
+    Block,
+    accuracy_cell,
+    as_text,
+    number,
+    paired_cell,
+    percent,
+    wrapped,
+)
+from analysis.stats import NO_INTERVAL, Interval, mean_interval, paired_difference
+from analysis.study import counted
+from analysis.tables import ratio
+from analysis.verdicts import points
+from analysis.which import Side
+from pipeline import names
+
+_PARAMETERS_SHOWN = 24
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Compared(NamedTuple):
+    """A run: its own numbers; `test` over the seeds of its configuration; `difference` of that
+    from the first run's, paired by seed (n = 0 for the first)."""
+
+    label: str  # A, B …
+    run_id: str
+    name: str
+    status: str
+    key: str
+    seed: int | None
+    own_test: float
+    validation: float
+    test: Interval
+    difference: Interval
+    seconds: float
+    images_per_second: float
+    memory_mb: float
+    parameters: float
+
+
+class Comparison(NamedTuple):
+    """The runs, the parameters that differ (a value a run; `not set` where a run has none) and
+    the sentences on which of them are one experiment."""
+
+    runs: tuple[Compared, ...]
+    parameters: tuple[tuple[str, tuple[str, ...]], ...]
+    same: tuple[str, ...]
+
+
+def comparison(sides: Sequence[Side]) -> Comparison:
+    """What differs between two runs or more."""
+    compared = tuple(
+        _compared(letter, side, sides[0]) for letter, side in zip(_LETTERS, sides, strict=False)
+    )
+    return Comparison(compared, differing_parameters(sides), _same(compared, sides))
+
+
+def differing_parameters(sides: Sequence[Side]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """By name, those parameters that can change a result and are not the same in all runs."""
+    found = configuration(pd.DataFrame([side.run for side in sides]))
+    return tuple(
+        (str(name).removeprefix("params."), tuple(found[name]))
+        for name in sorted(found.columns)
+        if found[name].nunique() > 1
+    )
+
+
+def _compared(label: str, side: Side, first: Side) -> Compared:
+    def metric(name: str) -> float:
+        return float(side.run.get(f"metrics.{name}", math.nan))
+
+    own, of_first = (_by_seed(one) for one in (side, first))
+    apart = paired_difference(own, of_first) if side is not first else NO_INTERVAL
+    return Compared(
+        label, str(side.run["run_id"]), str(side.run["name"]), str(side.run["status"]),
+        side.tag(names.RUN_KEY), side.seed, metric(names.TEST_TOP1), metric(names.BEST_VAL_TOP1),
+        mean_interval(list(own.values())), apart, metric(names.RUN_SECONDS),
+        metric(names.IMAGES_PER_SECOND), metric(names.PEAK_MEMORY), metric(names.PARAMETERS),
+    )  # fmt: skip
+
+
+def _by_seed(side: Side) -> dict[int, float]:
+    """Test accuracy of the configuration by seed, of runs that have both."""
+    group = side.group
+    if f"metrics.{names.TEST_TOP1}" not in group:
+        return {}
+    values = group[f"metrics.{names.TEST_TOP1}"].astype(float)
+    pairs = zip(seeds_of(group), values, strict=True)
+    return {int(seed): value for seed, value in pairs if math.isfinite(seed + value)}
+
+
+def _same(compared: Sequence[Compared], sides: Sequence[Side]) -> tuple[str, ...]:
+    found = []
+    first, recipe = compared[0], sides[0].tag(names.RECIPE)
+    for one, side in zip(compared[1:], sides[1:], strict=True):
+        pair = f"{first.label} and {one.label}"
+        if one.run_id == first.run_id:
+            found.append(f"{pair} are one and the same run.")
+        elif one.key and one.key == first.key:
+            replayed = "; one was replayed from the store" * any(
+                s.tag(names.REUSED) == "true" for s in (sides[0], side)
+            )
+            found.append(f"{pair} are the same experiment (key {one.key}){replayed}.")
+        elif recipe and side.tag(names.RECIPE) == recipe:
+            found.append(
+                f"{pair} are one configuration at other seeds ({first.seed}, {one.seed}), so "
+                "their difference is chance."
+            )
+        elif one.difference.n > 1 and not (
+            one.difference.mean or one.difference.low or one.difference.high
+        ):
+            found.append(
+                f"{pair} are equal at each of {one.difference.n} seeds, though their keys are "
+                "not: does what differs do anything?"
+            )
+    return tuple(found)
+
+
+def as_screen(found: Comparison) -> str:
+    """The comparison as text of at most `WIDTH` columns."""
+    count = counted(len(found.parameters), "parameter")
+    parts = [as_text(_runs_block(found)), wrapped(found.same) if found.same else ""]
+    parts.append(f"Configuration: {count} not the same")
+    parts.append(as_text(_parameters_block(found)) if found.parameters else "")
+    hidden = len(found.parameters) - _PARAMETERS_SHOWN
+    parts.append(f"… and {hidden} more" if hidden > 0 else "")
+    parts += ["Results", as_text(_results_block(found)), "Cost", as_text(_cost_block(found))]
+    parts.append(wrapped(_notes(found)))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _runs_block(found: Comparison) -> Block:
+    rows = tuple(
+        (f"{one.label}  {one.name}", one.run_id[:8], one.key or "–", one.status.lower())
+        for one in found.runs
+    )
+    return Block(("run", "id", "key", "status"), rows)
+
+
+def _parameters_block(found: Comparison) -> Block:
+    """A column a run; values are cut so that all fit."""
+    shown = found.parameters[:_PARAMETERS_SHOWN]
+    widest = min(max(len(name) for name, _ in shown), 36)
+    room = max(4, (WIDTH - widest) // len(found.runs) - 2)
+    rows = tuple(
+        (name, *(text if len(text) <= room else text[: room - 1] + "…" for text in values))
+        for name, values in shown
+    )
+    return Block(("parameter", *(one.label for one in found.runs)), rows)
+
+
+def _results_block(found: Comparison) -> Block:
+    first = found.runs[0]
+    header = ("", "seed", "validation, %", "test, %", "− A", "over seeds, %", "− A, paired by seed")
+    return Block(header, tuple(
+        (
+            one.label, "–" if one.seed is None else str(one.seed), percent(one.validation),
+            percent(one.own_test),
+            "–" if one is first else points(one.own_test - first.own_test),
+            f"{accuracy_cell(one.test)} n={one.test.n}" if one.test.n > 1 else "–",
+            paired_cell(one.difference),
+        )
+        for one in found.runs
+    ))  # fmt: skip
+
+
+def _cost_block(found: Comparison) -> Block:
+    first = found.runs[0]
+    header = ("", "time, s", "× A", "images/s", "memory, MiB", "parameters")
+    return Block(header, tuple(
+        (
+            one.label, number(one.seconds), number(ratio(one.seconds, first.seconds), 2),
+            number(one.images_per_second), number(one.memory_mb), number(one.parameters, 0),
+        )
+        for one in found.runs
+    ))  # fmt: skip
+
+
+def _notes(found: Comparison) -> list[str]:
+    notes = ["Differences are points. Brackets: 95 % t-intervals over seeds."]
+    if all(one.difference.n < 2 for one in found.runs):
+        notes.append("No two seeds in common: no interval, no conclusion.")
+    unfinished = [one.label for one in found.runs if one.status != "FINISHED"]
+    if unfinished:
+        notes.append(f"Not finished: {', '.join(unfinished)}; what it has logged so far is shown.")
+    return notes

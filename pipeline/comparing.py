@@ -1,0 +1,126 @@
+"""The verbs compare and explain: runs of the tracking store beside each other; nothing is
+written anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from analysis.comparison import as_screen, comparison
+from analysis.divergence import as_words, compared_metrics, divergence
+from analysis.runs import load_history, load_runs
+from analysis.which import Side, sides
+from pipeline import names
+from pipeline.config import ConfigError, compose
+from pipeline.console import out, say
+from pipeline.destination import Destination
+from pipeline.fields import nearest
+from pipeline.publish import SPEC_FILE, flat
+from pipeline.shell import store_of
+from pipeline.store import Store
+
+KEYS = ("runs", "experiment", "bench", "runtime.store")
+
+
+def compare_command(arguments: list[str]) -> None:
+    """`compare RUN RUN … experiment=NAME bench=NAME`: what differs, on one screen.
+
+    Raises:
+        ConfigError: another key, fewer than two runs, or a word that means no run or several.
+    """
+    found, _, _ = _asked_for("compare", arguments, most=26)
+    out.print(as_screen(comparison(found)), markup=False, highlight=False)
+
+
+def explain_command(arguments: list[str]) -> None:
+    """`explain A B experiment=NAME bench=NAME`: where two runs part.
+
+    Raises:
+        ConfigError: as `compare_command`, and for more than two runs.
+    """
+    found, destination, store = _asked_for("explain", arguments, most=2)
+    a, b = found
+    logged = [str(name).removeprefix("metrics.") for name in a.run.index if _is_metric(name)]
+    ids = (str(a.run["run_id"]), str(b.run["run_id"]))
+    history = load_history(destination.uri, ids, compared_metrics(logged))
+    told = divergence(
+        (_identity(a, destination, store), _identity(b, destination, store)), history, ids,
+        (a.tag(names.RUN_KEY), b.tag(names.RUN_KEY)),
+    )  # fmt: skip
+    for label, side in zip("AB", found, strict=True):
+        say(f"{label}  {side.run['name']}  id {side.run['run_id'][:8]}  {_place(side)}")
+    out.print("\n" + as_words(told), markup=False, highlight=False)
+
+
+def _is_metric(column: object) -> bool:
+    return str(column).startswith("metrics.")
+
+
+def _place(side: Side) -> str:
+    """What is no part of the identity and may yet explain a difference."""
+    return "  ".join(f"{name} {side.tag(name)}" for name in ("device", names.GIT) if side.tag(name))
+
+
+def _asked_for(verb: str, arguments: list[str], most: int) -> tuple[list[Side], Destination, Store]:
+    """The runs that were typed, found in the experiment."""
+    given = {k: v for text in arguments for k, eq, v in [text.partition("=")] if eq and v}
+    typed = [text for text in arguments if "=" not in text]
+    words = re.split(r"[\s,]+", " ".join([*typed, given.get("runs", "")]).strip())
+    words = [word for word in words if word]
+    mistakes = [
+        f"{key}: no option of {verb}{nearest(key, list(KEYS), show_all=True)}"
+        for key in given if key not in KEYS
+    ]  # fmt: skip
+    if not 2 <= len(words) <= most:
+        wanted = "two runs" if most == 2 else f"two runs or more, {most} at most"
+        mistakes.append(
+            f"{verb}: {wanted}, not {len(words)} (a run is an id, a key, a name or a rung)"
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
+    runtime = compose([f"{k}={v}" for k, v in given.items() if k == "runtime.store"]).runtime
+    root = Path(runtime.store).resolve()
+    destination = Destination.from_environment(verb, given.get("experiment"), root)
+    try:
+        runs = load_runs(destination.uri, destination.experiment_name())
+        found = sides(runs, words, given.get("bench"))
+    except ValueError as error:
+        raise ConfigError(str(error).split("\n")) from error
+    return found, destination, store_of(runtime)
+
+
+def _identity(side: Side, destination: Destination, store: Store) -> dict[str, Any]:
+    """What the key of a run is the hash of, by dotted names: from the local store, from the
+    run's artifacts, or else its parameters."""
+    spec = _spec(side, destination, store)
+    if spec is None:
+        logged = side.run[[n for n in side.run.index if str(n).startswith("params.")]].dropna()
+        say(
+            f"note: {side.run['name']} logged no {SPEC_FILE}; its parameters stand for its identity"
+        )
+        return {
+            str(name).removeprefix("params."): value
+            for name, value in logged.items()
+            if not str(name).startswith(("params.runtime.", "params.overrides"))
+        }
+    identity = dict(spec["identity"])
+    teachers = {str(k): key for k, key in enumerate(identity.pop("teachers", []))}
+    found = dict(flat(identity.pop("config", {}))) | dict(flat({"teachers": teachers}))
+    return found | {"data digest" if k == "data" else k: v for k, v in identity.items()}
+
+
+def _spec(side: Side, destination: Destination, store: Store) -> dict[str, Any] | None:
+    stage, key = side.tag(names.STAGE), side.tag(names.RUN_KEY)
+    spec: dict[str, Any] | None = store.run(stage, key).read_json("spec") if key else None
+    if spec is not None:
+        return spec
+    client, run_id = destination.client(), str(side.run["run_id"])
+    if SPEC_FILE not in {file.path for file in client.list_artifacts(run_id)}:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
+    found: dict[str, Any] = json.loads(text)
+    return found

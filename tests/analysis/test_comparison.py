@@ -1,0 +1,72 @@
+"""What compare shows, as numbers and as one screen."""
+
+import math
+
+import pytest
+
+from analysis.comparison import as_screen, comparison
+from analysis.render import WIDTH
+from analysis.which import sides
+from pipeline import names
+from tests.analysis.frames import distill, params, runs
+
+
+def ladder(**of_l3) -> list[dict]:
+    made = []
+    for rung, base, seconds in (("L2", 0.50, 10.0), ("L3", 0.60, 15.0)):
+        for seed in (0, 1):
+            made.append(
+                distill(rung, seed, base + seed / 100, seconds=seconds, memory=100.0,
+                        **params(method__adapt=rung, seed=seed, runtime__device="cpu"))
+                | {f"tags.{names.RUN_KEY}": f"{rung}-{seed}", f"tags.{names.RECIPE}": rung}
+                | (of_l3 if rung == "L3" else {})
+            )  # fmt: skip
+    return made
+
+
+def compared(frame, *words):
+    return comparison(sides(frame, words))
+
+
+def test_configuration_results_and_cost():
+    found = compared(runs(*ladder()), "L2", "L3")
+    assert found.parameters == (("method.adapt", ("L2", "L3")),)
+    a, b = found.runs
+    assert (a.label, b.label, a.seed, b.seed) == ("A", "B", 0, 0)
+    assert (a.own_test, b.own_test) == (0.50, 0.60)
+    assert a.difference.n == 0
+    assert b.difference == pytest.approx((2, 0.1, 0.1, 0.1))
+    assert (b.seconds, b.memory_mb) == (15.0, 100.0)
+    assert math.isnan(b.validation)
+    assert found.same == ()
+
+
+def test_one_experiment_is_called_so():
+    rows = [distill("L2", 0, 0.5) | {f"tags.{names.RUN_KEY}": "abcd12"} for _ in range(2)]
+    rows[1][f"tags.{names.REUSED}"] = "true"
+    frame = runs(*rows)
+    found = comparison([*sides(frame, ["run 0"]), *sides(frame.iloc[[1]], ["run 1"])])
+    assert found.same == (
+        "A and B are the same experiment (key abcd12); one was replayed from the store.",
+    )
+    twice = comparison(sides(frame, ["run 0", "run 0"]))
+    assert twice.same == ("A and B are one and the same run.",)
+
+
+def test_seeds_of_one_configuration_and_twins():
+    frame = runs(*ladder())
+    seeds = comparison([*sides(frame.iloc[[0]], ["run 0"]), *sides(frame.iloc[[1]], ["run 1"])])
+    assert "one configuration at other seeds (0, 1)" in seeds.same[0]
+    same = [row | {f"metrics.{names.TEST_TOP1}": 0.5} for row in ladder()]
+    assert "equal at each of 2 seeds" in compared(runs(*same), "L2", "L3").same[0]
+
+
+def test_the_screen_is_narrow_and_says_what_is_missing():
+    many = [
+        distill(f"M{k}", 0, 0.5 + k / 100, **params(method__name="m" * 40 + str(k)))
+        for k in range(8)
+    ]  # fmt: skip
+    text = as_screen(compared(runs(*many), *(f"M{k}" for k in range(8))))
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "Configuration: 1 parameter not the same" in text
+    assert "No two seeds in common: no interval, no conclusion." in text

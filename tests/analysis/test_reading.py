@@ -1,0 +1,52 @@
+"""A reading gives what the store holds now, and reads each metric of its finished runs once."""
+
+import pandas as pd
+import pytest
+
+from analysis import reading as module
+from analysis.reading import Reading
+from analysis.runs import load_history
+from pipeline import names
+
+NAME = "readings"
+METRICS = [names.LR, names.VAL_TOP1]
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[list[str]]:
+    """The metrics of each call that reached the store."""
+    calls: list[list[str]] = []
+
+    def counted(uri, run_ids, metrics):
+        calls.append(list(metrics))
+        return load_history(uri, run_ids, metrics)
+
+    monkeypatch.setattr(module, "load_history", counted)
+    return calls
+
+
+def test_histories_are_read_once_and_anew_when_a_run_has_finished(store, asked):
+    def finish(seed: int) -> str:
+        points = {names.LR: [(0, 0.1), (1, seed / 10)], names.VAL_TOP1: [(0, 0.5)]}
+        return store.distill(NAME, "CE", seed, 0.5, metrics=points)
+
+    first = finish(0)
+    once = Reading(store.uri, NAME)
+    found = once.history([first], METRICS)
+    pd.testing.assert_frame_equal(
+        found.reset_index(drop=True).astype({"run_id": str, "metric": str}),
+        load_history(store.uri, [first], METRICS).astype({"run_id": str, "metric": str}),
+    )
+    once.history([first], [names.LR])
+    Reading(store.uri, NAME).history([first], METRICS)
+    assert asked == [METRICS]
+    second = finish(1)
+    again = Reading(store.uri, NAME).history([first, second], [names.LR])
+    assert again["value"].tolist() == [0.1, 0.0, 0.1, 0.1]
+    assert asked == [METRICS, [names.LR]]
+    assert set(again["run_id"]) == {first, second}
+
+
+def test_nothing_asked_is_an_empty_frame(store):
+    store.distill("nothing", "CE", 0, 0.5)
+    assert Reading(store.uri, "nothing").history([], []).empty
