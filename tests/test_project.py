@@ -14,6 +14,7 @@ import yaml
 from pipeline.config import ConfigError, compose
 from pipeline.groups import CONF, options_of
 from sweeps.study import read_study
+from trainers.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("sweeps", "pipeline", "trainers", "analysis")
@@ -92,11 +93,22 @@ def test_no_silent_except() -> None:
                 assert node.type is not None, f"{path}:{node.lineno}: bare except"
 
 
+VALIDATED = [name for name in options_of("bench") if not name.startswith("literature_")]
+
+
 @pytest.mark.parametrize("rung", options_of("cfg"))
-@pytest.mark.parametrize("bench", options_of("bench"))
+@pytest.mark.parametrize("bench", VALIDATED)
 def test_every_rung_composes_on_every_bench(rung: str, bench: str) -> None:
     config = compose([f"cfg={rung}", f"bench={bench}"])
     assert (config.rung, config.bench.name) == (rung, bench)
+
+
+@pytest.mark.parametrize("bench", sorted(set(options_of("bench")) - set(VALIDATED)))
+def test_a_bench_without_validation_has_no_gate(bench: str) -> None:
+    for method in sorted(set(METHODS) - {"asib"}):
+        assert compose([f"method={method}", f"bench={bench}"]).bench.name == bench
+    with pytest.raises(ConfigError, match="gate reads synergy accuracy on validation images"):
+        compose(["cfg=L0", f"bench={bench}"])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +120,8 @@ def test_every_yaml_composes(path: str) -> None:
         assert read_study(name)
         return
     key = "teacher@teacher.1" if group == "teacher" else group
-    compose([f"{key}={name}"])
+    gated = name not in options_of("bench") or name in VALIDATED
+    compose([f"{key}={name}", *([] if gated else ["cfg=CE"])])
 
 
 def test_config_error_lists_all_mistakes_once() -> None:
