@@ -1,5 +1,6 @@
 """All methods on one bench, paired by seed."""
 
+import math
 from typing import NamedTuple
 
 import pandas as pd
@@ -9,7 +10,8 @@ from analysis import style
 from analysis.claims import p_value
 from analysis.configuration import RUNG_COLUMNS
 from analysis.evidence import Evidence
-from analysis.render import Block, accuracy_cell, number, paired_cell
+from analysis.published import published
+from analysis.render import Block, accuracy_cell, number, paired_cell, percent
 from analysis.runs import column
 from analysis.stats import NO_INTERVAL, Interval, holm, mean_interval, primary_interval, t_test
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
@@ -17,20 +19,22 @@ from analysis.tables import accuracy_by_seed, mean_logged
 from analysis.verdicts import points
 from pipeline import names
 
-BASELINES = ("kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
+BASELINES = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 REFERENCES = ("kd", "KD", "CE")  # the first that is there
-OURS = "L4"
+OURS = ("L4", "L3", "L2", "L1", "L0")  # the highest rung that is there
 LEVEL = 0.05
 
 
 class MethodRow(NamedTuple):
-    """A method: test accuracy; less the reference's, paired by seed; `p` after Holm; its time."""
+    """A method: test accuracy; less the reference's, paired by seed; `p` after Holm; its time; and
+    what the literature prints (NaN: nothing)."""
 
     method: str
     test: Interval
     difference: Interval
     p: float
     seconds: float
+    published: float = math.nan
 
 
 class MethodsInfo(NamedTuple):
@@ -43,8 +47,9 @@ class MethodsInfo(NamedTuple):
 
 
 def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
-    """The baselines, the controls and L4 that the kept runs have."""
-    there = [m for m in (*REFERENCES[1:], *BASELINES, OURS) if _of(kept, m).any()]
+    """The baselines, the controls and the highest rung that the kept runs have."""
+    ours = next(([rung] for rung in OURS if _of(kept, rung).any()), [])
+    there = [m for m in (*REFERENCES[1:], *BASELINES, *ours) if _of(kept, m).any()]
     reference = next((name for name in REFERENCES if name in there), "")
     values = {method: accuracy_by_seed(kept, bench, method) for method in there}
     base = values.get(reference, {})
@@ -57,7 +62,7 @@ def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
         MethodRow(
             m, mean_interval([*values[m].values()]),
             primary_interval(pairs[m]) if pairs[m] else NO_INTERVAL, p,
-            mean_logged(kept[_of(kept, m)], names.RUN_SECONDS),
+            mean_logged(kept[_of(kept, m)], names.RUN_SECONDS), published(bench, m),
         )
         for m, p in zip(there, adjusted, strict=True)
     ]  # fmt: skip
@@ -97,8 +102,8 @@ def _gaps(evidence: Evidence, there: set[str]) -> tuple[Gap, ...]:
         run = evidence.command(method="$method", seed=0)
         command = f"for method in {' '.join(absent)}; do {run}; done"
         found.append(Gap(f"baselines that have not finished: {', '.join(absent)}", command))
-    if OURS not in there:
-        found.append(Gap(f"{OURS} has not finished", evidence.command(cfg=OURS, seed=0)))
+    if not there & set(OURS):
+        found.append(Gap(f"{OURS[0]} has not finished", evidence.command(cfg=OURS[0], seed=0)))
     return tuple(found)
 
 
@@ -124,13 +129,19 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
 
 
 def block(info: MethodsInfo) -> Block:
-    """A row a method."""
+    """A row a method; with a column of published numbers where the literature has this pair."""
     header = ("method", "n", "test, %", f"vs {info.reference}, points", "p", "time, s")
-    return Block(header, tuple(
+    rows = [
         (row.method, str(row.test.n), accuracy_cell(row.test), paired_cell(row.difference),
          p_value(row.p), number(row.seconds))
         for row in info.rows
-    ))  # fmt: skip
+    ]  # fmt: skip
+    if all(math.isnan(row.published) for row in info.rows):
+        return Block(header, tuple(rows))
+    printed = [percent(row.published) for row in info.rows]
+    return Block(
+        (*header, "published, %"), tuple((*r, p) for r, p in zip(rows, printed, strict=True))
+    )
 
 
 def _caption(info: MethodsInfo) -> str:

@@ -210,6 +210,20 @@ def test_methods_are_ranked_and_compared_with_kd_after_holm():
     assert math.isnan(by["kd"].p)
 
 
+def test_published_numbers_stand_beside_those_of_their_pair():
+    rows = [distill(m, s, 0.7, "literature_resnet8x4") for m in ("ce", "kd") for s in (0, 1)]
+    rows += [distill("L2", 0, 0.7, "literature_resnet8x4")]
+    found = methods.methods_info(runs(*rows), "literature_resnet8x4")
+    assert {row.method: row.published for row in found.rows if row.method != "L2"} == {
+        "ce": 0.7250, "kd": 0.7333
+    }  # fmt: skip
+    block = methods.block(found)
+    assert block.header[-1] == "published, %"
+    assert {row[0]: row[-1] for row in block.rows} == {"ce": "72.50", "kd": "73.33", "L2": "–"}
+    own = methods.block(methods.methods_info(runs(distill("kd", 0, 0.7)), "toy"))
+    assert "published, %" not in own.header
+
+
 def test_health_lists_tags_values_and_what_the_store_shows():
     frame = runs(
         distill(
