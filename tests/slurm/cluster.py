@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -57,7 +58,7 @@ KillWait=30
 SlurmdTimeout=30
 InactiveLimit=0
 SlurmdParameters=config_overrides
-GresTypes=gpu,shard
+GresTypes={kinds}
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={base}/finished.txt
@@ -95,7 +96,9 @@ def missing() -> str | None:
 
 class Cluster:
     """One controller and `nodes` virtual nodes of `cpus` CPUs and `gpus` fake GPUs each; a GPU can
-    be shared by SHARDS jobs."""
+    be shared by SHARDS jobs where this Slurm knows shards.
+
+    `numbered`: whether Slurm numbers the GPUs, which takes the right to make devices."""
 
     def __init__(self, base: Path, *, nodes: int = 2, cpus: int = 2, gpus: int = 1) -> None:
         self.base, self.gpus = base, gpus
@@ -108,19 +111,22 @@ class Cluster:
 
     def _configure(self, cpus: int) -> None:
         host, ports = socket.gethostname().split(".")[0], _free_ports(1 + len(self.nodes))
-        for number in range(self.gpus):
-            _device(self.base / f"dev/gpu{number}")
+        self.numbered = all(_device(self.base / f"dev/gpu{k}") for k in range(self.gpus))
+        self.shards = SHARDS * self.gpus if version() >= (22, 5) else 0
+        kinds = "gpu,shard" if self.shards else "gpu"
+        has = f"gpu:{self.gpus}" + (f",shard:{self.shards}" if self.shards else "")
         last = f"[0-{self.gpus - 1}]" if self.gpus > 1 else "0"
-        (self.base / "gres.conf").write_text(
-            f"Name=gpu File={self.base}/dev/gpu{last}\nName=shard Count={SHARDS * self.gpus}\n"
-        )
+        shared = f"Name=shard Count={self.shards}\n" if self.shards else ""
+        (self.base / "gres.conf").write_text(f"Name=gpu File={self.base}/dev/gpu{last}\n{shared}")
         nodes = "\n".join(
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} "
-            f"RealMemory=64000 Gres=gpu:{self.gpus},shard:{SHARDS * self.gpus} State=UNKNOWN"
+            f"RealMemory=64000 Gres={has} State=UNKNOWN"
             for node, port in zip(self.nodes, ports[1:], strict=True)
         )
         user = "root" if os.geteuid() == 0 else os.environ["USER"]
-        text = CONF.format(host=host, control=ports[0], user=user, base=self.base, nodes=nodes)
+        text = CONF.format(
+            host=host, control=ports[0], user=user, base=self.base, nodes=nodes, kinds=kinds
+        )
         (self.base / "slurm.conf").write_text(text)
 
     def start(self) -> None:
@@ -210,13 +216,22 @@ class Cluster:
         )  # fmt: skip
 
 
-def _device(path: Path) -> None:
+def version() -> tuple[int, int]:
+    """Of the Slurm that is here: (22, 5)."""
+    said = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True).stdout
+    major, minor = re.findall(r"\d+", said)[:2]
+    return int(major), int(minor)
+
+
+def _device(path: Path) -> bool:
     """A character device (the null device under another name), or a plain file without the right
-    to make one: Slurm then gives no number to CUDA_VISIBLE_DEVICES."""
+    to make one; whether it is a device."""
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     except PermissionError:
         path.touch()
+        return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:
