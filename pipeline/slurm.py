@@ -61,7 +61,7 @@ class SlurmTask:
         if code == STOPPED:
             self._go_back()
         if code != 0:
-            raise TaskFailed(f"{self.task.name}: exit code {code}")
+            raise TaskFailed(f"exit code {code}")
 
     def checkpoint(self) -> Any:
         """For a signal that comes before the command has taken over the signals."""
@@ -73,7 +73,7 @@ class SlurmTask:
         before = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if not self.requeue or before >= self.most:
             raise TaskFailed(
-                f"{self.task.name}: stopped after a commit, and not put back into the queue "
+                f"stopped after a commit, and not put back into the queue "
                 f"(hydra.launcher.requeue={str(self.requeue).lower()}, {before} restarts of "
                 f"{self.most}): the same command goes on"
             )
@@ -82,12 +82,11 @@ class SlurmTask:
         state = subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip()
         if state != "RUNNING":  # to put a cancelled job back would undo the scancel
             raise TaskFailed(
-                f"{self.task.name}: stopped after a commit, cancelled (Slurm's state: {state}): "
-                "the same command goes on"
+                f"stopped after a commit, cancelled (Slurm says {state}): the same command goes on"
             )
         subprocess.run(["scontrol", "requeue", job], check=True)
         time.sleep(600)  # Slurm ends this process now
-        raise TaskFailed(f"{self.task.name}: Slurm did not put it back into the queue")
+        raise TaskFailed("Slurm did not put it back into the queue")
 
 
 def own_job_id(environment: Any) -> str:
@@ -151,10 +150,10 @@ class Slurm:
             self.gone.pop(name, None)
             return Status(RUNNING if state in _RUNNING else WAITING, f"job {job} {state.lower()}")
         outcome = self._outcome(job)
-        if outcome == "success":
+        if outcome == "":
             return Status(DONE, f"job {job}")
-        if outcome == "error":
-            return Status(FAILED, f"job {job}: see {self.log_of(name)}")
+        if outcome is not None:
+            return Status(FAILED, f"job {job}: {outcome}: see {self.log_of(name)}")
         if any(self._status[other].state == FAILED for other in self.after[name]):
             return Status(FAILED, NOT_RUN)
         since = self.gone.setdefault(name, time.monotonic())
@@ -163,11 +162,16 @@ class Slurm:
         return Status(FAILED, f"job {job} was cancelled or killed: see {self.log_of(name)}")
 
     def _outcome(self, job: str) -> str | None:
-        """`success` or `error` as the job left it; None if it left nothing."""
+        """What a job left behind: why it failed, empty if it did not; None if it left nothing."""
         from submitit.core.utils import JobPaths, pickle_load
 
         path = JobPaths(self.folder / "jobs", job_id=job, task_id=0).result_pickle
-        return str(pickle_load(path)[0]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        state, said = pickle_load(path)
+        if state == "success":
+            return ""
+        return str(said).strip().splitlines()[-1].removeprefix(f"{__name__}.TaskFailed: ")
 
     def _queue(self) -> dict[str, str]:
         """The state of every job of this user in the queue."""

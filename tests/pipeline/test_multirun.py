@@ -220,9 +220,9 @@ def test_who_waits_for_a_failed_job_is_failed_and_says_why(
 ) -> None:
     launcher = slurm.Slurm(SlurmConfig(poll_s=0.1), tmp_path / "jobs")
     launcher.submit([TEACHER, *STUDENTS])
-    monkeypatch.setattr(launcher, "_outcome", {"17": "error"}.get)
+    monkeypatch.setattr(launcher, "_outcome", {"17": "exit code 1"}.get)
     found = launcher.poll()
-    assert "see" in found["teacher"].note
+    assert found["teacher"].note == f"job 17: exit code 1: see {launcher.log_of('teacher')}"
     assert {found[name] for name in ("a", "b")} == {Status(FAILED, NOT_RUN)}
 
 

@@ -81,7 +81,7 @@ def test_a_cancelled_job_is_not_finished_and_is_the_only_one_to_be_run_again(
     cluster.command("scancel", jobs["distill-L1-digits-s1"])
     output = ended(process, 1)
     assert "1 of 2 jobs failed: distill-L1-digits-s1" in output
-    assert "was cancelled" in output
+    assert "stopped after a commit, cancelled" in output
     assert len(command.results(with_teachers)) == 1
     assert statuses(with_teachers) == ["FINISHED", "KILLED"]
     before = set(cluster.finished())
