@@ -130,7 +130,9 @@ def make_banks(
         model = StandIn(width).to(device).eval()
         start = held_mb(device)
         reset_peak_memory(device)
-        bank, _ = view_bank(shell, f"width{width}", model, data, config, numerics)
+        bank, _ = view_bank(
+            shell, f"width{width}", f"bank-{width}", model, data, config, numerics
+        )  # fmt: skip
         peak = peak_memory_mb(device)
         highest = max(highest, peak)
         banks.append(bank)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.planning import Planned
 
 OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
-STAGES = ("main", "finetune", "distill")  # verbs that the environment's shortcuts are for
+STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
 EMPTY = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject that were not given
 
 HELP = """\
@@ -29,7 +29,8 @@ python -m pipeline VERB key=value ...
 verbs
   main       fine-tune the teachers, distil cfg and the control CE, analyse
   finetune   the teachers of a bench           teacher=all|0|1|...
-  distill    a student (absent teachers first) cfg=L3 bench=digits seed=0
+  bank       their view banks (teachers first) teacher=all|0|1|...
+  distill    a student (what is absent first)  cfg=L3 bench=digits seed=0
   evaluate   a finished network               run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
   analyze    report, tables and figures from the store: what=ladder|methods|beta|cccp|freezing|
              information_plane|teacher_adaptation|overlap|health|comprehensive
@@ -181,9 +182,27 @@ def _in_launch(
 
 
 def _finetune(overrides: list[str]) -> None:
-    from pipeline.config import ConfigError
     from pipeline.jobs import finetune_teacher
     from pipeline.planning import planned_teachers
+
+    _for_teachers("finetune", overrides, finetune_teacher, planned_teachers)
+
+
+def _bank(overrides: list[str]) -> None:
+    from pipeline.jobs import make_bank
+    from pipeline.planning import planned_banks
+
+    _for_teachers("bank", overrides, make_bank, planned_banks)
+
+
+def _for_teachers(
+    verb: str,
+    overrides: list[str],
+    one: Callable[..., object],
+    planned: Callable[..., list[Planned]],
+) -> None:
+    """Do `one` thing for each teacher that teacher=all|0|1|... names."""
+    from pipeline.config import ConfigError
 
     which = [o.partition("=")[2] for o in overrides if re.match(r"teacher=", o)] or ["all"]
     rest = [o for o in overrides if not re.match(r"teacher=", o)]
@@ -196,11 +215,10 @@ def _finetune(overrides: list[str]) -> None:
 
     def work(config, shell):
         for number in numbers(config):
-            finetune_teacher(config, number, shell)
+            one(config, number, shell)
 
     _in_launch(
-        "finetune", rest, work,
-        lambda config, store: planned_teachers(config, numbers(config), store),
+        verb, rest, work, lambda config, store: planned(config, numbers(config), store)
     )  # fmt: skip
 
 
@@ -274,6 +292,7 @@ def _sync(overrides: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "main": _main,
     "finetune": _finetune,
+    "bank": _bank,
     "distill": _distill,
     "evaluate": _evaluate,
     "analyze": _analyze,

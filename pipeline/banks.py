@@ -7,18 +7,19 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from pipeline.config import Config
 from pipeline.console import say
 from pipeline.durable import CorruptFile
-from pipeline.identity import KEY_LENGTH, canonical, digest_of
-from pipeline.lease import Lease, acquire
+from pipeline.identity import KEY_LENGTH, canonical, digest_of, run_key, splits
+from pipeline.lease import Holder, Lease, acquire
 from pipeline.shell import Shell
-from pipeline.store import RunFolder
+from pipeline.store import RunFolder, Store
 from trainers.data import DataConfig, TrainingData
 from trainers.loop import Interrupted
 from trainers.run import Bank
@@ -31,18 +32,35 @@ BANK_VERSION = 1  # raise it when the rows of a bank change
 CHUNKS_A_PART = 128
 
 
-def bank_key(teacher_key: str, digest: str, config: DataConfig, numerics: Numerics) -> str:
+def bank_key(config: Config, teacher: int) -> str:
     """Of the teacher, the data, the recipe of the views, and how the rows are computed."""
     recipe = {
-        "version": BANK_VERSION, "teacher": teacher_key, "data": digest, "chunk": BANK_CHUNK,
-        "views": canonical(config), "numerics": canonical(numerics), "dtype": "float16",
+        "version": BANK_VERSION, "teacher": run_key("finetune", config, teacher=teacher),
+        "data": splits(config.data).digest, "chunk": BANK_CHUNK, "views": canonical(config.data),
+        "numerics": canonical(config.numerics), "dtype": "float16",
     }  # fmt: skip
     return digest_of(recipe)[:KEY_LENGTH]
+
+
+def bank_name(config: Config, teacher: int) -> str:
+    """`bank-resnet20-digits`: what banks of one kind are called."""
+    return f"bank-{config.teachers()[teacher].model}-{config.bench.name}"
+
+
+def has_banks(config: Config) -> bool:
+    """Whether teachers are kept as banks: not where crops are fresh for ever."""
+    return config.data.views > 0
+
+
+def is_made(store: Store, key: str) -> bool:
+    """Whether the bank of a key is complete on disk."""
+    return store.run("bank", key).read_json("bank") is not None
 
 
 def view_bank(
     shell: Shell,
     key: str,
+    name: str,
     model: nn.Module,
     data: TrainingData,
     config: DataConfig,
@@ -54,19 +72,14 @@ def view_bank(
         Interrupted: asked to stop between two parts.
         LeaseLost: another process took over.
     """
-    folder, runtime = shell.store.run("bank", key), shell.runtime
+    folder = shell.store.run("bank", key)
     views = Views(data.train, config, numerics)
     normalise = Normaliser(config, numerics, views.device)
-    done = folder.read_json("bank")
-    if done is None:
-        with acquire(
-            folder.path, heartbeat_s=runtime.heartbeat_s, expiry_s=runtime.expiry_s,
-            poll_s=min(1.0, runtime.heartbeat_s), should_stop=shell.stop,
-        ) as lease:  # fmt: skip
-            done = folder.read_json("bank")
-            if done is None:
-                done = _make(shell, folder, lease, model, views, data, normalise, numerics)
-                say(f"finished view bank  key {key}  {views.rows} rows  {done['seconds']:.1f} s")
+
+    def make(lease: Lease) -> dict[str, Any]:
+        return _make(shell, folder, lease, model, views, data, normalise, numerics)
+
+    done = folder.read_json("bank") or _once(shell, folder, name, make)
     try:
         train = assemble(_read(folder, done["parts"]), views.rows, views.device)
         val = _rows(folder.load_tensors("val", done["val"]))
@@ -75,8 +88,30 @@ def view_bank(
         (folder.path / "bank.json").unlink()
         for path in folder.path.glob("*.safetensors"):
             path.unlink()
-        return view_bank(shell, key, model, data, config, numerics)
+        return view_bank(shell, key, name, model, data, config, numerics)
     return Bank(train, Rows(*(t.to(views.device) for t in val))), done["seconds"]
+
+
+def _once(
+    shell: Shell, folder: RunFolder, name: str, make: Callable[[Lease], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `make` gives, by one process; the others wait for it."""
+
+    def waiting(holder: Holder) -> None:
+        say(f"waiting  view bank  {name}  key {folder.key} is being made by {holder}")
+
+    runtime = shell.runtime
+    with acquire(
+        folder.path, heartbeat_s=runtime.heartbeat_s, expiry_s=runtime.expiry_s,
+        poll_s=min(1.0, runtime.heartbeat_s), on_wait=waiting, should_stop=shell.stop,
+    ) as lease:  # fmt: skip
+        done = folder.read_json("bank")
+        if done is None:
+            done = make(lease) | {"name": name}
+            lease.check()
+            folder.write_json("bank", done)
+            say(f"finished view bank  {name}  key {folder.key}  {done['seconds']:.1f} s")
+    return done
 
 
 def _make(
@@ -89,7 +124,7 @@ def _make(
     normalise: Normaliser,
     numerics: Numerics,
 ) -> dict[str, Any]:
-    """Write the parts that are missing, then the validation rows, then the list of them all."""
+    """Write the parts that are missing, then the validation rows; the list of them all."""
     digests, seconds = _parts_there(folder)
     rows = chunks_of(model, views, numerics, start=len(digests) * CHUNKS_A_PART)
     while True:
@@ -109,10 +144,7 @@ def _make(
         folder.write_json("seconds", seconds)
     out = image_rows(model, data.val, normalise, numerics)
     val = {"logits": out.logits.half().cpu(), "pooled": out.pooled.half().cpu()}
-    done = {"parts": digests, "val": folder.save_tensors("val", val), "seconds": seconds}
-    lease.check()
-    folder.write_json("bank", done)
-    return done
+    return {"parts": digests, "val": folder.save_tensors("val", val), "seconds": seconds}
 
 
 def _parts_there(folder: RunFolder) -> tuple[list[str], float]:

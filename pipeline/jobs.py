@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from pipeline import names, provenance
-from pipeline.banks import bank_key, view_bank
+from pipeline.banks import bank_key, bank_name, has_banks, is_made, view_bank
 from pipeline.config import Config
 from pipeline.console import say
 from pipeline.finalise import read_test
@@ -165,6 +165,21 @@ def given_the_time(config: Config, shell: Shell) -> Config:
     return found
 
 
+def make_bank(config: Config, number: int, shell: Shell) -> None:
+    """The view bank of one teacher: there already, gone on with or made; the teacher before it."""
+    key, name = bank_key(config, number), bank_name(config, number)
+    if not has_banks(config):
+        say("no view banks: data.views=0 runs the teachers on fresh crops")
+        return
+    if is_made(shell.store, key):
+        say(f"reused   view bank  {name}  key {key}")
+        return
+    teacher = run_key("finetune", config, teacher=number)
+    if shell.store.run("finetune", teacher).result() is None:
+        finetune_teacher(config, number, shell)
+    _LazyTeachers(config, shell, on_device(config, shell), [number])()
+
+
 class _LazyTeachers:
     """The teachers with their banks, loaded when a run that is not finished asks for them."""
 
@@ -187,10 +202,10 @@ class _LazyTeachers:
         model = network(stage.teacher.model, stage.data, stage.numerics, shell.device)
         model.load_state_dict(folder.load_tensors("teacher", result["weights"]["teacher"]))
         freezing.freeze(model)
-        if config.data.views == 0:  # fresh crops: teachers are run in the loop
+        if not has_banks(config):  # fresh crops: teachers are run in the loop
             return Teacher(model, self._without_rows(model))
         bank, seconds = view_bank(
-            shell, bank_key(key, self.data.digest, config.data, config.numerics), model,
+            shell, bank_key(config, number), bank_name(config, number), model,
             training(self.data), config.data, config.numerics,
         )  # fmt: skip
         self.bank_seconds += seconds

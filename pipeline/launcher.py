@@ -24,6 +24,7 @@ from pipeline.groups import CONF
 from trainers.options import option
 
 CHOICE, PREFIX = "hydra/launcher", "hydra.launcher."
+NOT_RUN = "not run: what it needs has failed"
 STOPPED = 75  # exit code: committed, the same command goes on
 
 WAITING, RUNNING, DONE, FAILED, HALTED = "waiting", "running", "finished", "failed", "stopped"

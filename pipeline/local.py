@@ -16,6 +16,7 @@ from pipeline.launcher import (
     ENDED,
     FAILED,
     HALTED,
+    NOT_RUN,
     RUNNING,
     STOPPED,
     WAITING,
@@ -28,6 +29,7 @@ from pipeline.launcher import (
 
 _SERVER = multiprocessing.get_context("forkserver")
 _PRELOAD = [
+    "pipeline.forking",
     "pipeline.jobs",
     "mlflow.store.tracking.sqlalchemy_store",
     "torch._dynamo",  # PyTorch's counter of operations brings it along
@@ -85,7 +87,7 @@ class Local:
     def _start_if_ready(self, name: str, task: Task) -> None:
         before = [self.status[other].state for other in task.after]
         if FAILED in before:
-            self.status[name] = Status(FAILED, "not run: what it needs has failed")
+            self.status[name] = Status(FAILED, NOT_RUN)
         elif self.stopping or HALTED in before:
             self.status[name] = Status(HALTED, "not begun")
         elif len(self.processes) < self.slots and all(state == DONE for state in before):
@@ -123,5 +125,8 @@ def visible_gpus() -> list[str]:
 
 
 def _child(task: Task, log: Path, gpu: str | None) -> None:
+    from pipeline.forking import hear  # for the server's process and what it forks alone
+
+    hear()
     redirect(log)
     sys.exit(execute(task, [] if gpu is None else [("CUDA_VISIBLE_DEVICES", gpu)]))

@@ -1,8 +1,8 @@
 """Many students with one command: `distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=slurm`.
 
-All configurations are composed and checked before anything starts. Absent teachers are jobs of
-their own that the others wait for; what is finished is reused at once; a job that fails takes
-nobody with it.
+All configurations are composed and checked before anything starts. Absent teachers and view banks
+are jobs of their own that the others wait for; what is finished is reused at once; a job that fails
+takes nobody with it but those that wait for it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from rich.table import Table
 
 from pipeline import names
+from pipeline.banks import bank_key, bank_name, has_banks, is_made
 from pipeline.config import Config, ConfigError, compose
 from pipeline.console import out, say
 from pipeline.fleet import JobsFailed, follow
@@ -186,7 +187,7 @@ def launch_of(shell: Shell) -> str | None:
 def tasks_of(
     students: list[Student], store: Store, environment: tuple[tuple[str, str], ...]
 ) -> list[Task]:
-    """A task for every student, and before them one for every teacher that is absent."""
+    """A task for every student, and before them those for teachers and banks that are absent."""
     teachers: dict[str, Task] = {}
     found = []
     for student in students:
@@ -201,15 +202,19 @@ def tasks_of(
 def absent_teachers(
     config: Config, overrides: list[str], store: Store, environment: tuple[tuple[str, str], ...]
 ) -> dict[str, Task]:
-    """A task for every teacher of a configuration that is not finished, by key."""
-    found = {}
-    numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
-    for number in numbers:
-        key = run_key("finetune", config, teacher=number)
-        if store.run("finetune", key).result() is None and key not in found:
+    """By key, a task for every teacher of a configuration that is not finished, followed by one
+    for its view bank if that is absent."""
+    found: dict[str, Task] = {}
+    for number in range(len(config.teacher)) if needs_teachers(config) else []:
+        key, bank = run_key("finetune", config, teacher=number), bank_key(config, number)
+        asked = (f"teacher={number}", *overrides)
+        if store.run("finetune", key).result() is None:
             name = f"finetune-{config.teachers()[number].model}-{config.bench.name}-{key}"
-            arguments = ("finetune", f"teacher={number}", *overrides)
-            found[key] = Task(name, "pipeline", arguments, environment)
+            found[key] = Task(name, "pipeline", ("finetune", *asked), environment)
+        if has_banks(config) and not is_made(store, bank):
+            after = (found[key].name,) if key in found else ()
+            name = f"{bank_name(config, number)}-{bank}"
+            found[bank] = Task(name, "pipeline", ("bank", *asked), environment, after)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from pipeline import names
+from pipeline.banks import bank_key, bank_name, has_banks, is_made
 from pipeline.config import Config
 from pipeline.console import out, say
 from pipeline.identity import needs_teachers, run_key
@@ -30,17 +31,19 @@ class Planned(NamedTuple):
     seconds: float | None
 
 
-Kind = tuple[str, str, str]  # stage, bench, rung (of a teacher: its architecture)
+Past = dict[str, list[float]]  # seconds by kind: what a stage is called, without its seed
 
 
 def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
-    """The stages that distilling these configurations takes, each once, teachers first."""
+    """The stages that distilling these configurations takes, each once: teachers, their view
+    banks, students."""
     past, found = _past(store), dict[str, Planned]()
     for config in configs:
         if needs_teachers(config):
-            found |= _teachers(config, range(len(config.teacher)), store, past)
-        name = f"distill-{config.rung}-{config.bench.name}-s{config.seed}"
-        kind = ("distill", config.bench.name, config.rung)
+            numbers = range(len(config.teacher))
+            found |= _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
+        kind = f"distill-{config.rung}-{config.bench.name}"
+        name = f"{kind}-s{config.seed}"
         if config.budget.matched_to is not None:
             wait = f"after {config.budget.matched_to} and CE"
             found[name] = Planned(name, None, wait, _expected(past, kind))
@@ -53,6 +56,13 @@ def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
 def planned_teachers(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
     """The stages that fine-tuning these teachers takes."""
     return list(_teachers(config, numbers, store, _past(store)).values())
+
+
+def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
+    """What making the view banks of these teachers takes."""
+    past, numbers = _past(store), list(numbers)
+    found = _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
+    return list(found.values())
 
 
 def show(stages: list[Planned]) -> None:
@@ -83,19 +93,29 @@ def duration(seconds: float | None) -> str:
 
 
 def _teachers(
-    config: Config, numbers: Iterable[int], store: Store, past: dict[Kind, list[float]]
+    config: Config, numbers: Iterable[int], store: Store, past: Past
 ) -> dict[str, Planned]:
     found = {}
     for number in numbers:
         teacher = config.teachers()[number]
-        name = f"finetune-{teacher.model}-{config.bench.name}-s{teacher.seed}"
+        kind = f"finetune-{teacher.model}-{config.bench.name}"
         key = run_key("finetune", config, teacher=number)
-        kind = ("finetune", config.bench.name, teacher.model)
-        found[key] = _planned(name, store.run("finetune", key), past, kind)
+        folder = store.run("finetune", key)
+        found[key] = _planned(f"{kind}-s{teacher.seed}", folder, past, kind)
     return found
 
 
-def _planned(name: str, folder: RunFolder, past: dict[Kind, list[float]], kind: Kind) -> Planned:
+def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> dict[str, Planned]:
+    found = {}
+    for number in numbers if has_banks(config) else []:
+        key, kind = bank_key(config, number), bank_name(config, number)
+        made, name = is_made(store, key), f"{kind}-s{config.teachers()[number].seed}"
+        seconds = 0.0 if made else _expected(past, kind)
+        found[key] = Planned(name, key, FINISHED if made else "new", seconds)
+    return found
+
+
+def _planned(name: str, folder: RunFolder, past: Past, kind: str) -> Planned:
     if folder.result() is not None:
         return Planned(name, folder.key, FINISHED, 0.0)
     expected, commit = _expected(past, kind), folder.latest() if folder.path.is_dir() else None
@@ -106,19 +126,33 @@ def _planned(name: str, folder: RunFolder, past: dict[Kind, list[float]], kind: 
     return Planned(name, folder.key, f"to resume after epoch {len(commit.history)}", left)
 
 
-def _expected(past: dict[Kind, list[float]], kind: Kind) -> float | None:
+def _expected(past: Past, kind: str) -> float | None:
     return median(past[kind]) if kind in past else None
 
 
-def _past(store: Store) -> dict[Kind, list[float]]:
-    """Seconds of the finished runs of the store, by kind."""
-    found: dict[Kind, list[float]] = {}
+def _past(store: Store) -> Past:
+    """Seconds of the finished runs and view banks of the store."""
+    found: Past = {}
     for folder in store.runs():
-        result, spec = folder.result(), folder.read_json("spec")
-        if result is None or spec is None:
-            continue
-        tags = spec["tags"]
-        what = tags[names.STUDENT] if folder.stage == "finetune" else tags[names.RUNG]
-        kind = (folder.stage, tags[names.BENCH], what)
-        found.setdefault(kind, []).append(result["metrics"][names.RUN_SECONDS])
+        taken = _bank_time(folder) if folder.stage == "bank" else _run_time(folder)
+        if taken is not None:
+            found.setdefault(taken[0], []).append(taken[1])
     return found
+
+
+def _bank_time(folder: RunFolder) -> tuple[str, float] | None:
+    done = folder.read_json("bank")
+    if done is None or "name" not in done:  # a bank of an older version
+        return None
+    return done["name"], done["seconds"]
+
+
+def _run_time(folder: RunFolder) -> tuple[str, float] | None:
+    """Without the banks, which are planned on their own."""
+    result, spec = folder.result(), folder.read_json("spec")
+    if result is None or spec is None:
+        return None
+    tags, metrics = spec["tags"], result["metrics"]
+    what = tags[names.STUDENT] if folder.stage == "finetune" else tags[names.RUNG]
+    banks = metrics.get(names.BANK_SECONDS) or 0.0
+    return f"{folder.stage}-{what}-{tags[names.BENCH]}", metrics[names.RUN_SECONDS] - banks

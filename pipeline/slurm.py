@@ -24,6 +24,7 @@ from pipeline.launcher import (
     CHOICE,
     DONE,
     FAILED,
+    NOT_RUN,
     RUNNING,
     STOPPED,
     WAITING,
@@ -32,6 +33,7 @@ from pipeline.launcher import (
     Task,
     execute,
 )
+from pipeline.lease import acquire
 
 _ABSENT_S = 30.0  # a job that left the queue may show its result this much later (NFS caches)
 _RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED")
@@ -59,7 +61,7 @@ class SlurmTask:
         if code == STOPPED:
             self._go_back()
         if code != 0:
-            raise TaskFailed(f"{self.task.name}: exit code {code}")
+            raise TaskFailed(f"exit code {code}")
 
     def checkpoint(self) -> Any:
         """For a signal that comes before the command has taken over the signals."""
@@ -71,13 +73,20 @@ class SlurmTask:
         before = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if not self.requeue or before >= self.most:
             raise TaskFailed(
-                f"{self.task.name}: stopped after a commit, and not put back into the queue "
+                f"stopped after a commit, and not put back into the queue "
                 f"(hydra.launcher.requeue={str(self.requeue).lower()}, {before} restarts of "
                 f"{self.most}): the same command goes on"
             )
-        subprocess.run(["scontrol", "requeue", own_job_id(os.environ)], check=True)
+        job = own_job_id(os.environ)
+        look = ["squeue", "--noheader", "--job", job, "--format", "%T"]
+        state = subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip()
+        if state != "RUNNING":  # to put a cancelled job back would undo the scancel
+            raise TaskFailed(
+                f"stopped after a commit, cancelled (Slurm says {state}): the same command goes on"
+            )
+        subprocess.run(["scontrol", "requeue", job], check=True)
         time.sleep(600)  # Slurm ends this process now
-        raise TaskFailed(f"{self.task.name}: Slurm did not put it back into the queue")
+        raise TaskFailed("Slurm did not put it back into the queue")
 
 
 def own_job_id(environment: Any) -> str:
@@ -100,19 +109,21 @@ class Slurm:
                  f"use {CHOICE}=local"]
             )  # fmt: skip
         self.jobs = self._load()  # name -> job id
-        self.names: list[str] = []
+        self.after: dict[str, tuple[str, ...]] = {}  # name -> those that it waits for
         self.gone: dict[str, float] = {}
         self._looked, self._status = 0.0, dict[str, Status]()
 
     def submit(self, tasks: list[Task]) -> None:
         """Arrays of those that wait for the same; what an earlier command has in the queue is
-        joined."""
-        queue = self._queue()
-        self.names = [task.name for task in tasks]
-        new = [task for task in tasks if self.jobs.get(task.name) not in queue]
-        for after in sorted({task.after for task in new}, key=len):
-            self._array([task for task in new if task.after == after], after)
-        self._save()
+        joined, also of one that submits at the same time. Tasks come after those that they wait
+        for."""
+        self.after = {task.name: task.after for task in tasks}
+        with acquire(self.folder, poll_s=0.2):
+            self.jobs, queue = self._load(), self._queue()
+            new = [task for task in tasks if self.jobs.get(task.name) not in queue]
+            for after in dict.fromkeys(task.after for task in new):
+                self._array([task for task in new if task.after == after], after)
+            self._save()
 
     def _array(self, tasks: list[Task], after: tuple[str, ...]) -> None:
         from submitit import AutoExecutor
@@ -128,7 +139,8 @@ class Slurm:
     def poll(self) -> dict[str, Status]:
         if time.monotonic() - self._looked >= self.config.poll_s:
             queue = self._queue()
-            self._status = {name: self._one(name, queue) for name in self.names}
+            for name in self.after:
+                self._status[name] = self._one(name, queue)
             self._looked = time.monotonic()
         return dict(self._status)
 
@@ -138,21 +150,28 @@ class Slurm:
             self.gone.pop(name, None)
             return Status(RUNNING if state in _RUNNING else WAITING, f"job {job} {state.lower()}")
         outcome = self._outcome(job)
-        if outcome == "success":
+        if outcome == "":
             return Status(DONE, f"job {job}")
-        if outcome == "error":
-            return Status(FAILED, f"job {job}: see {self.log_of(name)}")
+        if outcome is not None:
+            return Status(FAILED, f"job {job}: {outcome}: see {self.log_of(name)}")
+        if any(self._status[other].state == FAILED for other in self.after[name]):
+            return Status(FAILED, NOT_RUN)
         since = self.gone.setdefault(name, time.monotonic())
         if time.monotonic() - since < _ABSENT_S:
             return Status(RUNNING, f"job {job} has left the queue")
         return Status(FAILED, f"job {job} was cancelled or killed: see {self.log_of(name)}")
 
     def _outcome(self, job: str) -> str | None:
-        """`success` or `error` as the job left it; None if it left nothing."""
+        """What a job left behind: why it failed, empty if it did not; None if it left nothing."""
         from submitit.core.utils import JobPaths, pickle_load
 
         path = JobPaths(self.folder / "jobs", job_id=job, task_id=0).result_pickle
-        return str(pickle_load(path)[0]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        state, said = pickle_load(path)
+        if state == "success":
+            return ""
+        return str(said).strip().splitlines()[-1].removeprefix(f"{__name__}.TaskFailed: ")
 
     def _queue(self) -> dict[str, str]:
         """The state of every job of this user in the queue."""
@@ -199,6 +218,7 @@ def parameters(config: SlurmConfig, after: list[str]) -> dict[str, Any]:
         "slurm_array_parallelism": config.array_parallelism,
         "slurm_signal_delay_s": config.signal_delay_s,
         "slurm_setup": [re.sub(r"\s+$", "", line) for line in config.setup],
+        "slurm_srun_args": [f"--cpus-per-task={config.cpus_per_task}"],  # not inherited by srun
         "slurm_stderr_to_stdout": True,
         "slurm_additional_parameters": more, **texts,
     }  # fmt: skip

@@ -20,13 +20,13 @@ from sweeps import command
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
-CALL = re.compile(r"python -m pipeline ([a-z]+)([^`\n|#]*)")
+CALL = re.compile(r"(?:python -m|job\.sbatch) pipeline ([a-z]+)([^`\n|#]*)")
 COMPOSING = ("main", "distill")  # the other verbs have options of their own
 HAND_WRITTEN = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{n}.md" for n in ("cluster", "installation")),
 ]
-SWEEP = re.compile(r"python -m sweeps (?:work )?([a-z]+)([^`\n|#]*)")
+SWEEP = re.compile(r"(?:python -m|job\.sbatch) sweeps (?:work )?([a-z]+)([^`\n|#]*)")
 
 
 @pytest.mark.parametrize("path", sorted(reference.pages()), ids=lambda path: path.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow.entities import Run
 
 from pipeline import names
 from pipeline.config import compose
+from pipeline.launcher import NOT_RUN
 from tests.end_to_end import command
 
 pytestmark = pytest.mark.xdist_group("sweeps")
@@ -46,9 +48,9 @@ def test_a_multirun_in_which_some_fail(clean: Path) -> None:
     whole, broken = f"optim.lr={compose([]).optim.lr}", 1e38  # no finite loss after a step
     sweep = ("-m", "cfg=CE,L1", f"{whole},{broken}", *TWO, *small)
     output = command.run("distill", *sweep, cwd=clean, code=1)
-    assert output.count("finished  finetune") == 2
+    assert output.count("finished  finetune") == output.count("finished  bank") == 2
     assert len(command.results(clean)) == 2
-    assert "2 of 6 jobs failed" in output
+    assert "2 of 8 jobs failed" in output
     runs = tracked(clean, "asib")
     (launch,) = of_stage(runs, "launch")
     students = of_stage(runs, "distill")
@@ -58,6 +60,20 @@ def test_a_multirun_in_which_some_fail(clean: Path) -> None:
     output = command.run("distill", "-m", "cfg=CE,L1", whole, *TWO, *small, cwd=clean)
     assert output.count("reused   distill") == 2
     assert len(of_stage(tracked(clean, "asib"), "distill")) == 4
+
+
+def test_students_of_a_bank_that_fails_are_not_run(with_teachers: Path) -> None:
+    """They end at once with the reason; a control that needs no teacher is not concerned."""
+    shutil.rmtree(with_teachers / "store/runs/bank")
+    next((with_teachers / "store/runs/finetune").glob("*/teacher.*.safetensors")).unlink()
+    sweep = ("-m", "cfg=CE,KD", *TWO, *command.TINY)
+    output = command.run("distill", *sweep, cwd=with_teachers, code=1)
+    assert "2 of 4 jobs failed" in output
+    assert re.search(rf"failed +distill-KD-digits-s0 +{NOT_RUN}", output)
+    assert [r["metrics"][names.BANK_SECONDS] for r in command.results(with_teachers).values()] == [
+        0
+    ]
+    assert len(list((with_teachers / "store/runs/bank").glob("*/bank.json"))) == 1
 
 
 def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path) -> None:

@@ -1,14 +1,18 @@
 """Many students with one command: what is expanded, checked and handed to the launcher."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from pipeline import multirun, slurm
-from pipeline.config import ConfigError
+from pipeline.banks import bank_key
+from pipeline.config import ConfigError, compose
+from pipeline.identity import run_key
 from pipeline.launcher import (
     DONE,
     FAILED,
+    NOT_RUN,
     RUNNING,
     WAITING,
     LocalConfig,
@@ -76,14 +80,40 @@ def test_names_differ_where_students_do() -> None:
     assert first.name == f"distill-L1-digits-s0-{first.key}" != second.name
 
 
-def test_absent_teachers_are_jobs_once_and_their_students_wait(tmp_path: Path) -> None:
-    request = multirun.read(["cfg=CE,KD", "seed=0,1", SMALL])
-    tasks = multirun.tasks_of(request.students, Store(tmp_path), ())
-    teachers = [task for task in tasks if task.arguments[0] == "finetune"]
-    assert [task.arguments[1] for task in teachers] == ["teacher=0", "teacher=1"]
-    waits = {task.name: task.after for task in tasks if task.arguments[0] == "distill"}
-    assert waits["distill-CE-digits-s0"] == ()
-    assert set(waits["distill-KD-digits-s1"]) == {task.name for task in teachers}
+def tasks(store: Store, *overrides: str) -> dict[str, list[Task]]:
+    """The tasks of a multirun, by verb."""
+    found: dict[str, list[Task]] = {"finetune": [], "bank": [], "distill": []}
+    for task in multirun.tasks_of(multirun.read([*overrides, SMALL]).students, store, ()):
+        assert all(name in {t.name for ts in found.values() for t in ts} for name in task.after)
+        found[task.arguments[0]].append(task)
+    return found
+
+
+def test_absent_teachers_and_banks_are_jobs_once_and_their_students_wait(tmp_path: Path) -> None:
+    found = tasks(Store(tmp_path), "cfg=CE,KD", "seed=0,1")
+    for verb in ("finetune", "bank"):
+        assert [task.arguments[1] for task in found[verb]] == ["teacher=0", "teacher=1"]
+    assert [t.after for t in found["bank"]] == [(t.name,) for t in found["finetune"]]
+    waits = {task.name: set(task.after) for task in found["distill"]}
+    assert waits["distill-CE-digits-s0"] == set()
+    assert waits["distill-KD-digits-s1"] == {t.name for t in found["finetune"] + found["bank"]}
+
+
+def test_what_is_there_is_no_job(tmp_path: Path) -> None:
+    store, config = Store(tmp_path), compose(["cfg=KD", SMALL])
+    for number in (0, 1):
+        store.run("finetune", run_key("finetune", config, teacher=number)).finish({"weights": {}})
+    store.run("bank", bank_key(config, 0)).write_json("bank", {"seconds": 1.0})
+    found = tasks(store, "cfg=KD", "seed=0,1")
+    assert not found["finetune"]
+    (bank,) = found["bank"]
+    assert (bank.arguments[1], bank.after) == ("teacher=1", ())
+    assert {task.after for task in found["distill"]} == {(bank.name,)}
+
+
+def test_fresh_crops_need_no_banks(tmp_path: Path) -> None:
+    found = tasks(Store(tmp_path), "cfg=KD", "seed=0,1", "data.views=0")
+    assert (len(found["finetune"]), len(found["bank"]), len(found["distill"])) == (2, 0, 2)
 
 
 # Local ----------------------------------------------------------------------------------------
@@ -159,18 +189,41 @@ def test_students_are_an_array_that_waits_for_the_teacher(cluster: Path, tmp_pat
         "--array=0-1%2", "--signal=USR2@120", "--requeue", "--gres=gpu:1", "--time=30",
     ):  # fmt: skip
         assert f"#SBATCH {flag}" in said, said
+    assert re.search(r"^srun .*--cpus-per-task=4 ", said, re.M)  # srun does not inherit it
 
 
 def test_coming_back_joins_what_is_in_the_queue(cluster: Path, tmp_path: Path) -> None:
     config = SlurmConfig(poll_s=0.1)
-    slurm.Slurm(config, tmp_path / "jobs").submit([TEACHER, *STUDENTS])
+    first, again = (slurm.Slurm(config, tmp_path / "jobs") for _ in range(2))  # at once
+    first.submit([TEACHER, *STUDENTS])
     (cluster / "queue").write_text("18_0 RUNNING\n18_1 PENDING\n99 RUNNING\n")
-    again = slurm.Slurm(config, tmp_path / "jobs")
     again.submit(STUDENTS)
     assert again.jobs["a"] == "18_0"
     assert [one.state for one in again.poll().values()] == [RUNNING, WAITING]
     assert again.cancel() == 2
     assert (cluster / "cancelled").read_text().split() == ["18_0", "18_1"]
+
+
+def test_jobs_are_submitted_after_those_that_they_wait_for(cluster: Path, tmp_path: Path) -> None:
+    bank = Task("bank", "pipeline", ("bank",), after=("teacher",))
+    student = Task("student", "pipeline", ("distill",), after=("bank",))
+    launcher = slurm.Slurm(SlurmConfig(), tmp_path / "jobs")
+    launcher.submit([TEACHER, bank, student])
+    assert launcher.jobs == {"teacher": "17", "bank": "18", "student": "19"}
+    said = (cluster / "said").read_text()
+    assert "--dependency=afterok:17" in said
+    assert "--dependency=afterok:18" in said
+
+
+def test_who_waits_for_a_failed_job_is_failed_and_says_why(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = slurm.Slurm(SlurmConfig(poll_s=0.1), tmp_path / "jobs")
+    launcher.submit([TEACHER, *STUDENTS])
+    monkeypatch.setattr(launcher, "_outcome", {"17": "exit code 1"}.get)
+    found = launcher.poll()
+    assert found["teacher"].note == f"job 17: exit code 1: see {launcher.log_of('teacher')}"
+    assert {found[name] for name in ("a", "b")} == {Status(FAILED, NOT_RUN)}
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_failed(
@@ -191,6 +244,11 @@ def test_stopped_after_a_commit_goes_back_into_the_queue(
     monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "18")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    (cluster / "queue").write_text("COMPLETING\n")
+    with pytest.raises(slurm.TaskFailed, match="cancelled"):
+        slurm.SlurmTask(TEACHER, requeue=True, most=1)()
+    assert not (cluster / "requeued").exists()
+    (cluster / "queue").write_text("RUNNING\n")
     with pytest.raises(slurm.TaskFailed):
         slurm.SlurmTask(TEACHER, requeue=True, most=1)()
     assert (cluster / "requeued").read_text() == "requeue 18_1\n"

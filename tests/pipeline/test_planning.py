@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from pipeline import names
+from pipeline.banks import bank_key
 from pipeline.config import Config, compose
 from pipeline.identity import run_key
 from pipeline.matching import resolved, standards
-from pipeline.planning import duration, planned_students, planned_teachers, show
+from pipeline.planning import duration, planned_banks, planned_students, planned_teachers, show
 from pipeline.store import Store
 
 SMALL = ["data.train_limit=100"]
@@ -20,26 +21,30 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def finish(store: Store, stage: str, key: str, what: str, seconds: float) -> None:
+def finish(
+    store: Store, stage: str, key: str, what: str, seconds: float, bank: float = 0.0
+) -> None:
     folder = store.run(stage, key)
     tag = names.STUDENT if stage == "finetune" else names.RUNG
     folder.write_json("spec", {"tags": {names.BENCH: "digits", tag: what}})
-    folder.finish({"metrics": {names.RUN_SECONDS: seconds}, "weights": {}})
+    metrics = {names.RUN_SECONDS: seconds, names.BANK_SECONDS: bank}
+    folder.finish({"metrics": metrics, "weights": {}})
 
 
 def rung(cfg: str, *more: str) -> Config:
     return compose([f"cfg={cfg}", *SMALL, *more])
 
 
-def test_teachers_come_first_and_each_stage_once(store: Store) -> None:
+def test_teachers_and_their_banks_come_first_and_each_stage_once(store: Store) -> None:
     found = planned_students([rung("L3"), rung("KD"), rung("CE"), rung("L3")], store)
     assert [stage.name for stage in found] == [
         "finetune-resnet20-digits-s0", "finetune-resnet20-digits-s1",
+        "bank-resnet20-digits-s0", "bank-resnet20-digits-s1",
         "distill-L3-digits-s0", "distill-KD-digits-s0", "distill-CE-digits-s0",
     ]  # fmt: skip
     assert {stage.state for stage in found} == {"new"}
     assert all(stage.seconds is None for stage in found)
-    assert found[2].key == run_key("distill", rung("L3"))
+    assert found[4].key == run_key("distill", rung("L3"))
 
 
 def test_a_rung_without_teachers_plans_none(store: Store) -> None:
@@ -66,12 +71,27 @@ def test_what_is_finished_and_what_goes_on_is_said(store: Store) -> None:
     ]  # fmt: skip
 
 
+def test_banks_are_planned_with_the_time_of_others_of_their_teacher(store: Store) -> None:
+    body = {"name": "bank-resnet20-digits", "seconds": 8.0}
+    store.run("bank", bank_key(rung("KD"), 0)).write_json("bank", body)
+    store.run("bank", "aaaa").write_json("bank", body | {"seconds": 10.0})
+    store.run("bank", "bbbb").write_json("bank", {"seconds": 1e9})  # of a version without names
+    *_, there, absent = planned_banks(rung("KD"), (0, 1), store)
+    assert (there.state, there.seconds) == ("finished", 0.0)
+    assert (absent.state, absent.seconds) == ("new", 9.0)
+
+
+def test_the_time_of_a_student_is_without_its_banks(store: Store) -> None:
+    finish(store, "distill", "aaaa", "KD", 30.0, bank=4.0)
+    assert planned_students([rung("KD")], store)[-1].seconds == 26.0
+
+
 def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     finish(store, "distill", "aaaa", "CE", 4000.0)
     show(planned_students([rung("CE"), rung("KD")], store))
     text = capsys.readouterr().out
     assert "distill-CE-digits-s0" in text
-    assert "0 finished, 4 to run: 67 min and 3 of a kind that has not run here yet" in text
+    assert "0 finished, 6 to run: 67 min and 5 of a kind that has not run here yet" in text
     assert max(map(len, text.splitlines())) <= 100
 
 

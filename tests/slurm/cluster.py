@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,9 +16,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 UP_S = 30.0
+SHARDS = 2
 
 CONF = """\
 ClusterName=loop
@@ -50,11 +54,11 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 JobRequeue=1
 ReturnToService=2
-KillWait=5
+KillWait=30
 SlurmdTimeout=30
 InactiveLimit=0
 SlurmdParameters=config_overrides
-GresTypes=gpu
+GresTypes={kinds}
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={base}/finished.txt
@@ -72,21 +76,31 @@ def missing() -> str | None:
         return None
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return "no slurmctld, and no right to install Debian's slurm-wlm"
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for before in ([], ["apt-get", "update", "-qq"]):
-        if before:
-            subprocess.run(before, env=quiet, capture_output=True, timeout=180, check=False)
-        done = subprocess.run(command, env=quiet, capture_output=True, timeout=300, check=False)
-        if done.returncode == 0 and all(shutil.which(program) for program in PROGRAMS):
+    install = ["install", "-y", "--no-install-recommends", *PACKAGES]
+    said = ""
+    for step in (install, ["update"], install):
+        try:
+            done = subprocess.run(
+                ["apt-get", "-qq", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10",
+                 *step],
+                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True,
+                text=True, timeout=90, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return "slurm-wlm could not be installed within 90 s"
+        if step is install and all(shutil.which(program) for program in PROGRAMS):
             return None
-    return "slurm-wlm could not be installed"
+        said = (done.stderr.strip().splitlines() or [said])[-1]
+    return f"slurm-wlm could not be installed: {said}"
 
 
 class Cluster:
-    """One controller and `nodes` virtual nodes of `cpus` CPUs and `gpus` fake GPUs each."""
+    """One controller and `nodes` virtual nodes of `cpus` CPUs and `gpus` fake GPUs each; a GPU can
+    be shared by SHARDS jobs where this Slurm knows shards.
 
-    def __init__(self, base: Path, *, nodes: int = 2, cpus: int = 1, gpus: int = 1) -> None:
+    `numbered`: whether Slurm numbers the GPUs, which takes the right to make devices."""
+
+    def __init__(self, base: Path, *, nodes: int = 2, cpus: int = 2, gpus: int = 1) -> None:
         self.base, self.gpus = base, gpus
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -97,17 +111,22 @@ class Cluster:
 
     def _configure(self, cpus: int) -> None:
         host, ports = socket.gethostname().split(".")[0], _free_ports(1 + len(self.nodes))
-        for number in range(self.gpus):
-            _device(self.base / f"dev/gpu{number}")
+        self.numbered = all(_device(self.base / f"dev/gpu{k}") for k in range(self.gpus))
+        self.shards = SHARDS * self.gpus if version() >= (22, 5) else 0
+        kinds = "gpu,shard" if self.shards else "gpu"
+        has = f"gpu:{self.gpus}" + (f",shard:{self.shards}" if self.shards else "")
         last = f"[0-{self.gpus - 1}]" if self.gpus > 1 else "0"
-        (self.base / "gres.conf").write_text(f"Name=gpu File={self.base}/dev/gpu{last}\n")
+        shared = f"Name=shard Count={self.shards}\n" if self.shards else ""
+        (self.base / "gres.conf").write_text(f"Name=gpu File={self.base}/dev/gpu{last}\n{shared}")
         nodes = "\n".join(
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} "
-            f"RealMemory=64000 Gres=gpu:{self.gpus} State=UNKNOWN"
+            f"RealMemory=64000 Gres={has} State=UNKNOWN"
             for node, port in zip(self.nodes, ports[1:], strict=True)
         )
         user = "root" if os.geteuid() == 0 else os.environ["USER"]
-        text = CONF.format(host=host, control=ports[0], user=user, base=self.base, nodes=nodes)
+        text = CONF.format(
+            host=host, control=ports[0], user=user, base=self.base, nodes=nodes, kinds=kinds
+        )
         (self.base / "slurm.conf").write_text(text)
 
     def start(self) -> None:
@@ -120,10 +139,24 @@ class Cluster:
     def start_node(self, node: str) -> None:
         self._spawn(node, "slurmd", "-D", "-N", node)
 
-    def kill_node(self, node: str) -> None:
-        """SIGKILL the node's daemon, as a crash would."""
+    def kill_node(self, node: str, job: str) -> None:
+        """SIGKILL the node's daemon and all of its job, as a crash would."""
         self.processes[node].kill()
         self.processes[node].wait()
+        for process in self._processes_of(job):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _processes_of(self, job: str) -> set[psutil.Process]:
+        """All processes of a job, with Slurm's own above them."""
+        wanted = {"SLURM_CONF": self.environment["SLURM_CONF"], "SLURM_JOB_ID": job}
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if wanted.items() <= process.environ().items():
+                    above = [p for p in process.parents() if p.name() == "slurmstepd"]
+                    found |= {process, *above}
+        return found
 
     def stop(self) -> None:
         """End every job, then every daemon that this object started."""
@@ -183,13 +216,22 @@ class Cluster:
         )  # fmt: skip
 
 
-def _device(path: Path) -> None:
+def version() -> tuple[int, int]:
+    """Of the Slurm that is here: (22, 5)."""
+    said = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True).stdout
+    major, minor = re.findall(r"\d+", said)[:2]
+    return int(major), int(minor)
+
+
+def _device(path: Path) -> bool:
     """A character device (the null device under another name), or a plain file without the right
-    to make one: Slurm then gives no number to CUDA_VISIBLE_DEVICES."""
+    to make one; whether it is a device."""
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     except PermissionError:
         path.touch()
+        return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

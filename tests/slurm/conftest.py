@@ -19,12 +19,17 @@ schema, clean = runs.schema, runs.clean
 finished, with_teachers = runs.finished, runs.with_teachers
 
 ROOT = Path(__file__).resolve().parents[2]
+SLURM = (
+    "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
+    "hydra.launcher.timeout_min=20", "hydra.launcher.signal_delay_s=10",
+    "hydra.launcher.poll_s=0.5",
+)  # fmt: skip
 Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two virtual nodes of one CPU and one fake GPU."""
+    """Two virtual nodes of two CPUs and one fake GPU that two jobs may share."""
     reason = missing()
     if reason:
         pytest.skip(reason)
@@ -36,6 +41,13 @@ def cluster() -> Iterator[Cluster]:
     finally:
         found.stop()
         shutil.rmtree(base, ignore_errors=True)
+
+
+def ended(process: subprocess.Popen[str], code: int = 0) -> str:
+    """The output of a command that ends with this code."""
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == code, output
+    return output
 
 
 @pytest.fixture
@@ -54,6 +66,9 @@ def start(cluster: Cluster, clean: Path) -> Iterator[Start]:
         return process
 
     yield run
+    jobs = cluster.command("squeue", "-h", "-o", "%A").split()  # of a test that failed
+    if jobs:
+        cluster.command("scancel", *jobs)
     for process in started:
         if process.poll() is None:
             process.kill()
