@@ -55,6 +55,11 @@ def planned_teachers(config: Config, numbers: Iterable[int], store: Store) -> li
     return list(_teachers(config, numbers, store, _past(store)).values())
 
 
+def expected_seconds(config: Config, store: Store) -> float | None:
+    """What a student of this kind took, by finished runs; None where there is none."""
+    return _expected(_past(store), ("distill", config.bench.name, config.rung))
+
+
 def show(stages: list[Planned]) -> None:
     """The plan as a table, with its sum."""
     table = Table(box=None, pad_edge=False)
