@@ -127,7 +127,7 @@ class Board:
                 continue
             if (lease := self._lease(label)) is None:
                 continue
-            part = self.part_of(label)
+            part = self._drawing(self.part_of(label), frozen.number)  # it may have no point yet
             trial = Trial(part, frozen._trial_id)
             if self._is_open(label, trial):
                 return self._taken(part, trial, label, lease, True)
@@ -159,13 +159,17 @@ class Board:
                 for label, trial in trials.items()
             )
             if waits or (part is self.main and self.study.sampler != "grid"):
-                part.sampler = _sampler(self.study.sampler, seed=_SEED_STEP * len(trials))
-                trial = part.ask()
+                trial = self._drawing(part, len(part.get_trials(deepcopy=False))).ask()
                 label = f"{prefix}{trial.number}"
                 lease = self._lease(label)
                 assert lease is not None, f"trial {label} is new and held by someone"
                 return self._taken(part, trial, label, lease, False)
         return None
+
+    def _drawing(self, part: optuna.Study, number: int) -> optuna.Study:
+        """A part whose next draw is that of the trial of this number."""
+        part.sampler = _sampler(self.study.sampler, seed=_SEED_STEP * number)
+        return part
 
     def _lease(self, label: str) -> Lease | None:
         watch = self._watches.setdefault(

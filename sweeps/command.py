@@ -41,7 +41,7 @@ from sweeps.study import Study
 from sweeps.worker import work
 from trainers.loop import Interrupted
 
-VERB, WORKERS, JOBS = "sweep", "workers", "jobs"
+VERB, WORKERS, LAUNCHER, JOBS = "sweep", "workers", "launcher", "jobs"
 RESTARTS = 20  # of a worker of this machine that was killed
 
 
@@ -51,6 +51,7 @@ class Request:
 
     study: Study
     typed: tuple[str, ...]  # what makes the study: handed on to workers
+    how: tuple[str, ...]  # what says how it is run: launcher and workers
     workers: int
     launcher: LocalConfig | SlurmConfig
 
@@ -70,9 +71,10 @@ def read(name: str, overrides: list[str]) -> Request:
     Raises:
         ConfigError: all mistakes.
     """
-    spoken = [f"{CHOICE}={t.partition('=')[2]}" if t.startswith("launcher=") else t
+    spoken = [f"{CHOICE}={t.partition('=')[2]}" if t.startswith(f"{LAUNCHER}=") else t
               for t in overrides]  # fmt: skip
     launcher, rest, mistakes = take_options(spoken)
+    taken = set(spoken) - set(rest)
     typed = {k: v for k, _, v in (t.partition("=") for t in rest) if k in OPTIONS}
     own = [t for t in rest if t.partition("=")[0] not in (*OPTIONS, WORKERS)]
     mistyped = {text: hint for text in own if (hint := _mistyped(text))}
@@ -91,7 +93,8 @@ def read(name: str, overrides: list[str]) -> Request:
     if isinstance(launcher, LocalConfig) and launcher.jobs_parallel is None:
         launcher = LocalConfig(jobs_parallel=int(workers))
     kept = [*own, *(f"{key}={value}" for key, value in typed.items() if key != "trials")]
-    return Request(study, tuple(kept), int(workers), launcher)
+    how = tuple(t for t in overrides if t.split("=")[0] in (WORKERS, LAUNCHER) or t in taken)
+    return Request(study, tuple(kept), how, int(workers), launcher)
 
 
 def _mistyped(text: str) -> str:
@@ -99,7 +102,7 @@ def _mistyped(text: str) -> str:
     key = text.partition("=")[0].lstrip("+")
     if "." in key or key in (*GROUPS, *(field.name for field in fields(Config))):
         return ""
-    return nearest(key, [*OPTIONS, WORKERS, "launcher"])
+    return nearest(key, [*OPTIONS, WORKERS, LAUNCHER])
 
 
 def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
@@ -234,7 +237,7 @@ def _end(
     if status is not None:
         _close(board, destination, shell, status)
     out.print(report.best(board))
-    for line in report.next_commands(board, request.typed, destination):
+    for line in report.next_commands(board, (*request.how, *request.typed), destination):
         say(line)
 
 

@@ -175,3 +175,18 @@ def test_a_failed_draw_is_not_drawn_again(tmp_path: Path) -> None:
         taken.part.tell(taken.trial, None if len(drawn) < 3 else 0.1, state)
         taken.lease.release()
     assert len(set(drawn)) == len(drawn) == 4
+
+
+def test_a_trial_whose_worker_died_before_it_drew_is_drawn_as_it_would_have_been(
+    tmp_path: Path,
+) -> None:
+    study = Small("small", [], sampler="random", trials=2, space={"a": RANGE})
+    drawn = []
+    for name, dies in (("x", False), ("y", True)):
+        if dies:
+            board(study, tmp_path / name).main.ask()
+        taken = board(study, tmp_path / name).take(2)
+        assert taken is not None
+        assert (taken.label, taken.again) == ("0", dies)
+        drawn.append(point_of(taken.trial))
+    assert drawn[0] == drawn[1]

@@ -38,7 +38,7 @@ def test_mistyped_options_of_studies_are_told_and_options_of_runs_are_not() -> N
     with pytest.raises(ConfigError) as raised:
         command.read("beta", ["trails=5", "worker=2", "overlap_seed=1", "optim.lrr=1"])
     text = str(raised.value)
-    for part in ("did you mean trials?", "did you mean workers?", "did you mean optim.lr?"):
+    for part in ("did you mean trials?", "did you mean workers?", "did you mean optim.lr"):
         assert part in text
     assert "overlap_seed" not in text
 
