@@ -129,7 +129,9 @@ def shown(uri: str) -> str:
 
 
 def quiet_mlflow() -> None:
-    """Keep schema migrations and environment hints out of a researcher's terminal."""
+    """Keep schema migrations, environment hints and an address for every run that ends out of a
+    researcher's terminal."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     noisy = ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking")
     for name in (*noisy, "urllib3"):  # its retries are ours to tell
         logging.getLogger(name).setLevel(logging.ERROR)

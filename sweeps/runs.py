@@ -134,7 +134,8 @@ def publish(board: Board, study: TrialDestination, shell: Shell) -> bool:
                         write_atomic(_mark(board, label, study), b"")
                 study.sent.add(label)
     except Exception as error:  # noqa: BLE001 - told; the trials are in the storage
-        say(f"the tracking store cannot be reached ({last_line(error)[:120]}): sent later")
+        said = last_line(error)[:120]
+        say(f"the tracking store cannot be reached ({said}): the same command sends it later")
         return False
     return True
 
