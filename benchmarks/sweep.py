@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep [--quick] [--trials 1000] [--workers 8] [--folder DIR]
 
-runs trials of no time at all through the storage; starts workers; runs short students of digits
+starts workers; runs trials of no time at all through the storage; runs short students of digits
 with one worker and with two. All is written to a temporary folder and deleted.
 """
 
@@ -34,14 +34,9 @@ from sweeps.study import Study
 from sweeps.worker import work
 from trainers.data import DataDamaged, DataMissing
 
-SERVER = get_context("forkserver")
-PRELOAD = [
-    "pipeline.jobs",
-    "sweeps.worker",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "torch._dynamo",
-]
+SERVER = get_context("forkserver")  # one a process: the launcher's own
 HEARTBEAT_S, EXPIRY_S = 3.0, 30.0
+READY_S = 120.0  # until every worker waits for the start, or one of them has failed
 STORAGE = """\
 Storage: trials of 0 s, drawn at random: a trial is asked for, its lease taken, one attribute \
 written, its value told. Journal file on {folder}. Finished and told must both be the trials asked \
@@ -75,11 +70,10 @@ def main() -> None:
     except (ConfigError, DataMissing, DataDamaged) as error:
         raise SystemExit(str(error)) from error
     print(heading(setting, data), flush=True)
-    SERVER.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.folder) as name:
         folder = Path(name)
+        show_starting(folder, options)  # first: it starts the server process of all that follow
         show_storage(folder, options)
-        show_starting(folder, options)
         show_trials(folder, options)
 
 
@@ -97,59 +91,6 @@ def study(trials: int, options: argparse.Namespace) -> Study:
 
 def board(asked: Study, root: Path) -> Board:
     return Board(asked, root, HEARTBEAT_S, EXPIRY_S)
-
-
-# Storage --------------------------------------------------------------------------------------
-
-
-def show_storage(folder: Path, options: argparse.Namespace) -> None:
-    """Trials a second by one worker and by many."""
-    head = ["", "trials", "finished", "told", "seconds", "trials/s"]
-    rows = []
-    for workers in dict.fromkeys((1, options.workers)):
-        one = simulated(folder / f"storage-{workers}", workers, options)
-        many = "worker" if workers == 1 else "workers"
-        counts = [str(count) for count in (one.asked, one.finished, one.told)]
-        rate = f"{one.asked / one.seconds:.0f}"
-        rows.append([f"{workers} {many}", *counts, f"{one.seconds:.1f}", rate])
-        if not one.asked == one.finished == one.told:
-            raise SystemExit(f"trials were lost or run twice: {one}")
-    where = options.folder or tempfile.gettempdir()
-    print(table(STORAGE.format(folder=where), head, rows), flush=True)
-
-
-def simulated(root: Path, workers: int, options: argparse.Namespace) -> Simulated:
-    """A study of trials that take no time, by so many processes."""
-    asked = study(options.trials, options)
-    asked.key  # noqa: B018 - now, once, and not in every worker
-    ready, go, told = SERVER.Barrier(workers + 1), SERVER.Event(), SERVER.Queue()
-    processes = [
-        SERVER.Process(target=tell_trials, args=(asked, root, ready, go, told))
-        for _ in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    ready.wait()
-    began = time.perf_counter()
-    go.set()
-    count = sum(told.get() for _ in processes)
-    seconds = time.perf_counter() - began
-    for process in processes:
-        process.join()
-    return Simulated(workers, options.trials, len(board(asked, root).ended()), count, seconds)
-
-
-def tell_trials(asked: Study, root: Path, ready: Any, go: Any, told: Any) -> None:
-    """One worker: how many trials it has told."""
-    mine, count = board(asked, root), 0
-    ready.wait()
-    go.wait()
-    while (taken := mine.take(asked.wanted)) is not None:
-        with taken.lease:
-            taken.trial.set_user_attr(VALUES, {"0": {"key": taken.label, "val": 0.5}})
-            taken.part.tell(taken.trial, 0.5)
-        count += 1
-    told.put(count)
 
 
 # Start-up -------------------------------------------------------------------------------------
@@ -177,6 +118,59 @@ def started(folder: Path, seed: int, options: argparse.Namespace) -> float:
     (trial,) = (t for t in read("ladder", typed).board().trials().values() if t.datetime_complete)
     assert trial.datetime_start is not None
     return trial.datetime_start.timestamp() - began
+
+
+# Storage --------------------------------------------------------------------------------------
+
+
+def show_storage(folder: Path, options: argparse.Namespace) -> None:
+    """Trials a second by one worker and by many."""
+    head = ["", "trials", "finished", "told", "seconds", "trials/s"]
+    rows = []
+    for workers in dict.fromkeys((1, options.workers)):
+        one = simulated(folder / f"storage-{workers}", workers, options)
+        many = "worker" if workers == 1 else "workers"
+        counts = [str(count) for count in (one.asked, one.finished, one.told)]
+        rate = f"{one.asked / one.seconds:.0f}"
+        rows.append([f"{workers} {many}", *counts, f"{one.seconds:.1f}", rate])
+        if not one.asked == one.finished == one.told:
+            raise SystemExit(f"trials were lost or run twice: {one}")
+    where = options.folder or tempfile.gettempdir()
+    print(table(STORAGE.format(folder=where), head, rows), flush=True)
+
+
+def simulated(root: Path, workers: int, options: argparse.Namespace) -> Simulated:
+    """A study of trials that take no time, by so many processes."""
+    asked = study(options.trials, options)
+    asked.key  # noqa: B018 - now, once, and not in every worker
+    ready, go, told = SERVER.Barrier(workers + 1, timeout=READY_S), SERVER.Event(), SERVER.Queue()
+    processes = [
+        SERVER.Process(target=tell_trials, args=(asked, root, ready, go, told))
+        for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    began = time.perf_counter()
+    go.set()
+    count = sum(told.get() for _ in processes)
+    seconds = time.perf_counter() - began
+    for process in processes:
+        process.join()
+    return Simulated(workers, options.trials, len(board(asked, root).ended()), count, seconds)
+
+
+def tell_trials(asked: Study, root: Path, ready: Any, go: Any, told: Any) -> None:
+    """One worker: how many trials it has told."""
+    mine, count = board(asked, root), 0
+    ready.wait()
+    go.wait()
+    while (taken := mine.take(asked.wanted)) is not None:
+        with taken.lease:
+            taken.trial.set_user_attr(VALUES, {"0": {"key": taken.label, "val": 0.5}})
+            taken.part.tell(taken.trial, 0.5)
+        count += 1
+    told.put(count)
 
 
 # Trials ---------------------------------------------------------------------------------------
@@ -220,7 +214,7 @@ def trained(folder: Path, workers: int, options: argparse.Namespace) -> Trained:
     """The students of a study by so many warm workers."""
     folder.mkdir()
     asked = study(options.students, options)
-    ready, processes = SERVER.Barrier(workers + 1), []
+    ready, processes = SERVER.Barrier(workers + 1, timeout=READY_S), []
     for _ in range(workers):
         processes.append(SERVER.Process(target=run_trials, args=(asked, folder, ready)))
         processes[-1].start()

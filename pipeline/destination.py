@@ -76,8 +76,8 @@ class Destination:
             from mlflow import MlflowClient
 
             quiet_mlflow()
-            client = MlflowClient(tracking_uri=self.uri)
             with acquire(self.lock_folder, poll_s=0.05):
+                client = MlflowClient(tracking_uri=self.uri)  # this may make the schema already
                 client.search_experiments(max_results=1)
             self._client = client
         return self._client
