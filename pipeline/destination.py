@@ -76,8 +76,8 @@ class Destination:
             from mlflow import MlflowClient
 
             quiet_mlflow()
-            client = MlflowClient(tracking_uri=self.uri)
             with acquire(self.lock_folder, poll_s=0.05):
+                client = MlflowClient(tracking_uri=self.uri)  # this may make the schema already
                 client.search_experiments(max_results=1)
             self._client = client
         return self._client
@@ -129,7 +129,9 @@ def shown(uri: str) -> str:
 
 
 def quiet_mlflow() -> None:
-    """Keep schema migrations and environment hints out of a researcher's terminal."""
+    """Keep schema migrations, environment hints and an address for every run that ends out of a
+    researcher's terminal."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     noisy = ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking")
     for name in (*noisy, "urllib3"):  # its retries are ours to tell
         logging.getLogger(name).setLevel(logging.ERROR)

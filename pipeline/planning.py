@@ -65,6 +65,11 @@ def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[
     return list(found.values())
 
 
+def expected_seconds(config: Config, store: Store) -> float | None:
+    """What a student of this kind took, by finished runs; None where there is none."""
+    return _expected(_past(store), f"distill-{config.rung}-{config.bench.name}")
+
+
 def show(stages: list[Planned]) -> None:
     """The plan as a table, with its sum."""
     table = Table(box=None, pad_edge=False)

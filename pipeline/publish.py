@@ -77,7 +77,11 @@ class Publication:
     def start(self, *, reused: bool = False) -> None:
         """Find or make the run, and describe it."""
         spec = self._spec()
-        if self.record.run_id is not None and not self.sure and self._is_gone():
+        if (
+            self.record.run_id is not None
+            and not self.sure
+            and is_gone(self.client, self.record.run_id)
+        ):
             log.warning("run %s was deleted from the store: sent anew", self.record.run_id)
             old = self.record
             self.record = replace(
@@ -93,17 +97,6 @@ class Publication:
             self._describe(spec)
             self.record.described = True
             self._save()
-
-    def _is_gone(self) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self.client.get_run(self.record.run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return True
-            raise
-        return bool(run.info.lifecycle_stage == "deleted")
 
     def epochs(self, history: list[dict[str, Any]]) -> None:
         """Send the epochs that have not arrived."""
@@ -230,6 +223,19 @@ class Publication:
             from pipeline.served import log_student
 
             log_student(self.folder, self._spec(), result, self.destination, str(run_id))
+
+
+def is_gone(client: Any, run_id: str) -> bool:
+    """Whether a run was deleted from the store, or the store itself was."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return True
+        raise
+    return bool(run.info.lifecycle_stage == "deleted")
 
 
 def _metrics(values: dict[str, float], step: int, time_ms: int) -> list[Any]:

@@ -176,7 +176,7 @@ def _epochs(
 ) -> None:
     """Train, commit, tell; commits come no closer than `commit_every_s`, but always at the end
     and where the process is asked to stop."""
-    committed_at = time.monotonic()
+    committed_at, committed = time.monotonic(), len(history)
 
     def commit() -> None:
         lease.check()
@@ -201,11 +201,11 @@ def _epochs(
                 due = time.monotonic() - committed_at >= shell.runtime.commit_every_s
                 if due or state.progress.done or shell.stop():
                     commit()
-                    committed_at = time.monotonic()
+                    committed_at, committed = time.monotonic(), len(history)
                 if shell.stop() and not state.progress.done:
                     raise Interrupted
         except Interrupted:
-            if state.progress.step:
+            if state.progress.step or len(history) > committed:  # who heard of an epoch may end it
                 commit()
             say(f"stopped  {job.name}  key {job.folder.key}: the same command goes on")
             raise

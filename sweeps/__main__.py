@@ -30,7 +30,7 @@ options
   launcher=local|slurm      where; hydra.launcher.partition=NAME and all of conf/hydra/launcher/
   sampler=grid|tpe|gp|random   pruner=none|hyperband|median
   cfg=L2 bench=digits ...   every option of `python -m pipeline distill`, for all trials
-  --cancel                  end what was submitted
+  --cancel                  end what was submitted (with the launcher that it was submitted by)
 
 The goal is validation accuracy, never test. Trials meet in a journal file below runtime.store, or
 in the database that ASIB_STUDY_STORAGE names; a trial whose worker died is taken up again.

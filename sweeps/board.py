@@ -10,7 +10,6 @@ history; they are trials of a second study beside the first, `NAME-fixed`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,18 +22,18 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from pipeline.destination import shown
 from pipeline.lease import Lease, Watch, acquire, try_acquire
+from sweeps.storage import storage
 from sweeps.study import Point, Study, contains
 
-STORAGE_VARIABLE = "ASIB_STUDY_STORAGE"  # an RDB address; it may hold a password: never written
-JOURNAL = "journal.log"
 POINT = "point"  # attribute of a trial that was given its point
 FIXED = "fixed-"  # how labels of points outside of the space begin
+ERROR = "error"  # attribute of a trial that failed
+DEATHS = "deaths"  # attribute: how many workers ended without letting go of it
+MOST_DEATHS = 10  # then it is the trial that kills them
 _SEED_STEP = 1_000_003
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -61,15 +60,15 @@ class Board:
         self._watches: dict[str, Watch] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
-            storage = _storage(self.folder)
-            self.main = self._part(storage, study.key)
+            kept = storage(self.folder)
+            self.main = self._part(kept, study.key)
             self.fixed = None
             if self.fixed_points:
-                self.fixed = self._part(storage, f"{study.key}-fixed")
+                self.fixed = self._part(kept, f"{study.key}-fixed")
 
-    def _part(self, storage: BaseStorage, name: str) -> optuna.Study:
+    def _part(self, kept: BaseStorage, name: str) -> optuna.Study:
         return optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True,
+            storage=kept, study_name=name, direction="maximize", load_if_exists=True,
             pruner=_pruner(self.study),
         )  # fmt: skip
 
@@ -80,12 +79,6 @@ class Board:
             self.folder / "ask", heartbeat_s=self.heartbeat_s, expiry_s=self.expiry_s, poll_s=0.05
         ):
             yield
-
-    @property
-    def where(self) -> str:
-        """The storage, as a person may read it: no password."""
-        address = os.environ.get(STORAGE_VARIABLE)
-        return shown(address) if address else str(self.folder / JOURNAL)
 
     @property
     def parts(self) -> list[tuple[str, optuna.Study]]:
@@ -126,35 +119,57 @@ class Board:
         Raises OSError if the file system fails.
         """
         with self._alone():
-            trials = self.trials()
-            return self._abandoned(trials) or self._next(trials, wanted)
+            return self._abandoned() or self._next(wanted)
 
-    def _abandoned(self, trials: dict[str, FrozenTrial]) -> Taken | None:
-        for label, frozen in trials.items():
+    def _abandoned(self) -> Taken | None:
+        for label, frozen in self.trials().items():
             if frozen.state != TrialState.RUNNING:
                 continue
-            if (lease := self._lease(label)) is not None:
-                part = self.part_of(label)
-                return self._taken(part, Trial(part, frozen._trial_id), label, lease, True)
+            if (lease := self._lease(label)) is None:
+                continue
+            part = self._drawing(self.part_of(label), frozen.number)  # it may have no point yet
+            trial = Trial(part, frozen._trial_id)
+            if self._is_open(label, trial):
+                return self._taken(part, trial, label, lease, True)
+            lease.release()
         return None
 
-    def _next(self, trials: dict[str, FrozenTrial], wanted: int) -> Taken | None:
-        begun = [t for t in trials.values() if t.state not in (TrialState.WAITING, TrialState.FAIL)]
-        if len(begun) >= wanted:
+    def _is_open(self, label: str, trial: Trial) -> bool:
+        """Whether a trial that looked abandoned still waits for its value, now that it is ours:
+        its worker may have told it since we looked. One that many workers died of is failed."""
+        if self.trials()[label].state != TrialState.RUNNING:
+            return False
+        if self._watches[label].holder.released:  # its worker stopped after a commit
+            return True
+        deaths = trial.user_attrs.get(DEATHS, 0) + 1
+        trial.set_user_attr(DEATHS, deaths)
+        if deaths < MOST_DEATHS:
+            return True
+        trial.set_user_attr(ERROR, f"{deaths} workers were killed, or died, on it")
+        self.part_of(label).tell(trial, state=TrialState.FAIL)
+        return False
+
+    def _next(self, wanted: int) -> Taken | None:
+        if len(self.begun()) >= wanted:
             return None
+        trials = self.trials()
         for prefix, part in self.parts:
             waits = any(
                 trial.state == TrialState.WAITING and self.part_of(label) is part
                 for label, trial in trials.items()
             )
             if waits or (part is self.main and self.study.sampler != "grid"):
-                part.sampler = _sampler(self.study.sampler, seed=_SEED_STEP * len(begun))
-                trial = part.ask()
+                trial = self._drawing(part, len(part.get_trials(deepcopy=False))).ask()
                 label = f"{prefix}{trial.number}"
                 lease = self._lease(label)
                 assert lease is not None, f"trial {label} is new and held by someone"
                 return self._taken(part, trial, label, lease, False)
         return None
+
+    def _drawing(self, part: optuna.Study, number: int) -> optuna.Study:
+        """A part whose next draw is that of the trial of this number."""
+        part.sampler = _sampler(self.study.sampler, seed=_SEED_STEP * number)
+        return part
 
     def _lease(self, label: str) -> Lease | None:
         watch = self._watches.setdefault(
@@ -204,14 +219,6 @@ def _suggest(trial: Trial, key: str, one: BaseDistribution) -> None:
         trial.suggest_int(key, one.low, one.high, log=one.log)
     elif isinstance(one, FloatDistribution):
         trial.suggest_float(key, one.low, one.high, log=one.log)
-
-
-def _storage(folder: Path) -> BaseStorage:
-    address = os.environ.get(STORAGE_VARIABLE)
-    if address:
-        return RDBStorage(address)
-    path = str(folder / JOURNAL)
-    return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

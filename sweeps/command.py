@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
-from pipeline.config import ConfigError, compose
+from pipeline.config import Config, ConfigError
 from pipeline.console import out, say
+from pipeline.fields import nearest
 from pipeline.fleet import JobsFailed, follow
+from pipeline.groups import GROUPS
 from pipeline.launcher import (
     CHOICE,
     FAILED,
@@ -24,19 +27,21 @@ from pipeline.launcher import (
     take_options,
 )
 from pipeline.multirun import absent_teachers
-from pipeline.planning import FINISHED, Planned, duration, planned_students, show
+from pipeline.planning import duration, expected_seconds, planned_students, show
 from pipeline.publish import last_line
 from pipeline.shell import Shell, store_of
 from pipeline.shortcuts import dry_run
 from pipeline.store import Store
 from sweeps import report
 from sweeps.board import Board
-from sweeps.runs import TrialDestination, publish, study_destination
-from sweeps.study import Study, study_of
+from sweeps.reading import OPTIONS, study_of
+from sweeps.runs import TrialDestination, end, publish, study_destination
+from sweeps.storage import where
+from sweeps.study import Study
 from sweeps.worker import work
 from trainers.loop import Interrupted
 
-STUDY_OPTIONS = ("trials", "seeds", "sampler", "pruner")
+VERB, WORKERS, LAUNCHER, JOBS = "sweep", "workers", "launcher", "jobs"
 RESTARTS = 20  # of a worker of this machine that was killed
 
 
@@ -46,6 +51,7 @@ class Request:
 
     study: Study
     typed: tuple[str, ...]  # what makes the study: handed on to workers
+    how: tuple[str, ...]  # what says how it is run: launcher and workers
     workers: int
     launcher: LocalConfig | SlurmConfig
 
@@ -65,14 +71,18 @@ def read(name: str, overrides: list[str]) -> Request:
     Raises:
         ConfigError: all mistakes.
     """
-    spoken = [f"{CHOICE}={t.partition('=')[2]}" if t.startswith("launcher=") else t
+    spoken = [f"{CHOICE}={t.partition('=')[2]}" if t.startswith(f"{LAUNCHER}=") else t
               for t in overrides]  # fmt: skip
     launcher, rest, mistakes = take_options(spoken)
-    typed = {k: v for k, _, v in (t.partition("=") for t in rest) if k in STUDY_OPTIONS}
-    own = [t for t in rest if t.partition("=")[0] not in (*STUDY_OPTIONS, "workers")]
-    workers = ([t.partition("=")[2] for t in rest if t.startswith("workers=")] or ["1"])[-1]
-    if not workers.isdigit() or int(workers) < 1:
-        mistakes.append(f"workers={workers}: not a whole number >= 1")
+    taken = set(spoken) - set(rest)
+    typed = {k: v for k, _, v in (t.partition("=") for t in rest) if k in OPTIONS}
+    own = [t for t in rest if t.partition("=")[0] not in (*OPTIONS, WORKERS)]
+    mistyped = {text: hint for text in own if (hint := _mistyped(text))}
+    mistakes += [f"{text}: no such option{hint}" for text, hint in mistyped.items()]
+    own = [text for text in own if text not in mistyped]
+    workers = ([t.partition("=")[2] for t in rest if t.startswith(f"{WORKERS}=")] or ["1"])[-1]
+    if not re.fullmatch(r"0*[1-9]\d*", workers):
+        mistakes.append(f"{WORKERS}={workers}: not a whole number >= 1")
         workers = "1"
     try:
         study = study_of(name, typed, own)
@@ -83,7 +93,16 @@ def read(name: str, overrides: list[str]) -> Request:
     if isinstance(launcher, LocalConfig) and launcher.jobs_parallel is None:
         launcher = LocalConfig(jobs_parallel=int(workers))
     kept = [*own, *(f"{key}={value}" for key, value in typed.items() if key != "trials")]
-    return Request(study, tuple(kept), int(workers), launcher)
+    how = tuple(t for t in overrides if t.split("=")[0] in (WORKERS, LAUNCHER) or t in taken)
+    return Request(study, tuple(kept), how, int(workers), launcher)
+
+
+def _mistyped(text: str) -> str:
+    """The option of studies that was meant by a word that is no option of the pipeline."""
+    key = text.partition("=")[0].lstrip("+")
+    if "." in key or key in (*GROUPS, *(field.name for field in fields(Config))):
+        return ""
+    return nearest(key, [*OPTIONS, WORKERS, LAUNCHER])
 
 
 def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
@@ -95,18 +114,17 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
         Interrupted: stopped after commits, or left to Slurm.
     """
     request = read(name, overrides)
+    there = (request.root / request.study.key).is_dir()
     if cancel:
-        where = request.root / request.study.key / "jobs"
-        say(f"cancelled {make(request.launcher, where).cancel()} jobs")
+        _cancel(request, overrides, there)
         return
     if dry_run(os.environ):
-        there = request.root / request.study.key
-        _plan(request, request.board() if there.is_dir() else None)
+        _plan(request, request.board() if there else None)
         return
+    shell = Shell.open(in_experiment(request.study), VERB, overrides)
     board = request.board()
     _plan(request, board)
-    launcher = make(request.launcher, board.folder / "jobs")
-    shell = Shell.open(in_experiment(request.study), "sweep", overrides)
+    launcher = make(request.launcher, board.folder / JOBS)
     board.enqueue()
     destination = study_destination(board, shell.destination)
     try:
@@ -117,6 +135,20 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
         _end(request, board, destination, shell, None if left else status)
         raise
     _end(request, board, destination, shell, "FINISHED")
+
+
+def _cancel(request: Request, overrides: list[str], there: bool) -> None:
+    """End what an earlier command left with its launcher, and the study's run."""
+    launcher = make(request.launcher, request.root / request.study.key / JOBS)
+    if not launcher.survives:
+        say("nothing to cancel: workers of this machine end with the command that started them")
+        say("(Ctrl-C there); of a cluster: name its launcher, as in launcher=slurm")
+        return
+    say(f"cancelled {launcher.cancel()} jobs")
+    if there:
+        shell = Shell.open(in_experiment(request.study), VERB, overrides)
+        board = request.board()
+        _end(request, board, study_destination(board, shell.destination), shell, "KILLED")
 
 
 def in_experiment(study: Study) -> Any:
@@ -135,38 +167,47 @@ def run_worker(name: str, overrides: list[str]) -> None:
         Interrupted: asked to stop; another worker goes on with the trial.
     """
     request = read(name, overrides)
+    shell = Shell.open(in_experiment(request.study), VERB, overrides)
     board = request.board()
-    shell = Shell.open(in_experiment(request.study), "sweep", overrides)
     board.enqueue()
-    work(board, request.study.wanted, shell, study_destination(board, shell.destination))
+    destination = study_destination(board, shell.destination)
+    work(board, request.study.wanted, shell, destination)
+    if len(board.ended()) >= request.study.wanted:  # no other command may be there to do it
+        _close(board, destination, shell, "FINISHED")
 
 
 def _follow(
     request: Request, board: Board, launcher: Launcher, shell: Shell, destination: TrialDestination
 ) -> None:
-    open_trials = request.study.wanted - len(board.ended())
-    if open_trials > 0:
-        try:
-            destination.parent_id()
-        except Exception as error:  # noqa: BLE001 - told; workers open it when it is back
-            say(f"the tracking store cannot be reached ({last_line(error)[:120]})")
-        environment = environment_of(shell.destination, destination.launch_id)
+    """Workers until every trial has ended, or until they achieve nothing more."""
+    wanted, failed, before = request.study.wanted, list[str](), -1
+    while before < len(board.ended()) < wanted:
+        before = len(board.ended())
+        environment = environment_of(shell.destination, _study_run(destination))
         launcher.submit(
-            _tasks(request, shell.store, environment, min(request.workers, open_trials))
+            _tasks(request, shell.store, environment, min(request.workers, wanted - before))
         )
         status = follow(
             launcher, shell, above=lambda: report.live(board), tell=report.Events(board).tell
         )
         failed = [name for name, one in status.items() if one.state == FAILED]
-        if failed:
-            raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")
-    failures = [k for k, t in board.trials().items() if t.state == TrialState.FAIL]
     done = len(board.ended())
-    if done < request.study.wanted:
-        raise JobsFailed(
-            f"{done} of {request.study.wanted} trials have a value"
-            + (f"; failed: {', '.join(failures)}" if failures else "")
-        )
+    told = [f"failed jobs: {', '.join(failed)}"] if failed else []
+    if done < wanted:
+        trials = [k for k, t in board.trials().items() if t.state == TrialState.FAIL]
+        told += [f"failed trials: {', '.join(trials)}"] if trials else []
+        raise JobsFailed("; ".join([f"{done} of {wanted} trials have a value", *told]))
+    if told:
+        say(f"{told[0]}; others have done their trials")
+
+
+def _study_run(destination: TrialDestination) -> str | None:
+    """The study's run; None where the tracking store is away: workers open it when it is back."""
+    try:
+        return destination.parent_id()
+    except Exception as error:  # noqa: BLE001 - told; training does not need it
+        say(f"the tracking store cannot be reached ({last_line(error)[:120]}): trials go on")
+        return None
 
 
 def _tasks(
@@ -176,8 +217,8 @@ def _tasks(
     study = request.study
     teachers: dict[str, Task] = {}
     for point in study.points or [{}]:
-        overrides = study.overrides(point, study.seeds[0])
-        teachers |= absent_teachers(compose(overrides), overrides, store, environment)
+        config, overrides = study.at(point, study.seeds[0]), study.overrides(point, study.seeds[0])
+        teachers |= absent_teachers(config, overrides, store, environment)
     arguments = ("work", study.name, *request.typed, f"trials={study.wanted}")
     after = tuple(sorted(task.name for task in teachers.values()))
     return [
@@ -193,36 +234,35 @@ def _end(
     request: Request, board: Board, destination: TrialDestination, shell: Shell, status: str | None
 ) -> None:
     """Send what is missing, end the study's run (None: leave it running), and report."""
-    sent = publish(board, destination, shell)
-    if sent and status is not None and (destination.launch_id is not None or board.ended()):
-        destination.client().set_terminated(destination.parent_id(), status)
+    if status is not None:
+        _close(board, destination, shell, status)
     out.print(report.best(board))
-    for line in report.next_commands(board, request.typed, destination):
+    for line in report.next_commands(board, (*request.how, *request.typed), destination):
         say(line)
+
+
+def _close(board: Board, destination: TrialDestination, shell: Shell, status: str) -> None:
+    """Send what is missing, and end the study's run; a store that is away is told of."""
+    if not publish(board, destination, shell):
+        return
+    try:
+        end(board, destination, status)
+    except Exception as error:  # noqa: BLE001 - told; the next call ends it
+        say(f"the study's run could not be ended ({last_line(error)[:120]}): call again")
 
 
 def _plan(request: Request, board: Board | None) -> None:
     """New, reused and to resume, with the time that finished runs of the kind say."""
     study, store = request.study, store_of(request.study.config.runtime)
-    configs = [
-        compose(study.overrides(point, seed)) for point in study.points for seed in study.seeds
-    ]
+    configs = [study.at(point, seed) for point in study.points for seed in study.seeds]
     stages = planned_students(configs or [study.config], store)
     show(stages if configs else [])
     say(f"study    {study.key}: {study.wanted} trials x {len(study.seeds)} seeds, {study.sampler}")
     if board is not None:
         say(f"so far   {report.counted(board)}")
-        say(f"storage  {board.where}")
+        say(f"storage  {where(board.folder)}")
     drawn = study.wanted - max(len(study.points), 0 if board is None else len(board.begun()))
     if study.sampler != "grid" and drawn > 0:
-        each = _time_of_a_run(stages)
+        each = expected_seconds(study.config, store)
         about = duration(None if each is None else each * drawn * len(study.seeds))
         say(f"to draw  {drawn} more trials, about {about}")
-
-
-def _time_of_a_run(stages: list[Planned]) -> float | None:
-    times = [
-        s.seconds for s in stages
-        if s.name.startswith("distill") and s.state != FINISHED and s.seconds is not None
-    ]  # fmt: skip
-    return max(times, default=None)

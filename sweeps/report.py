@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 
@@ -10,12 +11,13 @@ from rich.table import Table
 
 from pipeline.console import say
 from pipeline.planning import duration
-from sweeps.board import JOURNAL, Board, point_of
+from sweeps.board import Board, point_of
 from sweeps.runs import VALUES, TrialDestination, metrics_of
+from sweeps.storage import where
 from sweeps.study import spoken
 
 BEST = 5
-_WORDS = {
+WORDS = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "finished",
@@ -26,7 +28,7 @@ _WORDS = {
 
 def counted(board: Board) -> str:
     """`12 finished, 2 running`."""
-    counts = Counter(_WORDS[trial.state] for trial in board.trials().values())
+    counts = Counter(WORDS[trial.state] for trial in board.trials().values())
     return ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "nothing yet"
 
 
@@ -45,14 +47,13 @@ def next_commands(board: Board, typed: tuple[str, ...], destination: TrialDestin
     """What to type to go on."""
     study, ranked = board.study, _ranked(board)
     more = "" if study.sampler == "grid" else f" trials={2 * study.wanted}"
-    lines = [f"more trials:  python -m sweeps {study.name}{more} {' '.join(typed)}".rstrip()]
-    if study.sampler == "grid":
-        lines = [f"again:        python -m sweeps {study.name} {' '.join(typed)}".rstrip()]
+    what = "again:      " if study.sampler == "grid" else "more trials:"
+    lines = [f"{what}  python -m sweeps {study.name}{more} {shlex.join(typed)}".rstrip()]
     if ranked:
         overrides = study.overrides(point_of(ranked[0][1]), study.seeds[0])[:-1]
-        quoted = " ".join(f"'{o}'" if " " in o or "[" in o else o for o in overrides)
-        lines.append(f"the best:     python -m pipeline distill -m {quoted} seed=0,1,2,3,4")
-    lines.append(f"look with:    mlflow ui; optuna-dashboard {board.folder / JOURNAL}")
+        again = f"python -m pipeline distill -m {shlex.join(overrides)} seed=0,1,2,3,4"
+        lines.append(f"the best:     {again}")
+    lines.append(f"look with:    mlflow ui; optuna-dashboard {where(board.folder)}")
     lines.append(f"experiment:   {destination.experiment}")
     return lines
 
@@ -76,7 +77,7 @@ class Events:
                 self.told[label] = trial.state
                 value = "" if trial.value is None else f"  val {100 * trial.value:.2f} %"
                 say(
-                    f"{time.strftime('%H:%M:%S')}  {_WORDS[trial.state]:8}  trial {label}  "
+                    f"{time.strftime('%H:%M:%S')}  {WORDS[trial.state]:8}  trial {label}  "
                     f"{shown(trial)}{value}"
                 )
 
@@ -111,7 +112,7 @@ def _table(title: str, trials: list[tuple[str, FrozenTrial]], board: Board) -> T
         ]
         seconds = metrics.get("cost/run_seconds")
         table.add_row(
-            label, _WORDS[trial.state], shown(trial), numbers[0], numbers[1],
+            label, WORDS[trial.state], shown(trial), numbers[0], numbers[1],
             f"{len(values)}/{len(board.study.seeds)}", numbers[2],
             "" if seconds is None else duration(seconds),
         )  # fmt: skip

@@ -21,9 +21,9 @@ from pipeline.console import say
 from pipeline.destination import Destination
 from pipeline.durable import write_atomic
 from pipeline.lease import acquire
-from pipeline.publish import Publication, Record, last_line, now_ms
+from pipeline.publish import Publication, Record, is_gone, last_line, now_ms
 from pipeline.shell import Shell
-from sweeps.board import Board, point_of
+from sweeps.board import ERROR, Board, point_of
 from sweeps.study import spoken
 
 STUDY_STAGE, TRIAL_STAGE = "study", "trial"
@@ -50,6 +50,7 @@ class TrialDestination(Destination):
     name: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     above: Destination | None = None
+    sent: set[str] | None = None  # of a study: labels of trials that have arrived; None: not asked
 
     def parent_id(self) -> str:
         if self.launch_id is None:
@@ -93,35 +94,85 @@ def tracked_run(
         Exception: whatever MLflow raises when the store cannot be reached.
     """
     path, client = place / f"mlflow-{destination.key}.json", destination.client()
-    experiment = destination.experiment_id()
     with acquire(place / "tracking", poll_s=0.05):
-        if path.is_file():
-            return str(json.loads(path.read_text())["run_id"])
-        wanted = {k: tags[k] for k in (names.STAGE, names.STUDY, names.TRIAL) if k in tags}
-        query = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
-        found = client.search_runs([experiment], query)
-        if found:
-            run_id = found[0].info.run_id
-        else:
-            more = {} if parent is None else {names.PARENT: parent}
-            run_id = client.create_run(experiment, tags=tags | more, run_name=name).info.run_id
-        write_atomic(path, json.dumps({"run_id": run_id}).encode())
-        return str(run_id)
+        known = json.loads(path.read_text())["run_id"] if path.is_file() else None
+        if known is None or is_gone(client, known):
+            known = _found(destination, tags) or _created(destination, name, tags, parent)
+            write_atomic(path, json.dumps({"run_id": known}).encode())
+        elif client.get_run(known).info.status != "RUNNING":
+            client.update_run(known, status="RUNNING")
+        return str(known)
+
+
+def _found(destination: Destination, tags: dict[str, str]) -> str | None:
+    """The run of these tags, where the folder that knew it was lost."""
+    wanted = {k: tags[k] for k in (names.STAGE, names.STUDY, names.TRIAL) if k in tags}
+    query = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
+    found = destination.client().search_runs([destination.experiment_id()], query)
+    return str(found[0].info.run_id) if found else None
+
+
+def _created(destination: Destination, name: str, tags: dict[str, str], parent: str | None) -> str:
+    more = {} if parent is None else {names.PARENT: parent}
+    run = destination.client().create_run(
+        destination.experiment_id(), tags=tags | more, run_name=name
+    )
+    return str(run.info.run_id)
 
 
 def publish(board: Board, study: TrialDestination, shell: Shell) -> bool:
     """Send every ended trial that has not arrived; False where the store cannot be reached."""
     try:
+        if study.sent is None:
+            study.sent = _arrived(board, study)
         for label, trial in board.trials().items():
-            done = board.place(label) / f"sent-{study.key}"
-            if trial.state not in _ENDED or done.exists():
-                continue
-            _publish_trial(board, label, trial, trial_destination(board, label, study), shell)
-            write_atomic(done, b"")
+            if trial.state in _ENDED and label not in study.sent:
+                with acquire(board.place(label) / "sending", poll_s=0.05):  # once, and whole
+                    if not _mark(board, label, study).exists():
+                        mine = trial_destination(board, label, study)
+                        _publish_trial(board, label, trial, mine, shell)
+                        write_atomic(_mark(board, label, study), b"")
+                study.sent.add(label)
     except Exception as error:  # noqa: BLE001 - told; the trials are in the storage
-        say(f"the tracking store cannot be reached ({last_line(error)[:120]}): sent later")
+        said = last_line(error)[:120]
+        say(f"the tracking store cannot be reached ({said}): the same command sends it later")
         return False
     return True
+
+
+def end(board: Board, study: TrialDestination, status: str) -> None:
+    """End the study's run, and as KILLED those of trials that nobody works on any more.
+
+    Raises:
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    client = study.client()
+    for label, trial in board.trials().items():
+        if trial.state == TrialState.RUNNING:
+            mine = trial_destination(board, label, study)
+            client.set_terminated(mine.parent_id(), "KILLED")
+    client.set_terminated(study.parent_id(), status)
+
+
+def _mark(board: Board, label: str, study: TrialDestination) -> Path:
+    """The file that says that a trial has arrived."""
+    return board.place(label) / f"sent-{study.key}"
+
+
+def _arrived(board: Board, study: TrialDestination) -> set[str]:
+    """The trials that are marked as sent and really are in the store, which may be a new one."""
+    marked = [label for label in board.trials() if _mark(board, label, study).exists()]
+    if not marked:
+        return set()
+    query = f"tags.{names.STUDY} = '{board.study.key}' and tags.{names.STAGE} = '{TRIAL_STAGE}'"
+    there, page = set[str](), None
+    while page != "":
+        found = study.client().search_runs([study.experiment_id()], query, page_token=page)
+        there |= {run.data.tags[names.TRIAL] for run in found}
+        page = found.token or ""
+    for label in set(marked) - there:
+        _mark(board, label, study).unlink()
+    return there & set(marked)
 
 
 def _publish_trial(
@@ -130,18 +181,22 @@ def _publish_trial(
     """Params, the trial's own metrics, and links to and from its stage runs."""
     client, run_id = destination.client(), destination.parent_id()
     values: dict[str, dict[str, Any]] = trial.user_attrs.get(VALUES, {})
-    stages = [_stage_run(one["key"], destination, shell) for one in values.values()]
+    stages = [
+        stage_run
+        for one in values.values()
+        if (stage_run := _stage_run(one["key"], destination, shell)) is not None
+    ]
     links = {names.STUDY: board.study.key, names.TRIAL: label, "trial_run": run_id}
     for stage_run in stages:
-        for key, text in links.items():
-            client.set_tag(stage_run, key, text)
+        client.log_batch(stage_run, tags=[RunTag(key, text) for key, text in links.items()])
     params = point_of(trial) | {"seeds": ",".join(values), "study": board.study.key}
+    error = trial.user_attrs.get(ERROR)
     client.log_batch(
         run_id,
         params=[Param(key, spoken(value)) for key, value in params.items()],
         tags=[
             RunTag("stage_runs", ",".join(stages)),
-            *(RunTag(names.ERROR, text) for text in [trial.user_attrs.get("error")] if text),
+            *([] if error is None else [RunTag(names.ERROR, error)]),
         ],
     )
     there = client.get_run(run_id).data.metrics
@@ -152,18 +207,17 @@ def _publish_trial(
     client.set_terminated(run_id, _ENDED[trial.state])
 
 
-def _stage_run(key: str, destination: TrialDestination, shell: Shell) -> str:
-    """The run of a finished student at the present destination, sent if it is not there."""
+def _stage_run(key: str, destination: TrialDestination, shell: Shell) -> str | None:
+    """The run of a finished student at the present destination, sent if it is not there; None
+    where its folder was deleted before."""
     folder = shell.store.run("distill", key)
-    record = Record.load(folder, destination)
     result = folder.result()
-    if result is not None and not record.finished:
-        publication = Publication(folder, destination)
-        publication.start(reused=True)
-        publication.finish(result, log_model=shell.runtime.log_model)
-        record = publication.record
-    assert record.run_id is not None, f"distill {key} has not arrived"
-    return record.run_id
+    if result is None:
+        return Record.load(folder, destination).run_id
+    publication = Publication(folder, destination)
+    publication.start(reused=True)
+    publication.finish(result, log_model=shell.runtime.log_model)
+    return publication.record.run_id
 
 
 def metrics_of(values: dict[str, dict[str, Any]]) -> dict[str, float]:

@@ -1,20 +1,15 @@
-"""A study as a value: what is varied, over which base, by which sampler, at which seeds.
-
-The values stand in conf/study/NAME.yaml; what is typed beside them wins.
-"""
+"""A study as a value: what is varied, over which base, by which sampler, at which seeds."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-import re
 import typing
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
-from omegaconf import OmegaConf
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -23,13 +18,8 @@ from optuna.distributions import (
 )
 
 from pipeline.config import Config, ConfigError, compose
-from pipeline.fields import nearest
-from pipeline.groups import CONF, options_of
 from pipeline.identity import digest_of, identity
 
-FOLDER = CONF / "study"
-SAMPLERS = ("grid", "tpe", "gp", "random")
-PRUNERS = ("none", "hyperband", "median")
 OWN = "own"  # in `enqueue`: the value that the base configuration has
 ROW = "row"  # the parameter of a study that varies rows of several overrides
 NAME_LENGTH = 8
@@ -54,7 +44,7 @@ class Study:
     @cached_property
     def config(self) -> Config:
         """The base configuration, at the first seed."""
-        return compose([*self.base, f"seed={self.seeds[0]}"])
+        return composed((*self.base, f"seed={self.seeds[0]}"))
 
     @cached_property
     def key(self) -> str:
@@ -92,6 +82,14 @@ class Study:
         """How many trials are asked for."""
         return self.trials or len(self.points)
 
+    def at(self, point: Point, seed: int) -> Config:
+        """The configuration of one run of a trial.
+
+        Raises:
+            ConfigError: the point does not fit the base.
+        """
+        return replace(composed(tuple(self.overrides(point, self.seeds[0]))), seed=seed)
+
     def overrides(self, point: Point, seed: int) -> list[str]:
         """The command line of one run of a trial."""
         own = [text for key, value in point.items() for text in self._spoken(key, value)]
@@ -103,44 +101,10 @@ class Study:
         return [f"{key}={spoken(value)}"]
 
 
-def read_study(name: str) -> dict[str, Any]:
-    """The values of conf/study/NAME.yaml.
-
-    Raises:
-        ConfigError: no such study.
-    """
-    if name not in options_of("study"):
-        hint = nearest(name, options_of("study"), show_all=True)
-        raise ConfigError([f"study={name}: unknown{hint}"])
-    found = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
-    return {str(key): value for key, value in typing.cast(dict[str, Any], found).items()}
-
-
-def study_of(name: str, typed: dict[str, str], overrides: list[str]) -> Study:
-    """The study of a file, with what was typed: options of the study, and overrides of its base.
-
-    Raises:
-        ConfigError: all mistakes in the file, in what was typed, and in every configuration that
-            is known beforehand.
-    """
-    values = read_study(name)
-    mistakes = [
-        f"conf/study/{name}.yaml: {key}: no such entry{nearest(key, _entries(), True)}"
-        for key in values
-        if key not in _entries()
-    ]
-    values = {key: value for key, value in values.items() if key in _entries()}
-    values |= _typed(typed, mistakes)
-    values["base"] = merged([*values.get("base", []), *overrides])
-    values["seeds"] = tuple(values.get("seeds", [0]))
-    values["enqueue"] = tuple(values.get("enqueue", []))
-    study = Study(name=name, **values)
-    mistakes += _mistakes(study, overrides)
-    if not mistakes:
-        mistakes += _of_configurations(study)
-    if mistakes:
-        raise ConfigError(list(dict.fromkeys(mistakes)))
-    return study
+@lru_cache(maxsize=1024)
+def composed(overrides: tuple[str, ...]) -> Config:
+    """A configuration, composed once a process: planning, checking and running ask for it."""
+    return compose(list(overrides))
 
 
 def merged(overrides: list[str]) -> list[str]:
@@ -156,87 +120,6 @@ def spoken(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _entries() -> list[str]:
-    return [field.name for field in fields(Study) if field.name != "name"]
-
-
-def _typed(typed: dict[str, str], mistakes: list[str]) -> dict[str, Any]:
-    """trials=30 seeds=0,1,2 sampler=gp pruner=hyperband, as values."""
-    found: dict[str, Any] = {}
-    for key, text in typed.items():
-        if key == "trials" and re.fullmatch(r"[1-9]\d*", text):
-            found[key] = int(text)
-        elif key == "seeds" and re.fullmatch(r"\d+(,\d+)*", text.strip("[]").replace(" ", "")):
-            found[key] = [int(part) for part in text.strip("[]").split(",")]
-        elif key in ("sampler", "pruner"):
-            found[key] = text
-        else:
-            form = {"trials": "a whole number >= 1", "seeds": "whole numbers: seeds=0,1,2"}[key]
-            mistakes.append(f"{key}={text}: not {form}")
-    return found
-
-
-def _mistakes(study: Study, overrides: list[str]) -> list[str]:
-    """What is wrong with a study before anything is composed."""
-    found = []
-    for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-        value = getattr(study, key)
-        if value not in allowed:
-            found.append(f"{key}={value}: unknown{nearest(value, list(allowed), True)}")
-    if not study.space and not study.rows:
-        found.append(f"conf/study/{study.name}.yaml: nothing is varied: give space or rows")
-    for key, value in (study.space or {}).items():
-        if isinstance(value, list) and value:
-            continue
-        if not isinstance(value, dict) or {"low", "high"} - set(value):
-            found.append(f"space: {key}: a list of values, or {{low: …, high: …, log: true}}")
-        elif study.sampler == "grid":
-            found.append(f"space: {key}: a grid needs a list of values (or another sampler)")
-    if study.sampler != "grid" and study.trials is None:
-        found.append("trials: say how many, as in trials=30")
-    given = {text.lstrip("+").partition("=")[0] for text in overrides}
-    varied = {*(study.space or {}), *_keys_of(study.rows or {}), "seed"}
-    for key in sorted(given & varied):
-        instead = "seeds=0,1,2 sets them" if key == "seed" else "leave it out"
-        found.append(f"{key}: varied by study {study.name}: {instead}")
-    return found
-
-
-def _keys_of(rows: dict[str, list[str]]) -> set[str]:
-    return {text.partition("=")[0] for row in rows.values() for text in row}
-
-
-def _of_configurations(study: Study) -> list[str]:
-    """Mistakes in what the trials would run: every known point, and the ends of every range."""
-    found: list[str] = []
-    try:
-        if study.config.data.val_fraction == 0:
-            found.append("data.val_fraction=0: a study needs validation images, test is no goal")
-        points = [*study.points, *_ends(study)]
-    except ConfigError as error:
-        return error.mistakes
-    for point in points:
-        try:
-            one = compose(study.overrides(point, study.seeds[0]))
-            if one.budget.matched_to is not None:
-                found.append(f"cfg={one.cfg}: its budget follows from other runs: use distill -m")
-        except ConfigError as error:
-            found += error.mistakes
-    return found
-
-
-def _ends(study: Study) -> list[Point]:
-    if study.sampler == "grid":
-        return []
-    return [{key: _end(one, k) for key, one in study.distributions.items()} for k in (0, 1)]
-
-
-def _end(distribution: BaseDistribution, which: int) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[-which]
-    return (distribution.low, distribution.high)[which]  # type: ignore[attr-defined]
-
-
 def _distribution(value: Any) -> BaseDistribution:
     if isinstance(value, list):
         return CategoricalDistribution(value)
@@ -246,10 +129,17 @@ def _distribution(value: Any) -> BaseDistribution:
 
 
 def _own(config: Config, key: str) -> Any:
-    """The value that a configuration has at a dotted key."""
+    """The value that a configuration has at a dotted key.
+
+    Raises:
+        ConfigError: it has no such key.
+    """
     value: Any = config
     for part in key.split("."):
-        value = value[part] if isinstance(value, dict) else getattr(value, part)
+        there = value if isinstance(value, dict) else vars(value) if is_dataclass(value) else {}
+        if part not in there:
+            raise ConfigError([f"enqueue: {key}: {OWN}: the base has no such option"])
+        value = there[part]
     return value
 
 

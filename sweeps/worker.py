@@ -15,14 +15,13 @@ from typing import Any
 from optuna.trial import Trial, TrialState
 
 from pipeline import lease, names
-from pipeline.config import compose
 from pipeline.console import say
 from pipeline.identity import run_key
 from pipeline.jobs import distill_student
 from pipeline.publish import last_line
 from pipeline.shell import Shell
-from sweeps.board import Board, Taken, point_of
-from sweeps.report import shown
+from sweeps.board import ERROR, Board, Taken, point_of
+from sweeps.report import WORDS, shown
 from sweeps.runs import VALUES, TrialDestination, publish, trial_destination, value_of
 from trainers.loop import Interrupted
 
@@ -64,25 +63,38 @@ def _run(taken: Taken, board: Board, shell: Shell, study: TrialDestination) -> b
     say(f"trial    {taken.label}  {point}{'  taken up again' if taken.again else ''}")
     with taken.lease:
         try:
-            value = _mean_of_seeds(taken, board, shell, study)
+            value, state = _outcome(taken, board, shell, study)
             taken.lease.check()
-        except Pruned:
-            taken.part.tell(taken.trial, state=TrialState.PRUNED)
-            say(f"pruned   {taken.label}  {point}")
-            return True
-        except (Interrupted, lease.Interrupted):
-            raise
         except lease.LeaseLost as error:
             say(f"trial    {taken.label} is another worker's now: {error}")
             return True
-        except Exception as error:
-            log.exception("trial %s failed", taken.label)
-            taken.trial.set_user_attr("error", last_line(error))
-            taken.part.tell(taken.trial, state=TrialState.FAIL)
-            return False
-        taken.part.tell(taken.trial, value)
-        say(f"value    {taken.label}  {point}  val {100 * value:.2f} %")
-        return True
+        # Who was frozen between the check and here is late: what another worker told stands.
+        taken.part.tell(taken.trial, value, state, skip_if_finished=True)
+    reached = "" if value is None else f"  val {100 * value:.2f} %"
+    say(f"{WORDS[state]:8} {taken.label}  {point}{reached}")
+    return state != TrialState.FAIL
+
+
+def _outcome(
+    taken: Taken, board: Board, shell: Shell, study: TrialDestination
+) -> tuple[float | None, TrialState]:
+    """What becomes of a trial.
+
+    Raises:
+        Interrupted: asked to stop.
+        LeaseLost: it, or a run of it, is someone else's now.
+    """
+    try:
+        return _mean_of_seeds(taken, board, shell, study), TrialState.COMPLETE
+    except Pruned:
+        return None, TrialState.PRUNED
+    except (Interrupted, lease.Interrupted, lease.LeaseLost):
+        raise
+    except Exception as error:
+        taken.lease.check()
+        log.exception("trial %s failed", taken.label)
+        taken.trial.set_user_attr(ERROR, last_line(error))
+        return None, TrialState.FAIL
 
 
 def _mean_of_seeds(
@@ -93,11 +105,10 @@ def _mean_of_seeds(
     mine = trial_destination(board, taken.label, destination)
     point = point_of(taken.trial)
     for number, seed in enumerate(study.seeds):
-        overrides = study.overrides(point, seed)
-        config = compose(overrides)
+        config = study.at(point, seed)
         prunes = number == 0 and study.pruner != "none"
         own = replace(
-            shell, destination=mine, overrides=overrides,
+            shell, destination=mine, overrides=study.overrides(point, seed),
             on_epoch=_judge(taken.trial) if prunes else shell.on_epoch,
         )  # fmt: skip
         result = distill_student(config, own)

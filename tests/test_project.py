@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.config import ConfigError, compose
 from pipeline.groups import CONF, options_of
-from sweeps.study import read_study
+from sweeps.reading import read_study
 from trainers.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,6 +6,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -101,6 +102,12 @@ def interrupt(
         if command.process.is_alive():
             os.kill(command.process.pid, number)
     return command.end()
+
+
+def copy_teachers(source: Path, target: Path) -> None:
+    """Give a folder the finished teachers and their banks of another."""
+    for stage in ("finetune", "bank"):
+        shutil.copytree(source / "store" / "runs" / stage, target / "store" / "runs" / stage)
 
 
 def results(cwd: Path, stage: str = "distill") -> dict[str, dict]:

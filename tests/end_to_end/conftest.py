@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end import command
+from tests.end_to_end.server import Server
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +41,16 @@ def clean(schema: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def with_teachers(finished: Path, clean: Path) -> Path:
     """A folder with the finished teachers and their banks, and no student."""
-    for stage in ("finetune", "bank"):
-        source = finished / "store" / "runs" / stage
-        shutil.copytree(source, clean / "store" / "runs" / stage)
+    command.copy_teachers(finished, clean)
     return clean
+
+
+@pytest.fixture
+def server(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running tracking server with an empty store."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(schema, folder)
+    found = Server(folder)
+    found.start()
+    yield found
+    found.stop()

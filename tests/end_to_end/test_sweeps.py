@@ -1,5 +1,5 @@
-"""Many runs with one command on this machine: a multirun, a grid and a drawn study by two
-workers, a worker that is killed, and second calls that reuse all."""
+"""Many runs with one command on this machine: a multirun, a study that is stopped, goes on with
+more trials and is called again, and one whose tracking store was deleted."""
 
 from __future__ import annotations
 
@@ -76,22 +76,42 @@ def test_students_of_a_bank_that_fails_are_not_run(with_teachers: Path) -> None:
     assert len(list((with_teachers / "store/runs/bank").glob("*/bank.json"))) == 1
 
 
-def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path) -> None:
-    """Ctrl-C commits and ends with 75, the same command goes on, and again takes all as it is."""
-    study = ("beta_grid", "seeds=0,1", "workers=2", "trials=2", *L1)
-    driver = command.Command(*study, cwd=with_teachers, program="sweeps")
+def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path, schema: Path) -> None:
+    """Ctrl-C commits and ends with 75, the same command goes on, with more trials if more are
+    asked for, and again takes all as it is; in a new tracking store all of it is sent anew."""
+    study = ("beta_grid", "seeds=0,1", "workers=2", *L1)
+    driver = command.Command(*study, "trials=1", cwd=with_teachers, program="sweeps")
     _wait_for_epochs(driver, with_teachers)
     assert driver.process.pid is not None
     os.kill(driver.process.pid, signal.SIGINT)
     code, output = driver.end()
     assert code == 75, output
     assert "the same command goes on" in output
+    runs = tracked(with_teachers, "asib/beta_grid")
+    stopped = [*of_stage(runs, "study"), *of_stage(runs, "trial"), *of_stage(runs, "distill")]
+    assert {run.info.status for run in stopped} == {"KILLED"}
+    study = (*study, "trials=2")
     output = command.run(*study, cwd=with_teachers, program="sweeps")
     assert "2 finished" in output
     assert len(command.results(with_teachers)) == 4
-    runs = tracked(with_teachers, "asib/beta_grid")
+    _complete(with_teachers)
+    before = _modified(with_teachers)
+    for _ in range(2):
+        output = command.run(*study, cwd=with_teachers, program="sweeps")
+        assert "worker-" not in output
+        assert _modified(with_teachers) == before
+        _complete(with_teachers)
+        shutil.copy(schema, with_teachers)  # the store is lost
+
+
+def _complete(cwd: Path) -> None:
+    """Two trials of two seeds, all finished, once, and linked both ways."""
+    runs = tracked(cwd, "asib/beta_grid")
     (root,) = of_stage(runs, "study")
     trials = of_stage(runs, "trial")
+    assert len(trials) == 2
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert len(of_stage(runs, "distill")) == 4
     assert parents(trials) == {root.info.run_id}
     assert parents(of_stage(runs, "distill")) == {trial.info.run_id for trial in trials}
     for trial in trials:
@@ -103,11 +123,6 @@ def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path) -> No
         assert [s.data.tags[names.TRIAL] for s in stages] == [trial.data.tags[names.TRIAL]] * 2
         values = [s.data.metrics[names.BEST_VAL_TOP1] for s in stages]
         assert trial.data.metrics[names.BEST_VAL_TOP1] == pytest.approx(sum(values) / 2)
-    before = _modified(with_teachers)
-    output = command.run(*study, cwd=with_teachers, program="sweeps")
-    assert "worker" not in output.replace("workers", "")
-    assert _modified(with_teachers) == before
-    assert len(tracked(with_teachers, "asib/beta_grid")) == len(runs)
 
 
 def _wait_for_epochs(driver: command.Command, cwd: Path) -> None:
@@ -120,28 +135,3 @@ def _wait_for_epochs(driver: command.Command, cwd: Path) -> None:
 def _modified(cwd: Path) -> dict[str, int]:
     results = (cwd / "store" / "runs" / "distill").glob("*/result.json")
     return {path.parent.name: path.stat().st_mtime_ns for path in results}
-
-
-def test_a_killed_worker_of_a_drawn_study(with_teachers: Path) -> None:
-    """Its trial is taken up again as the same trial; the count is exact, and more trials later
-    go on from there."""
-    study = ("beta", "seeds=0", "workers=2", *L1)
-    driver = command.Command(*study, "trials=3", cwd=with_teachers, program="sweeps")
-    assert driver.wait_for("running   trial fixed-0"), driver.log.read_text()
-    pid = re.findall(r"worker-0  process (\d+)", driver.log.read_text())[-1]
-    os.kill(int(pid), signal.SIGKILL)
-    code, output = driver.end()
-    assert code == 0, output
-    assert "killed by signal 9, started again" in output
-    assert "3 finished" in output
-    assert "taken up again" in "".join(
-        path.read_text() for path in with_teachers.glob("store/studies/*/jobs/worker-*.log")
-    )
-    assert len(command.results(with_teachers)) == 3
-    output = command.run(*study, "trials=4", cwd=with_teachers, program="sweeps")
-    assert "4 finished" in output
-    runs = tracked(with_teachers, "asib/beta")
-    trials = of_stage(runs, "trial")
-    assert sorted(t.data.tags[names.TRIAL] for t in trials) == ["0", "1", "2", "fixed-0"]
-    assert {trial.info.status for trial in trials} == {"FINISHED"}
-    assert len(of_stage(runs, "study")) == 1

@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
 from analysis.runs import load_runs
 from pipeline import names
 from tests.end_to_end import command
-
-
-class Server:
-    """`mlflow server` on loopback over a SQLite file."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.uri, self.port = folder, f"http://127.0.0.1:{port}", port
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "mlflow", "server", "--workers", "1",
-                "--host", "127.0.0.1", "--port", str(self.port),
-                "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
-                "--artifacts-destination", str(self.folder / "artifacts"),
-            ],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise TimeoutError("the tracking server did not start")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, 9)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(schema: Path, tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(schema, folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    found = Server(folder, port)
-    found.start()
-    yield found
-    found.stop()
+from tests.end_to_end.server import Server
 
 
 def test_server_vanishes_and_nothing_is_lost_or_doubled(

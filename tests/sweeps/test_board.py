@@ -1,11 +1,13 @@
 """Where workers meet: every trial once, none lost, none too many."""
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
+from pipeline.lease import Lease
 from sweeps.board import Board, point_of
 from sweeps.study import Study
 
@@ -116,3 +118,75 @@ def test_many_workers_ask_for_exactly_as_many_as_are_wanted(tmp_path: Path, want
     trials = board(DRAWN, tmp_path).trials()
     assert len(trials) == wanted
     assert {trial.state for trial in trials.values()} == {TrialState.COMPLETE}
+
+
+def test_a_trial_that_is_told_while_another_worker_looks_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between seeing it RUNNING and holding its lease, its worker may end it."""
+    one, other = board(GRID, tmp_path), board(GRID, tmp_path)
+    one.enqueue()
+    taken = one.take(1)
+    assert taken is not None
+    acquire = other._lease
+
+    def late(label: str) -> Lease | None:
+        taken.part.tell(taken.trial, 0.5)
+        taken.lease.release()
+        return acquire(label)
+
+    monkeypatch.setattr(other, "_lease", late)
+    assert other.take(1) is None
+    assert one.trials()[taken.label].value == 0.5
+
+
+def test_a_trial_that_kills_its_workers_fails_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stops after a commit is not counted."""
+    monkeypatch.setattr("sweeps.board.MOST_DEATHS", 3)
+    board(GRID, tmp_path).enqueue()
+    first = board(GRID, tmp_path).take(1)
+    assert first is not None
+    first.lease.release()
+    for _ in range(3):
+        _die_of_it(tmp_path)
+    assert board(GRID, tmp_path).take(1).label == "1"  # type: ignore[union-attr]
+    failed = board(GRID, tmp_path).trials()["0"]
+    assert failed.state == TrialState.FAIL
+    assert failed.user_attrs["error"] == "3 workers were killed, or died, on it"
+
+
+def _die_of_it(folder: Path) -> None:
+    """A process takes the first trial, and is gone."""
+    pid = os.fork()
+    if pid == 0:
+        taken = board(GRID, folder).take(1)
+        os._exit(0 if taken is not None and taken.label == "0" else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_failed_draw_is_not_drawn_again(tmp_path: Path) -> None:
+    study = Small("small", [], sampler="random", trials=2, space={"a": RANGE})
+    one, drawn = board(study, tmp_path), []
+    while (taken := one.take(2)) is not None and len(drawn) < 4:
+        drawn.append(point_of(taken.trial)["a"])
+        state = TrialState.FAIL if len(drawn) < 3 else TrialState.COMPLETE
+        taken.part.tell(taken.trial, None if len(drawn) < 3 else 0.1, state)
+        taken.lease.release()
+    assert len(set(drawn)) == len(drawn) == 4
+
+
+def test_a_trial_whose_worker_died_before_it_drew_is_drawn_as_it_would_have_been(
+    tmp_path: Path,
+) -> None:
+    study = Small("small", [], sampler="random", trials=2, space={"a": RANGE})
+    drawn = []
+    for name, dies in (("x", False), ("y", True)):
+        if dies:
+            board(study, tmp_path / name).main.ask()
+        taken = board(study, tmp_path / name).take(2)
+        assert taken is not None
+        assert (taken.label, taken.again) == ("0", dies)
+        drawn.append(point_of(taken.trial))
+    assert drawn[0] == drawn[1]

@@ -34,6 +34,24 @@ def test_all_mistakes_come_together() -> None:
         assert part in text
 
 
+def test_mistyped_options_of_studies_are_told_and_options_of_runs_are_not() -> None:
+    with pytest.raises(ConfigError) as raised:
+        command.read("beta", ["trails=5", "worker=2", "overlap_seed=1", "optim.lrr=1"])
+    text = str(raised.value)
+    for part in ("did you mean trials?", "did you mean workers?", "did you mean optim.lr"):
+        assert part in text
+    assert "overlap_seed" not in text
+
+
+def test_nothing_of_this_machine_outlives_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["beta", "--cancel", *SMALL]) == 0
+    assert "nothing to cancel" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_plans_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

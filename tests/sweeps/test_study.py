@@ -1,4 +1,4 @@
-"""A study as a value: its space, its points, its identity, and the mistakes in it."""
+"""A study as a value: its space, its points, its identity."""
 
 from typing import Any
 
@@ -6,18 +6,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pipeline.config import ConfigError, compose
-from pipeline.groups import options_of
-from sweeps.study import ROW, Study, _entries, contains, merged, read_study, study_of
+from sweeps.reading import study_of
+from sweeps.study import ROW, Study, contains, merged
 
 SMALL = ["data.train_limit=100"]
-
-
-@pytest.mark.parametrize("name", options_of("study"))
-def test_every_file_has_known_entries_and_varies_something(name: str) -> None:
-    """Methods and benches that a study names are checked when it is run."""
-    values = read_study(name)
-    assert values.keys() <= set(_entries())
-    assert Study(name=name, **{"base": []} | values).distributions
 
 
 def test_beta_tries_zero_and_the_rungs_own_value_first() -> None:
@@ -63,22 +55,14 @@ def test_the_key_is_what_is_varied_over_what_and_not_how_many() -> None:
     assert len({first, *others}) == 5
 
 
-def test_all_mistakes_in_one_message() -> None:
-    with pytest.raises(ConfigError) as raised:
-        study_of("beta", {"sampler": "tpee", "trials": "many"}, ["method.ib_beta=1", "seed=3"])
-    text = str(raised.value)
-    assert text.startswith("4 mistakes")
-    for part in ("did you mean tpe?", "trials=many", "method.ib_beta: varied", "seeds=0,1,2"):
-        assert part in text
+def test_a_run_is_composed_once_and_differs_by_its_seed_alone() -> None:
+    study = Study("x", ["cfg=L1", *SMALL], seeds=(3, 4), space={"method.ib_beta": [0.5]})
+    for seed in study.seeds:
+        found = study.at({"method.ib_beta": 0.5}, seed)
+        assert found == compose(["cfg=L1", *SMALL, "method.ib_beta=0.5", f"seed={seed}"])
 
 
-def test_mistakes_in_configurations_are_found_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean method\.ib_beta"):
-        study_of("beta", {}, ["method.ib_bet=1"])
-    with pytest.raises(ConfigError, match="validation"):
-        study_of("beta", {}, ["data.val_fraction=0", "select=last", "cfg=CE"])
-
-
-def test_an_unknown_study_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean beta"):
-        read_study("betta")
+def test_own_of_an_option_that_is_not_there_is_a_mistake() -> None:
+    study = Study("x", ["cfg=CE", *SMALL], sampler="tpe", trials=1, enqueue=({"method.be": "own"},))
+    with pytest.raises(ConfigError, match=r"enqueue: method\.be: own"):
+        _ = study.points

@@ -10,12 +10,13 @@ from optuna.trial import TrialState
 from pipeline import names
 from sweeps import worker
 from sweeps.board import Board
+from sweeps.reading import study_of
 from sweeps.runs import VALUES, metrics_of
-from sweeps.study import Study, study_of
+from sweeps.study import Point, Study
 from trainers.loop import Interrupted
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study() -> Study:
     typed = {"seeds": "0,1", "trials": "4", "pruner": "median"}
     return study_of("beta", typed, ["cfg=L1", "data.train_limit=100"])
@@ -26,18 +27,16 @@ def board(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boar
     monkeypatch.setattr(worker, "publish", lambda *_: True)
     monkeypatch.setattr(worker, "trial_destination", lambda *_: None)
     monkeypatch.setattr(worker, "replace", lambda shell, **new: SimpleNamespace(**new))
-    monkeypatch.setattr(worker, "compose", composed)
+    monkeypatch.setattr(Study, "at", at)
     monkeypatch.setattr(worker, "run_key", lambda *_: "key")
     found = Board(study, tmp_path, heartbeat_s=0.1, expiry_s=0.5)
     found.enqueue()
     return found
 
 
-def composed(overrides: list[str]) -> Any:
+def at(study: Study, point: Point, seed: int) -> Any:
     """What the tables of results read of a configuration."""
-    given = dict(text.split("=") for text in overrides)
-    method = SimpleNamespace(ib_beta=float(given["method.ib_beta"]))
-    return SimpleNamespace(seed=int(given["seed"]), method=method)
+    return SimpleNamespace(seed=seed, method=SimpleNamespace(ib_beta=point["method.ib_beta"]))
 
 
 class Shell:

@@ -1,0 +1,206 @@
+"""A study from conf/study/NAME.yaml and what was typed beside it, which wins; all mistakes."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from pipeline.config import ConfigError
+from pipeline.fields import nearest
+from pipeline.groups import CONF, options_of
+from sweeps.study import Point, Study, merged
+
+FOLDER = CONF / "study"
+SAMPLERS = ("grid", "tpe", "gp", "random")
+PRUNERS = ("none", "hyperband", "median")
+OPTIONS = ("trials", "seeds", "sampler", "pruner")  # what may be typed; all else is of the base
+RANGE = ("low", "high", "log")
+
+
+def read_study(name: str) -> dict[str, Any]:
+    """The values of conf/study/NAME.yaml.
+
+    Raises:
+        ConfigError: no such study.
+    """
+    if name not in options_of("study"):
+        hint = nearest(name, options_of("study"), show_all=True)
+        raise ConfigError([f"study={name}: unknown{hint}"])
+    found = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    return {str(key): value for key, value in typing.cast(dict[str, Any], found).items()}
+
+
+def study_of(name: str, typed: dict[str, str], overrides: list[str]) -> Study:
+    """The study of a file, with what was typed: options of the study, and overrides of its base.
+
+    Raises:
+        ConfigError: all mistakes in the file, in what was typed, and in every configuration that
+            is known beforehand.
+    """
+    where = f"conf/study/{name}.yaml: "
+    values, mistakes = _fitting(read_study(name), where)
+    found, more = _fitting({key: _read(key, text) for key, text in typed.items()}, "")
+    values, mistakes = values | found, mistakes + more
+    values["base"] = merged([*values.get("base", []), *overrides])
+    values["seeds"] = tuple(values.get("seeds", [0]))
+    values["enqueue"] = tuple(values.get("enqueue", []))
+    study = Study(name=name, **values)
+    mistakes += _mistakes(study, where)
+    if not mistakes:
+        mistakes += _of_configurations(study)
+    if mistakes:
+        raise ConfigError(list(dict.fromkeys(mistakes)))
+    return study
+
+
+def entries() -> list[str]:
+    """What a file of conf/study may say."""
+    return [field.name for field in fields(Study) if field.name != "name"]
+
+
+def _read(key: str, text: str) -> Any:
+    """trials=30 seeds=0,1,2 sampler=gp pruner=hyperband, as values; as text what is no number."""
+    plain = text.strip("[]").replace(" ", "")
+    if key == "trials" and re.fullmatch(r"\d+", plain):
+        return int(plain)
+    if key == "seeds" and re.fullmatch(r"\d+(,\d+)*", plain):
+        return [int(part) for part in plain.split(",")]
+    return text
+
+
+def _fitting(values: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """(the entries that have their form, what is wrong with the others)."""
+    found, mistakes = dict[str, Any](), []
+    for key, value in values.items():
+        if key not in entries():
+            mistakes.append(f"{where}{key}: no such entry{nearest(key, entries(), True)}")
+            continue
+        fits, form = _FORMS[key]
+        if fits(value):
+            found[key] = value
+        else:
+            shown = ",".join(map(str, value)) if isinstance(value, list) else value
+            mistakes.append(f"{where}{key}={shown}: {form}")
+    return found, mistakes
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _seeds(value: Any) -> bool:
+    plain = isinstance(value, list) and all(_whole(seed) and seed >= 0 for seed in value)
+    return plain and 0 < len(set(value)) == len(value)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "base": (_texts, "not a list of options such as cfg=L3"),
+    "sampler": (_text, f"not one of {', '.join(SAMPLERS)}"),
+    "pruner": (_text, f"not one of {', '.join(PRUNERS)}"),
+    "trials": (lambda v: v is None or (_whole(v) and v > 0), "not a whole number >= 1"),
+    "seeds": (_seeds, "not whole numbers, each once: seeds=0,1,2"),
+    "space": (lambda v: isinstance(v, dict), "not options with their values"),
+    "rows": (
+        lambda v: isinstance(v, dict) and all(map(_texts, v.values())),
+        "not names, each with a list of options",
+    ),
+    "enqueue": (
+        lambda v: isinstance(v, list) and all(isinstance(one, dict) for one in v),
+        "not a list of points, each {option: value}",
+    ),
+}
+
+
+def _mistakes(study: Study, where: str) -> list[str]:
+    """What is wrong with a study before anything is composed."""
+    found = []
+    for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        value = getattr(study, key)
+        if value not in allowed:
+            found.append(f"{key}={value}: unknown{nearest(value, list(allowed), True)}")
+    if not study.space and not study.rows:
+        found.append(f"{where}nothing is varied: give space or rows")
+    wrong = [
+        f"{where}space: {key}: {why}"
+        for key, value in (study.space or {}).items()
+        if (why := _wrong(value, study.sampler == "grid")) is not None
+    ]
+    found += wrong
+    if study.sampler == "grid" and not wrong and (study.trials or 0) > len(study.points):
+        found.append(f"trials={study.trials}: the grid has {len(study.points)} points")
+    if study.sampler != "grid" and study.trials is None:
+        found.append("trials: say how many, as in trials=30")
+    given = {text.lstrip("+").partition("=")[0] for text in study.base}
+    varied = {*(study.space or {}), *_keys_of(study.rows or {}), "seed"}
+    for key in sorted(given & varied):
+        instead = "seeds=0,1,2 sets them" if key == "seed" else "leave it out"
+        found.append(f"{key}: varied by study {study.name}: {instead}")
+    return found
+
+
+def _wrong(value: Any, grid: bool) -> str | None:
+    """What is wrong with the values of one option of a space, if anything is."""
+    if isinstance(value, list):
+        plain = all(one is None or isinstance(one, bool | int | float | str) for one in value)
+        if not plain or not value:
+            return "not a list of plain values (rows can set lists)"
+        return None if len(set(value)) == len(value) else "a value stands there twice"
+    if not isinstance(value, dict) or {"low", "high"} - set(value) or set(value) - set(RANGE):
+        return "a list of values, or {low: …, high: …, log: true}"
+    if grid:
+        return "a grid needs a list of values (or another sampler)"
+    low, high = value["low"], value["high"]
+    numbers = all(isinstance(one, int | float) and math.isfinite(one) for one in (low, high))
+    if not numbers or not low < high:
+        return f"low {low} is not below high {high}"
+    return f"low {low}: a log range begins above 0" if value.get("log") and low <= 0 else None
+
+
+def _keys_of(rows: dict[str, list[str]]) -> set[str]:
+    return {text.partition("=")[0] for row in rows.values() for text in row}
+
+
+def _of_configurations(study: Study) -> list[str]:
+    """Mistakes in what the trials would run: every known point, and the ends of every range."""
+    found: list[str] = []
+    try:
+        if study.config.data.val_fraction == 0:
+            found.append("data.val_fraction=0: a study needs validation images, test is no goal")
+        points = [*study.points, *_ends(study)]
+    except ConfigError as error:
+        return error.mistakes
+    for point in points:
+        try:
+            one = study.at(point, study.seeds[0])
+            if one.budget.matched_to is not None:
+                found.append(f"cfg={one.cfg}: its budget follows from other runs: use distill -m")
+        except ConfigError as error:
+            found += error.mistakes
+    return found
+
+
+def _ends(study: Study) -> list[Point]:
+    if study.sampler == "grid":
+        return []
+    return [{key: _end(one, k) for key, one in study.distributions.items()} for k in (0, 1)]
+
+
+def _end(distribution: BaseDistribution, which: int) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[-which]
+    return (distribution.low, distribution.high)[which]  # type: ignore[attr-defined]

@@ -1,0 +1,67 @@
+"""Optuna's storage of a study: a journal file in its folder, or the database that is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal._file import get_lock_file
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.config import ConfigError
+from pipeline.destination import shown
+
+VARIABLE = "ASIB_STUDY_STORAGE"  # an RDB address; it may hold a password: never written
+JOURNAL = "journal.log"
+
+
+def storage(folder: Path) -> BaseStorage:
+    """The storage of the study that lives in a folder.
+
+    Raises:
+        ConfigError: the database that the environment names cannot be opened.
+    """
+    address = os.environ.get(VARIABLE)
+    if not address:
+        return JournalStorage(Journal(folder / JOURNAL))
+    try:
+        return RDBStorage(address)
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0].replace(address, shown(address))
+        raise ConfigError([f"{VARIABLE}={shown(address)}: cannot be opened: {reason}"]) from None
+
+
+def where(folder: Path) -> str:
+    """The storage, as a person may read it and optuna-dashboard opens it: without a password."""
+    address = os.environ.get(VARIABLE)
+    return shown(address) if address else str(folder / JOURNAL)
+
+
+class Journal(JournalFileBackend):
+    """A journal that outlives a writer who was killed, or whose disk was full, within a line: what
+    is left of the line is taken away before the next one is written. Readers never see it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock = path, JournalFileOpenLock(str(path))
+        super().__init__(str(path), lock_obj=self.lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with get_lock_file(self.lock):
+            self._end_whole()
+        super().append_logs(logs)
+
+    def _end_whole(self) -> None:
+        with self.path.open("r+b") as file:
+            size = end = file.seek(0, os.SEEK_END)
+            while end > 0 and _byte(file, end - 1) != b"\n":
+                end -= 1
+            if end < size:
+                file.truncate(end)
+
+
+def _byte(file: Any, at: int) -> bytes:
+    file.seek(at)
+    return bytes(file.read(1))

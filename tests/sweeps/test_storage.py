@@ -1,0 +1,57 @@
+"""Where trials are kept: a journal that outlives its writers, a database, clear mistakes."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from pipeline.config import ConfigError
+from sweeps.board import Board
+from sweeps.storage import JOURNAL, VARIABLE, storage, where
+from sweeps.study import Study
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":4,"worker_id":"x', b"\x00" * 5000])
+def test_half_a_line_of_a_killed_writer_is_taken_away(tmp_path: Path, torn: bytes) -> None:
+    first = optuna.create_study(storage=storage(tmp_path), study_name="s")
+    first.tell(first.ask(), 1.0)
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(torn)
+    second = optuna.load_study(storage=storage(tmp_path), study_name="s")
+    second.tell(second.ask(), 2.0)
+    first.tell(first.ask(), 3.0)
+    third = optuna.load_study(storage=storage(tmp_path), study_name="s")
+    for study in (first, second, third):
+        assert [trial.value for trial in study.trials] == [1.0, 2.0, 3.0]
+
+
+class Small(Study):
+    """A study whose key needs no data set."""
+
+    key = "small-0"  # type: ignore[assignment]
+
+
+def test_a_database_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"sqlite:///{tmp_path}/study.db"
+    monkeypatch.setenv(VARIABLE, address)
+    board = Board(Small("s", [], space={"a": [1, 2]}), tmp_path, heartbeat_s=0.1, expiry_s=0.5)
+    board.enqueue()
+    while (taken := board.take(2)) is not None:
+        taken.part.tell(taken.trial, 0.5)
+        taken.lease.release()
+    assert {trial.state for trial in board.trials().values()} == {TrialState.COMPLETE}
+    assert isinstance(storage(tmp_path), RDBStorage)
+    assert not (board.folder / JOURNAL).exists()
+    assert where(tmp_path) == address
+
+
+@pytest.mark.parametrize("address", ["nonsense", "nosuch://u:secret@h/d", "sqlite:////no/where/x"])
+def test_a_database_that_cannot_be_opened_is_a_mistake_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, address)
+    with pytest.raises(ConfigError, match=f"{VARIABLE}=") as raised:
+        storage(tmp_path)
+    assert "secret" not in str(raised.value) + where(tmp_path)
