@@ -48,7 +48,11 @@ def study_of(name: str, typed: dict[str, str], overrides: list[str]) -> Study:
     values, mistakes = _fitting(read_study(name), where)
     found, more = _fitting({key: _read(key, text) for key, text in typed.items()}, "")
     values, mistakes = values | found, mistakes + more
-    values["base"] = merged([*values.get("base", []), *overrides])
+    space = dict(values.get("space") or {})
+    several, others = _grids(overrides, space)
+    if several:
+        values["space"] = space | several
+    values["base"] = merged([*values.get("base", []), *others])
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["enqueue"] = tuple(values.get("enqueue", []))
     study = Study(name=name, **values)
@@ -58,6 +62,18 @@ def study_of(name: str, typed: dict[str, str], overrides: list[str]) -> Study:
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
     return study
+
+
+def _grids(overrides: list[str], space: dict[str, Any]) -> tuple[dict[str, list[Any]], list[str]]:
+    """(values typed in the place of a study's own, as in method.ib_beta=0,1e-3; the rest)."""
+    found, others = dict[str, list[Any]](), []
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key in space and "," in value:
+            found[key] = list(OmegaConf.create(f"[{value.strip('[]')}]"))
+        else:
+            others.append(text)
+    return found, others
 
 
 def entries() -> list[str]:
@@ -148,7 +164,11 @@ def _mistakes(study: Study, where: str) -> list[str]:
     given = {text.lstrip("+").partition("=")[0] for text in study.base}
     varied = {*(study.space or {}), *_keys_of(study.rows or {}), "seed"}
     for key in sorted(given & varied):
-        instead = "seeds=0,1,2 sets them" if key == "seed" else "leave it out"
+        instead = "leave it out"
+        if key == "seed":
+            instead = "seeds=0,1,2 sets them"
+        elif key in (study.space or {}):
+            instead = f"leave it out, or type several values, as in {key}=A,B"
         found.append(f"{key}: varied by study {study.name}: {instead}")
     return found
 

@@ -75,3 +75,14 @@ def test_mistakes_in_a_file(
     with pytest.raises(ConfigError) as raised:
         study_of("mine", {}, ["optim.lr=1", "optim.lr=2"])
     assert said in str(raised.value)
+
+
+def test_values_that_are_typed_take_the_place_of_the_grids() -> None:
+    study = study_of("beta_grid", {}, ["cfg=L2", "method.ib_beta=0,1e-3", "data.train_limit=100"])
+    assert study.points == [{"method.ib_beta": 0.0}, {"method.ib_beta": 1e-3}]
+    assert study.key != study_of("beta_grid", {}, ["cfg=L2", "data.train_limit=100"]).key
+    assert not any("ib_beta" in text for text in study.base)
+    with pytest.raises(ConfigError, match="or type several values, as in "):
+        study_of("beta_grid", {}, ["method.ib_beta=1e-3"])
+    with pytest.raises(ConfigError, match=r"method\.ib_beta=-1.0: out of range"):
+        study_of("beta_grid", {}, ["method.ib_beta=0,-1.0"])
