@@ -84,7 +84,7 @@ def study(evidence: Evidence) -> Study:
     if not info.rows:
         return Study("methods", evidence.bench, "Methods", gaps=gaps)
     kept = evidence.kept[column(evidence.kept, RUNG_COLUMNS[1]).isin(there)]
-    caption = f"Differences to {info.reference}, paired by seed; p after Holm"
+    caption = f"Differences to {info.reference or 'kd'}, paired by seed; p after Holm"
     return Study(
         "methods", evidence.bench, "Methods",
         sentences=_sentences(info),
@@ -123,14 +123,14 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
                 f"points [{points(row.difference.low)}, {points(row.difference.high)}], "
                 f"p = {p_value(row.p)} after Holm, n = {row.difference.n}."
             )
-    if len(said) == 1:
+    if len(said) == 1 and info.reference:
         said.append(f"No difference to {info.reference} is shown for any other method.")
     return tuple(said)
 
 
 def block(info: MethodsInfo) -> Block:
     """A row a method; with a column of published numbers where the literature has this pair."""
-    header = ("method", "n", "test, %", f"vs {info.reference}, points", "p", "time, s")
+    header = ("method", "n", "test, %", f"vs {info.reference or 'kd'}, points", "p", "time, s")
     rows = [
         (row.method, str(row.test.n), accuracy_cell(row.test), paired_cell(row.difference),
          p_value(row.p), number(row.seconds))
@@ -146,9 +146,10 @@ def block(info: MethodsInfo) -> Block:
 
 def _caption(info: MethodsInfo) -> str:
     counts = seeds_caption((row.method, row.test.n) for row in info.rows)
+    dashed = f" Dashed: the mean of {info.reference}." if info.reference else ""
     return (
         f"Test accuracy on {info.bench} ({info.mixing} the bench's mixing): means with 95 % "
-        f"t-intervals; {counts}. Dashed: the mean of {info.reference}."
+        f"t-intervals; {counts}.{dashed}"
     )
 
 
@@ -168,6 +169,9 @@ def draw(info: MethodsInfo) -> Figure:
     axes.set_yticks(
         range(len(info.rows)), [f"{r.method} (n = {r.test.n})" for r in reversed(info.rows)]
     )
-    reference = next(row.test.mean for row in info.rows if row.method == info.reference)
-    axes.axvline(100 * reference, color=style.BOUNDARY, linestyle="--", linewidth=1, zorder=0)
+    for row in info.rows:
+        if row.method == info.reference:
+            axes.axvline(
+                100 * row.test.mean, color=style.BOUNDARY, linestyle="--", linewidth=1, zorder=0
+            )
     return figure

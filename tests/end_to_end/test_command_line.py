@@ -252,7 +252,7 @@ def test_dry_run_shows_the_plan_and_runs_nothing(with_teachers: Path) -> None:
     output = command.run("distill", *command.L3, cwd=with_teachers, DRY_RUN="1", SEED="7")
     assert "from the environment: seed=7" in output
     assert "distill-L3-digits-s7" in output
-    assert "2 finished, 1 to run" in output
+    assert "4 finished, 1 to run" in output  # teachers and their view banks
     assert not (with_teachers / "store" / "runs" / "distill").exists()
     assert (
         MlflowClient(tracking_uri=_uri(with_teachers)).search_experiments(

@@ -224,6 +224,18 @@ def test_published_numbers_stand_beside_those_of_their_pair():
     assert "published, %" not in own.header
 
 
+def test_a_rung_alone_has_nothing_to_be_compared_with():
+    found = methods.study(evidence(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
+    assert found.sentences == (
+        "Highest mean test accuracy of 1 methods: L3, 50.00 [50.00, 50.00] % (n = 2).",
+    )
+    (drawing,) = found.drawings
+    assert "Dashed" not in drawing.caption
+    assert [gap.what for gap in found.gaps] == [
+        "baselines that have not finished: ce, kd, fitnet, at, crd, dkd, dist, kd_ls"
+    ]
+
+
 def test_health_lists_tags_values_and_what_the_store_shows():
     frame = runs(
         distill(
