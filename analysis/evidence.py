@@ -42,6 +42,8 @@ def chosen(runs: pd.DataFrame, asked: Asked) -> pd.DataFrame:
         keep &= column(runs, f"tags.{name}").eq(value)
     if asked.since:
         keep &= runs["start_time"] >= _time("since", asked.since)
+    if asked.since and asked.until and _time("since", asked.since) > _time("until", asked.until):
+        raise ValueError(f"since={asked.since} is after until={asked.until}")
     if asked.until:
         end = _time("until", asked.until)
         whole_day = end == end.normalize() and ":" not in asked.until
@@ -91,18 +93,32 @@ class Evidence:
         """The runs that count of one rung."""
         return self.kept[column(self.kept, RUNG_COLUMNS[1]).eq(rung)]
 
+    def _experiment(self, said: Sequence[str]) -> list[str]:
+        """The option that puts a run beside these, where the default would not."""
+        key = "runtime.experiment="
+        there = column(self.runs, "experiment").dropna().unique()
+        needed = len(there) == 1 and there[0] != names.DEFAULT_EXPERIMENT
+        return [f"{key}{there[0]}"] if needed and not any(w.startswith(key) for w in said) else []
+
     def command(self, **changes: object) -> str:
         """The command of a run that would stand beside those of the bench: what was typed for
         more than half of the runs that count, with `changes` (`method__ib_beta` is
-        `method.ib_beta`)."""
+        `method.ib_beta`), in their experiment."""
         given = {key.replace("__", "."): str(value) for key, value in changes.items()}
         lines = [str(line).split() for line in column(self.kept, "params.overrides").dropna()]
         counts = Counter(word for words in lines for word in dict.fromkeys(words))
         common = [word for word, count in counts.items() if count > len(lines) / 2]
-        shared = [word for word in common if not _own(word, given)]
+        # What was typed for the terms of one method is no option of another.
+        other = "method" in given or ("cfg" in given and any(map(_is_method, common)))
+        shared = [w for w in common if not (_own(w, given) or (other and w.startswith("method.")))]
+        shared += self._experiment(shared)
         on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
         said = [f"{key}={value}" for key, value in given.items()]
         return " ".join(["python -m pipeline distill", *on_bench, *shared, *said])
+
+
+def _is_method(word: str) -> bool:
+    return word.startswith("method=")
 
 
 def _own(word: str, given: Mapping[str, str]) -> bool:

@@ -85,9 +85,10 @@ def findings(reading: Reading, what: str = COMPREHENSIVE) -> Findings:
         Evidence(name, runs[of_bench.eq(name)], reading.history) for name in benches(runs, asked)
     ]
     found = tuple(one(evidence) for evidence in each for one in wanted)
+    trained = int(column(runs, f"tags.{names.STAGE}").isin(["distill", "finetune"]).sum())
     used = {run_id for study in found for run_id in study.run_ids}
     sources = _sources(runs[runs["run_id"].isin(used)], reading)
-    return Findings(reading.experiment, what, asked.words(), reading.uri, len(runs), found, sources)
+    return Findings(reading.experiment, what, asked.words(), reading.uri, trained, found, sources)
 
 
 def benches(runs: pd.DataFrame, asked: Asked) -> list[str]:

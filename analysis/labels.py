@@ -85,27 +85,37 @@ def place_labels(
     """Write each label beside its position, where it covers no position, line or other label.
 
     Positions and lines are in data units. Call it after everything else is drawn and the limits
-    are set. Where no place is free the last one tried is used.
+    are set. Where no place is free the first that covers no other label is used, or else the last.
     """
     _figure(axes).draw_without_rendering()
-    taken = [_around(axes, (position, position), _POINT) for position in positions]
-    taken += [_around(axes, line, _LINE) for line in lines]
-    return [_place(axes, *item, taken) for item in zip(positions, labels, colours, strict=True)]
+    drawn = [_around(axes, (position, position), _POINT) for position in positions]
+    drawn += [_around(axes, line, _LINE) for line in lines]
+    written: list[Bbox] = []
+    return [
+        _place(axes, *item, drawn, written) for item in zip(positions, labels, colours, strict=True)
+    ]
 
 
 def _place(
-    axes: Axes, position: tuple[float, float], label: str, colour: str, taken: list[Bbox]
+    axes: Axes,
+    position: tuple[float, float],
+    label: str,
+    colour: str,
+    drawn: list[Bbox],
+    written: list[Bbox],
 ) -> Annotation:
     frame = axes.get_window_extent()
-    for offset in _OFFSETS:
-        text = _annotate(axes, position, label, colour, offset)
-        box = text_box(text)
-        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 <= frame.y1
-        if (inside and not box.count_overlaps(taken)) or offset is _OFFSETS[-1]:
-            break
-        text.remove()
-    taken.append(box)
-    return text
+    for taken in ([*drawn, *written], written, []):
+        for offset in _OFFSETS:
+            text = _annotate(axes, position, label, colour, offset)
+            box = text_box(text)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 <= frame.y1
+            last = not taken and offset is _OFFSETS[-1]
+            if (inside and not box.count_overlaps(taken)) or last:
+                written.append(box)
+                return text
+            text.remove()
+    raise AssertionError("the last place is always taken")
 
 
 def text_box(label: Annotation) -> Bbox:

@@ -43,7 +43,7 @@ def as_page(found: Findings) -> str:
         trim_blocks=True,
     )  # fmt: skip
     return environment.get_template("page.html").render(
-        title=title(found), about=about(found), summary=summary(found), nothing=NOTHING,
+        title=title(found), about=about(found), summary=summary(found), nothing=nothing(found),
         warnings=warnings(found), sections=[_part(found, study) for study in found.studies],
     )  # fmt: skip
 
@@ -53,10 +53,17 @@ def title(found: Findings) -> str:
     return f"Experiment {found.experiment}: {found.what.replace('_', ' ')}"
 
 
+def nothing(found: Findings) -> str:
+    """What is said where no study has anything, and what to do about it."""
+    if found.filters and not found.runs:
+        return f"No training run is left by {found.filters}: change or leave out a filter."
+    return NOTHING
+
+
 def about(found: Findings) -> str:
     """Where the numbers come from, in a line."""
     filters = f", filtered by {found.filters}" if found.filters else ""
-    return f"From {counted(found.runs, 'run')} of {_address(found.store)}{filters}."
+    return f"From {counted(found.runs, 'training run')} of {_address(found.store)}{filters}."
 
 
 def _address(uri: str) -> str:
@@ -118,8 +125,8 @@ def as_terminal(found: Findings) -> str:
     """Summary, warnings and gaps; at most 100 columns."""
     parts = [title(found), about(found)]
     for bench, sentences in summary(found):
-        parts += [f"{bench}\n{'-' * len(bench)}", wrapped(sentences or [NOTHING])]
-    parts += [] if found.studies else [NOTHING]
+        parts += [f"{bench}\n{'-' * len(bench)}", wrapped(sentences or [nothing(found)])]
+    parts += [] if found.studies else [nothing(found)]
     parts += [wrapped(["Warnings:", *warnings(found)])] if warnings(found) else []
     if len(found.studies) == 1:
         tables = found.studies[0].tables
@@ -135,7 +142,7 @@ def as_markdown_report(found: Findings, folder: str = ".") -> str:
     parts = [f"# {title(found)}", about(found), "## Summary"]
     for bench, sentences in summary(found):
         parts += [f"**{bench}**", _items(sentences)]
-    parts += [] if found.studies else [NOTHING]
+    parts += [] if found.studies else [nothing(found)]
     parts += ["**Warnings**", _items(warnings(found))] if warnings(found) else []
     for study in found.studies:
         parts += [f"## {heading(found, study)}", *_body(study, found, folder)]
@@ -163,7 +170,7 @@ _NOTE_LENGTH = 4500  # of the 5,000 characters that a tag may have on every stor
 def as_note(found: Findings, typed: str) -> str:
     """The summary as the description of a run, with how to make it again."""
     parts = [f"**{bench}**\n\n{_items(sentences)}" for bench, sentences in summary(found)] or [
-        NOTHING
+        nothing(found)
     ]
     parts += ["**Warnings**\n\n" + _items(warnings(found))] * bool(warnings(found))
     again = f"Again: `{' '.join(['python -m pipeline analyze', typed]).strip()}`"

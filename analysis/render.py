@@ -145,6 +145,11 @@ def percent(fraction: float) -> str:
     return MISSING if math.isnan(fraction) else f"{100 * fraction:.2f}".replace("-", "−")
 
 
+def signed(value: float) -> str:
+    """A number with its sign and two digits: `+0.56`."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
 def accuracy_cell(interval: Interval) -> str:
     """A fraction in percent with its interval: `90.12 [89.50, 90.74]`."""
     if interval.n < 2:

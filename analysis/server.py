@@ -1,5 +1,6 @@
 """An MLflow store behind a server, or of any other kind that MLflow has a client for."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from analysis.rows import Experiment, Points, RunInfo, RunRows
 if TYPE_CHECKING:
     pass
 
+_KINDS = "its address begins with sqlite:///, postgresql://, http:// or https://"
 _PAGE = 1000  # runs a request
 _BULK_RUNS = 100  # the server takes no more runs in one history request …
 _BULK_POINTS = 25_000  # … and cuts its answer here without a word
@@ -22,14 +24,26 @@ class ClientStore:
 
     def __init__(self, uri: str) -> None:
         from mlflow import MlflowClient  # takes seconds: only where it is used
+        from mlflow.exceptions import MlflowException
 
-        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self._address = re.sub(r"//[^/@]*@", "//", uri)  # without user name and password
+        try:
+            self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+        except MlflowException as error:
+            raise ValueError(f"no tracking store at {self._address}: {_KINDS}") from error
 
     def experiments(self) -> list[Experiment]:
         from mlflow.entities import ViewType
+        from mlflow.exceptions import MlflowException
 
         def page(token: str | None) -> tuple[Any, str | None]:
-            found = self.client.search_experiments(ViewType.ALL, _PAGE, page_token=token)
+            try:
+                found = self.client.search_experiments(ViewType.ALL, _PAGE, page_token=token)
+            except MlflowException as error:
+                raise ValueError(
+                    f"the tracking store at {self._address} does not answer: is the server up, and "
+                    "MLFLOW_TRACKING_URI right?"
+                ) from error
             return found, found.token
 
         return [

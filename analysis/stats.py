@@ -57,6 +57,16 @@ def paired_difference(
     return mean_interval([a_by_seed[seed] - b_by_seed[seed] for seed in common], level)
 
 
+def correlation_interval(r: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of Pearson's correlation of n pairs by Fisher's z (1915); NaN below four pairs."""
+    if n < 4:
+        return math.nan, math.nan
+    if abs(r) >= 1.0:
+        return r, r
+    half = float(stats.norm.ppf((1.0 + level) / 2.0)) / math.sqrt(n - 3)
+    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+
+
 BOOTSTRAP_FROM = 20  # values: the percentile bootstrap covers 83 % at n = 5
 RESAMPLES = 10_000
 

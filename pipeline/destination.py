@@ -21,7 +21,6 @@ from pipeline.lease import acquire
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DEFAULT_EXPERIMENT = "asib"
 # Inherited by everything that this process starts; a job must never write into another's run.
 _INHERITED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 # Without these a call to a server that is gone blocks for minutes.
@@ -57,7 +56,7 @@ class Destination:
         chosen = experiment or inherited["MLFLOW_EXPERIMENT_NAME"] or (number and f"#{number}")
         uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
         return cls(
-            absolute(uri), chosen or DEFAULT_EXPERIMENT, inherited["MLFLOW_RUN_ID"], verb,
+            absolute(uri), chosen or names.DEFAULT_EXPERIMENT, inherited["MLFLOW_RUN_ID"], verb,
             store / "tracking",
         )  # fmt: skip
 
@@ -132,6 +131,7 @@ def quiet_mlflow() -> None:
     """Keep schema migrations, environment hints and an address for every run that ends out of a
     researcher's terminal."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     noisy = ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking")
     for name in (*noisy, "urllib3"):  # its retries are ours to tell
         logging.getLogger(name).setLevel(logging.ERROR)

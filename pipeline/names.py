@@ -4,6 +4,8 @@ Accuracies are fractions in 0..1, times are seconds, memory is MiB, information 
 The step of a metric is the global epoch: one count over all stages and both kinds of step.
 """
 
+DEFAULT_EXPERIMENT = "asib"
+
 # Tags of a stage run. Parent: the launch run, by MLflow's own tag.
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"  # a run's description, Markdown

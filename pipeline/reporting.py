@@ -35,7 +35,7 @@ def analyse_command(overrides: list[str]) -> None:
     """
     given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
     tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
-    _check(given)
+    _check(given, [text for text in overrides if "=" not in text])
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
     if "experiment" in given:
         runtime.append(f"runtime.experiment={given['experiment']}")
@@ -52,9 +52,13 @@ def analyse_command(overrides: list[str]) -> None:
     shell.end_launch("FINISHED")
 
 
-def _check(given: dict[str, str]) -> None:
+def _check(given: dict[str, str], loose: list[str]) -> None:
     allowed = ", ".join((*KEYS, "tag.NAME"))
     mistakes = [
+        f"{word}: no key=value" + (f"; did you mean what={word}?" if word in WHAT else "")
+        for word in loose
+    ]
+    mistakes += [
         f"{key}: no option of analyze{nearest(key, list(KEYS))} (options: {allowed})"
         for key in given
         if key not in KEYS and not key.startswith(("runtime.", TAG))

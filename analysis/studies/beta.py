@@ -32,11 +32,13 @@ class BetaRow(NamedTuple):
     test: Interval
     rate: Interval
     distortion: Interval
+    shared: Interval = NO_INTERVAL  # validation on the seeds that every β has
 
 
 class BetaInfo(NamedTuple):
     """Rows by rising β; `drawn` says whether rate and distortion are of drawn z on validation,
-    or of training batches; `recommended` is by the one-standard-error rule."""
+    or of training batches; `recommended` is by the one-standard-error rule
+    on the seeds that every β has: other seeds are other students, not another β."""
 
     bench: str
     rung: str
@@ -52,10 +54,13 @@ def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
     drawn = len(kept) > 0 and bool(column(kept, f"metrics.{names.VAL_CE}").notna().all())
     measured = (names.VAL_RATE, names.VAL_CE) if drawn else (names.RATE, names.DISTORTION)
     rows = [_row(kept[value == beta], beta, measured) for beta in sorted(value.dropna().unique())]
+    by_seed = [_by_seed(kept[value == row.beta]) for row in rows]
+    seeds = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+    shared = [[of[seed] for seed in seeds] for of in by_seed]
+    rows = [r._replace(shared=mean_interval(v)) for r, v in zip(rows, shared, strict=True)]
     # Of equally good ones the largest β, which keeps the least of the input.
     simplest_first = rows[::-1]
-    of = [_values(kept[value == row.beta], names.BEST_VAL_TOP1) for row in simplest_first]
-    index = one_standard_error(of)
+    index = one_standard_error(shared[::-1])
     recommended = None if index is None else simplest_first[index].beta
     return BetaInfo(bench, rung, tuple(rows), drawn, recommended)
 
@@ -65,6 +70,12 @@ def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
     validation, test = _mean(runs, names.BEST_VAL_TOP1), _mean(runs, names.TEST_TOP1)
     seeds = tuple(sorted(seeds_of(runs).astype(int)))
     return BetaRow(float(beta), seeds, validation, test, rate, distortion)
+
+
+def _by_seed(runs: pd.DataFrame) -> dict[int, float]:
+    values = column(runs, f"metrics.{names.BEST_VAL_TOP1}").astype(float)
+    there = np.isfinite(values)
+    return dict(zip(seeds_of(runs)[there].astype(int), values[there], strict=True))
 
 
 def _values(runs: pd.DataFrame, metric: str) -> list[float]:
@@ -121,14 +132,18 @@ def _sentences(info: BetaInfo) -> tuple[str, ...]:
     said = []
     if info.recommended is not None:
         row = next(row for row in info.rows if row.beta == info.recommended)
-        best = max(info.rows, key=lambda row: row.validation.mean)
+        best = max(reversed(info.rows), key=lambda row: row.shared.mean)
         why = (
-            f"the best by validation ({percent(best.validation.mean)} %)"
+            f"the best by validation ({accuracy_cell(best.shared)} %)"
             if best is row
             else f"the largest within one standard error of the best ({best.beta:g}, "
-            f"{percent(best.validation.mean)} %)"
+            f"{accuracy_cell(best.shared)} %)"
         )
-        said.append(f"Recommended β: {row.beta:g}, {why}; {counted(row.validation.n, 'seed')}.")
+        same = all(one.validation.n == row.shared.n for one in info.rows)
+        seeds = counted(row.shared.n, "seed") + ("" if same else " that every β has")
+        said.append(f"Recommended β: {row.beta:g}, {why}; {seeds}.")
+    else:
+        said.append("No β is recommended: no seed has finished at every β.")
     means = [row.test.mean for row in info.rows]
     said.append(
         f"Over {len(info.rows)} values of β the mean test accuracy of {info.rung} lies between "

@@ -154,7 +154,7 @@ def draw(info: FreezingInfo) -> Figure:
         axes.errorbar(
             1000 * row.step_seconds.mean, 100 * row.test.mean,
             xerr=_half(row.step_seconds, 1000), yerr=_half(row.test, 100),
-            color=style.looks([row.rung])[row.rung].colour, marker=look.marker, linestyle="",
+            color=look.colour, marker=look.marker, linestyle="",
             capsize=3, elinewidth=0.8, label=f"{row.rung} ({percent(row.trainable)} % trainable)",
         )  # fmt: skip
     front = sorted((1000 * r.step_seconds.mean, 100 * r.test.mean) for r in rows if r.front)

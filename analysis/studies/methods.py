@@ -14,7 +14,7 @@ from analysis.published import published
 from analysis.render import Block, accuracy_cell, number, paired_cell, percent
 from analysis.runs import column
 from analysis.stats import NO_INTERVAL, Interval, holm, mean_interval, primary_interval, t_test
-from analysis.study import Drawing, Gap, Study, Table, seeds_caption
+from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from analysis.tables import accuracy_by_seed, mean_logged
 from analysis.verdicts import points
 from pipeline import names
@@ -38,7 +38,8 @@ class MethodRow(NamedTuple):
 
 
 class MethodsInfo(NamedTuple):
-    """Methods by falling mean accuracy; `reference` is what they are compared with."""
+    """Methods by falling mean accuracy; `reference` is what they are compared with ("": none of
+    `REFERENCES` has finished)."""
 
     bench: str
     reference: str
@@ -84,7 +85,9 @@ def study(evidence: Evidence) -> Study:
     if not info.rows:
         return Study("methods", evidence.bench, "Methods", gaps=gaps)
     kept = evidence.kept[column(evidence.kept, RUNG_COLUMNS[1]).isin(there)]
-    caption = f"Differences to {info.reference or 'kd'}, paired by seed; p after Holm"
+    caption = "Test accuracy by method"
+    if info.reference:
+        caption = f"Differences to {info.reference}, paired by seed; p after Holm"
     return Study(
         "methods", evidence.bench, "Methods",
         sentences=_sentences(info),
@@ -110,7 +113,7 @@ def _gaps(evidence: Evidence, there: set[str]) -> tuple[Gap, ...]:
 def _sentences(info: MethodsInfo) -> tuple[str, ...]:
     first = info.rows[0]
     said = [
-        f"Highest mean test accuracy of {len(info.rows)} methods: {first.method}, "
+        f"Highest mean test accuracy of {counted(len(info.rows), 'method')}: {first.method}, "
         f"{accuracy_cell(first.test)} % (n = {first.test.n})."
     ]
     for row in info.rows:
@@ -123,14 +126,17 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
                 f"points [{points(row.difference.low)}, {points(row.difference.high)}], "
                 f"p = {p_value(row.p)} after Holm, n = {row.difference.n}."
             )
-    if len(said) == 1 and info.reference:
+    if not info.reference:
+        said.append(f"Nothing to compare with: none of {', '.join(REFERENCES)} has finished.")
+    elif len(said) == 1:
         said.append(f"No difference to {info.reference} is shown for any other method.")
     return tuple(said)
 
 
 def block(info: MethodsInfo) -> Block:
     """A row a method; with a column of published numbers where the literature has this pair."""
-    header = ("method", "n", "test, %", f"vs {info.reference or 'kd'}, points", "p", "time, s")
+    against = f"vs {info.reference}, points" if info.reference else "difference, points"
+    header = ("method", "n", "test, %", against, "p", "time, s")
     rows = [
         (row.method, str(row.test.n), accuracy_cell(row.test), paired_cell(row.difference),
          p_value(row.p), number(row.seconds))

@@ -14,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS
 from analysis.evidence import Evidence
-from analysis.render import Block, percent
+from analysis.render import Block, percent, signed
 from analysis.runs import column
-from analysis.stats import Interval, mean_interval
+from analysis.stats import Interval, correlation_interval, mean_interval
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from analysis.tables import rung_order
 from analysis.verdicts import points
@@ -50,7 +50,7 @@ class AdaptationInfo(NamedTuple):
     bench: str
     teachers: tuple[Adapted, ...]
     gains: tuple[Gain, ...]
-    correlation: float  # Pearson's of gain and student accuracy; NaN below three runs
+    correlation: float  # Pearson's of gain and student accuracy; NaN below four runs
 
 
 def metrics_of(kept: pd.DataFrame) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def _adapted(of_rung: pd.DataFrame, rung: str, k: int) -> list[Adapted]:
 
 def _correlation(gains: tuple[Gain, ...]) -> float:
     table = np.array([(one.gain, one.student) for one in gains])
-    if len(table) < 3 or not table.std(axis=0).all():
+    if len(table) < 4 or not table.std(axis=0).all():
         return float("nan")
     return float(np.corrcoef(table.T)[0, 1])
 
@@ -140,9 +140,11 @@ def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
             f"teacher (n = {gain.n})."
         )
     if np.isfinite(info.correlation):
+        low, high = correlation_interval(info.correlation, len(info.gains))
         said.append(
-            f"Synergy gain and student accuracy: correlation {info.correlation:+.2f} over "
-            f"{len(info.gains)} runs of all rungs, which is no proof of cause."
+            f"Synergy gain and student accuracy: correlation {signed(info.correlation)} "
+            f"[{signed(low)}, {signed(high)}] over {len(info.gains)} runs of all rungs, which is "
+            "no proof of cause."
         )
     return tuple(said)
 

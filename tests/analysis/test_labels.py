@@ -50,3 +50,12 @@ def test_ends_that_are_equal_get_labels_apart():
     boxes = [text_box(label) for label in labels]
     assert all(box.count_overlaps(boxes) == 1 for box in boxes)
     assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_labels_of_one_place_are_apart_though_lines_cover_all():
+    _, axes = new_figure("", "", "")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    lines = [((x, 0.0), (x, 1.0)) for x in np.linspace(0, 1, 60)]
+    labels = place_labels(axes, [(0.5, 0.5)] * 3, ["one (n = 2)"] * 3, ["k"] * 3, lines)
+    boxes = [text_box(label) for label in labels]
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)

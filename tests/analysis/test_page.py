@@ -36,7 +36,7 @@ def test_the_page_needs_nothing_beside_itself(found):
 
 def test_every_form_answers_first_and_names_what_is_missing(found):
     answer = "Primary claim: L4 − CE: +10.00 points, 95 % interval +10.00 to +10.00, n = 3"
-    command = "python -m pipeline distill bench=toy cfg=KD seed=0"
+    command = f"python -m pipeline distill bench=toy runtime.experiment={NAME} cfg=KD seed=0"
     for text in (page.as_page(found), page.as_markdown_report(found), page.as_terminal(found)):
         plain = " ".join(text.split())
         assert answer in plain
@@ -74,6 +74,9 @@ def test_an_empty_experiment_says_what_to_type(store):
     empty = investigate(store.uri, "only launches")
     assert page.NOTHING in page.as_page(empty)
     assert page.NOTHING in page.as_terminal(empty)
+    filtered = investigate(store.uri, "only launches", asked=Asked(since="2030-01-01"))
+    assert "No training run is left by since=2030-01-01" in page.as_terminal(filtered)
+    assert page.NOTHING not in page.as_page(filtered)
 
 
 def test_filters(store, found):
@@ -82,6 +85,8 @@ def test_filters(store, found):
     assert len(chosen(runs, Asked(since="2023-11-14", until="2023-11-14"))) == len(runs)
     assert chosen(runs, Asked(until="2023-11-13")).empty
     assert chosen(runs, Asked(since="2023-11-15")).empty
+    with pytest.raises(ValueError, match="since=2026-02-01 is after until=2026-01-01"):
+        chosen(runs, Asked(since="2026-02-01", until="2026-01-01"))
     with pytest.raises(ValueError, match=r"since=soon: no date \(allowed: 2026-01-31"):
         chosen(runs, Asked(since="soon"))
     only = investigate(store.uri, NAME, "health", Asked(tags={names.GIT: "g1"}))

@@ -213,3 +213,17 @@ def test_selection_by_stage_and_by_what_a_run_needs(frame, ids):
     lr = select(frame, stage="distill", bench="toy", needs=names.LR)
     assert lr.kept["run_id"].tolist() == [ids["good"]]
     assert "no train/lr" in set(lr.left_out["reason"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("nonsense://name:secret@x", "no tracking store at nonsense://x: its address begins with"),
+        ("http://name:secret@127.0.0.1:9", "store at http://127.0.0.1:9 does not answer"),
+    ],
+)
+def test_a_store_that_is_not_there_is_one_line_without_the_password(uri, said, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ValueError, match=said) as told:
+        load_runs(uri, "asib")
+    assert "secret" not in str(told.value)

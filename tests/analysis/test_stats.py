@@ -10,6 +10,7 @@ from analysis.stats import (
     Interval,
     bootstrap_interval,
     can_permute,
+    correlation_interval,
     holm,
     mean_interval,
     one_standard_error,
@@ -201,3 +202,12 @@ def test_seeds_needed_are_the_fewest():
     assert seeds_needed(1.0, 0.0) == 2
     with pytest.raises(ValueError, match="no number of seeds"):
         seeds_needed(0.0, 1.0)
+
+
+def test_interval_of_a_correlation_is_that_of_scipy():
+    x, y = np.random.default_rng(0).normal(size=(2, 9))
+    found = stats.pearsonr(x, x + y)
+    low, high = correlation_interval(float(found.statistic), 9)
+    assert (low, high) == pytest.approx(tuple(found.confidence_interval(0.95)))
+    assert correlation_interval(1.0, 9) == (1.0, 1.0)
+    assert math.isnan(correlation_interval(0.5, 3)[0])

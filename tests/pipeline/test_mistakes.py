@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.__main__ import MISTAKE, OK, guarded
 from pipeline.config import ConfigError, compose
+from pipeline.reporting import analyse_command
 from trainers.models import build
 
 
@@ -23,3 +24,8 @@ def test_networks_that_cannot_be_built_are_found_before_anything_runs() -> None:
     assert "2 mistakes" in text
     assert "student.model=resnet8: resnet8 has no published weights" in text
     assert "teacher.1.model=vgg13: vgg13 needs images of at least 8 pixels, not 4" in text
+
+
+def test_an_analysis_without_what_is_a_mistake_and_not_the_ladder():
+    with pytest.raises(ConfigError, match=r"beta: no key=value; did you mean what=beta\?"):
+        analyse_command(["beta", "experiment=asib"])

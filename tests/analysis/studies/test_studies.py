@@ -69,6 +69,18 @@ def test_beta_recommends_the_largest_within_one_standard_error():
     assert not found.drawn
 
 
+def test_a_beta_is_not_recommended_for_the_seed_that_it_lacks():
+    values = {"0": (0.819, 0.824, 0.811), "0.001": (0.823, 0.827, 0.806), "0.01": (0.822, 0.826)}
+    rows = [with_beta(b, s, v, 0.8) for b, of in values.items() for s, v in enumerate(of)]
+    said = beta.study(evidence(runs(*rows))).sentences[0]
+    assert said.startswith("Recommended β: 0.01, the largest within one standard error of the best")
+    assert "(0.001, 82.50 [" in said  # 0.01 is the best only where the bad seed is missing
+    assert said.endswith("2 seeds that every β has.")
+    rows = [with_beta("0", 0, 0.8, 0.8), with_beta("0.001", 1, 0.9, 0.8)]
+    assert beta.beta_info(runs(*rows), "toy").recommended is None
+    assert "No β is recommended" in beta.study(evidence(runs(*rows))).sentences[0]
+
+
 def test_beta_zero_stands_apart_on_a_logarithmic_axis():
     x = beta.positions([0.0, 1e-3, 1e-1])
     assert x == pytest.approx([-4.5, -3.0, -1.0])
@@ -140,18 +152,27 @@ def test_stability_in_closed_form():
 
 def test_ten_teachers_before_and_after():
     logged = {f"metrics.teacher{k}/top1_before": 0.5 for k in range(10)}
-    kept = runs(*[distill("L3", s, 0.6 + s / 10, gain=s / 100, **logged) for s in (0, 1, 2)])
+    kept = runs(*[distill("L3", s, 0.6 + s / 10, gain=s / 100, **logged) for s in range(4)])
     points = pd.concat([
         history(f"r{s}", **{
             f"teacher{k}__top1_{when}": [(0, base + k / 100), (4, base + k / 100 + 0.02)]
             for k in range(10) for when, base in (("before", 0.5), ("after", 0.53))
-        }) for s in (0, 1, 2)
+        }) for s in range(4)
     ])  # fmt: skip
     found = teacher_adaptation.adaptation_info(kept, points, "toy")
     assert [one.teacher for one in found.teachers] == list(range(10))
     assert found.teachers[9].before == pytest.approx((0.59, 0.61))
     assert found.teachers[9].change.mean == pytest.approx(0.05)
     assert found.correlation == pytest.approx(1.0)
+    three = teacher_adaptation.adaptation_info(kept.head(3), points, "toy")
+    assert math.isnan(three.correlation), "three runs always lie close to some line"
+
+
+def test_a_correlation_has_an_interval():
+    gains = (0.0, 0.01, 0.02, 0.03, 0.01)
+    kept = runs(*[distill("L2", s, 0.6 - g + s / 1000, gain=g) for s, g in enumerate(gains)])
+    said = teacher_adaptation.study(evidence(kept)).sentences[-1]
+    assert "correlation −0.99 [−1.00, −0.88] over 5 runs" in said
 
 
 def test_freezing_compares_step_time_memory_and_accuracy():
@@ -177,6 +198,16 @@ def test_freezing_compares_step_time_memory_and_accuracy():
     assert study.warnings == (
         "L4: 75.00 % of the student moved in the mean, 100.00 % were asked for.",
     )
+
+
+def test_methods_beside_the_ladder_have_colours_of_their_own():
+    kept = runs(*[distill(m, 0, 0.8) for m in ("ce", "kd", "at")])
+    points = [
+        history(f"r{k}", stage__step=[(1, 1.0)], cost__step_seconds=[(1, 0.1 * (k + 1))])
+        for k in range(3)
+    ]
+    axes = freezing.study(evidence(kept, *points)).drawings[0].figure.axes[0]
+    assert len({bar.lines[0].get_color() for bar in axes.containers}) == 3
 
 
 def test_overlap_pairs_within_each_overlap():
@@ -210,6 +241,14 @@ def test_methods_are_ranked_and_compared_with_kd_after_holm():
     assert math.isnan(by["kd"].p)
 
 
+def test_methods_without_a_reference_are_ranked_and_not_compared():
+    found = methods.study(evidence(runs(distill("ce", 0, 0.7), distill("ce", 1, 0.72))))
+    assert found.sentences[0].startswith("Highest mean test accuracy of 1 method: ce")
+    assert found.sentences[1] == "Nothing to compare with: none of kd, KD, CE has finished."
+    assert found.tables[0].block.rows[0][3:5] == ("–", "–")
+    assert "Dashed" not in found.drawings[0].caption
+
+
 def test_published_numbers_stand_beside_those_of_their_pair():
     rows = [distill(m, s, 0.7, "literature_resnet8x4") for m in ("ce", "kd") for s in (0, 1)]
     rows += [distill("L2", 0, 0.7, "literature_resnet8x4")]
@@ -227,7 +266,8 @@ def test_published_numbers_stand_beside_those_of_their_pair():
 def test_a_rung_alone_has_nothing_to_be_compared_with():
     found = methods.study(evidence(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
     assert found.sentences == (
-        "Highest mean test accuracy of 1 methods: L3, 50.00 [50.00, 50.00] % (n = 2).",
+        "Highest mean test accuracy of 1 method: L3, 50.00 [50.00, 50.00] % (n = 2).",
+        "Nothing to compare with: none of kd, KD, CE has finished.",
     )
     (drawing,) = found.drawings
     assert "Dashed" not in drawing.caption
@@ -268,3 +308,20 @@ def test_ladder_names_the_seeds_that_are_missing_with_what_was_typed():
     assert gaps[0].command == (
         "python -m pipeline distill bench=toy data.train_limit=200 cfg=L4 seed=2"
     )
+
+
+def commands(*rows: dict) -> str:
+    found = evidence(runs(*rows).assign(experiment="other"))
+    return "\n".join(g.command for one in (ladder, methods) for g in one.study(found).gaps)
+
+
+def test_a_gap_is_filled_in_the_experiment_that_has_it_with_the_options_of_its_method():
+    typed = {"params.overrides": "bench=toy method.ib_beta=1e-3 cfg=L2 seed=0"}
+    said = commands(distill("L2", 0, 0.5, **typed))
+    assert "method.ib_beta=1e-3 runtime.experiment=other cfg=L4 seed=0" in said
+    assert "bench=toy runtime.experiment=other method=$method seed=0" in said
+    typed = {"params.overrides": "method=kd method.weight=0.5 runtime.experiment=other seed=0"}
+    said = commands(distill("kd", 0, 0.5, **typed))
+    assert "method.weight" not in said
+    assert "bench=toy runtime.experiment=other cfg=L4 seed=0" in said
+    assert said.count("runtime.experiment") == said.count("python -m")
