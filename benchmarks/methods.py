@@ -2,10 +2,10 @@
 
     python -m benchmarks.methods [--quick] [--device cuda] [--methods kd,crd]
 
-prints three tables: step time and peak memory of every method beside kd; the bare step of kd
-beside timm's and torchdistill's; a whole epoch from images to weights beside a loop that is fed
-by an ordinary loader. Everything is measured in one process, in rounds that take turns, so that
-only ratios within a round count. Images are random; times do not depend on them.
+prints step time and peak memory of every method beside kd; and for each of three pairs of networks
+the bare step of kd beside timm's and torchdistill's, and a whole epoch from images to weights
+beside a loop that is fed by an ordinary loader. All take turns, so that only ratios within a round
+count. Images are random; times do not depend on them.
 
 torchdistill is no requirement of the project. To have it in the tables:
 
@@ -50,9 +50,9 @@ def main() -> None:
         print(compare(setting, options), flush=True)
     except ConfigError as error:
         raise SystemExit(str(error)) from error
-    if options.peers:
-        print(peers.bare(setting, options.batch, options.rounds, options.steps), flush=True)
-        print(peers.end_to_end(setting, options.batch, options.rounds), flush=True)
+    for pair in map(peers.Pair.of, options.pairs):
+        print(peers.bare(setting, pair, options.batch, options.rounds, options.steps), flush=True)
+        print(peers.end_to_end(setting, pair, options.batch, options.rounds), flush=True)
 
 
 def compare(setting: Setting, options: argparse.Namespace) -> str:
@@ -106,11 +106,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=IMAGES, help="training images")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--steps", type=int, default=STEPS, help="of a round")
-    parser.add_argument("--no-peers", dest="peers", action="store_false", help="first table only")
+    parser.add_argument("--pairs", default=",".join(peers.PAIRS), help="benches; '' for none")
     parser.add_argument("--quick", action="store_true", help="a look: few rounds of few steps")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
     parser.add_argument("--threads", type=int, help="CPU threads")
     options = parser.parse_args()
+    options.pairs = [name for name in options.pairs.split(",") if name]
     chosen = options.methods.split(",")
     unknown = [name for name in chosen if name not in BASELINES]
     if unknown:

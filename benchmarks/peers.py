@@ -1,4 +1,5 @@
-"""Plain distillation beside timm's task and torchdistill's loss, on the same networks and tensors.
+"""Plain distillation beside timm's task and torchdistill's loss, on the same networks and tensors:
+the pairs of the benches `sota_*`.
 
 timm: `timm.task.LogitDistillationTask`. torchdistill: its `KDLoss` with both networks run as its
 training box runs them, without the hooks and configuration around them (which cost extra).
@@ -9,16 +10,19 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.apart import apart
 from benchmarks.b_step import interleaved
 from benchmarks.setting import Setting
 from benchmarks.shown import at_least, ratios, spread, table
 from benchmarks.synthetic import CLASSES, PIXELS, b_steps, config, random_data, random_teacher
+from pipeline.config import compose
 from trainers import models
 from trainers.data import Images
 from trainers.freezing import freeze
@@ -29,8 +33,7 @@ from trainers.mixing import UNMIXED
 from trainers.models import outputs
 from trainers.views import Numerics
 
-# MobileNetV2 of half width, as in the public CIFAR-100 tables. timm.task takes no other networks.
-STUDENT, TEACHER = "timm:mobilenetv2_050", "timm:resnet50"
+PAIRS = ("sota_resnet8x4", "sota_shufflenet_v2", "sota_mobilenet_v2")  # benches
 OURS = "this project"
 LAYOUT = Numerics().layout()
 EPOCH_IMAGES = 512  # of the epoch from images to weights
@@ -48,23 +51,48 @@ An epoch of kd from stored images to weights, images per second: {images} images
 batch {batch}, random crop and flip, {student} from {teacher}. Others: a torch DataLoader without \
 workers, PIL transforms of torchvision, live teacher. This project: its B-Step as it is, bank made \
 beforehand (once for all runs and seeds), so that it saves the loader's and the teacher's share. \
-{rounds} rounds, interleaved; median (least … largest); ratios within a round. Target: at least \
-3.00 of the faster of the others."""
+Each in a process of its own. {rounds} rounds, interleaved; median (least … largest); ratios \
+within a round. Target: at least 3.00 of the faster of the others."""
+
+
+class Pair(NamedTuple):
+    """Student and teacher by their names in the registry."""
+
+    student: str
+    teacher: str
+
+    @classmethod
+    def of(cls, bench: str) -> Pair:
+        """The student and the first teacher of a bench."""
+        config = compose([f"bench={bench}", "method=kd"])
+        return cls(config.student.model, config.teacher["0"].model)
+
+    def networks(self, device: torch.device) -> tuple[nn.Module, nn.Module]:
+        """Student and frozen teacher, with the three attributes that timm.task reads."""
+        torch.manual_seed(0)
+        student = models.build(self.student, CLASSES, PIXELS)
+        teacher = freeze(models.build(self.teacher, CLASSES, PIXELS))
+        for net in (student, teacher):
+            described: Any = net
+            described.num_classes, described.in_chans = CLASSES, 3
+            described.pretrained_cfg = {"mean": MEAN, "std": STD}
+        return student.to(device), teacher.to(device)
+
 
 Step = Callable[[Tensor, Tensor], None]  # one optimiser step on images [B, 3, H, W] and labels [B]
 
 
-def bare(setting: Setting, batch: int, rounds: int, steps: int) -> str:
+def bare(setting: Setting, pair: Pair, batch: int, rounds: int, steps: int) -> str:
     """The table of bare steps."""
-    student, teacher = networks(setting.device)
+    student, teacher = pair.networks(setting.device)
     images = torch.randn(batch, 3, PIXELS, PIXELS, device=setting.device)
     labels = torch.arange(batch, device=setting.device) % CLASSES
     with torch.no_grad():
         said = teacher(images)
     contenders = {
-        OURS: _ours(student, batch, lambda x: said),
-        f"{OURS}, live": _ours(student, batch, _live(teacher)),
-        **others(student, teacher, batch),
+        OURS: _ours(student, lambda x: said),
+        f"{OURS}, live": _ours(student, _live(teacher)),
+        **{name: make(student, teacher) for name, make in others().items()},
     }
 
     def several(step: Step) -> Callable[[], int]:
@@ -78,39 +106,42 @@ def bare(setting: Setting, batch: int, rounds: int, steps: int) -> str:
     speeds = interleaved(setting, {n: several(s) for n, s in contenders.items()}, rounds + 2)
     missing = "" if _torchdistill() else "torchdistill is not installed and left out. "
     caption = BARE.format(
-        student=STUDENT, teacher=TEACHER, batch=batch, pixels=PIXELS, rounds=rounds, steps=steps,
-        missing=missing,
-    )  # fmt: skip
+        **pair._asdict(), batch=batch, pixels=PIXELS, rounds=rounds, steps=steps, missing=missing
+    )
     return _table(caption, speeds, 1.0)
 
 
-def end_to_end(setting: Setting, batch: int, rounds: int) -> str:
+def end_to_end(setting: Setting, pair: Pair, batch: int, rounds: int) -> str:
     """The table of whole epochs."""
-    data = random_data(EPOCH_IMAGES, setting.device)
-    student, teacher = networks(setting.device)
-    steps = EPOCH_IMAGES // batch
-    kd = config("kd", STUDENT, batch)
-    run, _ = b_steps(kd, data, [random_teacher(TEACHER, data)] * 2, steps)
-    loader = DataLoader(Pictures(data.train), batch, shuffle=True, drop_last=True)
-
-    def fed(step: Step) -> Callable[[], int]:
-        def epoch() -> int:
-            for images, labels in loader:
-                step(images.to(setting.device), labels.to(setting.device))
-            return steps * batch
-
-        return epoch
-
-    contenders = {OURS: run, **{n: fed(s) for n, s in others(student, teacher, batch).items()}}
+    makers = {name: partial(_fed, name, pair, batch, setting.device) for name in others()}
+    with apart({OURS: partial(_banked, pair, batch, setting.device), **makers}) as contenders:
+        speeds = interleaved(setting, contenders, rounds + 2)
     caption = END_TO_END.format(
-        images=EPOCH_IMAGES,
-        pixels=PIXELS,
-        batch=batch,
-        rounds=rounds,
-        student=STUDENT,
-        teacher=TEACHER,
+        **pair._asdict(), images=EPOCH_IMAGES, pixels=PIXELS, batch=batch, rounds=rounds
     )
-    return _table(caption, interleaved(setting, contenders, rounds + 2), 3.0)
+    return _table(caption, speeds, 3.0)
+
+
+def _banked(pair: Pair, batch: int, device: torch.device) -> Callable[[], int]:
+    """An epoch of this project's own B-Step."""
+    data = random_data(EPOCH_IMAGES, device)
+    teachers = [random_teacher(pair.teacher, data)] * 2  # of two as any bench has
+    run, _ = b_steps(config("kd", pair.student, batch), data, teachers, EPOCH_IMAGES // batch)
+    return run
+
+
+def _fed(name: str, pair: Pair, batch: int, device: torch.device) -> Callable[[], int]:
+    """An epoch of another project's step, fed by an ordinary loader."""
+    step = others()[name](*pair.networks(device))
+    pictures = Pictures(random_data(EPOCH_IMAGES, device).train)
+    loader = DataLoader(pictures, batch, shuffle=True, drop_last=True)
+
+    def epoch() -> int:
+        for images, labels in loader:
+            step(images.to(device), labels.to(device))
+        return len(loader) * batch
+
+    return epoch
 
 
 def _table(caption: str, speeds: dict[str, list[float]], target: float) -> str:
@@ -124,19 +155,12 @@ def _table(caption: str, speeds: dict[str, list[float]], target: float) -> str:
     return table(caption, ["", "images/s", "speed / faster other", "target"], rows)
 
 
-def networks(device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """Student and frozen teacher, both of timm."""
-    torch.manual_seed(0)
-    student = models.build(STUDENT, CLASSES, PIXELS)
-    return student.to(device), freeze(models.build(TEACHER, CLASSES, PIXELS)).to(device)
-
-
 # One optimiser step ---------------------------------------------------------------------------
 
 
-def _ours(student: nn.Module, batch: int, teach: Callable[[Tensor], Tensor]) -> Step:
+def _ours(student: nn.Module, teach: Callable[[Tensor], Tensor]) -> Step:
     net, method = _placed(student).train(), Kd(KdConfig(), Dims(1, (1,), CLASSES))
-    optimiser = build_optimiser(config("kd", STUDENT, batch).optim, net.parameters())
+    optimiser = _optimiser(net)
 
     def step(images: Tensor, labels: Tensor) -> None:
         images = images.contiguous(memory_format=LAYOUT)
@@ -160,23 +184,21 @@ def _placed(net: nn.Module) -> nn.Module:
     return models.place(copy.deepcopy(net), next(net.parameters()).device, LAYOUT)
 
 
-def others(student: nn.Module, teacher: nn.Module, batch: int) -> dict[str, Step]:
-    """The same step by other projects' code, each with a student and an optimiser of its own."""
-    found = {"timm.task": _timm(copy.deepcopy(student).train(), teacher, batch)}
-    if _torchdistill():
-        found["torchdistill"] = _torchdistill_step(copy.deepcopy(student).train(), teacher, batch)
-    return found
+def others() -> dict[str, Callable[[nn.Module, nn.Module], Step]]:
+    """The same step by other projects' code, of a copy of the student and of the teacher."""
+    return {"timm.task": _timm} | ({"torchdistill": _distill_box} if _torchdistill() else {})
 
 
-def _timm(net: nn.Module, teacher: nn.Module, batch: int) -> Step:
+def _timm(student: nn.Module, teacher: nn.Module) -> Step:
     from timm.task import LogitDistillationTask
 
+    net = copy.deepcopy(student).train()
     task = LogitDistillationTask(
         net, teacher, nn.CrossEntropyLoss(), distill_loss_weight=0.9, task_loss_weight=0.1,
         temperature=4.0, device=next(net.parameters()).device, verbose=False,
     )  # fmt: skip
     task.train()
-    optimiser = build_optimiser(config("kd", STUDENT, batch).optim, net.parameters())
+    optimiser = _optimiser(net)
     return lambda images, labels: _learn(optimiser, task(images, labels)["loss"])
 
 
@@ -184,11 +206,12 @@ def _torchdistill() -> bool:
     return importlib.util.find_spec("torchdistill") is not None
 
 
-def _torchdistill_step(net: nn.Module, teacher: nn.Module, batch: int) -> Step:
+def _distill_box(student: nn.Module, teacher: nn.Module) -> Step:
     from torchdistill.losses.mid_level import KDLoss
 
+    net = copy.deepcopy(student).train()
     loss: Any = KDLoss(".", "output", ".", "output", temperature=4.0, alpha=0.1, beta=0.9)
-    optimiser = build_optimiser(config("kd", STUDENT, batch).optim, net.parameters())
+    optimiser = _optimiser(net)
 
     def step(images: Tensor, labels: Tensor) -> None:
         with torch.no_grad():
@@ -196,6 +219,10 @@ def _torchdistill_step(net: nn.Module, teacher: nn.Module, batch: int) -> Step:
         _learn(optimiser, loss({".": {"output": net(images)}}, said, labels))
 
     return step
+
+
+def _optimiser(net: nn.Module) -> torch.optim.Optimizer:
+    return build_optimiser(config("kd", "resnet8x4", 64).optim, net.parameters())
 
 
 def _learn(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
