@@ -34,6 +34,15 @@ class Reading:
         self.runs = chosen(everything, self.asked)
         self._histories = _of_finished(uri, self.runs)
 
+    def trained(self) -> list[str]:
+        """Ids of the training runs, whatever became of them."""
+        stage = column(self.runs, f"tags.{names.STAGE}")
+        return self.runs.loc[stage.isin(["distill", "finetune"]), "run_id"].tolist()
+
+    def metrics(self) -> list[str]:
+        """Metrics whose histories were asked for so far."""
+        return sorted(self._histories.by_metric)
+
     def history(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
         """As `load_history` gives it, of finished training runs. A metric is read for all of them
         at once, since in a database one pass over it finds them all."""

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.rows import Points, Rows
+from analysis import exported
+from analysis.rows import Experiment, Points, Rows, RunRows
 from analysis.server import ClientStore, ServerStore
 from analysis.sql import SCHEMES, SqlStore
 from pipeline import names
@@ -58,6 +59,25 @@ def load_runs(uri: str, experiment: str) -> pd.DataFrame:
     )
     frame.attrs["experiment_id"] = experiment_id
     return frame
+
+
+def export(uri: str, experiment: str, run_ids: Sequence[str], metrics: Sequence[str]) -> bytes:
+    """Runs of an experiment with the histories of these metrics, as a file that is read back in
+    the place of a store: `load_runs("study.db.xz", experiment)`.
+
+    Raises ValueError where there is no such store or experiment.
+    """
+    store, wanted = _store(uri), set(run_ids)
+    number = _experiment_id(store, uri, experiment)
+    found = store.runs(number)
+    some = RunRows(
+        [info for info in found.infos if info.run_id in wanted],
+        [row for row in found.params if row[0] in wanted],
+        [row for row in found.tags if row[0] in wanted],
+        [row for row in found.metrics if row[0] in wanted],
+    )
+    history = load_history(uri, run_ids, metrics)
+    return exported.packed(Experiment(number, experiment, True), some, history)
 
 
 def load_history(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -126,9 +146,11 @@ def _tidy(found: _Arrays, runs: list[str], metrics: list[str]) -> pd.DataFrame:
 
 def _store(uri: str) -> Rows:
     """The fastest way to read that the store has; each gives the same rows."""
+    if uri.endswith(exported.SUFFIX):
+        return exported.opened(uri)
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in SCHEMES:
-        return SqlStore(uri)
+        return SqlStore.at(uri)
     return ServerStore(uri) if scheme in ("http", "https") else ClientStore(uri)
 
 

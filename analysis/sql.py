@@ -9,7 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, TableClause, column, create_engine, select, table
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Select,
+    TableClause,
+    column,
+    create_engine,
+    select,
+    table,
+)
 from sqlalchemy.pool import NullPool
 
 from analysis.rows import Experiment, Points, RunInfo, RunRows
@@ -18,7 +27,7 @@ SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 _RUNS_A_QUERY = 10_000  # below the number of parameters that a statement may have
 _ROWS_A_FETCH = 2_000  # tuples that are held at once: few enough for the processor's cache
 
-_COLUMNS = {
+COLUMNS = {
     "experiments": ("experiment_id", "name", "lifecycle_stage"),
     "runs": ("run_uuid", "name", "status", "start_time", "end_time"),
     "params": ("run_uuid", "key", "value"),
@@ -31,22 +40,26 @@ _COLUMNS = {
 class SqlStore:
     """The tables of a database; `analysis.rows.Rows` says what the methods give."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def at(cls, uri: str) -> "SqlStore":
         """Raises ValueError where a SQLite file is not there (a connection would create it)."""
         file = uri.removeprefix("sqlite:///").partition("?")[0]
         if file != uri and not Path(file).is_file():
             raise ValueError(f"no tracking store at {uri}: there is no file {file}")
-        self._engine = create_engine(uri, poolclass=NullPool)
+        return cls(create_engine(uri, poolclass=NullPool))
 
     def experiments(self) -> list[Experiment]:
         rows = self._all(_columns_of("experiments"))
         return [Experiment(str(number), name, stage == "active") for number, name, stage in rows]
 
     def runs(self, experiment_id: str) -> RunRows:
-        found = table("runs", *map(column, ("experiment_id", "lifecycle_stage", *_COLUMNS["runs"])))
+        found = table("runs", *map(column, ("experiment_id", "lifecycle_stage", *COLUMNS["runs"])))
         asked = (found.c.experiment_id == int(experiment_id), found.c.lifecycle_stage == "active")
         infos = self._all(
-            select(*(found.c[name] for name in _COLUMNS["runs"]))
+            select(*(found.c[name] for name in COLUMNS["runs"]))
             .where(*asked)
             .order_by(found.c.start_time, found.c.run_uuid)
         )
@@ -80,10 +93,10 @@ class SqlStore:
 
 
 def _columns_of(name: str) -> Select:
-    found = table(name, *map(column, _COLUMNS[name]))
+    found = table(name, *map(column, COLUMNS[name]))
     return select(*found.c)
 
 
 def _of_runs(name: str, runs: TableClause, asked: Sequence[ColumnElement[bool]]) -> Select:
-    found = table(name, *map(column, _COLUMNS[name]))
+    found = table(name, *map(column, COLUMNS[name]))
     return select(*found.c).join(runs, runs.c.run_uuid == found.c.run_uuid).where(*asked)

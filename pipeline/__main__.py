@@ -35,6 +35,8 @@ verbs
   analyze    report, tables and figures from the store: what=ladder|methods|beta|cccp|freezing|
              information_plane|teacher_adaptation|overlap|health|comprehensive
              experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE out=FOLDER
+             store=FILE (an exported one)
+  export     what a report reads, as one file  out=NAME.db.xz and the filters of analyze
   compare    runs beside each other            RUN RUN ... (an id, a key, a name, a rung)
   explain    where two runs part               A B; experiment=NAME bench=NAME for both verbs
   sync       send what has not reached the tracking store
@@ -236,6 +238,7 @@ def _distill(overrides: list[str]) -> None:
 
 
 def _main(overrides: list[str]) -> None:
+    from analysis.evidence import Asked
     from pipeline.config import compose
     from pipeline.identity import run_key
     from pipeline.jobs import distill_student, finetune_teacher
@@ -250,7 +253,7 @@ def _main(overrides: list[str]) -> None:
         distill_student(config, shell)
         if run_key("distill", control) != run_key("distill", config):
             distill_student(control, shell)
-        analyse(shell, bench=config.bench.name)
+        analyse(shell, Asked(config.bench.name))
 
     _in_launch(
         "main", overrides, work,
@@ -262,6 +265,12 @@ def _analyze(overrides: list[str]) -> None:
     from pipeline.reporting import analyse_command
 
     analyse_command(overrides)
+
+
+def _export(overrides: list[str]) -> None:
+    from pipeline.reporting import export_command
+
+    export_command(overrides)
 
 
 def _compare(arguments: list[str]) -> None:
@@ -296,6 +305,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "distill": _distill,
     "evaluate": _evaluate,
     "analyze": _analyze,
+    "export": _export,
     "compare": _compare,
     "explain": _explain,
     "sync": _sync,

@@ -1,4 +1,7 @@
-"""The analyze verb: print what the store says, save report and figures, log all as a run."""
+"""The analyze verb: print what the store says, save report and figures, log all as a run.
+
+And `export`: what it reads, as one small file that can be analysed in the place of a store.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,22 @@ from pathlib import Path
 
 from analysis import page, report, style
 from analysis.evidence import Asked
+from analysis.exported import SUFFIX
 from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, findings
 from analysis.reading import Reading
-from analysis.runs import column, load_runs
+from analysis.runs import column, export, load_runs
 from pipeline import names
 from pipeline.config import ConfigError, compose
 from pipeline.console import out, say
 from pipeline.destination import Destination
+from pipeline.durable import write_atomic
 from pipeline.fields import nearest
 from pipeline.groups import options_of
 from pipeline.shell import Shell
 
-KEYS = ("what", "bench", "experiment", "since", "until", "out")
+FILTERS = ("bench", "experiment", "since", "until")
+KEYS = ("what", *FILTERS, "out", "store")
+EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
 WHAT = (*STUDIES, COMPREHENSIVE)
 TAG = "tag."
 DEFAULT_WHAT = "ladder"
@@ -28,40 +35,76 @@ PAGE, MARKDOWN, TABLES = "report.html", "report.md", "tables.tex"
 
 def analyse_command(overrides: list[str]) -> None:
     """`analyze what=ANALYSIS experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE
-    out=FOLDER`, each optional.
+    out=FOLDER store=FILE`, each optional. An exported `store` is read and nothing is tracked.
 
     Raises:
         ConfigError: another key, an unknown analysis, or an experiment that does not exist.
     """
-    given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
-    tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
-    _check(given, [text for text in overrides if "=" not in text])
+    given, asked = _given(overrides)
+    _check("analyze", given, KEYS, [text for text in overrides if "=" not in text])
+    what = given.get("what", DEFAULT_WHAT)
+    if "store" in given:
+        name = given.get("experiment", names.DEFAULT_EXPERIMENT)
+        _show(*_studied(given["store"], name, asked, what), given.get("out"))
+        return
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
     if "experiment" in given:
         runtime.append(f"runtime.experiment={given['experiment']}")
-    asked = Asked(given.get("bench"), tags, given.get("since"), given.get("until"))
     shell = Shell.open(compose(runtime), "analyze", overrides)
     try:
-        analyse(
-            shell, bench=asked.bench, folder=given.get("out"), asked=asked,
-            what=given.get("what", DEFAULT_WHAT),
-        )  # fmt: skip
+        analyse(shell, asked, folder=given.get("out"), what=what)
     except BaseException:
         shell.end_launch("FAILED")
         raise
     shell.end_launch("FINISHED")
 
 
-def _check(given: dict[str, str], loose: list[str]) -> None:
-    allowed = ", ".join((*KEYS, "tag.NAME"))
+def export_command(overrides: list[str]) -> None:
+    """`export out=FILE.db.xz experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE`:
+    params, tags, values and the histories that a report reads, of teachers and students.
+
+    Raises:
+        ConfigError: another key, no file, or an experiment that does not exist.
+    """
+    given, asked = _given(overrides)
+    _check("export", given, EXPORT_KEYS, [text for text in overrides if "=" not in text])
+    file = Path(given.get("out", ""))
+    if not file.name.endswith(SUFFIX):
+        raise ConfigError([f"out={given.get('out', '')}: export writes a file NAME{SUFFIX}"])
+    root = Path(given.get("runtime.store", "store")).resolve()
+    destination = Destination.from_environment("export", given.get("experiment"), root)
+    try:
+        _check_bench(destination.uri, destination.experiment_name(), asked.bench)
+        reading = Reading(destination.uri, destination.experiment_name(), asked)
+        findings(reading)  # reads the histories that a report needs
+        trained = reading.trained()
+        data = export(reading.uri, reading.experiment, trained, reading.metrics())
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, data)
+    say(f"exported: {len(trained)} runs, {len(data) / 1e6:.2f} MB: {file}")
+    filters = f" experiment={reading.experiment} what={COMPREHENSIVE}"
+    say(f"look:     python -m pipeline analyze store={file}{filters}")
+
+
+def _given(overrides: list[str]) -> tuple[dict[str, str], Asked]:
+    """What was typed by key, and the runs that it asks for."""
+    given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
+    tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
+    return given, Asked(given.get("bench"), tags, given.get("since"), given.get("until"))
+
+
+def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[str]) -> None:
+    allowed = ", ".join((*keys, "tag.NAME"))
     mistakes = [
         f"{word}: no key=value" + (f"; did you mean what={word}?" if word in WHAT else "")
         for word in loose
     ]
     mistakes += [
-        f"{key}: no option of analyze{nearest(key, list(KEYS))} (options: {allowed})"
+        f"{key}: no option of {verb}{nearest(key, list(keys))} (options: {allowed})"
         for key in given
-        if key not in KEYS and not key.startswith(("runtime.", TAG))
+        if key not in keys and not key.startswith(("runtime.", TAG))
     ]
     what = given.get("what", DEFAULT_WHAT)
     if what not in WHAT:
@@ -71,25 +114,33 @@ def _check(given: dict[str, str], loose: list[str]) -> None:
 
 
 def analyse(
-    shell: Shell,
-    *,
-    bench: str | None,
-    folder: str | None = None,
-    asked: Asked | None = None,
-    what: str = DEFAULT_WHAT,
+    shell: Shell, asked: Asked, *, folder: str | None = None, what: str = DEFAULT_WHAT
 ) -> None:
     """Print the report of the present experiment, save its files, log all as a run."""
-    destination, asked = shell.destination, asked or Asked(bench)
-    figures, target = (Path(folder), Path(folder)) if folder else (FIGURES, TEXTS)
+    destination = shell.destination
+    plain, found = _studied(destination.uri, destination.experiment_name(), asked, what)
+    _log(shell, found, asked, *_show(plain, found, folder))
+
+
+def _studied(
+    uri: str, experiment: str, asked: Asked, what: str
+) -> tuple[report.Report | None, Findings]:
+    """The plain ladder, which has tables of its own in the terminal, where it is asked for; and
+    what is found."""
     try:
-        _check_bench(destination, bench)
-        name = destination.experiment_name()
-        reading = Reading(destination.uri, name, asked)
-        # The plain ladder has tables of its own in the terminal.
+        _check_bench(uri, experiment, asked.bench)
+        reading = Reading(uri, experiment, asked)
         plain = report.report(reading) if what == DEFAULT_WHAT else None
-        found = findings(reading, what)
+        return plain, findings(reading, what)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
+
+
+def _show(
+    plain: report.Report | None, found: Findings, folder: str | None
+) -> tuple[dict[str, str], list[Path]]:
+    """Print the report and save its files: texts by name, and pictures."""
+    figures, target = (Path(folder), Path(folder)) if folder else (FIGURES, TEXTS)
     text = plain.text if plain else page.as_terminal(found)
     out.print(text, markup=False, highlight=False)
     texts = {PAGE: page.as_page(found), MARKDOWN: page.as_markdown_report(found)}
@@ -101,8 +152,8 @@ def analyse(
     pictures = _save(figures, found)
     if pictures:
         say(f"figures: {', '.join(str(path) for path in pictures if path.suffix == '.png')}")
-    _log(shell, found, asked, texts, pictures)
     say(f"report:  {(target / PAGE).resolve().as_uri()}")
+    return texts, pictures
 
 
 def _write(target: Path, texts: dict[str, str]) -> None:
@@ -122,13 +173,13 @@ def _save(target: Path, found: Findings) -> list[Path]:
     ]
 
 
-def _check_bench(destination: Destination, bench: str | None) -> None:
+def _check_bench(uri: str, experiment: str, bench: str | None) -> None:
     """A bench that nobody knows is a mistake; one that has no runs yet is not."""
     if bench is None or bench in options_of("bench"):
         return
     unknown = f"bench={bench}: unknown"
     try:
-        runs = load_runs(destination.uri, destination.experiment_name())
+        runs = load_runs(uri, experiment)
     except ValueError as error:
         hint = nearest(bench, options_of("bench"), show_all=True)
         raise ConfigError([unknown + hint, str(error)]) from error

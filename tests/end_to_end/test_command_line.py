@@ -93,6 +93,19 @@ def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
     assert {"report.txt", "report.md", "table.csv"} <= logged
 
 
+def test_an_exported_study_is_analysed_without_its_store(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "study.db.xz"
+    assert "3 runs" in command.run("export", f"out={file}", cwd=finished)
+    before = len(load_runs(_uri(finished), "asib"))
+    there = command.run("analyze", f"out={tmp_path}/a", cwd=finished)
+    copied = command.run("analyze", f"store={file}", f"out={tmp_path}/b", cwd=tmp_path)
+    table = (tmp_path / "a" / "table.csv").read_text()
+    assert (tmp_path / "b" / "table.csv").read_text() == table
+    assert "L3" in table and "n = 1" in there and "n = 1" in copied
+    assert not (tmp_path / "mlflow.db").exists()  # nothing was tracked
+    assert len(load_runs(_uri(finished), "asib")) == before + 2  # the first one, and its launch
+
+
 def test_failure_is_failed_with_its_traceback_and_goes_on_later(with_teachers: Path) -> None:
     weights = next((with_teachers / "store/runs/finetune").glob("*/teacher.*.safetensors"))
     aside = with_teachers / "aside"
@@ -195,6 +208,9 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
         (["finetune", "teacher=7"], ["teacher=7", "allowed: all, 0, 1"]),
         (["distill", "a.b=1", "seed=x", "cfg=L9"], ["3 mistakes", "a.b", "seed=x", "cfg=L9"]),
         (["analyze", "benhc=digits"], ["benhc", "bench"]),
+        (["analyze", "store=no.db.xz"], ["no exported store at no.db.xz"]),
+        (["export", "out=study.txt"], ["out=study.txt: export writes a file NAME.db.xz"]),
+        (["export", "otu=a.db.xz"], ["otu: no option of export; did you mean out?"]),
         (["distill", "runtime.device=gpu"], ["runtime.device=gpu"]),
     ],
 )  # fmt: skip
