@@ -21,7 +21,7 @@ from analysis.render import (
     percent,
     wrapped,
 )
-from analysis.stats import NO_INTERVAL, Interval, mean_interval, paired_difference
+from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval
 from analysis.study import counted
 from analysis.tables import ratio
 from analysis.verdicts import points
@@ -88,7 +88,7 @@ def _compared(label: str, side: Side, first: Side) -> Compared:
     return Compared(
         label, str(side.run["run_id"]), str(side.run["name"]), str(side.run["status"]),
         side.tag(names.RUN_KEY), side.seed, metric(names.TEST_TOP1), metric(names.BEST_VAL_TOP1),
-        mean_interval(list(own.values())), apart, metric(names.RUN_SECONDS),
+        share_interval(list(own.values())), apart, metric(names.RUN_SECONDS),
         metric(names.IMAGES_PER_SECOND), metric(names.PEAK_MEMORY), metric(names.PARAMETERS),
     )  # fmt: skip
 

@@ -1,6 +1,8 @@
 """One configuration a rung: what a mean over seeds may be taken of."""
 
 import re
+from collections import Counter
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -9,14 +11,23 @@ from pipeline import names
 
 RUNG_COLUMNS = (f"tags.{names.BENCH}", f"tags.{names.RUNG}")
 
+# Of runs that count: the configuration that their rung is shown with, and why that one; empty
+# where the rung has no other.
+CONFIGURATION, WHY = "configuration", "configuration_why"
+
 # What every rung of a bench shares unless the ladder was given different budgets or data.
-_SHARED = re.compile(r"params\.(budget\.student_epochs|data\..*|optim\..*|mix\..*|numerics\..*)")
+_SHARED = re.compile(
+    r"params\.(budget\.student_epochs|(data|student|optim|mix|numerics)\..*|select)"
+)
 
 # What the rungs with a fusion module share beside that: all of the method but their factors.
 _FUSED = re.compile(
     r"params\.method\.(?!name|kd_target|bottleneck|num_stages|adapt|teacher_levels|student_levels"
     r"|freeze_bn|placebo|target_view).*"
 )
+
+# What is typed for one run, or changes no result.
+_OWN_WORD = re.compile(r"(cfg|seed|bench|method|runtime\..*|hydra.*|data\.root|data\.download)=.*")
 
 # Parameters that may differ between the seeds of one configuration: the seeds themselves (the
 # teachers' too), what does not change results, and the line that the user typed.
@@ -46,22 +57,52 @@ def one_configuration(selection: Selection) -> Selection:
     """Leave out runs that a mean over seeds must not mix, for each bench and rung.
 
     Of several configurations (told apart by the tag of their recipe, or else by all parameters but
-    seeds and `runtime`) the one with the most seeds is kept, of equals the one that has most in
-    common with the other rungs of the bench, of equals the one with the newest run; then the newest
-    run of each seed. Reasons: no seed, other configuration (with up to two parameters in which it
-    differs), older run of the same seed.
+    seeds and `runtime`) the rung's default is kept: the one for which nothing was typed but what
+    most runs of the other rungs have. Of equals the one with the most seeds, of equals the one
+    that has most in common with the other rungs of the bench, of equals the one with the newest
+    run; then the newest run of each seed. Reasons: no seed, other configuration (with up to two
+    parameters in which it differs), older run of the same seed. The runs that are kept have two
+    columns more, `CONFIGURATION` and `WHY`.
     """
     kept, left_out = selection
     reason = pd.Series(None, kept.index, dtype=object)
     reason[seeds_of(kept).isna()] = "no seed"
+    shown = pd.DataFrame("", kept.index, [CONFIGURATION, WHY])
     usable = _varying(kept[reason.isna()])
     of_rung = [column(usable, name) for name in RUNG_COLUMNS]
     for _, group in usable.groupby(of_rung, dropna=False):
         beside = usable.drop(group.index)
-        reason.update(_reasons(group, beside[_bench_of(beside).eq(_bench_of(group).iloc[0])]))
-    chosen = split(kept, reason)
-    parts = [part for part in (left_out, chosen.left_out) if len(part)]
+        choice = _choice(group, beside[_bench_of(beside).eq(_bench_of(group).iloc[0])])
+        reason.update(choice.reasons)
+        shown.loc[group.index, CONFIGURATION] = choice.configuration
+        shown.loc[group.index, WHY] = choice.why
+    chosen = split(kept.assign(**{name: shown[name] for name in (CONFIGURATION, WHY)}), reason)
+    out = chosen.left_out.drop(columns=list(shown))
+    parts = [part for part in (left_out, out) if len(part)]
     return Selection(chosen.kept, pd.concat(parts) if parts else left_out)
+
+
+def shown_with(selection: Selection, bench: str) -> tuple[str, ...]:
+    """Of each rung of a bench that ran in several configurations: which one is shown, why, and how
+    many runs of which others are left aside. `selection` is what `one_configuration` gives."""
+    kept, left_out = (runs[_bench_of(runs).eq(bench)] for runs in selection)
+    several = kept[column(kept, CONFIGURATION).fillna("").ne("")]
+    sentences = []
+    for rung, runs in several.groupby(RUNG_COLUMNS[1], sort=False):
+        reasons = left_out.loc[column(left_out, RUNG_COLUMNS[1]).eq(rung), "reason"]
+        others = reasons[reasons.str.startswith(_OTHER)].str.slice(len(_OTHER) + 2, -1)
+        counts = others.value_counts(sort=False)
+        listed = [f"{other} ({_runs(count)})" for other, count in counts.items()]
+        more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        sentences.append(
+            f"{rung} is shown with {runs[CONFIGURATION].iloc[0]} ({_runs(len(runs))}), "
+            f"{runs[WHY].iloc[0]}; left aside: {', '.join(listed[:_LISTED])}{more}."
+        )
+    return tuple(sentences)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def _varying(runs: pd.DataFrame) -> pd.DataFrame:
@@ -112,24 +153,81 @@ def _bench_of(frame: pd.DataFrame) -> pd.Series:
     return column(frame, RUNG_COLUMNS[0])
 
 
-def _reasons(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
-    """Why a run of this bench and rung does not count; only the runs that do not. `beside`: the
-    runs of the other rungs."""
+class _Choice(NamedTuple):
+    """Why runs of a bench and rung do not count (only those that do not), the configuration of
+    those that do, and why that one: both empty where there is no other."""
+
+    reasons: pd.Series
+    configuration: str
+    why: str
+
+
+_OTHER = "other configuration"
+_UNNAMED = "other teachers or numerics"  # what no parameter tells apart
+_LISTED = 6  # configurations that are named
+_WHY = (
+    "its default",
+    "the one with the most seeds",
+    "the one that has most in common with the other rungs",
+)
+_NEWEST = "the newest"
+
+
+def _choice(group: pd.DataFrame, beside: pd.DataFrame) -> _Choice:
+    """Which configuration of a bench and rung counts. `beside`: the runs of the other rungs."""
     newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
     parameters = configuration(newest_first)
     typed = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
     of_run = column(newest_first, f"tags.{names.RECIPE}").fillna(typed)
     seeds = seeds_of(newest_first)
     # In the order of the newest run of each, so that the newest of equals is taken.
-    counts = seeds.groupby(of_run, sort=False).nunique()
-    common = _agreement(parameters, beside).groupby(of_run, sort=False).max()
-    best = max(counts.index, key=lambda recipe: (counts[recipe], common[recipe]))
+    merits = [
+        _default(newest_first, beside).groupby(of_run, sort=False).max(),
+        seeds.groupby(of_run, sort=False).nunique(),
+        _agreement(parameters, beside).groupby(of_run, sort=False).max(),
+    ]
+    merit = {recipe: tuple(one[recipe] for one in merits) for recipe in merits[0].index}
+    best = max(merit, key=lambda recipe: merit[recipe])
     same = of_run.eq(str(best))
     reference = parameters[same].iloc[0]
     reasons = {run: _difference(parameters.loc[run], reference) for run in same.index[~same]}
     repeated = seeds[same].duplicated()
     reasons |= dict.fromkeys(repeated.index[repeated], "older run of the same seed")
-    return pd.Series(reasons, dtype=object)
+    of_reasons = pd.Series(reasons, dtype=object)
+    if len(merit) == 1:
+        return _Choice(of_reasons, "", "")
+    told_apart = parameters.columns[parameters.nunique() > 1]
+    why = _decided([one for recipe, one in merit.items() if recipe != best], merit[best])
+    named = _listed(reference[told_apart]) if len(told_apart) else "one set of teachers"
+    return _Choice(of_reasons, named, why)
+
+
+def _decided(others: list[tuple], best: tuple) -> str:
+    """The first merit after which no other configuration is as good as the best."""
+    for place, why in enumerate(_WHY):
+        others = [one for one in others if one[place] == best[place]]
+        if not others:
+            return why
+    return _NEWEST
+
+
+def _default(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
+    """Whether nothing was typed for a run but what was typed for most runs of the other rungs;
+    False where a run does not say what was typed."""
+    of_others = [words for words in _typed(beside) if words is not None]
+    counts = Counter(word for words in of_others for word in words)
+    common = {word for word, count in counts.items() if count > len(of_others) / 2}
+    return pd.Series([words == common for words in _typed(group)], group.index)
+
+
+def _typed(runs: pd.DataFrame) -> list[set[str] | None]:
+    """The words typed for each run that can set it apart from others of its rung."""
+    lines = column(runs, "params.overrides")
+    return [
+        {word for word in line.split() if not _OWN_WORD.fullmatch(word)}
+        if isinstance(line, str) else None
+        for line in lines
+    ]  # fmt: skip
 
 
 def _agreement(parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
@@ -147,8 +245,11 @@ def configuration(group: pd.DataFrame) -> pd.DataFrame:
 
 
 def _difference(other: pd.Series, reference: pd.Series) -> str:
-    changed = other[other != reference]
-    shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in changed.items()]
+    return f"{_OTHER} ({_listed(other[other != reference])})"
+
+
+def _listed(parameters: pd.Series) -> str:
+    """Up to two parameters with their values; none where only what is no parameter differs."""
+    shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in parameters.items()]
     more = ", …" if len(shown) > 2 else ""
-    shown = shown or ["other teachers or numerics"]
-    return f"other configuration ({', '.join(shown[:2])}{more})"
+    return ", ".join(shown[:2] or [_UNNAMED]) + more

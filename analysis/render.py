@@ -27,7 +27,7 @@ def accuracy_block(rows: Iterable[LadderRow]) -> Block:
     """Test accuracy in percent, differences to CE and KD in points, each with its interval."""
     cells = tuple(
         (
-            row.rung,
+            _label(row),
             str(row.test.n),
             accuracy_cell(row.test),
             paired_cell(row.vs_ce),
@@ -43,7 +43,7 @@ def cost_block(rows: Iterable[LadderRow]) -> Block:
     header = ("rung", "synergy, %", "gain", "time, s", "× CE", "images/s", "memory, MiB")
     cells = tuple(
         (
-            row.rung,
+            _label(row),
             percent(row.synergy),
             points(row.gain),
             number(row.seconds),
@@ -54,6 +54,13 @@ def cost_block(rows: Iterable[LadderRow]) -> Block:
         for row in rows
     )
     return Block(header, cells)
+
+
+def _label(row: LadderRow) -> str:
+    """`L2`, or `L2 (ib_beta=0.001)` where the rung ran in several configurations."""
+    if not row.configuration:
+        return row.rung
+    return f"{row.rung} ({row.configuration.replace('method.', '')})"
 
 
 def teachers_block(rows: Iterable[TeacherRow]) -> Block:

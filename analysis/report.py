@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, health
-from analysis.configuration import by_overlap, not_shared, one_configuration
+from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
 from analysis.evidence import Asked
 from analysis.reading import Reading
 from analysis.render import (
@@ -24,7 +24,7 @@ from analysis.render import (
     teachers_block,
     wrapped,
 )
-from analysis.runs import select
+from analysis.runs import Selection, select
 from analysis.stats import Interval
 from analysis.tables import (
     EPOCH_METRICS,
@@ -88,7 +88,8 @@ def report(reading: Reading) -> Report:
     kept = with_epoch_costs(ladder.kept, history)
     table = ladder_table(kept)
     left_out = pd.concat([ladder.left_out, tuned.left_out]).drop_duplicates("run_id")
-    sections = [_bench_section(kept, table, name) for name in _benches(table)]
+    counted = Selection(kept, ladder.left_out)
+    sections = [_bench_section(counted, table, name) for name in _benches(table)]
     sections = sections or [_nothing_finished(experiment, bench)]
     sections.append(_teachers_section(teachers_table(tuned.kept)))
     sections.append(Section("Health", health.sentences(_trained(runs, bench)), ()))
@@ -135,7 +136,8 @@ def _benches(table: LadderTable) -> list[str]:
     return list(dict.fromkeys(row.bench for row in table.rows))
 
 
-def _bench_section(kept: pd.DataFrame, table: LadderTable, bench: str) -> Section:
+def _bench_section(counted: Selection, table: LadderTable, bench: str) -> Section:
+    kept = counted.kept
     rows = [row for row in table.rows if row.bench == bench]
     found = [verdict for verdict in verdicts(kept, table) if verdict.bench == bench]
     sentences = [sentence(verdict, table.level) for verdict in found]
@@ -148,7 +150,7 @@ def _bench_section(kept: pd.DataFrame, table: LadderTable, bench: str) -> Sectio
         f"Bench {bench}",
         tuple(sentences),
         (accuracy_block(rows), cost_block(rows)),
-        tuple(f"{text}." for text in not_shared(kept, bench)),
+        (*shown_with(counted, bench), *(f"{text}." for text in not_shared(kept, bench))),
     )
 
 

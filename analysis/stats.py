@@ -45,6 +45,15 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(n, mean, mean - half, mean + half)
 
 
+def share_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """`mean_interval` of shares such as accuracies, without what lies beyond 0..1: no mean of
+    shares is there, so that the interval covers as often. Not for differences of shares."""
+    found = mean_interval(values, level)
+    if found.n < 2:
+        return found
+    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
+
+
 def paired_difference(
     a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, float], level: float = 0.95
 ) -> Interval:
@@ -164,14 +173,16 @@ def one_standard_error(values: Sequence[Sequence[float]]) -> int | None:
     """The first of the settings, simplest first, that is within one standard error of the best.
 
     Each setting has the values of its seeds; the standard error is the best one's (Breiman et al.
-    1984). With one seed it is unknown and counts as 0. None where no setting has a value.
+    1984). None where no setting has a value, or the best has one alone: it has no standard error.
     """
     means = [float(np.mean(v)) if len(v) else -math.inf for v in values]
     if not means or max(means) == -math.inf:
         return None
     best = int(np.argmax(means))
     chosen = np.asarray(values[best], dtype=float)
-    error = float(chosen.std(ddof=1)) / math.sqrt(chosen.size) if chosen.size > 1 else 0.0
+    if chosen.size < 2:
+        return None
+    error = float(chosen.std(ddof=1)) / math.sqrt(chosen.size)
     return next(index for index, mean in enumerate(means) if mean >= means[best] - error)
 
 

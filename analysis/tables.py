@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.configuration import RUNG_COLUMNS, same_setting, seeds_of
+from analysis.configuration import CONFIGURATION, RUNG_COLUMNS, same_setting, seeds_of
 from analysis.runs import by_step, column
-from analysis.stats import NO_INTERVAL, Interval, mean_interval, paired_difference
+from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval
 from pipeline import names
 
 RUNG_ORDER = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
@@ -19,6 +19,7 @@ RUNG_ORDER = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
 # ladder's control, which is ASIB with everything but the teachers' average off; so are ce and CE.
 METHOD_ORDER = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 CONTROLS = ("CE", "KD", "kd")  # `kd` is the tuned baseline
+UNFUSED = ("CE", "KD", "CE_matched", "KD_null")  # of ASIB's rungs those without a fusion module
 A_STEP, B_STEP = 0.0, 1.0  # values of stage/step
 
 # Read epoch by epoch for the table: their last values alone would mislead.
@@ -40,6 +41,7 @@ class LadderRow(NamedTuple):
     times_ce: float  # seconds / CE's seconds
     images_per_second: float  # in B-Steps
     peak_memory_mb: float
+    configuration: str = ""  # which one it is, where the rung ran in several
 
 
 class LadderTable(NamedTuple):
@@ -86,8 +88,27 @@ def rung_order(rungs) -> list[str]:
     known = [rung for rung in RUNG_ORDER if rung in asked]
     methods = [name for name in METHOD_ORDER if name in asked]
     others = sorted(asked - set(known) - set(methods))
-    ladder = [rung for rung in others if rung[:1].isupper() or rung.startswith("side_")]
+    ladder = [rung for rung in others if is_rung(rung)]
     return [*known, *ladder, *methods, *(rung for rung in others if rung not in ladder)]
+
+
+def is_rung(name: str) -> bool:
+    """Whether it is a rung of ASIB's ladder or beside it, not a method of the literature."""
+    return name[:1].isupper() or name.startswith("side_")
+
+
+def of_asib(kept: pd.DataFrame) -> pd.DataFrame:
+    """The runs of ASIB's rungs and its controls: by the tag of their method, by the name of their
+    rung where they have no such tag."""
+    method = column(kept, f"tags.{names.METHOD}")
+    named = column(kept, RUNG_COLUMNS[1]).map(lambda rung: is_rung(str(rung))).astype(bool)
+    return kept[method.eq("asib").where(method.notna(), named).astype(bool)]
+
+
+def fused(kept: pd.DataFrame) -> pd.DataFrame:
+    """The runs of ASIB's rungs that have a fusion module, so not those of its controls."""
+    asib = of_asib(kept)
+    return asib[~column(asib, RUNG_COLUMNS[1]).isin(UNFUSED)]
 
 
 def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +158,7 @@ def _row(
         bench=bench,
         rung=rung,
         seeds=tuple(sorted(by_seed)),
-        test=mean_interval(list(by_seed.values()), level),
+        test=share_interval(list(by_seed.values()), level),
         vs_ce=against("CE"),
         vs_kd=against("KD"),
         synergy=mean_logged(of_rung, names.SYNERGY_RESTORED),
@@ -146,6 +167,7 @@ def _row(
         times_ce=ratio(seconds, mean_logged(of_ce, names.RUN_SECONDS)),
         images_per_second=mean_logged(of_rung, names.IMAGES_PER_SECOND),
         peak_memory_mb=mean_logged(of_rung, names.PEAK_MEMORY),
+        configuration=next(iter(column(of_rung, CONFIGURATION).dropna()), ""),
     )
 
 

@@ -2,7 +2,7 @@
 
 from analysis import figures
 from analysis.claims import LEVEL, PRIMARY, VISIBLE, Claim, claims, p_value, sentence
-from analysis.configuration import not_shared
+from analysis.configuration import not_shared, shown_with
 from analysis.evidence import Evidence
 from analysis.render import (
     Block,
@@ -44,9 +44,12 @@ def study(evidence: Evidence) -> Study:
     found = claims(kept, table, evidence.bench)
     tuned = select(evidence.runs, stage="finetune", bench=evidence.bench, needs=names.VAL_TOP1).kept
     teachers = teachers_table(tuned)
+    unlike = tuple(f"{text}." for text in not_shared(kept, evidence.bench))
     return Study(
         "ladder", evidence.bench, "Ladder",
-        sentences=_sentences(table, evidence.bench, found),
+        sentences=(
+            *_sentences(table, evidence.bench, found), *shown_with(evidence.ladder, evidence.bench)
+        ),
         summary=_summary(table, evidence.bench, found),
         tables=(
             Table("Accuracy", accuracy_block(rows)),
@@ -56,11 +59,9 @@ def study(evidence: Evidence) -> Study:
         ),
         drawings=_drawings(evidence, kept, history, table),
         gaps=gaps,
-        notes=(
-            *not_shared(kept, evidence.bench), *interval_notes(table), *_claim_notes(found), *notes
-        ),
+        notes=(*unlike, *interval_notes(table), *_claim_notes(found), *notes),
         run_ids=(*kept["run_id"], *tuned["run_id"]),
-        warnings=tuple(sentence(claim) for claim in found if claim.twin),
+        warnings=(*(sentence(claim) for claim in found if claim.twin), *unlike),
     )  # fmt: skip
 
 

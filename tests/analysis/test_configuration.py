@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.configuration import by_overlap, not_shared, one_configuration
+from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
 from analysis.runs import Selection
 from tests.analysis.frames import distill, params, runs
 
@@ -137,3 +137,69 @@ def test_overlaps_are_benches_of_their_own_and_share_the_control():
 def test_without_an_overlap_nothing_is_changed():
     frame = runs(distill("CE", 0, 0.5), distill("KD", 0, 0.6) | {"tags.teachers": "a,b"})
     assert by_overlap(frame) is frame
+
+
+def shown(frame: pd.DataFrame) -> tuple[str, ...]:
+    return shown_with(one_configuration(Selection(frame, frame[:0].assign(reason=""))), "toy")
+
+
+def typed(rung: str, seed: int, *words: str, **method) -> dict:
+    line = " ".join(["bench=toy", *words, f"cfg={rung}", f"seed={seed}"])
+    return distill(rung, seed, 0.5, **{"params.overrides": line}, **params(**method))
+
+
+def test_a_rungs_default_is_shown_and_the_runs_of_a_study_beside_it_are_counted():
+    """A study of β with more seeds than the ladder, run later."""
+    ladder = [
+        typed(rung, seed, "optim.lr=0.1", method__ib_beta=0.001)
+        for rung in ("L1", "L2") for seed in (0, 1)
+    ]  # fmt: skip
+    study = [
+        typed("L2", seed, "optim.lr=0.1", f"method.ib_beta={beta}", method__ib_beta=beta)
+        for beta in (0.0, 0.01, 0.1) for seed in (0, 1, 2)
+    ]  # fmt: skip
+    frame = runs(*ladder, *study)
+    assert shown(frame) == (
+        "L2 is shown with method.ib_beta=0.001 (2 runs), its default; left aside: "
+        "method.ib_beta=0.0 (3 runs), method.ib_beta=0.01 (3 runs), method.ib_beta=0.1 (3 runs).",
+    )
+    kept = one_configuration(Selection(frame, frame[:0].assign(reason=""))).kept
+    assert kept["configuration"].tolist() == ["", "", *["method.ib_beta=0.001"] * 2]
+    assert shown(frame[frame["tags.rung"] == "L1"]) == ()
+
+
+def test_without_its_default_the_reason_of_the_choice_is_said():
+    most = [typed("L2", s, "a=1", method__a=1) for s in (0, 1)] + [typed("L2", 0, method__a=2)]
+    most[2]["params.overrides"] = None
+    assert (
+        "method.a=1 (2 runs), the one with the most seeds; left aside: method.a=2 (1 run)."
+        in (shown(runs(*most))[0])
+    )
+    equals = [typed("L2", 0, f"a={a}", method__a=a) for a in (1, 2)]
+    assert "method.a=2 (1 run), the newest; left aside" in shown(runs(*equals))[0]
+    other = typed("L3", 0, method__a=1)
+    assert (
+        "method.a=1 (1 run), the one that has most in common with the other rungs"
+        in (shown(runs(*equals, other))[0])
+    )
+
+
+def test_what_was_typed_for_most_of_the_other_rungs_is_no_departure():
+    """A first try of L3 is not its default where the ladder was given another budget."""
+    ladder = [
+        typed(rung, seed, "budget=long", method__e=80)
+        for rung in ("CE", "KD", "L3") for seed in (0, 1)
+    ]  # fmt: skip
+    assert shown(runs(*ladder, typed("L3", 0, method__e=2))) == (
+        "L3 is shown with method.e=80 (2 runs), its default; left aside: method.e=2 (1 run).",
+    )
+
+
+def test_another_student_is_another_setting():
+    frame = runs(
+        distill("CE", 0, 0.5, **params(student__model="resnet8")),
+        distill("L3", 0, 0.5, **params(student__model="resnet20")),
+    )
+    assert not_shared(frame, "toy") == (
+        "student.model is not the same everywhere (resnet20: L3; resnet8: CE)",
+    )

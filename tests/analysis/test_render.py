@@ -48,6 +48,12 @@ def test_accuracies_are_percent_and_differences_signed_points():
     )
 
 
+def test_a_rung_of_several_configurations_says_which_it_is():
+    row = FULL._replace(configuration="method.ib_beta=0.001")
+    for block in (accuracy_block([BARE, row]), cost_block([BARE, row])):
+        assert [cells[0] for cells in block.rows] == ["CE", "L3 (ib_beta=0.001)"]
+
+
 def test_costs_and_what_is_missing():
     assert cost_block([BARE, FULL]).rows == (
         ("CE", *["–"] * 6),

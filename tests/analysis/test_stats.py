@@ -20,6 +20,7 @@ from analysis.stats import (
     power,
     primary_interval,
     seeds_needed,
+    share_interval,
     t_test,
 )
 
@@ -172,11 +173,23 @@ def test_pareto_front():
     assert pareto_front([], []) == ()
 
 
+def test_an_interval_of_shares_stays_among_shares_and_covers_as_often():
+    assert share_interval([0.98, 0.99, 1.0])[1:] == pytest.approx((0.99, 0.965159, 1.0), abs=1e-6)
+    assert share_interval([0.0, 0.02])[2:] == pytest.approx((0.0, 0.137062), abs=1e-6)
+    inside = [0.5, 0.51, 0.52]
+    assert share_interval(inside) == mean_interval(inside)
+    assert math.isnan(share_interval([1.0]).high)
+    draw = np.random.default_rng(0).beta(8.0, 1.0, (400, 3))
+    covered = [[low <= 8 / 9 <= high for *_, low, high in map(kind, draw)]
+               for kind in (share_interval, mean_interval)]  # fmt: skip
+    assert covered[0] == covered[1]
+
+
 def test_one_standard_error_rule():
     best = [0.90, 0.92, 0.94]  # standard error 0.0115
     assert one_standard_error([[0.80], [0.91, 0.911], best]) == 1
     assert one_standard_error([[0.80], [0.905, 0.905], best]) == 2
-    assert one_standard_error([[], [0.5], [0.6]]) == 2  # one seed: no error to forgive
+    assert one_standard_error([[], [0.5], [0.6]]) is None  # one seed has no standard error
     assert one_standard_error([[], []]) is None
     assert one_standard_error([]) is None
 

@@ -10,7 +10,9 @@ from analysis.stats import NO_INTERVAL
 from analysis.tables import (
     METHOD_ORDER,
     accuracy_by_seed,
+    fused,
     ladder_table,
+    of_asib,
     rung_order,
     teachers_table,
     with_epoch_costs,
@@ -68,7 +70,8 @@ def test_intervals_of_a_row(rows):
     assert row.seeds == (1, 2, 7)
     half = stats.t.ppf(0.975, 2) * pd.Series([0.62, 0.68, 0.90]).sem()
     mean = (0.62 + 0.68 + 0.90) / 3
-    assert row.test == pytest.approx((3, mean, mean - half, mean + half))
+    assert mean + half > 1  # no accuracy is there
+    assert row.test == pytest.approx((3, mean, mean - half, 1.0))
     # Paired on seeds 1 and 2 alone: differences 0.10 and 0.14.
     half = stats.t.ppf(0.975, 1) * 0.02
     assert row.vs_ce == pytest.approx((2, 0.12, 0.12 - half, 0.12 + half))
@@ -131,6 +134,16 @@ def test_no_history_leaves_the_last_values(kept):
     pd.testing.assert_frame_equal(
         with_epoch_costs(kept, history("r0")), kept, check_dtype=False, check_like=True
     )
+
+
+def test_asib_is_told_from_the_literature_by_its_tag_or_else_by_its_rungs_name():
+    rungs = ("CE", "KD_null", "L2", "side_cccp_ppf", "kd", "own")
+    frame = runs(*[distill(rung, 0, 0.5) for rung in rungs])
+    assert of_asib(frame)["tags.rung"].tolist() == list(rungs[:4])
+    assert fused(frame)["tags.rung"].tolist() == ["L2", "side_cccp_ppf"]
+    tagged = frame.assign(**{"tags.method": [*["asib"] * 3, None, "kd", "asib"]})
+    assert fused(tagged)["tags.rung"].tolist() == ["L2", "side_cccp_ppf", "own"]
+    assert of_asib(frame[:0]).empty
 
 
 def test_teachers():
