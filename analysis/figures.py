@@ -285,11 +285,10 @@ def _frame(info: CostInfo) -> tuple[float, float]:
 
 def _draw_cost(axes: Axes, point: CostPoint, look: style.Look) -> None:
     mean = 100 * point.test.mean
-    bars = None if point.test.n < 2 else [100 * point.test.high - mean]
     axes.errorbar(
         [point.seconds],
         [mean],
-        yerr=bars,
+        yerr=style.whiskers([point.test], 100) if point.test.n > 1 else None,
         fmt=look.marker,
         color=look.colour,
         markersize=6,

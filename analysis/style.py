@@ -1,6 +1,6 @@
 """The house style of every figure: colours, markers and sizes, in one place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,19 +91,25 @@ def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf")) ->
 
 
 def new_panels(
-    title: str, x_label: str, y_labels: Sequence[str], height: float = HEIGHT * 0.85
+    title: str, x_label: str, y_labels: Sequence[str], *, stacked: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one pair of axes beside the other, which share nothing but the style."""
+    """A figure with one pair of axes beside the other, which share nothing but the style; or one
+    over the other (`stacked`), which share their x axis."""
+    count = len(y_labels)
+    height = HEIGHT * (0.25 + 0.4 * count if stacked else 0.85)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = [figure.add_subplot(1, len(y_labels), k + 1) for k in range(len(y_labels))]
+    rows, columns = (count, 1) if stacked else (1, count)
+    grid = figure.subplots(rows, columns, sharex=stacked, squeeze=False)
+    panels = list(grid.flat)
     for axes, label in zip(panels, y_labels, strict=True):
-        axes.set_xlabel(x_label, fontsize=9)
         axes.set_ylabel(label, fontsize=9)
         axes.tick_params(labelsize=SMALL, colors=TEXT)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=FAINT, linewidth=0.5)
         axes.set_axisbelow(True)
+    for axes in panels[-1:] if stacked else panels:
+        axes.set_xlabel(x_label, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=TEXT)
     return figure, panels
 
@@ -116,6 +122,31 @@ def series(index: int) -> Look:
         tuple(_MARKERS.values())[(index + 5) % len(_MARKERS)],
         dashes[index % len(dashes)],
     )
+
+
+def whiskers(intervals: Sequence[Interval], scale: float = 1.0) -> tuple[list[float], list[float]]:
+    """How far each interval reaches below and above its mean (times `scale`), as matplotlib takes
+    error bars; 0 where one value has none."""
+    known = [one.n > 1 for one in intervals]
+    below = [scale * (i.mean - i.low) if k else 0.0 for i, k in zip(intervals, known, strict=True)]
+    above = [scale * (i.high - i.mean) if k else 0.0 for i, k in zip(intervals, known, strict=True)]
+    return below, above
+
+
+def view(intervals: Sequence[Interval], *more: float, scale: float = 1.0) -> tuple[float, float]:
+    """Limits of an axis (times `scale`) that show all means, `more`, and the intervals of more
+    than two values: those of two are so wide that they would flatten the rest, and may leave the
+    frame."""
+    shown = [*more, *(one.mean for one in intervals if one.n)]
+    shown += [bound for one in intervals if one.n > 2 for bound in (one.low, one.high)]
+    margin = 0.06 * (max(shown) - min(shown) or abs(shown[0]) or 1.0)
+    return scale * (min(shown) - margin), scale * (max(shown) + margin)
+
+
+def bars_caption(intervals: Iterable[Interval]) -> str:
+    """What bars are in a figure that `view` frames, for its caption."""
+    cut = " (those of two seeds may leave the frame)" * any(one.n == 2 for one in intervals)
+    return f"95 % t-intervals{cut}"
 
 
 def draw_intervals(
@@ -131,9 +162,9 @@ def draw_intervals(
     """Means (times `scale`) with their intervals as bars; one value has no bar, none no marker."""
     known = [(at, one) for at, one in zip(x, intervals, strict=True) if one.n]
     means = [scale * one.mean for _, one in known]
-    half = [scale * (one.high - one.mean) if one.n > 1 else 0.0 for _, one in known]
+    reach = whiskers([one for _, one in known], scale)
     axes.errorbar(
-        [at for at, _ in known], means, yerr=half, label=label, color=look.colour,
+        [at for at, _ in known], means, yerr=reach, label=label, color=look.colour,
         marker=look.marker, linestyle=look.dashes if joined else "none", markersize=5,
         linewidth=1.4, elinewidth=1.0, capsize=3,
     )  # fmt: skip

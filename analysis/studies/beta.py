@@ -15,7 +15,13 @@ from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence, grid
 from analysis.render import Block, accuracy_cell, number, percent
 from analysis.runs import column
-from analysis.stats import NO_INTERVAL, Interval, mean_interval, one_standard_error
+from analysis.stats import (
+    NO_INTERVAL,
+    Interval,
+    mean_interval,
+    one_standard_error,
+    share_interval,
+)
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from pipeline import names
 
@@ -38,7 +44,8 @@ class BetaRow(NamedTuple):
 class BetaInfo(NamedTuple):
     """Rows by rising β; `drawn` says whether rate and distortion are of drawn z on validation,
     or of training batches; `recommended` is by the one-standard-error rule
-    on the seeds that every β has: other seeds are other students, not another β."""
+    on the seeds that every β has: other seeds are other students, not another β. None where they
+    share fewer than two, for one seed has no standard error."""
 
     bench: str
     rung: str
@@ -57,7 +64,7 @@ def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
     by_seed = [_by_seed(kept[value == row.beta]) for row in rows]
     seeds = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     shared = [[of[seed] for seed in seeds] for of in by_seed]
-    rows = [r._replace(shared=mean_interval(v)) for r, v in zip(rows, shared, strict=True)]
+    rows = [r._replace(shared=share_interval(v)) for r, v in zip(rows, shared, strict=True)]
     # Of equally good ones the largest β, which keeps the least of the input.
     simplest_first = rows[::-1]
     index = one_standard_error(shared[::-1])
@@ -66,8 +73,9 @@ def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
 
 
 def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
-    rate, distortion = (_mean(runs, name) for name in measured)
-    validation, test = _mean(runs, names.BEST_VAL_TOP1), _mean(runs, names.TEST_TOP1)
+    rate, distortion = (mean_interval(_values(runs, name)) for name in measured)
+    accuracies = (_values(runs, name) for name in (names.BEST_VAL_TOP1, names.TEST_TOP1))
+    validation, test = map(share_interval, accuracies)
     seeds = tuple(sorted(seeds_of(runs).astype(int)))
     return BetaRow(float(beta), seeds, validation, test, rate, distortion)
 
@@ -81,11 +89,6 @@ def _by_seed(runs: pd.DataFrame) -> dict[int, float]:
 def _values(runs: pd.DataFrame, metric: str) -> list[float]:
     values = column(runs, f"metrics.{metric}").astype(float)
     return values[np.isfinite(values)].tolist()
-
-
-def _mean(runs: pd.DataFrame, metric: str) -> Interval:
-    values = _values(runs, metric)
-    return mean_interval(values) if values else NO_INTERVAL
 
 
 def study(evidence: Evidence) -> Study:
@@ -129,29 +132,39 @@ def _gaps(evidence: Evidence, info: BetaInfo) -> tuple[Gap, ...]:
 
 
 def _sentences(info: BetaInfo) -> tuple[str, ...]:
-    said = []
-    if info.recommended is not None:
-        row = next(row for row in info.rows if row.beta == info.recommended)
-        best = max(reversed(info.rows), key=lambda row: row.shared.mean)
-        why = (
-            f"the best by validation ({accuracy_cell(best.shared)} %)"
-            if best is row
-            else f"the largest within one standard error of the best ({best.beta:g}, "
-            f"{accuracy_cell(best.shared)} %)"
-        )
-        same = all(one.validation.n == row.shared.n for one in info.rows)
-        seeds = counted(row.shared.n, "seed") + ("" if same else " that every β has")
-        said.append(f"Recommended β: {row.beta:g}, {why}; {seeds}.")
-    else:
-        said.append("No β is recommended: no seed has finished at every β.")
     means = [row.test.mean for row in info.rows]
-    said.append(
+    said = [
+        _recommendation(info),
         f"Over {len(info.rows)} values of β the mean test accuracy of {info.rung} lies between "
-        f"{percent(min(means))} and {percent(max(means))} %."
-    )
+        f"{percent(min(means))} and {percent(max(means))} %.",
+    ]
     if any(row.test.n < 2 for row in info.rows):
         said.append("A β with one seed has no interval.")
     return tuple(said)
+
+
+def _recommendation(info: BetaInfo) -> str:
+    """Which β is recommended and why, or why none is."""
+    n = info.rows[0].shared.n
+    if n == 0:
+        return "No β is recommended: no seed has finished at every β."
+    same = all(row.validation.n == n for row in info.rows)
+    seeds = counted(n, "seed") + ("" if same else " that every β has")
+    # Of equals the largest β, as in the rule.
+    best = max(reversed(info.rows), key=lambda row: row.shared.mean)
+    if info.recommended is None:
+        return (
+            f"No β is recommended: {seeds}, so that there is no standard error. The highest by "
+            f"validation is β = {best.beta:g} ({percent(best.shared.mean)} %), no more than that."
+        )
+    if best.beta == info.recommended:
+        why = f"the best by validation ({accuracy_cell(best.shared)} %)"
+    else:
+        why = (
+            f"the largest within one standard error of the best ({best.beta:g}, "
+            f"{accuracy_cell(best.shared)} %)"
+        )
+    return f"Recommended β: {info.recommended:g}, {why}; {seeds}."
 
 
 def block(info: BetaInfo) -> Block:
@@ -171,31 +184,41 @@ def block(info: BetaInfo) -> Block:
 def _caption(info: BetaInfo) -> str:
     where = "validation images, z drawn 8 times" if info.drawn else "training batches"
     counts = seeds_caption((f"β = {row.beta:g}", len(row.seeds)) for row in info.rows)
+    bars = style.bars_caption(row.test for row in info.rows)
+    dotted = "" if info.recommended is None else " Dotted: the recommended β."
     return (
-        f"{info.rung} on {info.bench}: means with 95 % t-intervals against β, β = 0 apart; rate "
-        f"and distortion of {where}; {counts}. Dotted: the recommended β."
+        f"{info.rung} on {info.bench}: means with {bars} against β, β = 0 apart; rate and "
+        f"distortion of {where}; {counts}.{dotted}"
     )
+
+
+_PANELS = (
+    ("top-1, %", 100, ("validation", "test")),
+    ("rate, nats", 1, ("rate",)),
+    ("distortion, nats", 1, ("distortion",)),
+)
 
 
 def draw(info: BetaInfo) -> Figure:
-    """Accuracy on the left, rate and distortion on the right, over one logarithmic β axis."""
-    figure, (left, right) = style.new_panels(
-        f"{info.bench}: {info.rung} against β", "β", ("top-1, %", "nats")
+    """Accuracies, rate and distortion over each other, over one logarithmic β axis; no panel for
+    what no run measured."""
+    panels = [one for one in _PANELS if any(getattr(row, f).n for row in info.rows for f in one[2])]
+    figure, drawn = style.new_panels(
+        f"{info.bench}: {info.rung} against β", "β", [label for label, _, _ in panels], stacked=True
     )
-    x = positions([row.beta for row in info.rows])
-    for axes, series in (
-        (left, (("validation", 100, "validation"), ("test", 100, "test"))),
-        (right, (("rate", 1, "rate"), ("distortion", 1, "distortion"))),
-    ):
-        for index, (field, scale, label) in enumerate(series):
-            look = style.series(index)
-            intervals = [getattr(row, field) for row in info.rows]
-            style.draw_intervals(axes, x, intervals, look, label, scale=scale)
-        beta_axis(axes, [row.beta for row in info.rows], x)
+    betas = [row.beta for row in info.rows]
+    x = positions(betas)
+    for axes, (_, scale, fields) in zip(drawn, panels, strict=True):
+        series = [[getattr(row, field) for row in info.rows] for field in fields]
+        for index, (field, intervals) in enumerate(zip(fields, series, strict=True)):
+            style.draw_intervals(axes, x, intervals, style.series(index), field, scale=scale)
+        axes.set_ylim(style.view([one for of in series for one in of], scale=scale))
+        beta_axis(axes, betas, x)
         if info.recommended is not None:
-            at = x[[row.beta for row in info.rows].index(info.recommended)]
+            at = x[betas.index(info.recommended)]
             axes.axvline(at, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
-        axes.legend(fontsize=style.SMALL, frameon=False)
+        if len(fields) > 1:
+            axes.legend(fontsize=style.SMALL, frameon=False)
     return figure
 
 

@@ -4,6 +4,7 @@ J and its change are in the unit of the losses (nats), accuracies fractions, epo
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,17 +15,18 @@ from matplotlib.ticker import MaxNLocator
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence
-from analysis.figures import learning_curves, mean_points
+from analysis.figures import Points, learning_curves, mean_points
 from analysis.render import Block, number
 from analysis.runs import column
 from analysis.stats import Interval, mean_interval, paired_difference
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
-from analysis.tables import rung_order
+from analysis.tables import of_asib, rung_order
 from analysis.verdicts import points
 from pipeline import names
 
 METRICS = (names.OBJECTIVE, names.STAGE_STEP, names.VAL_TOP1)
 _LATE, _REACHED = 0.2, 0.95  # of the student epochs, of the highest accuracy
+_ASIDE = 0.08  # steps between the bars of two rungs, so that none covers another
 
 
 class Settling(NamedTuple):
@@ -36,12 +38,13 @@ class Settling(NamedTuple):
     stages: int
     spread: dict[int, float]
     reached: dict[int, float]
-    objective: tuple[tuple[tuple[float, float], ...], ...]
+    objective: tuple[Points, ...]
     rises: float
 
 
 class StabilityInfo(NamedTuple):
-    """The rungs of a bench in their order; `with_out`: the pair that differs in CCCP alone."""
+    """ASIB's rungs and controls on a bench in their order (methods of the literature do not
+    alternate); `pair`: the two that differ in CCCP alone."""
 
     bench: str
     rows: tuple[Settling, ...]
@@ -50,6 +53,7 @@ class StabilityInfo(NamedTuple):
 
 def stability_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> StabilityInfo:
     """How each rung settles; `history` holds `METRICS` of the kept runs."""
+    kept = of_asib(kept)
     curves = learning_curves(kept, history, bench).curves
     seeds = dict(zip(kept["run_id"], seeds_of(kept).astype(int), strict=True))
     rows = []
@@ -59,10 +63,9 @@ def stability_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Sta
         student = {seed: values for seed, values in student.items() if values}
         values = history[history["metric"].eq(names.OBJECTIVE)]
         values = values[values["run_id"].isin(of["run_id"])]
-        objective = tuple(
-            tuple(enumerate(group.sort_values("step")["value"].tolist(), start=1))
-            for _, group in sorted(values.groupby("run_id"), key=lambda item: seeds[item[0]])
-        )
+        by_seed = sorted(values.groupby("run_id"), key=lambda item: seeds[item[0]])
+        paths = (_path(group.sort_values("step")["value"].tolist()) for _, group in by_seed)
+        objective = tuple(path for path in paths if path)
         stages = column(of, "params.method.num_stages").astype(float).max()
         rows.append(
             Settling(
@@ -70,13 +73,18 @@ def stability_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Sta
                 int(stages) if np.isfinite(stages) else 1,
                 {seed: late_spread(values) for seed, values in student.items()},
                 {seed: float(epochs_to(values)) for seed, values in student.items()},
-                tuple(tuple((float(x), y) for x, y in path) for path in objective),
+                objective,
                 _rises(objective),
             )
         )
     there = {row.rung for row in rows}
     pair = ("L2", "L1") if {"L1", "L2"} <= there else None
     return StabilityInfo(bench, tuple(rows), pair)
+
+
+def _path(values: list[float]) -> Points:
+    """Each value with the number of its step, without those that are not finite."""
+    return tuple((float(x), y) for x, y in enumerate(values, start=1) if np.isfinite(y))
 
 
 def late_spread(values: list[float]) -> float:
@@ -97,8 +105,8 @@ def _rises(paths) -> float:
 
 def study(evidence: Evidence) -> Study:
     """The analysis of one bench."""
-    history = evidence.history(evidence.kept, METRICS)
-    info = stability_info(evidence.kept, history, evidence.bench)
+    kept = of_asib(evidence.kept)
+    info = stability_info(kept, evidence.history(kept, METRICS), evidence.bench)
     gaps = tuple(
         Gap(f"{rung} ({what} CCCP) has not finished", evidence.command(cfg=rung, seed=0))
         for rung, what in (("L1", "without"), ("L2", "with"))
@@ -116,7 +124,7 @@ def study(evidence: Evidence) -> Study:
         drawings=drawings,
         gaps=gaps,
         notes=("Descent of J is observed, not guaranteed.",),
-        run_ids=tuple(evidence.kept["run_id"]),
+        run_ids=tuple(kept["run_id"]),
     )  # fmt: skip
 
 
@@ -165,25 +173,37 @@ def block(info: StabilityInfo) -> Block:
 
 def _caption(info: StabilityInfo) -> str:
     counts = seeds_caption((r.rung, len(r.objective)) for r in info.rows if r.objective)
+    bars = style.bars_caption(i for row in info.rows for i in objective_intervals(row.objective)[1])
     return (
         f"J on the validation images of {info.bench} after each step (odd: A-Steps, even: "
-        f"B-Steps): thin lines are seeds, the thick one their mean; {counts}."
+        f"B-Steps): means with {bars}; thin lines are seeds; {counts}."
     )
+
+
+def objective_intervals(paths: Sequence[Points]) -> tuple[tuple[float, ...], list[Interval]]:
+    """The steps that all seeds have, and of each the mean of J with its interval."""
+    steps = [x for x, _ in mean_points(paths)]
+    values = [dict(path) for path in paths]
+    return tuple(steps), [mean_interval([one[x] for one in values]) for x in steps]
 
 
 def draw(info: StabilityInfo) -> Figure:
     """J after each step, a colour a rung."""
     figure, axes = style.new_figure(f"{info.bench}: objective of the alternation", "step", "J")
     rows = [row for row in info.rows if row.objective]
-    for rung, look in style.looks([row.rung for row in rows]).items():
-        row = next(row for row in rows if row.rung == rung)
+    looks = style.looks([row.rung for row in rows])
+    drawn, passed = [], []
+    for k, row in enumerate(rows):
+        look = looks[row.rung]
         for path in row.objective if len(row.objective) > 1 else ():
             axes.plot(*zip(*path, strict=True), color=look.colour, linewidth=0.5, alpha=0.35)
-        mean = mean_points(row.objective)
-        axes.plot(
-            *zip(*mean, strict=True), color=look.colour, marker=look.marker, markersize=4,
-            linewidth=1.6, linestyle=look.dashes, label=f"{rung} (n = {len(row.objective)})",
-        )  # fmt: skip
+        steps, intervals = objective_intervals(row.objective)
+        aside = [step + _ASIDE * (k - (len(rows) - 1) / 2) for step in steps]
+        label = f"{row.rung} (n = {len(row.objective)})"
+        style.draw_intervals(axes, aside, intervals, look, label)
+        drawn += intervals
+        passed += [y for path in row.objective for _, y in path]
+    axes.set_ylim(style.view(drawn, *passed))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=style.SMALL, frameon=False)
     return figure

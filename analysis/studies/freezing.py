@@ -10,10 +10,10 @@ from analysis.configuration import RUNG_COLUMNS
 from analysis.evidence import Evidence
 from analysis.render import Block, accuracy_cell, number, percent
 from analysis.runs import by_step, column
-from analysis.stats import Interval, mean_interval, paired_difference, pareto_front
+from analysis.stats import Interval, mean_interval, paired_difference, pareto_front, share_interval
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
-from analysis.tables import B_STEP, accuracy_by_seed, ratio, rung_order
-from analysis.verdicts import in_percent, points
+from analysis.tables import B_STEP, accuracy_by_seed, fused, ratio, rung_order
+from analysis.verdicts import points
 from pipeline import names
 
 METRICS = (
@@ -38,7 +38,9 @@ class FreezingRow(NamedTuple):
 
 
 class FreezingInfo(NamedTuple):
-    """The rungs of a bench; `difference`: `PAIR`'s accuracy, paired by seed."""
+    """The rungs of a bench with a fusion module; `difference`: `PAIR`'s accuracy, paired by seed.
+
+    Controls and methods of the literature freeze nothing and have steps of another kind."""
 
     bench: str
     rows: tuple[FreezingRow, ...]
@@ -47,6 +49,7 @@ class FreezingInfo(NamedTuple):
 
 def freezing_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> FreezingInfo:
     """`history` holds `METRICS` of the kept runs."""
+    kept = fused(kept)
     wide = by_step(history)
     in_b = wide[column(wide, names.STAGE_STEP).eq(B_STEP)]
     by_run = pd.DataFrame(
@@ -71,13 +74,13 @@ def _row(rung: str, runs: pd.DataFrame, found: pd.DataFrame) -> FreezingRow:
         float(found[names.STUDENT_TRAINABLE].mean()),
         float(found[names.STUDENT_TRAINABLE_REQUESTED].mean()),
         mean_interval(seconds.tolist()), float(found[names.PEAK_MEMORY].mean()),
-        mean_interval(runs[f"metrics.{names.TEST_TOP1}"].astype(float).tolist()),
+        share_interval(runs[f"metrics.{names.TEST_TOP1}"].astype(float).tolist()),
     )  # fmt: skip
 
 
 def study(evidence: Evidence) -> Study:
     """The analysis of one bench."""
-    kept = evidence.kept
+    kept = fused(evidence.kept)
     info = freezing_info(kept, evidence.history(kept, METRICS), evidence.bench)
     there = {row.rung for row in info.rows}
     gaps = tuple(
@@ -140,7 +143,8 @@ def _caption(info: FreezingInfo) -> str:
     counts = seeds_caption((row.rung, row.test.n) for row in info.rows)
     return (
         f"Test accuracy on {info.bench} against the mean time of a B-Step's optimiser step; bars "
-        f"are {in_percent(0.95)} t-intervals of both; {counts}. Dashed: Pareto front of the means."
+        f"of both are {style.bars_caption(row.test for row in info.rows)}; {counts}. Dashed: "
+        "Pareto front of the means."
     )
 
 
@@ -152,17 +156,15 @@ def draw(info: FreezingInfo) -> Figure:
     rows = [row for row in info.rows if row.step_seconds.n]
     for row, look in zip(rows, style.looks([row.rung for row in rows]).values(), strict=True):
         axes.errorbar(
-            1000 * row.step_seconds.mean, 100 * row.test.mean,
-            xerr=_half(row.step_seconds, 1000), yerr=_half(row.test, 100),
+            [1000 * row.step_seconds.mean], [100 * row.test.mean],
+            xerr=style.whiskers([row.step_seconds], 1000), yerr=style.whiskers([row.test], 100),
             color=look.colour, marker=look.marker, linestyle="",
             capsize=3, elinewidth=0.8, label=f"{row.rung} ({percent(row.trainable)} % trainable)",
         )  # fmt: skip
     front = sorted((1000 * r.step_seconds.mean, 100 * r.test.mean) for r in rows if r.front)
     line = axes.plot(*zip(*front, strict=True), color=style.BOUNDARY, linestyle="--", zorder=1)
     line[0].set(drawstyle="steps-post", linewidth=1)
+    axes.set_xlim(style.view([row.step_seconds for row in rows], scale=1000))
+    axes.set_ylim(style.view([row.test for row in rows], scale=100))
     axes.legend(fontsize=style.SMALL, frameon=False)
     return figure
-
-
-def _half(found: Interval, scale: float) -> float:
-    return scale * (found.high - found.mean) if found.n > 1 else 0.0

@@ -1,5 +1,6 @@
 """Warnings: those that runs gave while they trained, and those that the store itself shows."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline import names
 
 _PREFIX = f"metrics.{names.HEALTH}/"
 _LISTED = 6  # names of runs in a table
+_DIGITS = 6  # of a key or an id
 _DONE = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -20,27 +22,48 @@ class Warned(NamedTuple):
     """A warning and the runs that it is about."""
 
     warning: str
-    runs: tuple[str, ...]  # names
+    runs: tuple[str, ...]  # names, with what tells them apart where several have one
     run_ids: tuple[str, ...]
 
 
-def health_info(runs: pd.DataFrame) -> tuple[Warned, ...]:
-    """Warnings by falling number of runs, whatever the status of the runs."""
+def health_info(runs: pd.DataFrame, again: Collection[str] = ()) -> tuple[Warned, ...]:
+    """Warnings by falling number of runs, whatever the status of the runs; `again`: the ids of
+    those that logged a test accuracy at several steps."""
     found: dict[str, dict[str, str]] = {}
-    for (_, run), warnings in zip(runs.iterrows(), _warnings(runs), strict=True):
+    rows = zip(runs["run_id"].astype(str), labels(runs), _warnings(runs, again), strict=True)
+    for run_id, label, warnings in rows:
         for warning in warnings:
-            found.setdefault(warning, {})[str(run["run_id"])] = str(run["name"])
+            found.setdefault(warning, {})[run_id] = label
     listed = [Warned(w, tuple(by.values()), tuple(by)) for w, by in found.items()]
     return tuple(sorted(listed, key=lambda one: (-len(one.runs), one.warning)))
 
 
-def _warnings(runs: pd.DataFrame) -> list[list[str]]:
+def labels(runs: pd.DataFrame) -> list[str]:
+    """The name of each run, with the first digits of its key where runs share a name, with those
+    of its id where they share both."""
+    name = runs["name"].astype(str)
+    key = column(runs, f"tags.{names.RUN_KEY}").fillna("").astype(str).str[:_DIGITS]
+    by_key = (name + " (key " + key + ")").where(key.ne(""), name)
+    by_id = name + " (run " + runs["run_id"].astype(str).str[:_DIGITS] + ")"
+    label = name.where(~name.duplicated(keep=False), by_key)
+    return label.where(~label.duplicated(keep=False), by_id).tolist()
+
+
+def tested_again(runs: pd.DataFrame, history: pd.DataFrame) -> frozenset[str]:
+    """The ids of the runs with test accuracies at more than one step: one is all that a finalise
+    step logs. `history` holds `names.TEST_TOP1`."""
+    tested = history[history["metric"].eq(names.TEST_TOP1) & history["run_id"].isin(runs["run_id"])]
+    steps = tested.groupby("run_id", observed=True)["step"].nunique()
+    return frozenset(map(str, steps.index[steps > 1]))
+
+
+def _warnings(runs: pd.DataFrame, again: Collection[str]) -> list[list[str]]:
     """Of each run: its tag, its last health values, and what its other values show."""
     tag = column(runs, f"tags.{names.HEALTH}").fillna("").astype(str)
     found = [[word.strip() for word in text.split(",") if word.strip()] for text in tag]
     for name in (str(n) for n in runs if str(n).startswith(_PREFIX)):
         _add(found, runs[name].eq(1), name.removeprefix(_PREFIX))
-    for words, holds in _seen(runs).items():
+    for words, holds in _seen(runs, again).items():
         _add(found, holds, words)
     return [list(dict.fromkeys(words)) for words in found]
 
@@ -50,7 +73,7 @@ def _add(found: list[list[str]], holds: pd.Series, warning: str) -> None:
         words += [warning] * bool(does)
 
 
-def _seen(runs: pd.DataFrame) -> dict[str, pd.Series]:
+def _seen(runs: pd.DataFrame, again: Collection[str]) -> dict[str, pd.Series]:
     """What no run should show, whatever it says of itself."""
     metrics = [name for name in runs if str(name).startswith("metrics.")]
     infinite = pd.Series(False, runs.index)
@@ -58,7 +81,7 @@ def _seen(runs: pd.DataFrame) -> dict[str, pd.Series]:
         infinite |= np.isinf(runs[name].astype(float))
     reads = column(runs, f"metrics.{names.TEST_READS}").astype(float)
     return {
-        "the test split was read more than once": reads > 1,
+        "the test split was read more than once": (reads > 1) | runs["run_id"].isin(again),
         "a value is infinite": infinite,
         "no mixed precision from some epoch on": column(runs, f"tags.{names.FALLBACK}").notna(),
         "failed": runs["status"].eq("FAILED"),
@@ -69,7 +92,7 @@ def study(evidence: Evidence) -> Study:
     """The analysis of one bench."""
     stages = column(evidence.runs, f"tags.{names.STAGE}").isin(["distill", "finetune"])
     runs = evidence.runs[stages]
-    found = health_info(runs)
+    found = health_info(runs, tested_again(runs, evidence.history(runs, [names.TEST_TOP1])))
     told = column(runs, f"tags.{names.HEALTH}").notna()
     for name in (n for n in runs if str(n).startswith(_PREFIX)):
         told |= runs[name].notna()

@@ -6,6 +6,7 @@ information and is not drawn here.
 
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -14,7 +15,7 @@ from analysis.configuration import RUNG_COLUMNS
 from analysis.evidence import Evidence, grid
 from analysis.render import Block, number
 from analysis.runs import by_step, column
-from analysis.stats import pareto_front
+from analysis.stats import Interval, mean_interval, pareto_front
 from analysis.studies.beta import PARAMETER
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import rung_order
@@ -24,12 +25,19 @@ METRICS = (names.VAL_RATE, names.VAL_CE, names.LABEL_ENTROPY)
 
 
 class Path(NamedTuple):
-    """The mean over `n` seeds at each A-Step epoch that was measured: (rate, information)."""
+    """The mean over seeds at each A-Step epoch that was measured: (rate, information); and both
+    with their intervals at the last."""
 
     label: str
-    n: int
     points: tuple[tuple[float, float], ...]
+    rate: Interval
+    information: Interval
     front: bool  # whether its last point is on the Pareto front of the last points
+
+    @property
+    def n(self) -> int:
+        """The seeds that it is a mean of."""
+        return self.rate.n
 
 
 class PlaneInfo(NamedTuple):
@@ -44,17 +52,20 @@ def plane_info(labels: pd.Series, history: pd.DataFrame, bench: str) -> PlaneInf
     """`labels` names the group of each run (index: run id), in the order that is drawn;
     `history` holds `METRICS`. Where one seed of a group has no value at a step it has no point."""
     wide = by_step(history)
-    wide = wide.reindex(columns=list(METRICS)).dropna()
+    wide = wide.reindex(columns=list(METRICS)).replace([np.inf, -np.inf], np.nan).dropna()
     wide["information"] = wide[names.LABEL_ENTROPY] - wide[names.VAL_CE]
-    found = []
+    both, found = [names.VAL_RATE, "information"], []
     for label in dict.fromkeys(labels):
         runs = wide[wide.index.get_level_values("run_id").isin(labels.index[labels == label])]
         seeds = runs.index.get_level_values("run_id").nunique()
         steps = runs.groupby("step")
-        mean = steps[[names.VAL_RATE, "information"]].mean()[steps.size() == seeds]
+        mean = steps[both].mean()[steps.size() == seeds]
         points = tuple((float(x), float(y)) for x, y in mean.to_numpy())
-        found += [Path(str(label), seeds, points, False)] if points else []
-    front = pareto_front([p.points[-1][0] for p in found], [p.points[-1][1] for p in found])
+        if points:
+            last = runs.xs(mean.index[-1], level="step")
+            rate, information = (mean_interval(last[name].tolist()) for name in both)
+            found.append(Path(str(label), points, rate, information, front=False))
+    front = pareto_front([p.rate.mean for p in found], [p.information.mean for p in found])
     paths = tuple(path._replace(front=on) for path, on in zip(found, front, strict=True))
     return PlaneInfo(bench, paths, float(wide[names.LABEL_ENTROPY].mean()))
 
@@ -78,7 +89,10 @@ def study(evidence: Evidence) -> Study:
     return Study(
         "information_plane", evidence.bench, title,
         sentences=tuple(_sentence(info) for _, info in infos),
-        tables=tuple(Table(f"End points over {kind}", block(info)) for kind, info in infos),
+        tables=tuple(
+            Table(f"End points over {kind} (means, 95 % t-intervals)", block(info))
+            for kind, info in infos
+        ),
         drawings=tuple(
             Drawing(f"information_plane_{kind}_{info.bench}", draw(info), _caption(info))
             for kind, info in infos
@@ -112,8 +126,8 @@ def _by_beta(evidence: Evidence, runs: pd.DataFrame) -> PlaneInfo:
 
 
 def _sentence(info: PlaneInfo) -> str:
-    best = max(info.paths, key=lambda path: path.points[-1][1])
-    rate, kept = best.points[-1]
+    best = max(info.paths, key=lambda path: path.information.mean)
+    rate, kept = best.rate.mean, best.information.mean
     front = ", ".join(path.label for path in info.paths if path.front)
     if kept <= 0:
         return (
@@ -121,27 +135,38 @@ def _sentence(info: PlaneInfo) -> str:
             f"H(Y) = {info.entropy:.2f} nats."
         )
     return (
-        f"{best.label} keeps the most about the label: at least {kept:.2f} of {info.entropy:.2f} "
-        f"nats at a rate of {rate:.2f} nats (n = {best.n}); Pareto front: {front}."
+        f"{best.label} keeps the most about the label: at least {kept:.2f}"
+        f"{_bounds(best.information, 2)} of {info.entropy:.2f} nats at a rate of {rate:.2f}"
+        f"{_bounds(best.rate, 2)} nats (n = {best.n}); Pareto front: {front}."
     )
 
 
+def _bounds(found: Interval, decimals: int) -> str:
+    if found.n < 2:
+        return ""
+    return f" [{number(found.low, decimals)}, {number(found.high, decimals)}]"
+
+
 def block(info: PlaneInfo) -> Block:
-    """The last point of each path."""
+    """The last point of each path, with its intervals."""
     header = ("", "n", "rate R, nats", "H(Y) − CE, nats", "Pareto front")
     return Block(header, tuple(
-        (p.label, str(p.n), number(p.points[-1][0], 3), number(p.points[-1][1], 3),
-         "yes" if p.front else "no")
-        for p in info.paths
+        (
+            path.label, str(path.n),
+            *(number(one.mean, 3) + _bounds(one, 3) for one in (path.rate, path.information)),
+            "yes" if path.front else "no",
+        )
+        for path in info.paths
     ))  # fmt: skip
 
 
 def _caption(info: PlaneInfo) -> str:
     counts = seeds_caption((path.label, path.n) for path in info.paths)
+    bars = style.bars_caption(path.rate for path in info.paths)
     return (
         f"Means over seeds on validation images of {info.bench}, from the first A-Step epoch "
-        f"measured (thin end) to the last (marker); {counts}. Dotted: H(Y); dashed: Pareto front "
-        "of the last points."
+        f"measured (thin end) to the last (marker); bars of both are {bars}; {counts}. Dotted: "
+        "H(Y); dashed: Pareto front of the last points."
     )
 
 
@@ -157,10 +182,18 @@ def draw(info: PlaneInfo) -> Figure:
         look = looks[path.label]
         xs, ys = zip(*path.points, strict=True)
         axes.plot(xs, ys, color=look.colour, linewidth=0.9, alpha=0.7)
-        label = f"{path.label} (n = {path.n})"
-        axes.plot(xs[-1], ys[-1], color=look.colour, marker=look.marker, linestyle="", label=label)
-    ends = sorted(path.points[-1] for path in info.paths if path.front)
+        axes.errorbar(
+            [path.rate.mean], [path.information.mean], xerr=style.whiskers([path.rate]),
+            yerr=style.whiskers([path.information]), color=look.colour, marker=look.marker,
+            linestyle="", elinewidth=0.8, capsize=3, label=f"{path.label} (n = {path.n})",
+        )  # fmt: skip
+    ends = sorted((path.rate.mean, path.information.mean) for path in info.paths if path.front)
     axes.plot(*zip(*ends, strict=True), color=style.BOUNDARY, linestyle="--", linewidth=1, zorder=1)
     axes.axhline(info.entropy, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
+    passed = [point for path in info.paths for point in path.points]
+    axes.set_xlim(style.view([path.rate for path in info.paths], *(x for x, _ in passed)))
+    axes.set_ylim(
+        style.view([p.information for p in info.paths], info.entropy, *(y for _, y in passed))
+    )
     axes.legend(fontsize=style.SMALL, frameon=False)
     return figure

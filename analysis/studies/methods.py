@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from analysis import style
 from analysis.claims import p_value
-from analysis.configuration import RUNG_COLUMNS
+from analysis.configuration import RUNG_COLUMNS, not_shared
 from analysis.evidence import Evidence
 from analysis.published import published
 from analysis.render import Block, accuracy_cell, number, paired_cell, percent
 from analysis.runs import column
-from analysis.stats import NO_INTERVAL, Interval, holm, mean_interval, primary_interval, t_test
+from analysis.stats import NO_INTERVAL, Interval, holm, primary_interval, share_interval, t_test
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from analysis.tables import accuracy_by_seed, mean_logged
 from analysis.verdicts import points
@@ -61,7 +61,7 @@ def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
     adjusted = holm([t_test(pairs[m]) if len(pairs[m]) > 1 else float("nan") for m in there])
     rows = [
         MethodRow(
-            m, mean_interval([*values[m].values()]),
+            m, share_interval([*values[m].values()]),
             primary_interval(pairs[m]) if pairs[m] else NO_INTERVAL, p,
             mean_logged(kept[_of(kept, m)], names.RUN_SECONDS), published(bench, m),
         )
@@ -95,6 +95,8 @@ def study(evidence: Evidence) -> Study:
         drawings=(Drawing(f"methods_{info.bench}", draw(info), _caption(info)),),
         gaps=gaps,
         run_ids=tuple(kept["run_id"]),
+        # As the ladder says it, so that a report of both says it once.
+        warnings=tuple(f"{text}." for text in not_shared(evidence.kept, evidence.bench)),
     )  # fmt: skip
 
 
@@ -167,11 +169,11 @@ def draw(info: MethodsInfo) -> Figure:
     axes.grid(axis="x", color=style.FAINT, linewidth=0.5)
     looks = style.looks([row.method for row in info.rows])
     for y, row in enumerate(reversed(info.rows)):
-        half = 100 * (row.test.high - row.test.mean) if row.test.n > 1 else 0.0
         look = looks[row.method]
         axes.errorbar(
-            100 * row.test.mean, y, xerr=half, color=look.colour, marker=look.marker, capsize=3
-        )
+            [100 * row.test.mean], [y], xerr=style.whiskers([row.test], 100), color=look.colour,
+            marker=look.marker, capsize=3,
+        )  # fmt: skip
     axes.set_yticks(
         range(len(info.rows)), [f"{r.method} (n = {r.test.n})" for r in reversed(info.rows)]
     )

@@ -10,7 +10,7 @@ from analysis.configuration import RUNG_COLUMNS, one_configuration
 from analysis.evidence import Evidence
 from analysis.render import Block, accuracy_cell, paired_cell
 from analysis.runs import Selection, column
-from analysis.stats import Interval, mean_interval, paired_difference
+from analysis.stats import Interval, paired_difference, share_interval
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import accuracy_by_seed, rung_order
 from analysis.verdicts import points
@@ -47,7 +47,7 @@ def overlap_info(runs: Selection, bench: str) -> tuple[OverlapInfo, pd.DataFrame
         for rung in kept[RUNG_COLUMNS[1]].unique():
             found = accuracy_by_seed(kept, bench, rung)
             against = paired_difference(found, {} if rung == "KD" else kd)
-            rows.append(OverlapRow(float(value), rung, mean_interval([*found.values()]), against))
+            rows.append(OverlapRow(float(value), rung, share_interval([*found.values()]), against))
     order = rung_order({row.rung for row in rows})
     rows.sort(key=lambda row: (order.index(row.rung), row.overlap))
     return OverlapInfo(bench, tuple(rows)), pd.concat(used)

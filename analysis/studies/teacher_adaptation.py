@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -113,9 +114,11 @@ def study(evidence: Evidence) -> Study:
     if not info.teachers and not info.gains:
         return Study("teacher_adaptation", evidence.bench, title, gaps=gaps)
     tables = (Table("Validation accuracy of each teacher (means over seeds)", block(info)),)
+    runs = counted(len(kept), "finished run")
+    none = () if info.teachers else (f"No run adapts its teachers ({runs} looked at).",)
     return Study(
         "teacher_adaptation", evidence.bench, title,
-        sentences=_sentences(info),
+        sentences=(*none, *_sentences(info)),
         tables=tables if info.teachers else (),
         drawings=(Drawing(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
         gaps=gaps,
@@ -165,34 +168,46 @@ def block(info: AdaptationInfo) -> Block:
 
 def _caption(info: AdaptationInfo) -> str:
     counts = seeds_caption((f"{t.rung} teacher {t.teacher}", t.n) for t in info.teachers)
-    left = f"Left: validation accuracy before (open) and after (filled) each A-Step; {counts}. "
-    return (
-        (left if info.teachers else "")
-        + "Right: each run's synergy gain at its last A-Step against the student's test accuracy; "
+    left = f"Validation accuracy before (open) and after (filled) each A-Step; {counts}."
+    right = (
+        "Each run's synergy gain at its last A-Step against the student's test accuracy; "
         f"{counted(len(info.gains), 'run')}."
     )
+    if info.teachers and info.gains:
+        return f"Left. {left} Right. {right}"
+    return left if info.teachers else right
+
+
+_TEACHERS, _GAINS = "teacher, validation top-1, %", "student, test top-1, %"
 
 
 def draw(info: AdaptationInfo) -> Figure:
-    """Teachers over A-Steps on the left, gain against student accuracy on the right."""
-    figure, (left, right) = style.new_panels(
-        f"{info.bench}: teacher adaptation", "A-Step", ("teacher, validation top-1, %",) * 2
-    )
+    """Teachers over A-Steps on the left, gain against student accuracy on the right; no panel for
+    what no run has."""
+    panels = {_TEACHERS: (info.teachers, _draw_teachers), _GAINS: (info.gains, _draw_gains)}
+    there = {label: paint for label, (values, paint) in panels.items() if values}
+    figure, drawn = style.new_panels(f"{info.bench}: teacher adaptation", "A-Step", list(there))
+    for axes, paint in zip(drawn, there.values(), strict=True):
+        paint(axes, info)
+        axes.legend(fontsize=style.SMALL, frameon=False)
+    return figure
+
+
+def _draw_teachers(axes: Axes, info: AdaptationInfo) -> None:
     for index, one in enumerate(info.teachers):
         look, x = style.series(index), range(1, len(one.before) + 1)
         label = f"{one.rung}, teacher {one.teacher}"
         after, before = ([100 * y for y in ys] for ys in (one.after, one.before))
-        axis: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4}
-        left.plot(x, after, linestyle=look.dashes, label=label, **axis)
-        left.plot(x, before, linestyle="", markerfacecolor="white", **axis)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set(xlabel="synergy gain, points", ylabel="student, test top-1, %")
-    right.axvline(0, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
+        how: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4}
+        axes.plot(x, after, linestyle=look.dashes, label=label, **how)
+        axes.plot(x, before, linestyle="", markerfacecolor="white", **how)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _draw_gains(axes: Axes, info: AdaptationInfo) -> None:
+    axes.set_xlabel("synergy gain, points")
+    axes.axvline(0, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
     for rung, look in style.looks(rung_order({one.rung for one in info.gains})).items():
         of = [one for one in info.gains if one.rung == rung]
         xs, ys = [100 * one.gain for one in of], [100 * one.student for one in of]
-        right.plot(xs, ys, color=look.colour, marker=look.marker, linestyle="", label=rung)
-    for axes in (left, right):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=style.SMALL, frameon=False)
-    return figure
+        axes.plot(xs, ys, color=look.colour, marker=look.marker, linestyle="", label=rung)

@@ -1,11 +1,13 @@
 """Each analysis on frames typed by hand: the numbers, the gaps, and what is drawn."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
 
 from analysis.evidence import Evidence
+from analysis.stats import mean_interval
 from analysis.studies import (
     beta,
     cccp,
@@ -85,8 +87,33 @@ def test_beta_zero_stands_apart_on_a_logarithmic_axis():
     x = beta.positions([0.0, 1e-3, 1e-1])
     assert x == pytest.approx([-4.5, -3.0, -1.0])
     rows = [with_beta(b, 0, 0.9, 0.8) for b in ("0", "0.001", "0.1")]
-    left = beta.draw(beta.beta_info(runs(*rows), "toy")).axes[0]
-    assert [tick.get_text() for tick in left.get_xticklabels()] == ["0", "0.001", "0.1"]
+    lowest = beta.draw(beta.beta_info(runs(*rows), "toy")).axes[-1]
+    assert [tick.get_text() for tick in lowest.get_xticklabels()] == ["0", "0.001", "0.1"]
+
+
+def test_rate_and_distortion_have_axes_of_their_own():
+    logged = {f"metrics.{names.DISTORTION}": 0.05}
+    rows = [with_beta(b, s, 0.9, 0.8, **logged) for b in ("0", "0.01") for s in (0, 1)]
+    axes = beta.draw(beta.beta_info(runs(*rows), "toy")).axes
+    assert [one.get_ylabel() for one in axes] == ["top-1, %", "rate, nats", "distortion, nats"]
+    assert [len(one.containers) for one in axes] == [2, 1, 1]
+    (low, high), (small, large) = (one.get_ylim() for one in axes[1:])
+    assert small < 0.05 < large < low < 3.0 < high
+    unmeasured = [with_beta(b, 0, 0.9, 0.8) for b in ("0", "0.01")]
+    axes = beta.draw(beta.beta_info(runs(*unmeasured), "toy")).axes
+    assert [one.get_ylabel() for one in axes] == ["top-1, %", "rate, nats"]
+
+
+def test_one_seed_has_no_standard_error_and_so_no_recommendation():
+    rows = [with_beta(b, 0, v, 0.8) for b, v in {"0": 0.9, "0.01": 0.92, "0.1": 0.92}.items()]
+    assert beta.beta_info(runs(*rows), "toy").recommended is None
+    found = beta.study(evidence(runs(*rows)))
+    assert found.sentences[0] == (
+        "No β is recommended: 1 seed, so that there is no standard error. The highest by "
+        "validation is β = 0.1 (92.00 %), no more than that."
+    )
+    assert not any("*" in row[0] for row in found.tables[0].block.rows)
+    assert "Dotted" not in found.drawings[0].caption
 
 
 def test_intervals_over_beta_are_drawn_and_the_caption_says_of_how_many():
@@ -127,7 +154,17 @@ def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
     ]  # fmt: skip
     assert found.paths[0].points[0] == pytest.approx((4.0, 1.4))
     assert found.entropy == 2.0
-    assert len(information_plane.draw(found).axes[0].lines) == 6  # two paths and ends, front, H(Y)
+    rate, information = found.paths[0].rate, found.paths[0].information
+    assert rate == mean_interval([3.0, 5.0])
+    assert information == pytest.approx(mean_interval([1.5, 1.3]))
+    axes = information_plane.draw(found).axes[0]
+    plain = [line for line in axes.lines if line.get_marker() == "None"]
+    assert len(plain) == 4  # two paths, the front, H(Y)
+    bars = [bar.get_segments()[0] for bar in axes.containers[0].lines[2]]
+    assert tuple(bars[0][:, 0]) == pytest.approx((rate.low, rate.high))
+    assert tuple(bars[1][:, 1]) == pytest.approx((information.low, information.high))
+    assert "n = 2 (L1), 1 (L2)" in information_plane._caption(found)
+    assert axes.get_xlim()[1] < 10  # the interval of two seeds does not flatten the rest
 
 
 def test_stability_in_closed_form():
@@ -202,12 +239,85 @@ def test_freezing_compares_step_time_memory_and_accuracy():
 
 def test_methods_beside_the_ladder_have_colours_of_their_own():
     kept = runs(*[distill(m, 0, 0.8) for m in ("ce", "kd", "at")])
-    points = [
-        history(f"r{k}", stage__step=[(1, 1.0)], cost__step_seconds=[(1, 0.1 * (k + 1))])
-        for k in range(3)
-    ]
-    axes = freezing.study(evidence(kept, *points)).drawings[0].figure.axes[0]
+    axes = methods.study(evidence(kept)).drawings[0].figure.axes[0]
     assert len({bar.lines[0].get_color() for bar in axes.containers}) == 3
+
+
+def test_freezing_is_of_rungs_with_a_fusion_alone_and_cccp_of_asib():
+    rungs = ("CE", "KD", "L1", "L2", "L3", "L4", "kd", "crd")
+    kept = runs(*[distill(rung, 0, 0.8) for rung in rungs])
+    points = [
+        history(f"r{k}", stage__step=[(1, 1.0), (2, 1.0)], val__top1=[(1, 0.5), (2, 0.6)],
+                cost__step_seconds=[(1, 9.0 if rung == "crd" else 0.1)])
+        for k, rung in enumerate(rungs)
+    ]  # fmt: skip
+    found = freezing.study(evidence(kept, *points))
+    assert [row[0] for row in found.tables[0].block.rows] == ["L1", "L2", "L3", "L4"]
+    assert found.run_ids == ("r2", "r3", "r4", "r5")
+    (axes,) = found.drawings[0].figure.axes
+    assert axes.get_xlim()[1] < 200  # ms: no method of the literature stretches it
+    assert [row[0] for row in cccp.study(evidence(kept, *points)).tables[0].block.rows] == [
+        "CE", "KD", "L1", "L2", "L3", "L4",
+    ]  # fmt: skip
+    only = freezing.study(evidence(runs(distill("kd", 0, 0.8), distill("CE", 0, 0.8)), *points[:2]))
+    assert (only.tables, only.drawings, only.run_ids) == ((), (), ())
+
+
+def test_no_panel_is_drawn_of_teachers_that_do_not_adapt():
+    kept = runs(*[distill("L2", s, 0.6 + s / 100, gain=s / 100) for s in range(2)])
+    found = teacher_adaptation.study(evidence(kept))
+    assert found.sentences[0] == "No run adapts its teachers (2 finished runs looked at)."
+    (axes,) = found.drawings[0].figure.axes
+    assert axes.get_ylabel() == "student, test top-1, %"
+    assert "A-Step)" not in axes.get_xlabel()
+    assert found.drawings[0].caption.startswith("Each run's synergy gain")
+    logged = {"metrics.teacher0/top1_before": 0.5}
+    point = history("r0", teacher0__top1_before=[(0, 0.5)], teacher0__top1_after=[(0, 0.6)])
+    adapted = teacher_adaptation.study(evidence(runs(distill("L3", 0, 0.6, **logged)), point))
+    (axes,) = adapted.drawings[0].figure.axes
+    assert axes.get_ylabel() == "teacher, validation top-1, %"
+    assert adapted.drawings[0].caption.startswith("Validation accuracy before")
+
+
+def test_j_has_an_interval_at_every_step_that_all_seeds_have():
+    kept = runs(*[distill("L2", s, 0.5, **params(method__num_stages=4)) for s in range(3)])
+    paths = ([3.0, 2.0, 1.0], [3.2, 2.4, math.inf], [3.4, 1.9, 1.2])
+    points = [
+        history(f"r{s}", stage__step=[(0, 0.0), (1, 1.0), (2, 0.0)], val__top1=[(1, 0.5)],
+                stage__J=list(enumerate(path)))
+        for s, path in enumerate(paths)
+    ]  # fmt: skip
+    found = cccp.study(evidence(kept, *points)).drawings[0]
+    (axes,) = found.figure.axes
+    ends = axes.containers[0].lines[2][0].get_segments()
+    expected = [mean_interval(values) for values in ([3.0, 3.2, 3.4], [2.0, 2.4, 1.9])]
+    assert [tuple(bar[:, 1]) for bar in ends] == [pytest.approx((i.low, i.high)) for i in expected]
+    assert "means with 95 % t-intervals" in found.caption
+    assert found.caption.endswith("n = 3 for each.")
+
+
+def test_no_interval_of_an_accuracy_leaves_0_to_100():
+    high = (0.96, 0.999, 1.0)
+    rows = [
+        with_beta(b, s, test, test, seconds=9.0, **{"tags.rung": rung, "tags.overlap": "50"})
+        for rung, b in (("L1", "0"), ("L1", "0.01"), ("L4", "0.01"))
+        for s, test in enumerate(high)
+    ]
+    points = [history(f"r{k}", stage__step=[(1, 1.0)], cost__step_seconds=[(1, 0.1)])
+              for k in range(9)]  # fmt: skip
+    assert mean_interval(high).high > 1
+    for one in (ladder, methods, beta, freezing, overlap):
+        found = one.study(evidence(runs(*rows), *points))
+        cells = [c for table in found.tables for row in table.block.rows for c in row]
+        bounds = [b for c in cells for b in re.findall(r"\[(\S+), (\S+)\]", c) if "n=" not in c]
+        assert bounds, one
+        assert all(0 <= float(low) < float(top) <= 100 for low, top in bounds), one
+        bars = [
+            bar for axes in found.drawings[0].figure.axes for held in axes.containers
+            for lines in held.lines[2] for bar in lines.get_segments()
+        ]  # fmt: skip
+        assert bars, one
+        assert max(bar[:, 0 if one is methods else 1].max() for bar in bars) <= 100 + 1e-9, one
 
 
 def test_overlap_pairs_within_each_overlap():
@@ -291,6 +401,38 @@ def test_health_lists_tags_values_and_what_the_store_shows():
         "the test split was read more than once": ("r0",), "a value is infinite": ("r2",),
         "failed": ("r2",),
     }  # fmt: skip
+
+
+def test_runs_of_one_name_are_told_apart_in_the_health_list():
+    def ill(name: str, key: str | None) -> dict:
+        tags = {"tags.health": "non_finite", "tags.run_key": key}
+        return distill("L3", 0, 0.5, **tags) | {"name": name}
+
+    frame = runs(
+        ill("a", "1111111111"),
+        ill("b", "2222222222"),
+        ill("b", "3333333333"),
+        ill("c", "4444444444"),
+        ill("c", "4444444444"),
+        ill("d", None),
+        ill("d", None),
+    )
+    (only,) = health.health_info(frame)  # fmt: skip
+    assert only.runs == (
+        "a", "b (key 222222)", "b (key 333333)", "c (run r3)", "c (run r4)", "d (run r5)",
+        "d (run r6)",
+    )  # fmt: skip
+
+
+def test_a_test_accuracy_at_two_steps_is_a_warning_whatever_the_run_says_of_its_readings():
+    kept = runs(*(distill("L3", s, None, **{"metrics.test/reads": 1.0}) for s in (0, 1)))
+    points = [history("r0", test__top1=[(1, 0.5), (2, 0.6)]), history("r1", test__top1=[(2, 0.6)])]
+    found = health.study(evidence(kept, *points))
+    assert found.warnings == ("the test split was read more than once: 1 run",)
+    assert found.run_ids == ("r0",)
+
+
+def test_health_says_that_there_is_nothing():
     quiet = health.study(evidence(runs(distill("CE", 0, 0.5))))
     assert quiet.sentences == ("No warning in 1 run.",)
     assert quiet.notes == ("No run logged health values of its own.",)
