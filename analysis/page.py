@@ -89,11 +89,12 @@ def summary(found: Findings) -> list[tuple[str, list[str]]]:
 def warnings(found: Findings) -> list[str]:
     """What may make the numbers mean something else, with its bench where there are several."""
     several = len({study.bench for study in found.studies}) > 1
-    return [
+    told = [
         f"{study.bench}: {text}" if several else text
         for study in found.studies
         for text in study.warnings
     ]
+    return list(dict.fromkeys(told))  # two analyses may see the same
 
 
 def heading(found: Findings, study: Study) -> str:
@@ -196,21 +197,37 @@ def latex_text(text: str) -> str:
 
 
 def as_latex(found: Findings) -> str:
-    """Every table with the rules of booktabs, ready to paste (`\\usepackage{booktabs}`)."""
+    """Every table with the rules of booktabs, ready to paste (`\\usepackage{array,booktabs}`)."""
     tables = [
         _latex_table(table.block, f"{heading(found, study)}. {table.caption}.", label)
         for study in found.studies
         for number, table in enumerate(study.tables, 1)
         for label in [f"tab:{study.name}-{study.bench}-{number}"]
     ]
-    return "\n".join(["% needs \\usepackage{booktabs}", *tables])
+    return "\n".join(["% needs \\usepackage{array,booktabs}", *tables])
 
 
 def _latex_table(block: Block, caption: str, label: str) -> str:
     lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (block.header, *block.rows)]
     return "\n".join([
         r"\begin{table}", r"  \centering", rf"  \caption{{{latex_text(caption)}}}",
-        rf"  \label{{{label}}}", rf"  \begin{{tabular}}{{l{'r' * (len(block.header) - 1)}}}",
+        rf"  \label{{{label}}}", rf"  \begin{{tabular}}{{{latex_columns(block)}}}",
         r"    \toprule", f"    {lines[0]}", r"    \midrule", *(f"    {line}" for line in lines[1:]),
         r"    \bottomrule", r"  \end{tabular}", r"\end{table}", "",
     ])  # fmt: skip
+
+
+_ROOM, _WORDS = 80, 30  # characters in a line of print; in a cell from which on it is wrapped
+
+
+def latex_columns(block: Block) -> str:
+    """The columns of a table: a name, then numbers; those with long words are paragraphs, which
+    share the room that the others leave."""
+    widths = [max(map(len, cells)) for cells in zip(block.header, *block.rows, strict=True)]
+    words = {index: min(width, _ROOM) for index, width in enumerate(widths) if width > _WORDS}
+    room = 0.95 - sum(width + 2 for width in widths if width <= _WORDS) / _ROOM
+    letters = ["l" if index == 0 else "r" for index in range(len(widths))]
+    for index, width in words.items():
+        share = max(room, 0.3) * width / sum(words.values())
+        letters[index] = rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}"
+    return "".join(letters)

@@ -7,6 +7,7 @@ import pytest
 from analysis import page
 from analysis.evidence import Asked, chosen
 from analysis.investigate import COMPREHENSIVE, STUDIES, investigate
+from analysis.render import Block
 from analysis.runs import load_runs
 from pipeline import names
 
@@ -62,6 +63,17 @@ def test_latex_is_escaped_and_balanced(found):
     assert not re.search(r"(?<!\\)[%&_](?!.*usepackage)", re.sub(
         r"(?m)^%.*$| & |\\label\{[^}]*\}", "", latex))  # fmt: skip
     assert page.latex_text("50 % of β_1 − x") == r"50 \% of $\beta$\_1 $-$ x"
+
+
+def test_latex_wraps_the_columns_that_hold_words():
+    numbers = Block(("rung", "n"), (("CE", "1"),))
+    assert page.latex_columns(numbers) == "lr"
+    words = Block(("warning", "runs", "which"), (("w" * 45, "6", "distill-L3-toy-s0, " * 8),))
+    columns = page.latex_columns(words)
+    shares = [float(share) for share in re.findall(r"p\{(\S+?)\\linewidth\}", columns)]
+    assert re.sub(r">\{[^}]*\}p\{[^}]*\}", "p", columns) == "prp"
+    assert shares[0] < shares[1]
+    assert 0.7 < sum(shares) < 0.95  # what the number and the space between them leave
 
 
 def test_names_from_the_store_are_no_markup(store):
