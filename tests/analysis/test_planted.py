@@ -1,0 +1,171 @@
+"""Stores with a planted truth: the whole report has to tell it, in each of its forms."""
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from analysis import page
+from analysis.investigate import Findings, investigate
+from pipeline import names
+
+RUNGS, SEEDS = ("CE", "KD", "L3", "L4"), range(5)
+BASE = {"CE": 0.65, "KD": 0.70, "L3": 0.70, "L4": 0.70}  # no rung is better than KD
+Tests = Mapping[tuple[str, int], float | None]
+
+
+class Told(NamedTuple):
+    """What a reader of the report sees: its findings, and each form as plain words."""
+
+    found: Findings
+    forms: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """All sentences on top."""
+        return "\n".join(line for _, lines in page.summary(self.found) for line in lines)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stands in the box of warnings."""
+        return page.warnings(self.found)
+
+    def everywhere(self, words: str) -> bool:
+        """Whether all forms say so."""
+        return all(words in form for form in self.forms)
+
+
+def accuracies(**effects: float) -> dict[tuple[str, int], float | None]:
+    """By rung and seed: a seed's own level, noise of 0.1 points a run, effects in points."""
+    noise = np.random.default_rng(3)
+    return {
+        (rung, seed): BASE[rung] + effects.get(rung, 0.0) / 100 + seed / 100 + noise.normal(0, 1e-3)
+        for rung in RUNGS
+        for seed in SEEDS
+    }
+
+
+@pytest.fixture
+def told(store, request) -> Callable[..., Told]:
+    """Plants a store of these accuracies (with `changes` to runs, and a `study` of β beside them:
+    values of a rung) and reads its whole report."""
+
+    def add(rung: str, seed: int, test: float | None, *words: str, **change) -> None:
+        logged = {names.VAL_TOP1: [(0, 0.4), (1, test or 0.5)], names.RUN_SECONDS: 10.0}
+        logged |= {names.TEST_READS: 1.0, f"{names.HEALTH_METRICS}non_finite": 0.0}
+        params = {"overrides": " ".join(["bench=toy", f"cfg={rung}", *words, f"seed={seed}"])}
+        store.distill(
+            request.node.name, rung, seed, test, metrics=logged | change.pop("metrics", {}),
+            params=params | {"method.ib_beta": "0.001"} | change.pop("params", {}), **change,
+        )  # fmt: skip
+
+    def plant(
+        tests: Tests, changes: Mapping[tuple[str, int], dict] = MappingProxyType({}),
+        study: tuple[str, tuple[str, ...]] = ("", ()),
+    ) -> Told:  # fmt: skip
+        for (rung, seed), test in tests.items():
+            add(rung, seed, test, **dict(changes.get((rung, seed), {})))
+        for beta, seed in itertools.product(study[1], SEEDS):
+            own = {"params": {"method.ib_beta": beta}, "tags": {names.RUN_KEY: f"{beta}-{seed}"}}
+            add(study[0], seed, 0.9, f"method.ib_beta={beta}", **own)
+        found = investigate(store.uri, request.node.name)
+        html = re.sub(r"<[^>]+>", " ", page.as_page(found))
+        texts = (html, page.as_markdown_report(found), page.as_terminal(found))
+        return Told(found, tuple(" ".join(text.split()) for text in texts))
+
+    return plant
+
+
+def test_no_effect_is_told_as_none(told):
+    report = told(accuracies())
+    assert re.search(r"Primary claim: L4 − KD: .* n = 5, .*: no difference shown\.", report.summary)
+    assert report.everywhere("No difference to KD shown: L3.")
+    assert not re.search("(better|worse) than KD", report.summary)
+    assert report.warnings == []
+    assert report.everywhere("Best control: KD, test top-1 72.")
+
+
+def test_half_a_point_is_told_with_its_size_and_of_its_rung_alone(told):
+    report = told(accuracies(L4=0.5))
+    claim = re.search(
+        r"Primary claim: L4 − KD: \+(\S+) points, 95 % interval \+(\S+) to \+(\S+), n = 5, .*, "
+        r"1\.00 × the time: better than KD\.",
+        report.summary,
+    )
+    assert claim
+    mean, low, high = map(float, claim.groups())
+    assert low < mean < high
+    assert low <= 0.5 <= high
+    assert report.everywhere(claim[0])
+    assert "No difference to KD shown: L3." in report.summary
+    assert report.warnings == []
+
+
+def test_a_twin_is_a_warning_and_no_finding(told):
+    tests = accuracies(L3=0.5)
+    twins = tests | {("L4", seed): tests["L3", seed] for seed in SEEDS}
+    report = told(twins)
+    (warning,) = report.warnings
+    assert warning == "L4 − L3: equal at each of 5 seeds: are they one experiment?"
+    assert report.everywhere(warning)
+
+
+def test_a_seed_that_failed_is_no_number_and_has_a_command(told):
+    failed = {("L4", 4): {"status": "FAILED"}}
+    report = told(accuracies(L4=0.5) | {("L4", 4): None}, failed)
+    assert re.search(r"Primary claim: L4 − KD: .*, n = 4, .*: better than KD\.", report.summary)
+    assert "No difference to KD shown: L3." in report.summary
+    assert report.warnings == ["failed: 1 run"]
+    command = "python -m pipeline distill bench=toy runtime.experiment="
+    assert report.everywhere("L4 has no seed 4")
+    assert all(re.search(rf"{command}\S+ cfg=L4 seed=4", form) for form in report.forms)
+    ladder = next(study for study in report.found.studies if study.name == "ladder")
+    assert "Left out: 1 run (1 failed)." in ladder.notes
+    assert [row[:2] for row in ladder.tables[0].block.rows] == [
+        ("CE", "5"), ("KD", "5"), ("L3", "5"), ("L4", "4"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [{names.TEST_READS: 2.0}, {names.TEST_TOP1: [(1, 0.70), (2, 0.73)]}],
+    ids=["counted", "silent"],
+)
+def test_a_run_that_read_its_test_split_twice_is_named(told, leak):
+    report = told(accuracies(), {("L4", 2): {"metrics": leak}})
+    assert report.warnings == ["the test split was read more than once: 1 run"]
+    assert report.everywhere(report.warnings[0])
+    health = next(study for study in report.found.studies if study.name == "health")
+    assert health.tables[0].block.rows == (
+        ("the test split was read more than once", "1", "distill-L4-toy-s2"),
+    )
+
+
+def test_rungs_of_other_settings_are_a_warning(told):
+    longer = {("L4", seed): {"params": {"budget.student_epochs": "80"}} for seed in SEEDS}
+    others = {(rung, seed): {"params": {"budget.student_epochs": "20"}}
+              for rung in RUNGS[:-1] for seed in SEEDS}  # fmt: skip
+    report = told(accuracies(), longer | others)
+    assert report.warnings == [
+        "budget.student_epochs is not the same everywhere (20: CE, KD, L3; 80: L4)."
+    ]
+    assert report.everywhere(report.warnings[0])
+
+
+def test_a_study_beside_the_ladder_does_not_take_its_place(told):
+    report = told(accuracies(), study=("L3", ("0.0", "0.1")))
+    sentence = (
+        "L3 is shown with method.ib_beta=0.001 (5 runs), its default; left aside: "
+        "method.ib_beta=0.0 (5 runs), method.ib_beta=0.1 (5 runs)."
+    )
+    ladder = next(study for study in report.found.studies if study.name == "ladder")
+    assert sentence in ladder.sentences
+    label, n, test = ladder.tables[0].block.rows[2][:3]
+    assert (label, n) == ("L3 (ib_beta=0.001)", "5")
+    assert float(test.split()[0]) < 75  # not the 90 of the study
+    assert "No difference to KD shown: L3." in report.summary
+    assert report.warnings == []
