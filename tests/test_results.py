@@ -36,8 +36,9 @@ def test_the_page_has_tables() -> None:
 def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> None:
     asked = Asked(options.get("bench"))
     reading = Reading(str(ROOT / options["store"]), options["experiment"], asked)
-    plain = options["what"] == "ladder"
-    said = report.report(reading).text if plain else page.as_terminal(findings(reading, options["what"]))
+    what = options["what"]
+    plain = what == "ladder"
+    said = report.report(reading).text if plain else page.as_terminal(findings(reading, what))
     assert len(text) > 300
     assert text.strip() in said
 
