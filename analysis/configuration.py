@@ -14,6 +14,7 @@ RUNG_COLUMNS = (f"tags.{names.BENCH}", f"tags.{names.RUNG}")
 # Of runs that count: the configuration that their rung is shown with, and why that one; empty
 # where the rung has no other.
 CONFIGURATION, WHY = "configuration", "configuration_why"
+_TYPED = "typed"  # while runs are chosen
 
 # What every rung of a bench shares unless the ladder was given different budgets or data.
 _SHARED = re.compile(
@@ -68,7 +69,7 @@ def one_configuration(selection: Selection) -> Selection:
     reason = pd.Series(None, kept.index, dtype=object)
     reason[seeds_of(kept).isna()] = "no seed"
     shown = pd.DataFrame("", kept.index, [CONFIGURATION, WHY])
-    usable = _varying(kept[reason.isna()])
+    usable = _varying(kept[reason.isna()]).assign(**{_TYPED: _typed})
     of_rung = [column(usable, name) for name in RUNG_COLUMNS]
     for _, group in usable.groupby(of_rung, dropna=False):
         beside = usable.drop(group.index)
@@ -134,7 +135,15 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
     runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
     runs = runs[column(runs, f"tags.{names.MATCHED_TO}").isna()]  # its budget is the rung's time
     fuses = column(runs, "params.method.kd_target").isin(["synergy", "auto"])
-    return (*_differing(runs, _SHARED), *_differing(runs[fuses], _FUSED))
+    settings = _differing(runs, _SHARED) or _other_data(runs)
+    return (*settings, *_differing(runs[fuses], _FUSED))
+
+
+def _other_data(runs: pd.DataFrame) -> list[str]:
+    """What the tags of settings tell apart and no parameter does: the images or their labels."""
+    rungs = runs.groupby(column(runs, f"tags.{names.SETTING}"))[RUNG_COLUMNS[1]].unique()
+    listed = "; ".join(", ".join(sorted(of)) for of in rungs)
+    return [f"the data are not the same everywhere ({listed})"] if len(rungs) > 1 else []
 
 
 def _differing(runs: pd.DataFrame, which: re.Pattern[str]) -> list[str]:
@@ -214,20 +223,21 @@ def _decided(others: list[tuple], best: tuple) -> str:
 def _default(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
     """Whether nothing was typed for a run but what was typed for most runs of the other rungs;
     False where a run does not say what was typed."""
-    of_others = [words for words in _typed(beside) if words is not None]
+    of_others = beside[_TYPED].dropna()
     counts = Counter(word for words in of_others for word in words)
     common = {word for word, count in counts.items() if count > len(of_others) / 2}
-    return pd.Series([words == common for words in _typed(group)], group.index)
+    return group[_TYPED].map(lambda words: words == common).astype(bool)
 
 
-def _typed(runs: pd.DataFrame) -> list[set[str] | None]:
-    """The words typed for each run that can set it apart from others of its rung."""
-    lines = column(runs, "params.overrides")
-    return [
-        {word for word in line.split() if not _OWN_WORD.fullmatch(word)}
+def _typed(runs: pd.DataFrame) -> pd.Series:
+    """The words typed for each run that can set it apart from others of its rung; None where the
+    run does not say."""
+    words = [
+        frozenset(w for w in line.split() if not _OWN_WORD.fullmatch(w))
         if isinstance(line, str) else None
-        for line in lines
+        for line in column(runs, "params.overrides")
     ]  # fmt: skip
+    return pd.Series(words, runs.index, dtype=object)
 
 
 def _agreement(parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:

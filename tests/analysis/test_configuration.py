@@ -203,3 +203,11 @@ def test_another_student_is_another_setting():
     assert not_shared(frame, "toy") == (
         "student.model is not the same everywhere (resnet20: L3; resnet8: CE)",
     )
+
+
+def test_data_that_only_their_digest_tells_apart_are_another_setting():
+    frame = runs(*[distill(rung, 0, 0.5, **{"tags.setting": one})
+                   for rung, one in (("KD", "a"), ("CE", "a"), ("L3", "b"))])  # fmt: skip
+    assert not_shared(frame, "toy") == ("the data are not the same everywhere (CE, KD; L3)",)
+    matched = frame.assign(**{"tags.matched_to": [None, None, "L4"]})
+    assert not_shared(matched, "toy") == ()
