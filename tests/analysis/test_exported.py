@@ -3,6 +3,7 @@
 import lzma
 import math
 import sqlite3
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -56,7 +57,8 @@ def test_histories_are_those_that_were_asked_for(store, ids, file) -> None:
 def test_nothing_of_the_machine_goes_with_it(file) -> None:
     with open(file, "rb") as packed:
         text = lzma.decompress(packed.read())
-    assert b"mlflow.user" not in text and b"someone" not in text
+    assert b"mlflow.user" not in text
+    assert b"someone" not in text
 
 
 def test_it_can_be_exported_again(file, ids) -> None:
@@ -65,7 +67,7 @@ def test_it_can_be_exported_again(file, ids) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text"])
 def test_a_damaged_file_is_one_message(file, tmp_path, damage: str) -> None:
-    whole = bytearray(open(file, "rb").read())
+    whole = bytearray(Path(file).read_bytes())
     whole[len(whole) // 2] ^= 1
     data = {"cut": bytes(whole[: len(whole) // 2]), "flipped": bytes(whole), "text": b"hello"}
     path = tmp_path / f"bad{SUFFIX}"
