@@ -103,11 +103,11 @@ class Evidence:
     def command(self, **changes: object) -> str:
         """The command of a run that would stand beside those of the bench: what was typed for
         more than half of the runs that count, with `changes` (`method__ib_beta` is
-        `method.ib_beta`), in their experiment."""
+        `method.ib_beta`), in their experiment. Of a rung that is there its own runs are taken;
+        what tells the configuration of another rung from the others of it is left out."""
         given = {key.replace("__", "."): str(value) for key, value in changes.items()}
-        lines = [str(line).split() for line in column(self.kept, "params.overrides").dropna()]
-        counts = Counter(word for words in lines for word in dict.fromkeys(words))
-        common = [word for word, count in counts.items() if count > len(lines) / 2]
+        own = self.of(given.get("cfg", ""))
+        common = _common(_typed(own) if len(own) else self._typed_beside())
         # What was typed for the terms of one method is no option of another.
         other = "method" in given or ("cfg" in given and any(map(_is_method, common)))
         shared = [w for w in common if not (_own(w, given) or (other and w.startswith("method.")))]
@@ -115,6 +115,26 @@ class Evidence:
         on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
         said = [f"{key}={value}" for key, value in given.items()]
         return " ".join(["python -m pipeline distill", *on_bench, *shared, *said])
+
+    def _typed_beside(self) -> list[list[str]]:
+        """The words typed for each run that counts, without those of its configuration alone."""
+        found, everything = [], self.finished.kept
+        for rung in column(self.kept, RUNG_COLUMNS[1]).dropna().unique():
+            runs = self.of(rung)
+            of_rung = set(_common(_typed(everything[everything[RUNG_COLUMNS[1]].eq(rung)])))
+            found += [[word for word in words if word in of_rung] for words in _typed(runs)]
+        return found
+
+
+def _typed(runs: pd.DataFrame) -> list[list[str]]:
+    """The words typed for each run that says so."""
+    return [str(line).split() for line in column(runs, "params.overrides").dropna()]
+
+
+def _common(lines: list[list[str]]) -> list[str]:
+    """The words of more than half of the lines, in the order in which they first come."""
+    counts = Counter(word for words in lines for word in dict.fromkeys(words))
+    return [word for word, count in counts.items() if count > len(lines) / 2]
 
 
 def _is_method(word: str) -> bool:

@@ -74,7 +74,8 @@ class CostInfo(NamedTuple):
 
 def learning_curves(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> CurvesInfo:
     """The curves of the kept runs of a bench; `history` holds `CURVE_METRICS`."""
-    runs = kept.loc[column(kept, RUNG_COLUMNS[0]).eq(bench), ["run_id", *_LABELS]]
+    of_bench = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
+    runs = of_bench.reindex(columns=["run_id", *_LABELS])  # a store of teachers alone has no rungs
     wide = by_step(history[history["run_id"].isin(runs["run_id"])])
     # A run that logs no stages is all student epochs.
     in_b = column(wide, names.STAGE_STEP).fillna(B_STEP).eq(B_STEP) & wide.notna().any(axis=1)

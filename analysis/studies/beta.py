@@ -217,8 +217,11 @@ def draw(info: BetaInfo) -> Figure:
         if info.recommended is not None:
             at = x[betas.index(info.recommended)]
             axes.axvline(at, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
-        if len(fields) > 1:
-            axes.legend(fontsize=style.SMALL, frameon=False)
+        if len(fields) > 1:  # over the panel, where it covers no bar
+            axes.legend(
+                loc="lower right", bbox_to_anchor=(1, 1), ncols=len(fields),
+                fontsize=style.SMALL, frameon=False,
+            )  # fmt: skip
     return figure
 
 

@@ -23,6 +23,7 @@ from pipeline import names
 from tests.analysis.frames import distill, history, params, runs
 
 EMPTY = runs(distill("L3", 0, None, status="RUNNING"))
+TEACHERS = runs({"tags.stage": "finetune", "tags.bench": "toy"})
 
 
 def evidence(frame: pd.DataFrame, *points: pd.DataFrame) -> Evidence:
@@ -41,8 +42,9 @@ def evidence(frame: pd.DataFrame, *points: pd.DataFrame) -> Evidence:
 @pytest.mark.parametrize(
     "one", [ladder, methods, beta, information_plane, cccp, teacher_adaptation, freezing, overlap]
 )
-def test_nothing_finished_is_said_with_a_command(one):
-    found = one.study(evidence(EMPTY))
+@pytest.mark.parametrize("there", [EMPTY, TEACHERS], ids=["running", "teachers"])
+def test_nothing_finished_is_said_with_a_command(one, there):
+    found = one.study(evidence(there))
     assert not found.tables
     assert not found.drawings
     assert found.gaps
@@ -467,3 +469,18 @@ def test_a_gap_is_filled_in_the_experiment_that_has_it_with_the_options_of_its_m
     assert "method.weight" not in said
     assert "bench=toy runtime.experiment=other cfg=L4 seed=0" in said
     assert said.count("runtime.experiment") == said.count("python -m")
+
+
+def test_what_a_study_varies_is_no_option_of_the_rungs_that_are_missing():
+    typed = "bench=toy budget=short method.ib_beta={} cfg=L2 seed={}"
+    rows = [
+        distill("L2", s, 0.5, **params(overrides=typed.format(b, s), method__ib_beta=b))
+        for b in ("0.0", "0.01", "0.1") for s in (0, 1)
+    ]  # fmt: skip
+    by = {gap.what: gap.command for gap in ladder.study(evidence(runs(*rows))).gaps}
+    assert by["L4 has not finished"] == (
+        "python -m pipeline distill bench=toy budget=short cfg=L4 seed=0"
+    )
+    assert by["L2 has no seed 2"] == (  # of the configuration that is shown
+        "python -m pipeline distill bench=toy budget=short method.ib_beta=0.1 cfg=L2 seed=2"
+    )
