@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from trainers.loop import Interrupted
 
 LOOK_S = 0.1
 SHOW_S = 1.0
+ASK_S = 1.0
 _ROWS = 20  # of the live table: it must fit on one screen
 
 
@@ -39,10 +41,16 @@ def follow(
             cluster go on by themselves.
     """
     before: dict[str, Status] = {}
-    asked = False
+    asked = -math.inf
     with Live(console=out, refresh_per_second=2, transient=True) as live:
         shown = 0.0
         while True:
+            if shell.stop():  # before anything is started
+                if launcher.survives:
+                    raise _left_alone(launcher.poll())
+                if time.monotonic() - asked > ASK_S:  # again: a job that was just born is deaf
+                    asked = time.monotonic()
+                    launcher.cancel()
             status = launcher.poll()
             for name, one in status.items():
                 if one != before.get(name):
@@ -51,17 +59,12 @@ def follow(
             tell()
             if status and all(one.state in ENDED for one in status.values()):
                 break
-            if shell.stop() and not asked:
-                asked = True
-                if launcher.survives:
-                    raise _left_alone(status)
-                launcher.cancel()
             if out.is_terminal and time.monotonic() - shown > SHOW_S:
                 shown = time.monotonic()
                 parts = [part for part in (above(), _table(status)) if part is not None]
                 live.update(Group(*parts))
             time.sleep(LOOK_S)
-    if asked:
+    if asked > 0:
         say("stopped: every job has committed; the same command goes on")
         raise Interrupted
     return status

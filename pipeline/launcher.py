@@ -81,6 +81,11 @@ class Status:
     note: str = ""
 
 
+def was_cancelled(status: Status) -> bool:
+    """Whether someone ended the job: a launcher says so in the note of a failed one."""
+    return status.state == FAILED and "cancelled" in status.note
+
+
 class Launcher(Protocol):
     """What runs tasks. Made for one command; `folder` holds logs and what is known of jobs."""
 

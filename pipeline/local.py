@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -74,6 +76,8 @@ class Local:
             return Status(DONE)
         if code == STOPPED:  # someone stopped this job alone: it goes on
             return Status(HALTED, "committed") if self.stopping else Status(WAITING, "goes on")
+        if code == -signal.SIGTERM and self.stopping:
+            return Status(HALTED, "before it listened")
         how = f"exit {code}" if code > 0 else f"killed by signal {-code}"
         if (
             code < 0
@@ -94,7 +98,8 @@ class Local:
             slot = min(set(range(self.slots)) - {slot for slot, _ in self.processes.values()})
             gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
             process = _SERVER.Process(target=_child, args=(task, self.log_of(name), gpu))
-            process.start()
+            with _ctrl_c_later():
+                process.start()
             self.processes[name] = slot, process
             why = self.status[name].note  # it is started again, and why
             self.status[name] = Status(RUNNING, f"process {process.pid}  {why}".rstrip())
@@ -113,6 +118,17 @@ class Local:
     @property
     def ended(self) -> bool:
         return all(status.state in ENDED for status in self.status.values())
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Ctrl-C is for this process, and not for the server that is born meanwhile, until that has
+    learned to ignore it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def visible_gpus() -> list[str]:

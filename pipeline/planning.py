@@ -1,14 +1,14 @@
 """What a command would run: every stage with its key, what is already there, and about how long.
 
-Times are estimated from finished runs of the same kind in the local store; where there is none,
-none is given.
+Times are estimated from finished runs of the same kind on the same data in the local store, by
+their seconds an epoch; where there is none, none is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -16,7 +16,7 @@ from pipeline import names
 from pipeline.banks import bank_key, bank_name, has_banks, is_made
 from pipeline.config import Config
 from pipeline.console import out, say
-from pipeline.identity import needs_teachers, run_key
+from pipeline.identity import identity, needs_teachers, run_key
 from pipeline.store import RunFolder, Store
 
 FINISHED = "finished"
@@ -31,7 +31,8 @@ class Planned(NamedTuple):
     seconds: float | None
 
 
-Past = dict[str, list[float]]  # seconds by kind: what a stage is called, without its seed
+Kind = tuple[str, str]  # what a stage is called, without its seed, and the digest of its data
+Past = dict[Kind, list[float]]  # seconds an epoch of finished runs; of view banks in all
 
 
 def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
@@ -42,14 +43,13 @@ def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
         if needs_teachers(config):
             numbers = range(len(config.teacher))
             found |= _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
-        kind = f"distill-{config.rung}-{config.bench.name}"
+        kind = _student(config)
         name = f"{kind}-s{config.seed}"
         if config.budget.matched_to is not None:
-            wait = f"after {config.budget.matched_to} and CE"
-            found[name] = Planned(name, None, wait, _expected(past, kind))
+            found[name] = Planned(name, None, f"after {config.budget.matched_to} and CE", None)
             continue
-        key = run_key("distill", config)
-        found.setdefault(key, _planned(name, store.run("distill", key), past, kind))
+        key, expected = run_key("distill", config), _expected(past, kind, _identity(config))
+        found.setdefault(key, _planned(name, store.run("distill", key), expected))
     return list(found.values())
 
 
@@ -67,7 +67,15 @@ def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[
 
 def expected_seconds(config: Config, store: Store) -> float | None:
     """What a student of this kind took, by finished runs; None where there is none."""
-    return _expected(_past(store), f"distill-{config.rung}-{config.bench.name}")
+    return _expected(_past(store), _student(config), _identity(config))
+
+
+def _student(config: Config) -> str:
+    return f"distill-{config.rung}-{config.bench.name}"
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    return identity("distill", config)
 
 
 def show(stages: list[Planned]) -> None:
@@ -105,8 +113,9 @@ def _teachers(
         teacher = config.teachers()[number]
         kind = f"finetune-{teacher.model}-{config.bench.name}"
         key = run_key("finetune", config, teacher=number)
-        folder = store.run("finetune", key)
-        found[key] = _planned(f"{kind}-s{teacher.seed}", folder, past, kind)
+        expected = _expected(past, kind, identity("finetune", config, teacher=number))
+        name = f"{kind}-s{teacher.seed}"
+        found[key] = _planned(name, store.run("finetune", key), expected)
     return found
 
 
@@ -115,15 +124,16 @@ def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> 
     for number in numbers if has_banks(config) else []:
         key, kind = bank_key(config, number), bank_name(config, number)
         made, name = is_made(store, key), f"{kind}-s{config.teachers()[number].seed}"
-        seconds = 0.0 if made else _expected(past, kind)
+        of_all = past.get((kind, ""))
+        seconds = 0.0 if made else median(of_all) if of_all else None
         found[key] = Planned(name, key, FINISHED if made else "new", seconds)
     return found
 
 
-def _planned(name: str, folder: RunFolder, past: Past, kind: str) -> Planned:
+def _planned(name: str, folder: RunFolder, expected: float | None) -> Planned:
     if folder.result() is not None:
         return Planned(name, folder.key, FINISHED, 0.0)
-    expected, commit = _expected(past, kind), folder.latest() if folder.path.is_dir() else None
+    commit = folder.latest() if folder.path.is_dir() else None
     if commit is None:
         return Planned(name, folder.key, "new", expected)
     done = sum(entry["metrics"][names.EPOCH_SECONDS] for entry in commit.history)
@@ -131,8 +141,18 @@ def _planned(name: str, folder: RunFolder, past: Past, kind: str) -> Planned:
     return Planned(name, folder.key, f"to resume after epoch {len(commit.history)}", left)
 
 
-def _expected(past: Past, kind: str) -> float | None:
-    return median(past[kind]) if kind in past else None
+def _expected(past: Past, kind: str, what: dict[str, Any]) -> float | None:
+    """Seconds of a stage of this identity."""
+    of_epoch = past.get((kind, what["data"]))
+    return median(of_epoch) * _epochs(what) if of_epoch else None
+
+
+def _epochs(what: dict[str, Any]) -> int:
+    """Of both steps, as the identity of a stage tells them; 1 where it tells none (a file)."""
+    config = what["config"]
+    budget = config.get("budget") or config["teacher"].get("recipe") or {}
+    counts = [budget.get(name, 0) for name in ("student_epochs", "adapt_epochs", "epochs")]
+    return max(1, sum(counts))
 
 
 def _past(store: Store) -> Past:
@@ -145,19 +165,20 @@ def _past(store: Store) -> Past:
     return found
 
 
-def _bank_time(folder: RunFolder) -> tuple[str, float] | None:
+def _bank_time(folder: RunFolder) -> tuple[Kind, float] | None:
     done = folder.read_json("bank")
     if done is None or "name" not in done:  # a bank of an older version
         return None
-    return done["name"], done["seconds"]
+    return (done["name"], ""), done["seconds"]
 
 
-def _run_time(folder: RunFolder) -> tuple[str, float] | None:
-    """Without the banks, which are planned on their own."""
+def _run_time(folder: RunFolder) -> tuple[Kind, float] | None:
+    """An epoch's share, without the banks, which are planned on their own."""
     result, spec = folder.result(), folder.read_json("spec")
     if result is None or spec is None:
         return None
     tags, metrics = spec["tags"], result["metrics"]
     what = tags[names.STUDENT] if folder.stage == "finetune" else tags[names.RUNG]
     banks = metrics.get(names.BANK_SECONDS) or 0.0
-    return f"{folder.stage}-{what}-{tags[names.BENCH]}", metrics[names.RUN_SECONDS] - banks
+    kind = f"{folder.stage}-{what}-{tags[names.BENCH]}", spec["identity"]["data"]
+    return kind, (metrics[names.RUN_SECONDS] - banks) / _epochs(spec["identity"])

@@ -25,6 +25,7 @@ from pipeline.launcher import (
     DONE,
     FAILED,
     NOT_RUN,
+    PREFIX,
     RUNNING,
     STOPPED,
     WAITING,
@@ -118,6 +119,7 @@ class Slurm:
         joined, also of one that submits at the same time. Tasks come after those that they wait
         for."""
         self.after = {task.name: task.after for task in tasks}
+        self._looked, self._status, self.gone = 0.0, {}, {}  # of another round of workers
         with acquire(self.folder, poll_s=0.2):
             self.jobs, queue = self._load(), self._queue()
             new = [task for task in tasks if self.jobs.get(task.name) not in queue]
@@ -127,13 +129,20 @@ class Slurm:
 
     def _array(self, tasks: list[Task], after: tuple[str, ...]) -> None:
         from submitit import AutoExecutor
+        from submitit.core.utils import FailedJobError
 
         executor = AutoExecutor(folder=self.folder / "jobs", cluster="slurm")
         executor.update_parameters(**parameters(self.config, [self.jobs[a] for a in after]))
         config = self.config
         work = [SlurmTask(task, config.requeue, config.max_num_timeout) for task in tasks]
-        with executor.batch():
-            jobs = [executor.submit(one) for one in work]
+        try:
+            with executor.batch():
+                jobs = [executor.submit(one) for one in work]
+        except FailedJobError as error:
+            said = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
+            raise ConfigError(
+                [f"{PREFIX}*: Slurm takes no such job: {one}" for one in said] or [str(error)]
+            ) from error
         self.jobs |= {task.name: job.job_id for task, job in zip(tasks, jobs, strict=True)}
 
     def poll(self) -> dict[str, Status]:

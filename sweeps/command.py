@@ -25,6 +25,7 @@ from pipeline.launcher import (
     environment_of,
     make,
     take_options,
+    was_cancelled,
 )
 from pipeline.multirun import absent_teachers
 from pipeline.planning import duration, expected_seconds, planned_students, show
@@ -43,6 +44,10 @@ from trainers.loop import Interrupted
 
 VERB, WORKERS, LAUNCHER, JOBS = "sweep", "workers", "launcher", "jobs"
 RESTARTS = 20  # of a worker of this machine that was killed
+
+
+class Cancelled(Interrupted):
+    """Workers were ended by someone, before the study was."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
     try:
         _follow(request, board, launcher, shell, destination)
     except BaseException as error:
-        left = isinstance(error, Interrupted) and launcher.survives  # its workers go on
+        stopped = isinstance(error, Interrupted) and not isinstance(error, Cancelled)
+        left = stopped and launcher.survives  # its workers go on
         status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
         _end(request, board, destination, shell, None if left else status)
         raise
@@ -142,7 +148,8 @@ def _cancel(request: Request, overrides: list[str], there: bool) -> None:
     launcher = make(request.launcher, request.root / request.study.key / JOBS)
     if not launcher.survives:
         say("nothing to cancel: workers of this machine end with the command that started them")
-        say("(Ctrl-C there); of a cluster: name its launcher, as in launcher=slurm")
+        say("(Ctrl-C there; if that was killed they go on alone, and `kill PID` ends one after a")
+        say("commit); of a cluster: name its launcher, as in launcher=slurm")
         return
     say(f"cancelled {launcher.cancel()} jobs")
     if there:
@@ -191,6 +198,10 @@ def _follow(
             launcher, shell, above=lambda: report.live(board), tell=report.Events(board).tell
         )
         failed = [name for name, one in status.items() if one.state == FAILED]
+        ended = [name for name, one in status.items() if was_cancelled(one)]
+        if ended and len(board.ended()) < wanted:  # new workers would undo that
+            say(f"cancelled: {', '.join(ended)}; the same command goes on")
+            raise Cancelled
     done = len(board.ended())
     told = [f"failed jobs: {', '.join(failed)}"] if failed else []
     if done < wanted:

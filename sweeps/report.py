@@ -46,13 +46,20 @@ def live(board: Board) -> Table:
 def next_commands(board: Board, typed: tuple[str, ...], destination: TrialDestination) -> list[str]:
     """What to type to go on."""
     study, ranked = board.study, _ranked(board)
-    more = "" if study.sampler == "grid" else f" trials={2 * study.wanted}"
-    what = "again:      " if study.sampler == "grid" else "more trials:"
+    begun, drawn = len(board.begun()), study.sampler != "grid"
+    unfinished = len(board.ended()) < max(study.wanted, begun)
+    trials = max(study.wanted, begun) * (1 if unfinished else 2)
+    more = f" trials={trials}" if drawn else ""
+    what = "more trials:" if drawn and not unfinished else "again:      "
     lines = [f"{what}  python -m sweeps {study.name}{more} {shlex.join(typed)}".rstrip()]
     if ranked:
         overrides = study.overrides(point_of(ranked[0][1]), study.seeds[0])[:-1]
         again = f"python -m pipeline distill -m {shlex.join(overrides)} seed=0,1,2,3,4"
         lines.append(f"the best:     {again}")
+        if ties := sum(trial.value == ranked[0][1].value for _, trial in ranked) - 1:
+            lines.append(
+                f"note:         {ties + 1} trials tie for the best value: no difference seen"
+            )
     lines.append(f"look with:    mlflow ui; optuna-dashboard {where(board.folder)}")
     lines.append(f"experiment:   {destination.experiment}")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ class Journal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, JournalFileOpenLock(str(path))
         super().__init__(str(path), lock_obj=self.lock)
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        """Raises ConfigError where a line is no entry: nothing but a damaged disk does that."""
+        try:
+            yield from super().read_logs(log_number_from)
+        except ValueError as error:
+            raise ConfigError([
+                f"{self.path}: damaged ({error}). Move it away and type the same command: finished "
+                "runs are in the store, and trials of the same points take their values untrained"
+            ]) from error  # fmt: skip
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         with get_lock_file(self.lock):

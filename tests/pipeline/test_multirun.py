@@ -2,16 +2,20 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline import multirun, slurm
+from pipeline import fleet, multirun, slurm
+from pipeline import local as local_jobs
 from pipeline.banks import bank_key
 from pipeline.config import ConfigError, compose
+from pipeline.fleet import follow
 from pipeline.identity import run_key
 from pipeline.launcher import (
     DONE,
     FAILED,
+    HALTED,
     NOT_RUN,
     RUNNING,
     WAITING,
@@ -23,6 +27,7 @@ from pipeline.launcher import (
 )
 from pipeline.local import Local
 from pipeline.store import Store
+from trainers.loop import Interrupted
 
 SMALL = "data.train_limit=100"
 
@@ -148,6 +153,35 @@ def test_a_killed_worker_is_started_again_so_many_times(tmp_path: Path) -> None:
     assert [launcher._after("w", -9).state for _ in range(2)] == [WAITING, FAILED]
 
 
+def test_a_request_to_stop_comes_before_what_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = local(tmp_path, a=WAITING)
+    launcher.slots = 1
+    monkeypatch.setattr(local_jobs, "_SERVER", None)  # no process can start
+    with pytest.raises(Interrupted):
+        follow(launcher, SimpleNamespace(stop=lambda: True))
+    assert launcher.status["a"] == Status(HALTED, "not begun")
+
+
+def test_a_job_that_did_not_listen_yet_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, asked = local(tmp_path, a=RUNNING), []
+
+    def cancel() -> None:
+        launcher.stopping = True
+        asked.append(1)
+        if len(asked) == 2:  # now it does
+            launcher.status["a"] = launcher._after("a", -15)
+
+    monkeypatch.setattr(launcher, "cancel", cancel)
+    monkeypatch.setattr(fleet, "ASK_S", 0.0)
+    with pytest.raises(Interrupted):
+        follow(launcher, SimpleNamespace(stop=lambda: True))
+    assert launcher.status["a"].state == HALTED
+
+
 # Slurm ----------------------------------------------------------------------------------------
 
 
@@ -224,6 +258,25 @@ def test_who_waits_for_a_failed_job_is_failed_and_says_why(
     found = launcher.poll()
     assert found["teacher"].note == f"job 17: exit code 1: see {launcher.log_of('teacher')}"
     assert {found[name] for name in ("a", "b")} == {Status(FAILED, NOT_RUN)}
+
+
+def test_a_second_round_of_jobs_is_looked_at_anew(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = slurm.Slurm(SlurmConfig(poll_s=60), tmp_path / "jobs")
+    launcher.submit([TEACHER])
+    monkeypatch.setattr(launcher, "_outcome", {"17": "exit code 1"}.get)
+    assert launcher.poll()["teacher"].state == FAILED
+    (cluster / "queue").write_text("18 RUNNING\n")
+    launcher.submit([TEACHER])
+    assert launcher.poll()["teacher"] == Status(RUNNING, "job 18 running")
+
+
+def test_a_job_that_slurm_refuses_is_one_message(cluster: Path, tmp_path: Path) -> None:
+    refused = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: nope' >&2; exit 1\n"
+    (cluster / "sbatch").write_text(refused)
+    with pytest.raises(ConfigError, match=r"hydra.launcher.*invalid partition specified: nope"):
+        slurm.Slurm(SlurmConfig(partition="nope"), tmp_path / "jobs").submit([TEACHER])
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_failed(

@@ -8,7 +8,7 @@ import pytest
 from pipeline import names
 from pipeline.banks import bank_key
 from pipeline.config import Config, compose
-from pipeline.identity import run_key
+from pipeline.identity import identity, run_key
 from pipeline.matching import resolved, standards
 from pipeline.planning import duration, planned_banks, planned_students, planned_teachers, show
 from pipeline.store import Store
@@ -26,7 +26,8 @@ def finish(
 ) -> None:
     folder = store.run(stage, key)
     tag = names.STUDENT if stage == "finetune" else names.RUNG
-    folder.write_json("spec", {"tags": {names.BENCH: "digits", tag: what}})
+    made_by = identity(stage, rung("L3" if stage == "finetune" else what))
+    folder.write_json("spec", {"tags": {names.BENCH: "digits", tag: what}, "identity": made_by})
     metrics = {names.RUN_SECONDS: seconds, names.BANK_SECONDS: bank}
     folder.finish({"metrics": metrics, "weights": {}})
 
@@ -56,7 +57,7 @@ def test_times_are_the_median_of_finished_runs_of_the_kind(store: Store) -> None
         finish(store, "distill", f"aaaa{number}", "L3", seconds)
     finish(store, "distill", "bbbb", "CE", 99.0)
     (*_, l3) = planned_students([rung("L3")], store)
-    assert l3.seconds == 20.0
+    assert l3.seconds == pytest.approx(20.0)
 
 
 def test_what_is_finished_and_what_goes_on_is_said(store: Store) -> None:
@@ -66,9 +67,8 @@ def test_what_is_finished_and_what_goes_on_is_said(store: Store) -> None:
     history: list[dict[str, Any]] = [{"metrics": {names.EPOCH_SECONDS: 5.0}}] * 3
     second.commit({}, history, token="a")
     found = planned_teachers(rung("L3"), (0, 1), store)
-    assert [(s.state, s.seconds) for s in found] == [
-        ("finished", 0.0), ("to resume after epoch 3", 25.0),
-    ]  # fmt: skip
+    assert [s.state for s in found] == ["finished", "to resume after epoch 3"]
+    assert [s.seconds for s in found] == pytest.approx([0.0, 25.0])
 
 
 def test_banks_are_planned_with_the_time_of_others_of_their_teacher(store: Store) -> None:
@@ -83,7 +83,16 @@ def test_banks_are_planned_with_the_time_of_others_of_their_teacher(store: Store
 
 def test_the_time_of_a_student_is_without_its_banks(store: Store) -> None:
     finish(store, "distill", "aaaa", "KD", 30.0, bank=4.0)
-    assert planned_students([rung("KD")], store)[-1].seconds == 26.0
+    assert planned_students([rung("KD")], store)[-1].seconds == pytest.approx(26.0)
+
+
+def test_times_grow_with_the_budget_and_are_not_taken_from_other_data(store: Store) -> None:
+    finish(store, "distill", "aaaa", "CE", 40.0)
+    epochs = rung("CE").budget.student_epochs
+    longer = rung("CE", f"budget.student_epochs={10 * epochs}")
+    other = compose(["cfg=CE", "data.train_limit=200"])
+    assert planned_students([longer], store)[-1].seconds == pytest.approx(400.0)
+    assert planned_students([other], store)[-1].seconds is None
 
 
 def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

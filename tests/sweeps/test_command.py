@@ -1,12 +1,13 @@
 """The command line of studies: what is asked for, and what is shown."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.config import ConfigError
-from pipeline.launcher import LocalConfig, SlurmConfig
-from sweeps import command
+from pipeline.launcher import FAILED, LocalConfig, SlurmConfig, Status
+from sweeps import command, report
 from sweeps.__main__ import main
 
 SMALL = ["data.train_limit=100", "cfg=L1"]
@@ -69,3 +70,45 @@ def test_no_study_or_two_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["beta", "ladder"]) == 2
     assert main(["bet"]) == 2
     assert "did you mean beta" in capsys.readouterr().err
+
+
+def test_workers_that_someone_ended_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = command.read("beta", ["trials=4", "workers=2", *SMALL])
+    board, rounds = request.board(), []
+
+    def ended(*_: object, **__: object) -> dict[str, Status]:
+        trial = board.main.ask()  # something was achieved: another round would begin
+        board.main.tell(trial, 0.5)
+        return {"worker-0": Status(FAILED, "job 17_0 was cancelled or killed: see x")}
+
+    monkeypatch.setattr(command, "follow", ended)
+    monkeypatch.setattr(command, "environment_of", lambda *_: ())
+    monkeypatch.setattr(command, "_tasks", lambda *_: [])
+    launcher = SimpleNamespace(submit=rounds.append)
+    place = SimpleNamespace(parent_id=lambda: "run")
+    shell = SimpleNamespace(destination=None, store=None)
+    with pytest.raises(command.Cancelled):
+        command._follow(request, board, launcher, shell, place)
+    assert len(rounds) == 1
+    assert "cancelled: worker-0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wanted", "begun", "ended", "line"),
+    [
+        (4, 4, 4, "more trials:  python -m sweeps beta trials=8"),
+        (2, 8, 8, "more trials:  python -m sweeps beta trials=16"),
+        (5, 4, 2, "again:        python -m sweeps beta trials=5"),
+    ],
+)
+def test_the_command_to_go_on_does_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, begun: int, ended: int, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    board = command.read("beta", [f"trials={wanted}", *SMALL]).board()
+    monkeypatch.setattr(board, "begun", lambda: list(range(begun)))
+    monkeypatch.setattr(board, "ended", lambda: list(range(ended)))
+    assert report.next_commands(board, (), SimpleNamespace(experiment="e"))[0] == line

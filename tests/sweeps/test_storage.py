@@ -33,6 +33,17 @@ class Small(Study):
     key = "small-0"  # type: ignore[assignment]
 
 
+def test_a_journal_damaged_in_its_middle_is_one_message(tmp_path: Path) -> None:
+    kept = storage(tmp_path)
+    optuna.create_study(storage=kept, study_name="a")
+    optuna.create_study(storage=kept, study_name="b")
+    path = tmp_path / JOURNAL
+    data = path.read_bytes()
+    path.write_bytes(data[:10] + bytes(10) + data[20:])
+    with pytest.raises(ConfigError, match=f"{path}: damaged .* Move it away"):
+        optuna.create_study(storage=storage(tmp_path), study_name="c")
+
+
 def test_a_database_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"sqlite:///{tmp_path}/study.db"
     monkeypatch.setenv(VARIABLE, address)
