@@ -92,6 +92,24 @@ def test_a_cancelled_job_is_not_finished_and_is_the_only_one_to_be_run_again(
     assert statuses(with_teachers) == ["FINISHED", "FINISHED"]
 
 
+def test_a_cancelled_study_stays_cancelled_and_goes_on_when_asked(
+    start: Start, cluster: Cluster, with_teachers: Path
+) -> None:
+    """Another terminal cancels while the first command follows, after a trial was finished: new
+    workers would undo that."""
+    options = ("seeds=0", "trials=6", "workers=2", *longer(), "launcher=slurm", *SLURM[1:])
+    study = ("sweeps", "beta", *options)
+    first = start(*study, cwd=with_teachers)
+    cluster.wait(lambda: command.results(with_teachers), 300, "a trial is finished")
+    ended(start(*study, "--cancel", cwd=with_teachers))
+    output = ended(first, 75)
+    assert "cancelled: worker-0, worker-1; the same command goes on" in output
+    assert cluster.states() == []
+    assert len(command.results(with_teachers)) < 6
+    ended(start(*study, cwd=with_teachers))
+    assert len(command.results(with_teachers)) == 6
+
+
 def statuses(cwd: Path) -> list[str]:
     """Of the students in MLflow, sorted."""
     runs = load_runs(f"sqlite:///{cwd}/mlflow.db", "asib")
