@@ -2,12 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis.rows import Experiment, Points, RunInfo, RunRows
-
-if TYPE_CHECKING:
-    pass
 
 _KINDS = "its address begins with sqlite:///, postgresql://, http:// or https://"
 _PAGE = 1000  # runs a request
