@@ -123,7 +123,8 @@ class Publication:
         self._send(_metrics(self._counted(result["metrics"]), last, result["time"]))
         self._set_tags(result["tags"] | {names.NOTE: description(self._spec(), result)})
         self._files(result, log_model)
-        self.client.set_terminated(self.record.run_id, "FINISHED")
+        # When it ended, not when it was sent: one that is replayed would seem to take hours.
+        self.client.set_terminated(self.record.run_id, "FINISHED", result["time"])
         self.record.finished = True
         self._save()
 

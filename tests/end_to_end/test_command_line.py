@@ -80,6 +80,7 @@ def test_reuse_in_another_experiment_is_replayed_there(finished: Path) -> None:
         load_history(_uri(finished), [r.run_id], [names.LOSS_TOTAL]) for r in (copy, original)
     ]
     assert history[0].value.tolist() == history[1].value.tolist()
+    assert copy.end_time == original.end_time
 
 
 def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
