@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -124,6 +125,7 @@ class Local:
 def _ctrl_c_later() -> Iterator[None]:
     """Ctrl-C is for this process, and not for the server that is born meanwhile, until that has
     learned to ignore it."""
+    resource_tracker.ensure_running()  # to start it with the server would lift the block
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

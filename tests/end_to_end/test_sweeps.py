@@ -7,9 +7,12 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -21,6 +24,7 @@ from tests.end_to_end import command
 
 pytestmark = pytest.mark.xdist_group("sweeps")
 
+ROOT = Path(__file__).resolve().parents[2]
 L1 = ("cfg=L1", "method.token_dim=16", "method.heads=2", *command.TINY)
 TWO = ("hydra/launcher=local", "hydra.launcher.jobs_parallel=2")
 
@@ -135,3 +139,31 @@ def _wait_for_epochs(driver: command.Command, cwd: Path) -> None:
 def _modified(cwd: Path) -> dict[str, int]:
     results = (cwd / "store" / "runs" / "distill").glob("*/result.json")
     return {path.parent.name: path.stat().st_mtime_ns for path in results}
+
+
+def test_ctrl_c_while_the_server_of_jobs_is_born(clean: Path) -> None:
+    """A terminal signals every process of a command, the server too before it ran a line."""
+    sweep = ("pipeline", "distill", "-m", "cfg=CE", "seed=0,1", *command.TINY, TWO[0])
+    process = subprocess.Popen(
+        [sys.executable, "-m", *sweep], cwd=clean, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not _server_of(process.pid):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "Traceback" not in output
+    assert command.results(clean) == {}
+
+
+def _server_of(pid: int) -> bool:
+    """Whether a command has begun to start its server of jobs."""
+    try:
+        lines = [" ".join(one.cmdline()) for one in psutil.Process(pid).children()]
+    except psutil.Error:
+        return False
+    return any("multiprocessing.forkserver" in line for line in lines)
