@@ -29,7 +29,7 @@ BLOCKS = _blocks()
 
 
 def test_the_page_has_tables() -> None:
-    assert {options["what"] for options, _ in BLOCKS} >= {"beta"}
+    assert {options["what"] for options, _ in BLOCKS} >= {"beta", "ladder"}
 
 
 @pytest.mark.parametrize(("options", "text"), BLOCKS, ids=[b[0]["what"] for b in BLOCKS])
