@@ -1,11 +1,11 @@
 """One configuration a rung: what a mean over seeds may be taken of."""
 
 import re
-from collections import Counter
 from typing import NamedTuple
 
 import pandas as pd
 
+from analysis import typed
 from analysis.runs import Selection, column, split
 from pipeline import names
 
@@ -223,21 +223,16 @@ def _decided(others: list[tuple], best: tuple) -> str:
 def _default(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
     """Whether nothing was typed for a run but what was typed for most runs of the other rungs;
     False where a run does not say what was typed."""
-    of_others = beside[_TYPED].dropna()
-    counts = Counter(word for words in of_others for word in words)
-    common = {word for word, count in counts.items() if count > len(of_others) / 2}
+    common = frozenset(typed.common(beside[_TYPED].dropna()))
     return group[_TYPED].map(lambda words: words == common).astype(bool)
 
 
 def _typed(runs: pd.DataFrame) -> pd.Series:
     """The words typed for each run that can set it apart from others of its rung; None where the
     run does not say."""
-    words = [
-        frozenset(w for w in line.split() if not _OWN_WORD.fullmatch(w))
-        if isinstance(line, str) else None
-        for line in column(runs, "params.overrides")
-    ]  # fmt: skip
-    return pd.Series(words, runs.index, dtype=object)
+    return typed.words(runs).map(
+        lambda words: frozenset(w for w in words if not _OWN_WORD.fullmatch(w)), na_action="ignore"
+    )
 
 
 def _agreement(parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:

@@ -1,12 +1,12 @@
 """What an analysis may look at: the runs of one bench that count, and their histories."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
+from analysis import typed
 from analysis.configuration import RUNG_COLUMNS, configuration, one_configuration, seeds_of
 from analysis.runs import Selection, column, select, split
 from pipeline import names
@@ -107,7 +107,7 @@ class Evidence:
         what tells the configuration of another rung from the others of it is left out."""
         given = {key.replace("__", "."): str(value) for key, value in changes.items()}
         own = self.of(given.get("cfg", ""))
-        common = _common(_typed(own) if len(own) else self._typed_beside())
+        common = typed.common(_typed(own) if len(own) else self._typed_beside())
         # What was typed for the terms of one method is no option of another.
         other = "method" in given or ("cfg" in given and any(map(_is_method, common)))
         shared = [w for w in common if not (_own(w, given) or (other and w.startswith("method.")))]
@@ -121,20 +121,14 @@ class Evidence:
         found, everything = [], self.finished.kept
         for rung in column(self.kept, RUNG_COLUMNS[1]).dropna().unique():
             runs = self.of(rung)
-            of_rung = set(_common(_typed(everything[everything[RUNG_COLUMNS[1]].eq(rung)])))
+            of_rung = set(typed.common(_typed(everything[everything[RUNG_COLUMNS[1]].eq(rung)])))
             found += [[word for word in words if word in of_rung] for words in _typed(runs)]
         return found
 
 
 def _typed(runs: pd.DataFrame) -> list[list[str]]:
     """The words typed for each run that says so."""
-    return [str(line).split() for line in column(runs, "params.overrides").dropna()]
-
-
-def _common(lines: list[list[str]]) -> list[str]:
-    """The words of more than half of the lines, in the order in which they first come."""
-    counts = Counter(word for words in lines for word in dict.fromkeys(words))
-    return [word for word, count in counts.items() if count > len(lines) / 2]
+    return typed.words(runs).dropna().tolist()
 
 
 def _is_method(word: str) -> bool:

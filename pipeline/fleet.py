@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -41,14 +40,15 @@ def follow(
             cluster go on by themselves.
     """
     before: dict[str, Status] = {}
-    asked = -math.inf
+    asked: float | None = None  # when the jobs were asked to stop
     with Live(console=out, refresh_per_second=2, transient=True) as live:
         shown = 0.0
         while True:
             if shell.stop():  # before anything is started
                 if launcher.survives:
                     raise _left_alone(launcher.poll())
-                if time.monotonic() - asked > ASK_S:  # again: a job that was just born is deaf
+                # Again after a while: a job that was just born is deaf.
+                if asked is None or time.monotonic() - asked > ASK_S:
                     asked = time.monotonic()
                     launcher.cancel()
             status = launcher.poll()
@@ -64,7 +64,7 @@ def follow(
                 parts = [part for part in (above(), _table(status)) if part is not None]
                 live.update(Group(*parts))
             time.sleep(LOOK_S)
-    if asked > 0:
+    if asked is not None:
         say("stopped: every job has committed; the same command goes on")
         raise Interrupted
     return status

@@ -32,7 +32,12 @@ def run_key(stage: str, config: Config, *, teacher: int = 0) -> str:
         ValueError: unknown stage.
         DataMissing, DataDamaged
     """
-    return digest_of(identity(stage, config, teacher=teacher))[:KEY_LENGTH]
+    return key_of(identity(stage, config, teacher=teacher))
+
+
+def key_of(found: dict[str, Any]) -> str:
+    """The key of a stage of this identity."""
+    return digest_of(found)[:KEY_LENGTH]
 
 
 def identity(stage: str, config: Config, *, teacher: int = 0) -> dict[str, Any]:

@@ -79,11 +79,7 @@ class Status:
 
     state: str = WAITING
     note: str = ""
-
-
-def was_cancelled(status: Status) -> bool:
-    """Whether someone ended the job: a launcher says so in the note of a failed one."""
-    return status.state == FAILED and "cancelled" in status.note
+    cancelled: bool = False  # it failed because someone ended it
 
 
 class Launcher(Protocol):

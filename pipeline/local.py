@@ -126,11 +126,11 @@ def _ctrl_c_later() -> Iterator[None]:
     """Ctrl-C is for this process, and not for the server that is born meanwhile, until that has
     learned to ignore it."""
     resource_tracker.ensure_running()  # to start it with the server would lift the block
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def visible_gpus() -> list[str]:

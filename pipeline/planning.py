@@ -16,7 +16,7 @@ from pipeline import names
 from pipeline.banks import bank_key, bank_name, has_banks, is_made
 from pipeline.config import Config
 from pipeline.console import out, say
-from pipeline.identity import identity, needs_teachers, run_key
+from pipeline.identity import identity, key_of, needs_teachers
 from pipeline.store import RunFolder, Store
 
 FINISHED = "finished"
@@ -48,8 +48,9 @@ def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
         if config.budget.matched_to is not None:
             found[name] = Planned(name, None, f"after {config.budget.matched_to} and CE", None)
             continue
-        key, expected = run_key("distill", config), _expected(past, kind, _identity(config))
-        found.setdefault(key, _planned(name, store.run("distill", key), expected))
+        what = identity("distill", config)
+        folder = store.run("distill", key_of(what))
+        found.setdefault(folder.key, _planned(name, folder, _expected(past, kind, what)))
     return list(found.values())
 
 
@@ -67,15 +68,11 @@ def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[
 
 def expected_seconds(config: Config, store: Store) -> float | None:
     """What a student of this kind took, by finished runs; None where there is none."""
-    return _expected(_past(store), _student(config), _identity(config))
+    return _expected(_past(store), _student(config), identity("distill", config))
 
 
 def _student(config: Config) -> str:
     return f"distill-{config.rung}-{config.bench.name}"
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    return identity("distill", config)
 
 
 def show(stages: list[Planned]) -> None:
@@ -112,10 +109,10 @@ def _teachers(
     for number in numbers:
         teacher = config.teachers()[number]
         kind = f"finetune-{teacher.model}-{config.bench.name}"
-        key = run_key("finetune", config, teacher=number)
-        expected = _expected(past, kind, identity("finetune", config, teacher=number))
+        what = identity("finetune", config, teacher=number)
+        folder = store.run("finetune", key_of(what))
         name = f"{kind}-s{teacher.seed}"
-        found[key] = _planned(name, store.run("finetune", key), expected)
+        found[folder.key] = _planned(name, folder, _expected(past, kind, what))
     return found
 
 

@@ -40,6 +40,9 @@ _ABSENT_S = 30.0  # a job that left the queue may show its result this much late
 _RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED")
 
 
+CANCELLED = "cancelled"  # in what a job says, or its absence, that someone ended
+
+
 class TaskFailed(Exception):
     """A task ended with another code than 0; raised in the job, so that Slurm says FAILED."""
 
@@ -83,7 +86,7 @@ class SlurmTask:
         state = subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip()
         if state != "RUNNING":  # to put a cancelled job back would undo the scancel
             raise TaskFailed(
-                f"stopped after a commit, cancelled (Slurm says {state}): the same command goes on"
+                f"stopped after a commit, {CANCELLED} (Slurm: {state}): the same command goes on"
             )
         subprocess.run(["scontrol", "requeue", job], check=True)
         time.sleep(600)  # Slurm ends this process now
@@ -125,7 +128,6 @@ class Slurm:
             new = [task for task in tasks if self.jobs.get(task.name) not in queue]
             for after in dict.fromkeys(task.after for task in new):
                 self._array([task for task in new if task.after == after], after)
-            self._save()
 
     def _array(self, tasks: list[Task], after: tuple[str, ...]) -> None:
         from submitit import AutoExecutor
@@ -144,6 +146,7 @@ class Slurm:
                 [f"{PREFIX}*: Slurm takes no such job: {one}" for one in said] or [str(error)]
             ) from error
         self.jobs |= {task.name: job.job_id for task, job in zip(tasks, jobs, strict=True)}
+        self._save()  # now: the next array may be refused
 
     def poll(self) -> dict[str, Status]:
         if time.monotonic() - self._looked >= self.config.poll_s:
@@ -162,13 +165,15 @@ class Slurm:
         if outcome == "":
             return Status(DONE, f"job {job}")
         if outcome is not None:
-            return Status(FAILED, f"job {job}: {outcome}: see {self.log_of(name)}")
+            note = f"job {job}: {outcome}: see {self.log_of(name)}"
+            return Status(FAILED, note, CANCELLED in outcome)
         if any(self._status[other].state == FAILED for other in self.after[name]):
             return Status(FAILED, NOT_RUN)
         since = self.gone.setdefault(name, time.monotonic())
         if time.monotonic() - since < _ABSENT_S:
             return Status(RUNNING, f"job {job} has left the queue")
-        return Status(FAILED, f"job {job} was cancelled or killed: see {self.log_of(name)}")
+        note = f"job {job} was {CANCELLED} or killed: see {self.log_of(name)}"
+        return Status(FAILED, note, cancelled=True)
 
     def _outcome(self, job: str) -> str | None:
         """What a job left behind: why it failed, empty if it did not; None if it left nothing."""

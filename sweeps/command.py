@@ -25,7 +25,6 @@ from pipeline.launcher import (
     environment_of,
     make,
     take_options,
-    was_cancelled,
 )
 from pipeline.multirun import absent_teachers
 from pipeline.planning import duration, expected_seconds, planned_students, show
@@ -198,7 +197,7 @@ def _follow(
             launcher, shell, above=lambda: report.live(board), tell=report.Events(board).tell
         )
         failed = [name for name, one in status.items() if one.state == FAILED]
-        ended = [name for name, one in status.items() if was_cancelled(one)]
+        ended = [name for name, one in status.items() if one.cancelled]
         if ended and len(board.ended()) < wanted:  # new workers would undo that
             say(f"cancelled: {', '.join(ended)}; the same command goes on")
             raise Cancelled

@@ -275,8 +275,20 @@ def test_a_second_round_of_jobs_is_looked_at_anew(
 def test_a_job_that_slurm_refuses_is_one_message(cluster: Path, tmp_path: Path) -> None:
     refused = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: nope' >&2; exit 1\n"
     (cluster / "sbatch").write_text(refused)
+    launcher = slurm.Slurm(SlurmConfig(partition="nope"), tmp_path / "jobs")
     with pytest.raises(ConfigError, match=r"hydra.launcher.*invalid partition specified: nope"):
-        slurm.Slurm(SlurmConfig(partition="nope"), tmp_path / "jobs").submit([TEACHER])
+        launcher.submit([TEACHER])
+
+
+def test_jobs_before_one_that_slurm_refuses_are_not_forgotten(
+    cluster: Path, tmp_path: Path
+) -> None:
+    lines = (cluster / "sbatch").read_text().splitlines()
+    full = f'test $(cat {cluster}/n) = 18 && {{ echo "sbatch: error: full" >&2; exit 1; }}'
+    (cluster / "sbatch").write_text("\n".join([lines[0], full, *lines[1:]]))
+    with pytest.raises(ConfigError, match="full"):
+        slurm.Slurm(SlurmConfig(), tmp_path / "jobs").submit([TEACHER, *STUDENTS])
+    assert slurm.Slurm(SlurmConfig(), tmp_path / "jobs").jobs == {"teacher": "17"}
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_failed(
@@ -287,7 +299,9 @@ def test_a_job_that_left_the_queue_without_a_result_is_failed(
     assert launcher.poll()["teacher"].state == RUNNING  # its file may still be on its way
     monkeypatch.setattr(slurm, "_ABSENT_S", 0.0)
     launcher._looked = 0.0
-    assert launcher.poll()["teacher"].state == FAILED
+    found = launcher.poll()["teacher"]
+    assert found.state == FAILED
+    assert found.cancelled
 
 
 def test_stopped_after_a_commit_goes_back_into_the_queue(

@@ -82,7 +82,7 @@ def test_workers_that_someone_ended_are_not_replaced(
     def ended(*_: object, **__: object) -> dict[str, Status]:
         trial = board.main.ask()  # something was achieved: another round would begin
         board.main.tell(trial, 0.5)
-        return {"worker-0": Status(FAILED, "job 17_0 was cancelled or killed: see x")}
+        return {"worker-0": Status(FAILED, "job 17_0", cancelled=True)}
 
     monkeypatch.setattr(command, "follow", ended)
     monkeypatch.setattr(command, "environment_of", lambda *_: ())
