@@ -28,6 +28,7 @@ from trainers.tables import (
     synergy_rows,
     teacher_banks,
     teacher_val,
+    tuned_outputs,
 )
 from trainers.views import Rows
 
@@ -176,8 +177,7 @@ class AStep:
             pairs = zip(self.state.teachers, features, strict=True)
             live = [Outputs(models.classify(t, pooled), pooled) for t, pooled in pairs]
             return live, [one.logits for one in frozen]
-        images = self.work.views.batch(rows)
-        live = [outputs(teacher, images) for teacher in self.state.teachers]
+        live = tuned_outputs(self.work, self.state, rows)
         return live, [one.logits for one in frozen]
 
     def _evaluate(self, moment: Moment) -> dict[str, float]:

@@ -8,6 +8,7 @@ tables of Tian et al. 2020 (arXiv 1910.10699): `resnetN` has 16-16-32-64 channel
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,14 +37,28 @@ class SmallNet(nn.Module):
         """Module names of the ordered blocks: stem, groups, head."""
 
     @abstractmethod
+    def blocks_in_order(self) -> list[Callable[[Tensor], Tensor]]:
+        """What makes each block's map of the map before it, without the head."""
+
     def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The final map and the maps of every block, the final one last among them."""
+        maps: list[Tensor] = []
+        for block in self.blocks_in_order():
+            x = block(x)
+            maps.append(x)
+        return x, maps
+
+    def forward_blocks(self, x: Tensor, first: int, end: int | None = None) -> Tensor:
+        """What the blocks from `first` to before `end` (None: the last) make of a map."""
+        for block in self.blocks_in_order()[first:end]:
+            x = block(x)
+        return x
 
     def get_classifier(self) -> nn.Module:
         return self.fc
 
     def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_intermediates(x)[0]
+        return self.forward_blocks(x, 0)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = x.mean((2, 3))
@@ -100,11 +115,11 @@ class CifarResNet(SmallNet):
     def block_names(self) -> list[list[str]]:
         return [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["fc"]]
 
-    def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        maps = [F.relu(self.bn1(self.conv1(x)), inplace=True)]
-        for group in (self.layer1, self.layer2, self.layer3):
-            maps.append(group(maps[-1]))
-        return maps[-1], maps
+    def blocks_in_order(self) -> list[Callable[[Tensor], Tensor]]:
+        return [self._stem, self.layer1, self.layer2, self.layer3]
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)), inplace=True)
 
 
 def _group(channels_in: int, channels: int, count: int, stride: int) -> nn.Sequential:

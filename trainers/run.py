@@ -18,6 +18,7 @@ from trainers.methods.base import Dims, Method, Moment
 from trainers.mixing import MixConfig
 from trainers.options import option
 from trainers.streams import seeded
+from trainers.trunks import Trunk
 from trainers.views import Normaliser, Numerics, Rows, Views
 
 
@@ -129,6 +130,7 @@ class DistillState:
     pending_a_optimiser: dict[str, Any] | None = None  # saved moments, until the A-Step takes them
     queries: Bank | None = None  # of this stage's student; made when asked for, never saved
     adapted: list[Bank] | None = None  # of the own teachers as they are; likewise
+    trunks: list[Trunk | None] | None = None  # of the own teachers; likewise
     stop: Callable[[], bool] = lambda: False
 
     @classmethod
@@ -193,7 +195,8 @@ class DistillState:
             self.ema.load_state_dict(saved["ema"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
-        self.progress, self.queries, self.adapted = Progress(**saved["progress"]), None, None
+        self.progress = Progress(**saved["progress"])
+        self.queries = self.adapted = self.trunks = None
         for name in _PLAIN:
             setattr(self, name, saved[name])
 

@@ -7,6 +7,7 @@ al. 2020 (arXiv 1910.10699): final map 4×4 at 32 px. The stem keeps its 3×3 ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -42,9 +43,13 @@ class ShuffleNet(SmallNet):
     def block_names(self) -> list[list[str]]:
         return [["conv1"], ["stage2"], ["stage3"], ["stage4", "conv5"], ["fc"]]
 
-    def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        stem = self.conv1(x)
-        second = self.stage2(self.maxpool(stem))
-        third = self.stage3(second)
-        final = self.conv5(self.stage4(third))
-        return final, [stem, second, third, final]
+    def blocks_in_order(self) -> list[Callable[[Tensor], Tensor]]:
+        return [self.conv1, self._second, self.stage3, self._last]
+
+    def _second(self, x: Tensor) -> Tensor:
+        found: Tensor = self.stage2(self.maxpool(x))
+        return found
+
+    def _last(self, x: Tensor) -> Tensor:
+        found: Tensor = self.conv5(self.stage4(x))
+        return found

@@ -16,7 +16,9 @@ from trainers import models, targets
 from trainers.loop import evaluating
 from trainers.methods.asib import Asib
 from trainers.methods.asib_config import level_of
+from trainers.models import Outputs
 from trainers.run import Bank, DistillState, Work
+from trainers.trunks import Trunk, trunks
 from trainers.views import Rows, assemble, image_rows, train_rows
 
 CHUNK = 4096  # rows of one pass of the fusion module
@@ -31,18 +33,23 @@ class Synergy(NamedTuple):
     latent: Tensor | None = None
 
 
-def network_bank(work: Work, model: nn.Module) -> Bank:
+def network_bank(work: Work, model: nn.Module, trunk: Trunk | None = None) -> Bank:
     """What a network, as it is now, says of all rows and of the validation images. Fresh views
     are not the same twice: no row is kept of them."""
+    val = val_rows(work, model, trunk)
     if work.views.fresh:
-        val = val_rows(work, model)
         return Bank(Rows(val.logits[:0], val.pooled[:0]), val)
-    parts = train_rows(model, work.views, work.numerics)
-    return Bank(assemble(parts, work.views.rows, work.device), val_rows(work, model))
+    if trunk is None:
+        parts = train_rows(model, work.views, work.numerics)
+    else:
+        parts = trunk.train_rows(model, work.numerics)
+    return Bank(assemble(parts, work.views.rows, work.device), val)
 
 
-def val_rows(work: Work, model: nn.Module) -> Rows:
+def val_rows(work: Work, model: nn.Module, trunk: Trunk | None = None) -> Rows:
     """What a network, as it is now, says of the validation images."""
+    if trunk is not None:
+        return trunk.val_rows(model, work.numerics)
     out = image_rows(model, work.data.val, work.normalise, work.numerics)
     return Rows(out.logits.half(), out.pooled.half())
 
@@ -53,7 +60,8 @@ def teacher_banks(work: Work, state: DistillState, stage: int) -> list[Bank]:
     if not state.teachers:
         return [teacher.bank for teacher in work.teachers]
     if state.adapted is None:
-        state.adapted = [network_bank(work, teacher) for teacher in state.teachers]
+        pairs = zip(state.teachers, teacher_trunks(work, state), strict=True)
+        state.adapted = [network_bank(work, teacher, trunk) for teacher, trunk in pairs]
         if heads_only(work, state, stage):
             state.adapted = reclassified(state.teachers, state.adapted)
     return state.adapted
@@ -86,7 +94,31 @@ def teacher_val(work: Work, state: DistillState) -> list[Rows]:
     """What the teachers, as they are now, say of the validation images."""
     if not state.teachers:
         return [teacher.bank.val for teacher in work.teachers]
-    return [val_rows(work, teacher) for teacher in state.teachers]
+    pairs = zip(state.teachers, teacher_trunks(work, state), strict=True)
+    return [val_rows(work, teacher, trunk) for teacher, trunk in pairs]
+
+
+def tuned_outputs(work: Work, state: DistillState, row_B: Tensor) -> list[Outputs]:
+    """What the teachers under adaptation say of these rows, with a graph where their blocks
+    learn."""
+    images, said = None, []
+    for teacher, trunk in zip(state.teachers, teacher_trunks(work, state), strict=True):
+        if trunk is not None:
+            said.append(trunk.outputs(teacher, row_B))
+            continue
+        images = work.views.batch(row_B) if images is None else images
+        said.append(models.outputs(teacher, images))
+    return said
+
+
+def teacher_trunks(work: Work, state: DistillState) -> list[Trunk | None]:
+    """What stands still in the own teachers for the whole run, made once and kept."""
+    if state.trunks is None:
+        state.trunks = trunks(
+            state.teachers, work.config.method.levels("teacher"), work.views, work.data.val,
+            work.normalise, work.numerics,
+        )  # fmt: skip
+    return state.trunks
 
 
 def student_bank(work: Work, state: DistillState) -> Bank:

@@ -6,6 +6,9 @@ Simonyan & Zisserman 2014 (arXiv 1409.1556); five blocks as in the public tables
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,14 +44,14 @@ class Vgg(SmallNet):
     def block_names(self) -> list[list[str]]:
         return [*([f"blocks.{i}"] for i in range(len(self.blocks))), ["fc"]]
 
-    def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        maps: list[Tensor] = []
-        for number, block in enumerate(self.blocks):
-            if 0 < number <= self.pools:
-                x = F.max_pool2d(x, 2)
-            x = block(x)
-            maps.append(x)
-        return x, maps
+    def blocks_in_order(self) -> list[Callable[[Tensor], Tensor]]:
+        return [partial(self._block, number) for number in range(len(self.blocks))]
+
+    def _block(self, number: int, x: Tensor) -> Tensor:
+        if 0 < number <= self.pools:
+            x = F.max_pool2d(x, 2)
+        found: Tensor = self.blocks[number](x)
+        return found
 
 
 def _block(channels_in: int, channels: int, convolutions: int) -> nn.Sequential:

@@ -6,6 +6,8 @@ Pre-activation blocks without dropout, as in the public tables of Tian et al. 20
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,12 +53,11 @@ class WideResNet(SmallNet):
     def block_names(self) -> list[list[str]]:
         return [["conv1"], ["block1"], ["block2"], ["block3", "bn1"], ["fc"]]
 
-    def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        stem = self.conv1(x)
-        first = self.block1(stem)
-        second = self.block2(first)
-        final = F.relu(self.bn1(self.block3(second)), inplace=True)
-        return final, [stem, first, second, final]
+    def blocks_in_order(self) -> list[Callable[[Tensor], Tensor]]:
+        return [self.conv1, self.block1, self.block2, self._last]
+
+    def _last(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.block3(x)), inplace=True)
 
 
 def _group(channels_in: int, channels: int, count: int, stride: int) -> nn.Sequential:
