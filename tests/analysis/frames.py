@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from analysis.evidence import Evidence
 from analysis.runs import HISTORY_COLUMNS
 from pipeline import names
 
@@ -49,3 +50,23 @@ def history(run_id: str, **metrics: list[tuple[int, float]]) -> pd.DataFrame:
         for step, value in points
     ]
     return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
+
+
+def evidence(frame: pd.DataFrame, *points: pd.DataFrame) -> Evidence:
+    """`points` are the histories; only what is asked for is handed out."""
+    known = pd.concat([history("none"), *points])
+
+    def histories(run_ids, metrics):
+        asked = known["run_id"].isin(list(run_ids)) & known["metric"].isin(list(metrics))
+        return known[asked]
+
+    last = known.groupby(["run_id", "metric"])["value"].last().unstack()
+    last = last.reindex(frame["run_id"]).set_axis(frame.index).add_prefix("metrics.")
+    return Evidence("toy", frame.combine_first(last), histories)
+
+
+def with_beta(value: str, seed: int, val: float, test: float, **more) -> dict:
+    return distill(
+        "L1", seed, test, **params(method__ib_beta=value, method__bottleneck=True),
+        **{f"metrics.{names.BEST_VAL_TOP1}": val, f"metrics.{names.RATE}": 3.0, **more},
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""Accuracy, rate and distortion against β, on frames typed by hand."""
+
+import pytest
+
+from analysis.studies import beta
+from pipeline import names
+from tests.analysis.frames import evidence, params, runs, with_beta
+
+
+def test_beta_recommends_the_largest_within_one_standard_error():
+    rows = [
+        with_beta(b, s, v + s / 100, 0.8)
+        for b, v in {"0": 0.90, "0.001": 0.905, "0.01": 0.904, "0.1": 0.5}.items()
+        for s in (0, 1, 2)
+    ]
+    found = beta.beta_info(runs(*rows), "toy")
+    assert [row.beta for row in found.rows] == [0.0, 0.001, 0.01, 0.1]
+    assert found.recommended == 0.01
+    assert found.rows[0].validation.mean == pytest.approx(0.91)
+    assert found.rows[0].rate.mean == 3.0
+    assert found.rows[0].distortion.n == 0
+    assert not found.drawn
+
+
+def test_a_beta_is_not_recommended_for_the_seed_that_it_lacks():
+    values = {"0": (0.819, 0.824, 0.811), "0.001": (0.823, 0.827, 0.806), "0.01": (0.822, 0.826)}
+    rows = [with_beta(b, s, v, 0.8) for b, of in values.items() for s, v in enumerate(of)]
+    said = beta.study(evidence(runs(*rows))).sentences[0]
+    assert said.startswith("Recommended β: 0.01, the largest within one standard error of the best")
+    assert "(0.001, 82.50 [" in said  # 0.01 is the best only where the bad seed is missing
+    assert said.endswith("2 seeds that every β has.")
+    rows = [with_beta("0", 0, 0.8, 0.8), with_beta("0.001", 1, 0.9, 0.8)]
+    assert beta.beta_info(runs(*rows), "toy").recommended is None
+    assert "No β is recommended" in beta.study(evidence(runs(*rows))).sentences[0]
+
+
+def test_beta_zero_stands_apart_on_a_logarithmic_axis():
+    x = beta.positions([0.0, 1e-3, 1e-1])
+    assert x == pytest.approx([-4.5, -3.0, -1.0])
+    rows = [with_beta(b, 0, 0.9, 0.8) for b in ("0", "0.001", "0.1")]
+    lowest = beta.draw(beta.beta_info(runs(*rows), "toy")).axes[-1]
+    assert [tick.get_text() for tick in lowest.get_xticklabels()] == ["0", "0.001", "0.1"]
+
+
+def test_rate_and_distortion_have_axes_of_their_own():
+    logged = {f"metrics.{names.DISTORTION}": 0.05}
+    rows = [with_beta(b, s, 0.9, 0.8, **logged) for b in ("0", "0.01") for s in (0, 1)]
+    axes = beta.draw(beta.beta_info(runs(*rows), "toy")).axes
+    assert [one.get_ylabel() for one in axes] == ["top-1, %", "rate, nats", "distortion, nats"]
+    assert [len(one.containers) for one in axes] == [2, 1, 1]
+    (low, high), (small, large) = (one.get_ylim() for one in axes[1:])
+    assert small < 0.05 < large < low < 3.0 < high
+    unmeasured = [with_beta(b, 0, 0.9, 0.8) for b in ("0", "0.01")]
+    axes = beta.draw(beta.beta_info(runs(*unmeasured), "toy")).axes
+    assert [one.get_ylabel() for one in axes] == ["top-1, %", "rate, nats"]
+
+
+def test_one_seed_has_no_standard_error_and_so_no_recommendation():
+    rows = [with_beta(b, 0, v, 0.8) for b, v in {"0": 0.9, "0.01": 0.92, "0.1": 0.92}.items()]
+    assert beta.beta_info(runs(*rows), "toy").recommended is None
+    found = beta.study(evidence(runs(*rows)))
+    assert found.sentences[0] == (
+        "No β is recommended: 1 seed, so that there is no standard error. The highest by "
+        "validation is β = 0.1 (92.00 %), no more than that."
+    )
+    assert not any("*" in row[0] for row in found.tables[0].block.rows)
+    assert "Dotted" not in found.drawings[0].caption
+
+
+def test_intervals_over_beta_are_drawn_and_the_caption_says_of_how_many():
+    rows = [with_beta(b, s, 0.9, 0.8 + s / 50) for b in ("0", "0.01") for s in (0, 1, 2)]
+    rows.append(with_beta("0.1", 0, 0.9, 0.8))
+    found = beta.study(evidence(runs(*rows)))
+    left = found.drawings[0].figure.axes[0]
+    bars = left.containers[1].lines[2][0].get_segments()  # of the test accuracies
+    info = beta.beta_info(runs(*rows), "toy")
+    expected = [(100 * row.test.low, 100 * row.test.high) for row in info.rows[:2]]
+    assert [tuple(bar[:, 1]) for bar in bars[:2]] == [pytest.approx(pair) for pair in expected]
+    assert bars[2][0, 1] == bars[2][1, 1]  # one seed has no bar
+    assert "n = 3 (β = 0), 3 (β = 0.01), 1 (β = 0.1)" in found.drawings[0].caption
+    assert any(line.get_linewidth() == 3 for line in left.lines)  # between β = 0 and the others
+
+
+def test_beta_takes_no_run_that_differs_in_more():
+    rows = [with_beta(b, 0, 0.9, 0.8) for b in ("0.001", "0.01")]
+    rows.append(with_beta("0.1", 0, 0.99, 0.99, **params(method__tau=2)))
+    found = beta.study(evidence(runs(*rows)))
+    assert [row[0].split()[0] for row in found.tables[0].block.rows] == ["0.001", "0.01"]
+    assert any("β = 0 is not there" in gap.what for gap in found.gaps)
+    assert found.gaps[-1].command.endswith("cfg=L1 seed=0 method.ib_beta=0")

@@ -1,0 +1,36 @@
+"""Rate against what z says of the label, on frames typed by hand."""
+
+import pandas as pd
+import pytest
+
+from analysis.stats import mean_interval
+from analysis.studies import information_plane
+from tests.analysis.frames import history
+
+
+def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
+    labels = pd.Series({"r0": "L1", "r1": "L1", "r2": "L2"})
+    plane = {"bottleneck__label_entropy": [(0, 2.0), (1, 2.0)]}
+    points = pd.concat([
+        history("r0", bottleneck__val_rate=[(0, 1.0), (1, 3.0)],
+                bottleneck__val_ce=[(0, 1.5), (1, 0.5)], **plane),
+        history("r1", bottleneck__val_rate=[(1, 5.0)], bottleneck__val_ce=[(1, 0.7)], **plane),
+        history("r2", bottleneck__val_rate=[(0, 9.0)], bottleneck__val_ce=[(0, 1.9)], **plane),
+    ])  # fmt: skip
+    found = information_plane.plane_info(labels, points, "toy")
+    assert [(path.label, path.n, path.front) for path in found.paths] == [
+        ("L1", 2, True), ("L2", 1, False),
+    ]  # fmt: skip
+    assert found.paths[0].points[0] == pytest.approx((4.0, 1.4))
+    assert found.entropy == 2.0
+    rate, information = found.paths[0].rate, found.paths[0].information
+    assert rate == mean_interval([3.0, 5.0])
+    assert information == pytest.approx(mean_interval([1.5, 1.3]))
+    axes = information_plane.draw(found).axes[0]
+    plain = [line for line in axes.lines if line.get_marker() == "None"]
+    assert len(plain) == 4  # two paths, the front, H(Y)
+    bars = [bar.get_segments()[0] for bar in axes.containers[0].lines[2]]
+    assert tuple(bars[0][:, 0]) == pytest.approx((rate.low, rate.high))
+    assert tuple(bars[1][:, 1]) == pytest.approx((information.low, information.high))
+    assert "n = 2 (L1), 1 (L2)" in information_plane._caption(found)
+    assert axes.get_xlim()[1] < 10  # the interval of two seeds does not flatten the rest
