@@ -77,10 +77,13 @@ def recipe_key(found: dict[str, Any]) -> str:
 
 
 def setting_key(found: dict[str, Any]) -> str:
-    """A key that all methods of one problem share: which runs may be compared at all."""
+    """A key that all methods of one problem share: which runs may be compared at all. Of the
+    optimiser it has the batch alone: its other numbers may be tuned for each method."""
     config = {k: v for k, v in found["config"].items() if k not in ("seed", "method")}
-    budget = {k: v for k, v in config.get("budget", {}).items() if k == "student_epochs"}
-    setting = {"config": config | {"budget": budget}, "data": found["data"]}
+    kept = {"budget": "student_epochs", "optim": "batch"}
+    parts = {part: {k: v for k, v in config.get(part, {}).items() if k == name}
+             for part, name in kept.items()}  # fmt: skip
+    setting = {"config": config | parts, "data": found["data"]}
     return digest_of(setting)[:KEY_LENGTH]
 
 

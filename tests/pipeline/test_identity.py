@@ -100,12 +100,15 @@ def test_recipe_leaves_the_seed_out_and_setting_the_method() -> None:
         for name, overrides in {
             "one": ["cfg=L2"], "seed": ["cfg=L2", "seed=3"], "beta": ["cfg=L2", "method.ib_beta=1"],
             "rung": ["cfg=CE"], "budget": ["cfg=CE", "budget.student_epochs=9"],
+            "tuned": ["cfg=CE", "optim.lr=4e-3", "optim.weight_decay=1e-2"],
+            "batch": ["cfg=CE", "optim.batch=32"],
         }.items()
     }  # fmt: skip
     recipes = {name: recipe_key(value) for name, value in found.items()}
     settings = {name: setting_key(value) for name, value in found.items()}
     assert recipes["one"] == recipes["seed"] != recipes["beta"]
-    assert settings["one"] == settings["beta"] == settings["rung"] != settings["budget"]
+    assert settings["one"] == settings["beta"] == settings["rung"] == settings["tuned"]
+    assert settings["one"] not in (settings["budget"], settings["batch"])
 
 
 def test_own_teacher_is_known_by_its_content(tmp_path) -> None:
