@@ -208,7 +208,8 @@ def _parse_value(key: str, value: str, values: list[tuple[str, Any]], mistakes: 
     """Text stays text where the option is text (a path may hold anything); the rest is read by
     Hydra's grammar."""
     annotation = _annotation_of(key)
-    if annotation is str or (str in typing.get_args(annotation) and value != "null"):
+    text = typing.get_origin(annotation) is not list and str in typing.get_args(annotation)
+    if annotation is str or (text and value != "null"):
         values.append((key, value.strip("'\"") if value[:1] in ("'", '"') else value))
         return
     try:

@@ -129,6 +129,7 @@ def distill_student(config: Config, shell: Shell) -> dict[str, Any]:
         spec["tags"] |= _overlap_tag(config)
     if rung is not None:
         spec["tags"][names.MATCHED_TO] = spec["params"]["budget.matched_to"] = rung
+        spec["params"]["budget.matched_with"] = str(asked.budget.matched_with)
 
     job = Job(
         folder=folder,

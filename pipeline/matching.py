@@ -11,15 +11,23 @@ from dataclasses import replace
 from pipeline.config import Config, compose
 
 CONTROL = "CE"
+_OWN = ("cfg", "budget.matched_to", "budget.matched_with")  # of CE_matched alone
 
 
 def standards(config: Config, overrides: list[str]) -> list[Config]:
-    """The rung whose time is given and the plain control, as the same command composes them."""
-    rest = [o for o in overrides if o.partition("=")[0] not in ("cfg", "budget.matched_to")]
-    return [compose([*rest, f"cfg={rung}"]) for rung in (config.budget.matched_to, CONTROL)]
+    """The rung whose time is given, with its own recipe, and the plain control, as the same
+    command composes them.
+
+    Raises:
+        ConfigError: the rung does not take `budget.matched_with`.
+    """
+    rest = [o for o in overrides if o.partition("=")[0] not in _OWN]
+    with_recipe = [*rest, f"cfg={config.budget.matched_to}", *config.budget.matched_with]
+    return [compose(with_recipe), compose([*rest, f"cfg={CONTROL}"])]
 
 
 def resolved(config: Config, rung_s: float, control_s: float) -> Config:
     """The configuration with as many epochs as fit into the rung's seconds, at least one."""
     epochs = max(1, round(config.budget.student_epochs * rung_s / control_s))
-    return replace(config, budget=replace(config.budget, student_epochs=epochs, matched_to=None))
+    budget = replace(config.budget, student_epochs=epochs, matched_to=None, matched_with=[])
+    return replace(config, budget=budget)

@@ -50,6 +50,9 @@ class BudgetConfig:
         None, "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
         when=_matched,
     )  # fmt: skip
+    matched_with: list[str] = option(
+        [], "what else that rung is run with, as its recipe: ['optim.lr=4e-3']", when=_matched
+    )
 
 
 @dataclass

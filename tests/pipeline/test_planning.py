@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import names
 from pipeline.banks import bank_key
-from pipeline.config import Config, compose
+from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import identity, run_key
 from pipeline.matching import resolved, standards
 from pipeline.planning import duration, planned_banks, planned_students, planned_teachers, show
@@ -120,6 +120,7 @@ def test_matched_epochs_are_those_that_fit_into_the_time(rung_s: float, epochs: 
     found = resolved(config, rung_s, 10.0)
     assert found.budget.student_epochs == epochs
     assert found.budget.matched_to is None
+    assert found.budget.matched_with == []
     assert config.budget.matched_to == "L4"
 
 
@@ -128,6 +129,18 @@ def test_standards_keep_what_was_typed() -> None:
     one, control = standards(compose(typed), typed)
     assert (one.cfg, control.cfg, one.seed, control.seed) == ("L1", "CE", 3, 3)
     assert one.budget.matched_to is control.budget.matched_to is None
+
+
+def test_the_rung_whose_time_is_given_may_have_a_recipe_of_its_own() -> None:
+    own = "budget.matched_with=['optim.lr=4e-3','method.ce_alpha=0.1']"
+    typed = ["cfg=CE_matched", "budget.matched_to=L1", own, "optim.lr=8e-3", *SMALL]
+    one, control = standards(compose(typed), typed)
+    assert (one.optim.lr, control.optim.lr) == (4e-3, 8e-3)
+    assert one.method.ce_alpha == 0.1
+    wrong = ["cfg=CE_matched", "budget.matched_with=['optim.rl=4']", *SMALL]
+    config = compose(wrong)
+    with pytest.raises(ConfigError, match="optim.rl: no such option"):
+        standards(config, wrong)
 
 
 def test_durations_read_well() -> None:
