@@ -139,7 +139,7 @@ def test_the_rung_whose_time_is_given_may_have_a_recipe_of_its_own() -> None:
     assert one.method.ce_alpha == 0.1
     wrong = ["cfg=CE_matched", "budget.matched_with=['optim.rl=4']", *SMALL]
     config = compose(wrong)
-    with pytest.raises(ConfigError, match="optim.rl: no such option"):
+    with pytest.raises(ConfigError, match=r"optim\.rl: no such option"):
         standards(config, wrong)
 
 
