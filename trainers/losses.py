@@ -86,17 +86,26 @@ def pearson_distance(a_RX: Tensor, b_RX: Tensor) -> Tensor:
 
 
 def noise_contrastive(
-    positive_B: Tensor, negatives_BK: Tensor, images: int, eps: float = 1e-7
+    positive_B: Tensor,
+    negatives_BK: Tensor,
+    images: int,
+    eps: float = 1e-7,
+    *,
+    times_BK: Tensor | None = None,
 ) -> Tensor:
     """-log D(positive) - Σ_k log(1 - D(negative_k)), D(x) = x / (x + K·Pn + eps), Pn = 1/images.
 
     x = exp(score/T)/Z. Gutmann and Hyvärinen 2010, as in Tian et al. 2020 (arXiv 1910.10699),
-    where 1 - D is K·Pn / (x + K·Pn + eps). Shape B.
+    where 1 - D is K·Pn / (x + K·Pn + eps). `times`: how often each negative was drawn (None:
+    once); K is their sum. Shape B.
     """
-    noise = negatives_BK.shape[1] / images
-    found = (positive_B / (positive_B + noise + eps)).log()
-    refused = (noise / (negatives_BK + noise + eps)).log().sum(1)
-    return -found - refused
+    once_B1 = positive_B.new_full((len(positive_B), 1), negatives_BK.shape[1])
+    drawn_B1 = once_B1 if times_BK is None else times_BK.sum(1, keepdim=True).to(positive_B)
+    positive_B1, noise_B1 = positive_B[:, None], drawn_B1 / images
+    found_B1 = (positive_B1 / (positive_B1 + noise_B1 + eps)).log()
+    refused_BK = (noise_B1 / (negatives_BK + noise_B1 + eps)).log()
+    refused_BK = refused_BK if times_BK is None else refused_BK * times_BK
+    return -found_B1[:, 0] - refused_BK.sum(1)
 
 
 def attention_transfer(student_BCHW: Tensor, teacher_BCHW: Tensor, *, p: float = 2) -> Tensor:

@@ -61,11 +61,11 @@ class Crd(Baseline):
     def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
         assert teaching.image is not None
         classes = Classes(*(getattr(self, name) for name in Classes._fields))
-        other_BK = negatives(teaching.image, self.config.negatives, classes)
-        chosen_BI = torch.cat([teaching.image[:, None], other_BK], 1)
+        counted = len(classes.order) <= self.config.negatives
+        drawn = draw(teaching.image, self.config.negatives, classes, counted=counted)
         with torch.autocast(labels_B.device.type, enabled=False):
             found = [
-                contrast(student.pooled, mix.blend(pooled), chosen_BI, mix)
+                contrast(student.pooled, mix.blend(pooled), drawn, mix)
                 for contrast, pooled in zip(self.contrasts, teaching.pooled, strict=True)
             ]
         return torch.stack(found).mean()
@@ -90,24 +90,20 @@ class Contrast(nn.Module):
             self.register_buffer(f"{side}_bank", bank)
             self.register_buffer(f"{side}_z", torch.tensor(-1.0))  # until the first batch
 
-    def forward(
-        self, student_BF: Tensor, teacher_BF: Tensor, chosen_BI: Tensor, mix: Mix
-    ) -> Tensor:
-        """Both anchors' NCE of `chosen` images (the own first); moves the memory while training.
-        Mean over the batch, scalar."""
+    def forward(self, student_BF: Tensor, teacher_BF: Tensor, drawn: Drawn, mix: Mix) -> Tensor:
+        """Both anchors' NCE of the drawn images; moves the memory while training. Mean over the
+        batch, scalar."""
         s_BD = F.normalize(self.project_student(losses.wide(student_BF)), dim=1)
         t_BD = F.normalize(self.project_teacher(losses.wide(teacher_BF)), dim=1)
-        of_student = self._nce(s_BD, self.teacher_bank, self.student_z, chosen_BI, mix)
-        of_teacher = self._nce(t_BD, self.student_bank, self.teacher_z, chosen_BI, mix)
+        of_student = self._nce(s_BD, self.teacher_bank, self.student_z, drawn, mix)
+        of_teacher = self._nce(t_BD, self.student_bank, self.teacher_z, drawn, mix)
         if self.training:
             kept = 1 - mix.lam * (1 - self.config.momentum)
-            remember(self.student_bank, chosen_BI[:, 0], s_BD, kept)
-            remember(self.teacher_bank, chosen_BI[:, 0], t_BD, kept)
+            remember(self.student_bank, drawn.own, s_BD, kept)
+            remember(self.teacher_bank, drawn.own, t_BD, kept)
         return (of_student + of_teacher).mean()
 
-    def _nce(
-        self, anchor_BD: Tensor, bank_ND: Tensor, z: Tensor, chosen_BI: Tensor, mix: Mix
-    ) -> Tensor:
+    def _nce(self, anchor_BD: Tensor, bank_ND: Tensor, z: Tensor, drawn: Drawn, mix: Mix) -> Tensor:
         """NCE of anchors against a bank. Shape B."""
         dense = len(bank_ND) <= DENSE * self.config.negatives
         # Cloned: what is gathered for the gradient must outlive the memory's moving on.
@@ -121,19 +117,46 @@ class Contrast(nn.Module):
                 found_BI = torch.einsum("bid,bd->bi", bank_ND[index_BI], anchor_BD)
             return (found_BI / self.config.temperature).exp()
 
-        own_BI = scores(chosen_BI)
-        first = own_BI.detach().mean() * len(bank_ND)
-        value = torch.where(z < 0, first, z)
+        def parts(of: Drawn) -> tuple[Tensor, Tensor, Tensor | None]:
+            """Scores of the own images [B] and of negatives, and how often each of these counts."""
+            own_B = scores(of.own[:, None])[:, 0]
+            if not of.counted:
+                return own_B, scores(of.negatives), None
+            assert all_BN is not None, "a bank no larger than K is scored as a whole"
+            return own_B, (all_BN / self.config.temperature).exp(), of.negatives
+
+        own_B, others, times = parts(drawn)
+        with torch.no_grad():
+            sum_B = (others if times is None else others * times).sum(1)
+            mean = (own_B + sum_B).mean() / (1 + drawn.number)
+            value = torch.where(z < 0, mean * len(bank_ND), z)
         if self.training:
             z.copy_(value)
-        nce_B = self._of(own_BI / value, len(bank_ND))
+
+        def nce(own_B: Tensor, others: Tensor, times: Tensor | None) -> Tensor:
+            return losses.noise_contrastive(
+                own_B / value, others / value, len(bank_ND), times_BK=times
+            )
+
+        nce_B = nce(own_B, others, times)
         if mix.partner is None:
             return nce_B
-        other_B = self._of(scores(chosen_BI[mix.partner]) / value, len(bank_ND))
-        return mix.lam * nce_B + (1 - mix.lam) * other_B
+        return mix.lam * nce_B + (1 - mix.lam) * nce(*parts(drawn.of(mix.partner)))
 
-    def _of(self, ratio_BI: Tensor, images: int) -> Tensor:
-        return losses.noise_contrastive(ratio_BI[:, 0], ratio_BI[:, 1:], images)
+
+class Drawn(NamedTuple):
+    """The own image of each example [B] and its K = `number` negatives: which they are [B, K], or,
+    `counted`, how often each image of the bank is among them [B, N]."""
+
+    own: Tensor
+    number: int
+    negatives: Tensor
+    counted: bool
+
+    def of(self, partner_B: Tensor) -> Drawn:
+        """What was drawn for other examples of the batch."""
+        own, negatives = self.own[partner_B], self.negatives[partner_B]
+        return self._replace(own=own, negatives=negatives)
 
 
 class Classes(NamedTuple):
@@ -152,14 +175,23 @@ def classes_of(labels_N: Tensor) -> Classes:
     return Classes(labels_N.argsort(stable=True), starts[labels_N], counts[labels_N])
 
 
-def negatives(image_B: Tensor, count: int, classes: Classes) -> Tensor:
-    """Images of other classes, drawn evenly with replacement by the device's own generator.
-    [B, K]."""
+def draw(image_B: Tensor, count: int, classes: Classes, *, counted: bool) -> Drawn:
+    """Images of other classes, drawn evenly with replacement by the device's own generator."""
     start_B1, size_B1 = classes.start[image_B, None], classes.size[image_B, None]
     others_B1 = len(classes.order) - size_B1
     drawn_BK = torch.rand(len(image_B), count, device=image_B.device)
-    place_BK = (drawn_BK * others_B1).long()
-    return classes.order[place_BK + torch.where(place_BK >= start_B1, size_B1, 0)]
+    place_BK = (drawn_BK * others_B1).long()  # in `order`, without the own class
+    if not counted:
+        image_BK = classes.order[place_BK + torch.where(place_BK >= start_B1, size_B1, 0)]
+        return Drawn(image_B, count, image_BK, counted)
+    times_BN = torch.zeros(len(image_B), len(classes.order), device=image_B.device)
+    times_BN.scatter_add_(1, place_BK, torch.ones_like(drawn_BK[:1, :1]).expand_as(place_BK))
+    at_N = classes.order.argsort()  # where each image is in `order`
+    after_BN = at_N >= start_B1 + size_B1
+    other_BN = (at_N < start_B1) | after_BN
+    from_BN = torch.where(after_BN, at_N - size_B1, torch.where(other_BN, at_N, 0))
+    times_BN = times_BN.gather(1, from_BN) * other_BN
+    return Drawn(image_B, count, times_BN, counted)
 
 
 @torch.no_grad()

@@ -62,19 +62,21 @@ def chosen_of(c: Case, seed: int) -> Tensor:
     torch.manual_seed(seed)
     image = c.teaching.image
     classes = crd.classes_of(c.method.dims.labels)
-    drawn = crd.negatives(image, c.method.config.negatives, classes)
-    return torch.cat([image[:, None], drawn], 1)
+    drawn = crd.draw(image, c.method.config.negatives, classes, counted=False)
+    return torch.cat([image[:, None], drawn.negatives], 1)
 
 
 @pytest.mark.parametrize("mixing", [False, True])
 @pytest.mark.parametrize("teacher", ["best", "avg"])
 @pytest.mark.parametrize("batch", [1, 2, 4])
-@pytest.mark.parametrize("negatives", [3, 30])  # the bank gathered from, or scored as a whole
+# The bank gathered from; scored as a whole; scored, and its images counted.
+@pytest.mark.parametrize("negatives", [3, 10, 50])
 def test_value_and_gradient_are_the_formula(
     batch: int, teacher: str, mixing: bool, negatives: int
 ) -> None:
     c = case("crd", batch, teacher=teacher, negatives=negatives)
-    assert (crd.DENSE * negatives >= IMAGES) == (negatives == 30)
+    assert (crd.DENSE * negatives >= IMAGES) == (negatives >= 10)
+    assert (negatives >= IMAGES) == (negatives == 50)
     mix = mixed(batch) if mixing else UNMIXED
     want = slow(c, chosen_of(c, 5), mix)
     torch.manual_seed(5)
@@ -112,7 +114,7 @@ def test_negatives_are_of_other_classes_and_even() -> None:
     classes = crd.classes_of(labels)
     torch.manual_seed(0)
     image = torch.tensor([0, 1, 2])
-    drawn = crd.negatives(image, 6000, classes)
+    drawn = crd.draw(image, 6000, classes, counted=False).negatives
     assert (labels[drawn] != labels[image][:, None]).all()
     for row, own in zip(drawn, labels[image], strict=True):
         others = (labels != own).nonzero()[:, 0]
@@ -120,10 +122,21 @@ def test_negatives_are_of_other_classes_and_even() -> None:
         assert (counts * len(others) / 6000 - 1).abs().max() < 0.1
 
 
+def test_counts_are_those_of_the_images_drawn() -> None:
+    classes, image = crd.classes_of(torch.tensor([2, 0, 1, 2, 2, 0])), torch.tensor([0, 1, 2, 5])
+    torch.manual_seed(0)
+    drawn = crd.draw(image, 500, classes, counted=False)
+    torch.manual_seed(0)
+    counted = crd.draw(image, 500, classes, counted=True)
+    want = torch.stack([torch.bincount(row, minlength=6) for row in drawn.negatives])
+    torch.testing.assert_close(counted.negatives, want.float())
+    assert counted.number == drawn.number == 500
+
+
 def test_unknown_labels_leave_out_the_image_itself() -> None:
     method = make("crd", dims(3, 1)._replace(labels=None))
     classes = crd.Classes(*(getattr(method, name) for name in crd.Classes._fields))
-    drawn = crd.negatives(torch.tensor([0, IMAGES - 1]), 2000, classes)
+    drawn = crd.draw(torch.tensor([0, IMAGES - 1]), 2000, classes, counted=False).negatives
     assert [len(row.unique()) for row in drawn] == [IMAGES - 1] * 2
     assert (drawn[0] != 0).all()
     assert (drawn[1] != IMAGES - 1).all()
