@@ -9,7 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, health
+from analysis.claims import claims
 from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
+from analysis.differences import differences, draw_differences
 from analysis.evidence import Asked
 from analysis.reading import Reading
 from analysis.render import (
@@ -70,7 +72,8 @@ def analyze(
     and its teachers.
 
     Where nothing has finished the report says so and what to type. Figures are named
-    `learning_curves_<bench>` and `accuracy_cost_<bench>`.
+    `differences_<bench>` (where rungs share a seed with a control), `learning_curves_<bench>` and
+    `accuracy_cost_<bench>`.
 
     Raises ValueError where there is no such store or experiment.
     """
@@ -201,6 +204,9 @@ def _figures(kept: pd.DataFrame, history: pd.DataFrame, table: LadderTable) -> d
     for bench in _benches(table):
         curves = figures.learning_curves(kept, history, bench)
         name = bench.replace(" ", "_")
+        apart = differences(kept, table, bench, claims(kept, table, bench))
+        if apart.rows:
+            drawn[f"differences_{name}"] = draw_differences(apart)
         drawn[f"learning_curves_{name}"] = figures.draw_learning_curves(curves)
         cost = figures.accuracy_cost(table, bench)
         drawn[f"accuracy_cost_{name}"] = figures.draw_accuracy_cost(cost)

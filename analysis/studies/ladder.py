@@ -3,6 +3,7 @@
 from analysis import figures
 from analysis.claims import LEVEL, PRIMARY, VISIBLE, Claim, claims, p_value, sentence
 from analysis.configuration import not_shared, shown_with
+from analysis.differences import differences, draw_differences
 from analysis.evidence import Evidence
 from analysis.render import (
     Block,
@@ -57,7 +58,7 @@ def study(evidence: Evidence) -> Study:
             *((Table("What is claimed", claims_block(found)),) if found else ()),
             *((Table("Teachers", teachers_block(teachers)),) if teachers else ()),
         ),
-        drawings=_drawings(evidence, kept, history, table),
+        drawings=_drawings(evidence, kept, history, table, found),
         gaps=gaps,
         notes=(*unlike, *interval_notes(table), *_claim_notes(found), *notes),
         run_ids=(*kept["run_id"], *tuned["run_id"]),
@@ -95,12 +96,18 @@ def _control(control: LadderRow) -> str:
     return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
 
 
-def _drawings(evidence, kept, history, table) -> tuple[Drawing, ...]:
+def _drawings(evidence, kept, history, table, found) -> tuple[Drawing, ...]:
     bench = evidence.bench
     counts = seeds_caption((row.rung, row.test.n) for row in table.rows)
     curves = figures.draw_learning_curves(figures.learning_curves(kept, history, bench))
     cost = figures.draw_accuracy_cost(figures.accuracy_cost(table, bench))
+    apart = differences(kept, table, bench, found)
+    first = Drawing(
+        f"differences_{bench}", draw_differences(apart),
+        f"What each rung gives on {bench} against {apart.control}, the best control; {counts}.",
+    )  # fmt: skip
     return (
+        *([first] if apart.rows else []),
         Drawing(
             f"accuracy_cost_{bench}", cost,
             f"Test accuracy on {bench} against run time; bars are 95 % t-intervals; {counts}.",

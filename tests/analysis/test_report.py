@@ -84,7 +84,11 @@ def test_table_and_figures(report):
     assert table.loc["L3", "vs_kd_mean"] == pytest.approx(0.14 / 3)
     assert table.loc["L3", "seeds"] == "0 1 2"
     assert math.isnan(table.loc["L0", "test_low"])
-    assert set(report.figures) == {"learning_curves_toy", "accuracy_cost_toy"}
+    assert set(report.figures) == {
+        "differences_toy",
+        "learning_curves_toy",
+        "accuracy_cost_toy",
+    }
 
 
 def test_several_benches_are_kept_apart(store):
@@ -140,7 +144,8 @@ def test_overlaps_are_compared_with_their_own_controls(store):
     assert "KD − CE: +5.00 points" in part
     assert list(found.table["bench"]) == ["toy"] * 2 + ["toy overlap=50"] * 3
     assert {name for name in found.figures if "overlap" in name} == {
-        "learning_curves_toy_overlap=50", "accuracy_cost_toy_overlap=50",
+        "differences_toy_overlap=50", "learning_curves_toy_overlap=50",
+        "accuracy_cost_toy_overlap=50",
     }  # fmt: skip
     assert "Left out: 1 run (1 failed)." in found.text
     assert "a,b (overlap 50)" in found.text
