@@ -1,4 +1,4 @@
-"""The tables of docs/results.md are what its own commands print today, from the exported stores."""
+"""What the documents show of reports is what their commands print today, from exported stores."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from analysis.investigate import findings
 from analysis.reading import Reading
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "results.md"
+PAGES = [ROOT / "docs" / name for name in ("results.md", "analysis.md")]
 MOST_BYTES = 5e6
 SHOWN = re.compile(
     r"```bash\n(?:.*\n)*?python -m pipeline analyze (?P<options>store=.*)\n```\n+"
@@ -20,16 +20,16 @@ SHOWN = re.compile(
 
 
 def _blocks() -> list[tuple[dict[str, str], str]]:
-    """(options of the command, the text that the page shows of it)."""
-    found = SHOWN.finditer(PAGE.read_text())
+    """(options of the command, the text that a page shows of it)."""
+    found = [block for page in PAGES for block in SHOWN.finditer(page.read_text())]
     return [(dict(w.split("=", 1) for w in m["options"].split()), m["text"]) for m in found]
 
 
 BLOCKS = _blocks()
 
 
-def test_the_page_has_tables() -> None:
-    assert {options["what"] for options, _ in BLOCKS} >= {"beta", "ladder"}
+def test_the_pages_have_tables() -> None:
+    assert {options["what"] for options, _ in BLOCKS} >= {"beta", "ladder", "comprehensive"}
 
 
 @pytest.mark.parametrize(("options", "text"), BLOCKS, ids=[b[0]["what"] for b in BLOCKS])
