@@ -12,6 +12,7 @@ from analysis.tables import LadderRow, LadderTable, TeacherRow
 from analysis.verdicts import in_percent, points
 
 WIDTH = 100
+_TEXT = 40  # a cell that is longer than any number
 MISSING = "–"
 _LISTED = 10  # runs left out that are named
 
@@ -79,15 +80,21 @@ def teachers_block(rows: Iterable[TeacherRow]) -> Block:
 
 
 def as_text(block: Block) -> str:
-    """Aligned columns; names are cut where a line would be longer than `WIDTH`."""
+    """Aligned columns; where a line would be longer than `WIDTH` the widest text beside the names
+    is cut, then the names: never a number."""
     table = (block.header, *block.rows)
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
+    room = WIDTH - 2 * len(widths[1:])
+    widest = max(range(len(widths)), key=lambda k: widths[k] if k else 0)
+    if widest and sum(widths) > room:  # the names are the first
+        least = min(_TEXT, widths[widest])
+        widths[widest] = max(least, room - sum(widths) + widths[widest])
+    widths[0] = min(widths[0], room - sum(widths[1:]))
     return "\n".join(
         "  ".join(
             [
                 _cut(name, widths[0]).ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)),
+                *(_cut(c, width).rjust(width) for c, width in zip(cells, widths[1:], strict=True)),
             ]
         )
         for name, *cells in table

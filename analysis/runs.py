@@ -26,6 +26,14 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series:
     return frame[name] if name in frame else pd.Series(np.nan, frame.index, name=name)
 
 
+def experiments(uri: str) -> list[str]:
+    """The names of the experiments of a store.
+
+    Raises ValueError where there is no such store.
+    """
+    return [one.name for one in _store(uri).experiments()]
+
+
 def load_runs(uri: str, experiment: str) -> pd.DataFrame:
     """Every run of an experiment that was not deleted, whatever its status, one row a run, the
     oldest first.

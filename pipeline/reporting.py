@@ -13,7 +13,7 @@ from analysis.evidence import Asked
 from analysis.exported import SUFFIX
 from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, findings
 from analysis.reading import Reading
-from analysis.runs import column, export, load_runs
+from analysis.runs import column, experiments, export, load_runs
 from pipeline import names
 from pipeline.config import ConfigError, compose
 from pipeline.console import out, say
@@ -42,9 +42,11 @@ def analyse_command(overrides: list[str]) -> None:
     """
     given, asked = _given(overrides)
     _check("analyze", given, KEYS, [text for text in overrides if "=" not in text])
-    what = given.get("what", DEFAULT_WHAT)
+    what, folder = given.get("what", DEFAULT_WHAT), given.get("out", ".")
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ConfigError([f"out={folder}: a file is there; say a folder"])
     if "store" in given:
-        name = given.get("experiment", names.DEFAULT_EXPERIMENT)
+        name = given.get("experiment") or _only_experiment(given["store"])
         _show(*_studied(given["store"], name, asked, what), given.get("out"))
         return
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
@@ -57,6 +59,15 @@ def analyse_command(overrides: list[str]) -> None:
         shell.end_launch("FAILED")
         raise
     shell.end_launch("FINISHED")
+
+
+def _only_experiment(store: str) -> str:
+    """The experiment of an exported file, which holds one; else the usual name."""
+    try:
+        found = experiments(store)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+    return found[0] if len(found) == 1 else names.DEFAULT_EXPERIMENT
 
 
 def export_command(overrides: list[str]) -> None:

@@ -9,6 +9,8 @@ from analysis import page, report
 from analysis.evidence import Asked
 from analysis.investigate import findings
 from analysis.reading import Reading
+from pipeline.config import ConfigError
+from pipeline.reporting import analyse_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / name for name in ("results.md", "analysis.md")]
@@ -46,3 +48,17 @@ def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> 
 def test_the_exports_are_small() -> None:
     sizes = [path.stat().st_size for path in (ROOT / "docs" / "data").glob("*")]
     assert 0 < sum(sizes) < MOST_BYTES
+
+
+def test_the_experiment_of_an_export_need_not_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    analyse_command([f"store={ROOT / 'docs/data/ladder_digits.db.xz'}", "what=health"])
+    assert "Experiment asib/digits: health" in capsys.readouterr().out
+
+
+def test_a_file_where_a_folder_is_wanted_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"out=.*: a file is there; say a folder"):
+        analyse_command([f"out={tmp_path / 'file'}"])

@@ -88,6 +88,16 @@ def test_even_the_widest_rows_fit():
     assert "a_rung_with_a_very_long_name" in as_markdown(accuracy_block([wide]))
 
 
+def test_a_long_cell_is_cut_and_not_the_name_beside_it():
+    long = ", ".join(f"distill-L2-digits-s{seed}" for seed in range(9))
+    lines = as_text(Block(("warning", "runs", "which"), (("gate_always_open", "9", long),)))
+    head, row = lines.splitlines()
+    assert head.startswith("warning")
+    assert row.startswith("gate_always_open")
+    assert row.endswith("…")
+    assert max(map(len, (head, row))) <= WIDTH
+
+
 def test_teachers_mark_the_last_epoch():
     rows = (
         TeacherRow("toy", "resnet20", 0, 0.9, True, 0.8, 5.04),
