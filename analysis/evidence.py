@@ -23,6 +23,11 @@ class Asked:
     since: str | None = None
     until: str | None = None
 
+    @property
+    def narrow(self) -> bool:
+        """Whether runs of a bench are left out, so that what is missing tells nothing."""
+        return bool(self.tags or self.since or self.until)
+
     def words(self) -> str:
         """The filters as they were typed, empty where there are none."""
         parts = [f"bench={self.bench}"] if self.bench else []

@@ -85,6 +85,8 @@ def findings(reading: Reading, what: str = COMPREHENSIVE) -> Findings:
         Evidence(name, runs[of_bench.eq(name)], reading.history) for name in benches(runs, asked)
     ]
     found = tuple(one(evidence) for evidence in each for one in wanted)
+    if asked.narrow:  # a run that was not asked for is no gap
+        found = tuple(study._replace(gaps=()) for study in found)
     trained = int(column(runs, f"tags.{names.STAGE}").isin(["distill", "finetune"]).sum())
     used = {run_id for study in found for run_id in study.run_ids}
     sources = _sources(runs[runs["run_id"].isin(used)], reading)

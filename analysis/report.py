@@ -93,7 +93,7 @@ def report(reading: Reading) -> Report:
     left_out = pd.concat([ladder.left_out, tuned.left_out]).drop_duplicates("run_id")
     counted = Selection(kept, ladder.left_out)
     sections = [_bench_section(counted, table, name) for name in _benches(table)]
-    sections = sections or [_nothing_finished(experiment, bench)]
+    sections = sections or [_nothing_finished(experiment, reading.asked)]
     sections.append(_teachers_section(teachers_table(tuned.kept)))
     sections.append(Section("Health", health.sentences(_trained(runs, bench)), ()))
     notes = [*(interval_notes(table) if table.rows else ()), *left_out_notes(left_out)]
@@ -157,9 +157,14 @@ def _bench_section(counted: Selection, table: LadderTable, bench: str) -> Sectio
     )
 
 
-def _nothing_finished(experiment: str, bench: str | None) -> Section:
-    where = f"experiment {experiment}" + (f" on bench {bench}" if bench else "")
-    sentences = (f"No distillation run has finished in {where}.", _next("L3", bench))
+def _nothing_finished(experiment: str, asked: Asked) -> Section:
+    if asked.narrow:
+        said = (
+            f"No finished distillation run of experiment {experiment} is left by {asked.words()}."
+        )
+        return Section("Nothing left", (said,), ())
+    where = f"experiment {experiment}" + (f" on bench {asked.bench}" if asked.bench else "")
+    sentences = (f"No distillation run has finished in {where}.", _next("L3", asked.bench))
     return Section("Nothing finished", sentences, ())
 
 

@@ -137,7 +137,8 @@ def claims_block(found: tuple[Claim, ...]) -> Block:
 
 def _claim_notes(found: tuple[Claim, ...]) -> tuple[str, ...]:
     notes = [
-        f"One primary claim, fixed beforehand: {PRIMARY} against the best control. All other "
+        f"One primary claim, fixed beforehand: {PRIMARY} against the best control, the one of "
+        "the highest mean test accuracy (a choice that favours it). All other "
         f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm). p is of the paired "
         f"t-test; seeds to see {points(VISIBLE)} points: with a power of 80 %."
     ]

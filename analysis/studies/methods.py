@@ -87,7 +87,7 @@ def study(evidence: Evidence) -> Study:
     kept = evidence.kept[column(evidence.kept, RUNG_COLUMNS[1]).isin(there)]
     caption = "Test accuracy by method"
     if info.reference:
-        caption = f"Differences to {info.reference}, paired by seed; p after Holm"
+        caption = f"Differences to {info.reference}, paired by seed; p after Holm over these rows"
     return Study(
         "methods", evidence.bench, "Methods",
         sentences=_sentences(info),

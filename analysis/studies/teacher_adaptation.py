@@ -123,7 +123,17 @@ def study(evidence: Evidence) -> Study:
         drawings=(Drawing(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
         gaps=gaps,
         run_ids=tuple(kept["run_id"][column(kept, _GAIN).notna()]),
+        summary=_summary(info),
     )  # fmt: skip
+
+
+def _summary(info: AdaptationInfo) -> tuple[str, ...]:
+    """The teacher that lost most; nothing of its own where there is one teacher or none."""
+    if len(info.teachers) < 2:
+        return ()
+    worst = min(info.teachers, key=lambda one: one.change.mean)
+    said = _sentences(info._replace(teachers=(worst,), gains=()))
+    return (f"Of {len(info.teachers)} teachers the worst change: {said[0]}",)
 
 
 def _sentences(info: AdaptationInfo) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from analysis.evidence import Asked
+from analysis.investigate import investigate
 from analysis.render import WIDTH
 from analysis.report import analyze
 from pipeline import names
@@ -104,6 +106,19 @@ def test_several_benches_are_kept_apart(store):
     one = analyze(store.uri, "benches", bench="b")
     assert list(one.table["bench"]) == ["b"]
     assert "Bench toy" not in one.text
+
+
+def test_what_a_filter_leaves_out_is_neither_missing_nor_unfinished(store):
+    for rung in ("CE", "L3"):
+        for seed in range(3):
+            store.distill("filtered", rung, seed, 0.5 + seed / 10)
+    asked = Asked(tags={names.SEED: "7"})
+    none = analyze(store.uri, "filtered", asked=asked)
+    assert "experiment filtered is left by tag.seed=7." in none.text
+    assert "type `mlflow run" not in none.text.partition("Teachers")[0]
+    some = investigate(store.uri, "filtered", asked=Asked(tags={names.SEED: "1"}))
+    assert not any(study.gaps for study in some.studies)
+    assert any(study.gaps for study in investigate(store.uri, "filtered").studies)
 
 
 def test_nothing_finished_is_a_report_that_says_what_to_type(store):

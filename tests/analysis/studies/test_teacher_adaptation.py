@@ -23,6 +23,8 @@ def test_ten_teachers_before_and_after():
     assert found.teachers[9].before == pytest.approx((0.59, 0.61))
     assert found.teachers[9].change.mean == pytest.approx(0.05)
     assert found.correlation == pytest.approx(1.0)
+    said = teacher_adaptation.study(evidence(kept, points))
+    assert said.summary[0].startswith("Of 10 teachers the worst change: L3: teacher ")
     three = teacher_adaptation.adaptation_info(kept.head(3), points, "toy")
     assert math.isnan(three.correlation), "three runs always lie close to some line"
 
