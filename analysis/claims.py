@@ -14,6 +14,7 @@ from analysis.stats import (
     NO_INTERVAL,
     Interval,
     can_permute,
+    differences_by_seed,
     holm,
     permutation_test,
     primary_interval,
@@ -64,8 +65,7 @@ def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, .
     accuracy = {rung: accuracy_by_seed(kept, bench, rung) for rung in rows}
     found = []
     for rung, reference in pairs:
-        a, b = accuracy[rung], accuracy[reference]
-        differences = tuple(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
+        differences = differences_by_seed(accuracy[rung], accuracy[reference])
         times = ratio(rows[rung].seconds, rows[reference].seconds)
         primary = rung == PRIMARY and (rung, reference) == pairs[0]
         found.append(_claim(bench, rung, reference, primary, differences, times))

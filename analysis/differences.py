@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from analysis import style
 from analysis.claims import Claim
 from analysis.configuration import same_setting
-from analysis.stats import NO_INTERVAL, Interval, primary_interval
+from analysis.stats import NO_INTERVAL, Interval, differences_by_seed, primary_interval
 from analysis.tables import LadderRow, LadderTable, accuracy_by_seed, ratio, rung_order
 from analysis.verdicts import best_control
 
 _ROW = 0.3  # inches
-_FRAME = 1.25  # inches above and below the rows
+_FRAME = 1.4  # inches above and below the rows
 
 
 class Difference(NamedTuple):
@@ -60,7 +60,7 @@ def _difference(
     kept: pd.DataFrame, row: LadderRow, control: LadderRow, claim: Claim | None
 ) -> Difference:
     own, base = (accuracy_by_seed(kept, row.bench, one.rung) for one in (row, control))
-    seeds = tuple(own[seed] - base[seed] for seed in sorted(own.keys() & base.keys()))
+    seeds = differences_by_seed(own, base)
     interval = primary_interval(seeds) if seeds else NO_INTERVAL
     shown, primary = (claim.shown, claim.primary) if claim else (False, False)
     return Difference(
@@ -71,12 +71,13 @@ def _difference(
 def draw_differences(info: DifferencesInfo) -> Figure:
     """A row a rung: its interval, the single seeds as ticks, and its time over the control's.
 
-    A filled marker is a difference that is shown at its family's level. The interval of two seeds
-    may leave the frame.
+    A filled marker is a claim of the ladder that is shown at its family's level; nothing is claimed
+    of the other controls. The interval of two seeds may leave the frame.
     """
     figure, axes = style.new_figure(
         f"{info.bench}: test top-1 less that of {info.control}, the best control",
-        "points, paired by seed (bars: 95 % interval; ticks: seeds; filled: a difference is shown)",
+        "points, paired by seed (bars: 95 % intervals; ticks: seeds)\n"
+        "filled: shown after Holm; controls are not claimed to differ",
         "",
     )
     rows = info.rows

@@ -54,16 +54,26 @@ def share_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 
+def differences_by_seed(
+    a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, float]
+) -> tuple[float, ...]:
+    """a − b on the seeds that both have, by rising seed.
+
+    Two runs of one seed share first weights, data order, crops and mixes, so the difference
+    within a seed is what varies least.
+    """
+    common = sorted(a_by_seed.keys() & b_by_seed.keys())
+    return tuple(a_by_seed[seed] - b_by_seed[seed] for seed in common)
+
+
 def paired_difference(
     a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, float], level: float = 0.95
 ) -> Interval:
     """t-interval of a − b on the seeds that both have; n = 0 where they share none.
 
-    Two runs of one seed share first weights, data order, crops and mixes, so the difference
-    within a seed is what varies least. Raises ValueError as `mean_interval` does.
+    Raises ValueError as `mean_interval` does.
     """
-    common = sorted(a_by_seed.keys() & b_by_seed.keys())
-    return mean_interval([a_by_seed[seed] - b_by_seed[seed] for seed in common], level)
+    return mean_interval(differences_by_seed(a_by_seed, b_by_seed), level)
 
 
 def correlation_interval(r: float, n: int, level: float = 0.95) -> tuple[float, float]:

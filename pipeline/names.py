@@ -56,7 +56,12 @@ SYNERGY_EMA = "synergy/top1_ema"
 # Once an A-Step, of the state that was kept and restored: what the gate read, and the B-Step used.
 SYNERGY_RESTORED = "synergy/restored"
 SYNERGY_CHANCE = "synergy/chance"  # what guessing reaches, with two standard errors
-SYNERGY_GAIN = "synergy/gain"  # that - the best teacher's validation accuracy at that moment
+# That less the validation accuracy of the best teacher, and of the teachers' average (the mean of
+# their logits by teacher_weights): as they are at that moment, and as they were loaded.
+SYNERGY_GAIN = "synergy/gain"
+SYNERGY_GAIN_AVERAGE = "synergy/gain_average"
+SYNERGY_GAIN_ORIGINAL = "synergy/gain_original"
+SYNERGY_GAIN_AVERAGE_ORIGINAL = "synergy/gain_average_original"
 GATE = "synergy/gate"  # 1 open, 0 closed
 SYNERGY_SHARE = "synergy/share"  # share of the samples whose target came from the fusion
 

@@ -30,6 +30,7 @@ from trainers.tables import (
     teacher_val,
     tuned_outputs,
 )
+from trainers.targets import average_logits
 from trainers.views import Rows
 
 ADAPTERS = ("query_adapter.", "teacher_adapters.")
@@ -224,13 +225,25 @@ class AStep:
         if self.pooled is not None:
             state.adapted = reclassified(state.teachers, self.pooled)
         teachers, labels = self._val(), self.work.data.val.labels
-        accuracies = [top1(rows.logits, labels) for rows in teachers]
         metrics = {
             "synergy/gate": float(state.gate_open),
             "synergy/restored": restored,
             "synergy/chance": health.chance(labels),
-            "synergy/gain": restored - max(accuracies),
         }
+        accuracies, average = self._unfused(teachers)
+        metrics["synergy/gain"] = restored - max(accuracies)
+        metrics["synergy/gain_average"] = restored - average
         if state.teachers:
             metrics |= {f"teacher{k}/top1_after": value for k, value in enumerate(accuracies)}
+            accuracies, average = self._unfused([one.bank.val for one in self.work.teachers])
+        metrics["synergy/gain_original"] = restored - max(accuracies)
+        metrics["synergy/gain_average_original"] = restored - average
         return metrics | objective(self.work, self.method, self.student.val, teachers)
+
+    def _unfused(self, teachers: list[Rows]) -> tuple[list[float], float]:
+        """Validation accuracy of each teacher, and of the mean of their logits by
+        `teacher_weights`."""
+        labels, weights = self.work.data.val.labels, self.method.config.teacher_weights
+        said_KMC = torch.stack([rows.logits.float() for rows in teachers])
+        average = top1(average_logits(said_KMC, weights), labels)
+        return [top1(said_MC, labels) for said_MC in said_KMC], average

@@ -72,11 +72,10 @@ def trunks(
             size = (views.rows + len(pixels)) * math.prod(shape) * dtype.itemsize
             if size <= left:
                 left -= size
-                train = torch.empty(
-                    (views.rows, *shape), dtype=dtype, device=views.device,
-                    memory_format=numerics.layout(),
+                trunk = Trunk(
+                    first, *(_empty((rows, *shape), dtype, views.device, numerics)
+                             for rows in (views.rows, len(pixels)))
                 )  # fmt: skip
-                trunk = Trunk(first, train, train.new_empty((len(pixels), *shape)))
                 _fill(trunk, teacher, views, pixels, normalise, numerics)
         found.append(trunk)
     return found
@@ -89,6 +88,12 @@ def first_learning(teacher: nn.Module, levels: Sequence[int]) -> int | None:
         return None
     first = len(teacher.blocks_in_order()) - max(levels)
     return first if first > 0 else None
+
+
+def _empty(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, numerics: Numerics
+) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=device, memory_format=numerics.layout())
 
 
 @torch.no_grad()

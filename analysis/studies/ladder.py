@@ -104,7 +104,8 @@ def _drawings(evidence, kept, history, table, found) -> tuple[Drawing, ...]:
     apart = differences(kept, table, bench, found)
     first = Drawing(
         f"differences_{bench}", draw_differences(apart),
-        f"What each rung gives on {bench} against {apart.control}, the best control; {counts}.",
+        f"What each rung gives on {bench} against {apart.control}, the best control; bars are 95 % "
+        f"t-intervals; {counts}.",
     )  # fmt: skip
     return (
         *([first] if apart.rows else []),

@@ -13,7 +13,15 @@ from analysis.evidence import Evidence
 from analysis.published import published
 from analysis.render import Block, accuracy_cell, number, paired_cell, percent
 from analysis.runs import column
-from analysis.stats import NO_INTERVAL, Interval, holm, primary_interval, share_interval, t_test
+from analysis.stats import (
+    NO_INTERVAL,
+    Interval,
+    differences_by_seed,
+    holm,
+    primary_interval,
+    share_interval,
+    t_test,
+)
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from analysis.tables import accuracy_by_seed, mean_logged
 from analysis.verdicts import points
@@ -54,10 +62,7 @@ def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
     reference = next((name for name in REFERENCES if name in there), "")
     values = {method: accuracy_by_seed(kept, bench, method) for method in there}
     base = values.get(reference, {})
-    pairs = {
-        m: [v[s] - base[s] for s in sorted(v.keys() & base.keys())] if m != reference else []
-        for m, v in values.items()
-    }
+    pairs = {m: differences_by_seed(v, base) if m != reference else () for m, v in values.items()}
     adjusted = holm([t_test(pairs[m]) if len(pairs[m]) > 1 else float("nan") for m in there])
     rows = [
         MethodRow(

@@ -1,4 +1,4 @@
-"""Each teacher before and after every A-Step, and what the fusion gains over the best of them.
+"""Each teacher before and after every A-Step, and what the fusion gains over them.
 
 Accuracies are validation accuracies (fractions), but for the student's, which is its test accuracy.
 """
@@ -45,12 +45,23 @@ class Gain(NamedTuple):
     student: float
 
 
+class Unfused(NamedTuple):
+    """What the fusion of a rung's last A-Step gains over its teachers without one, over seeds: with
+    the teachers as they are then, and as they were loaded."""
+
+    rung: str
+    against: str
+    now: Interval
+    original: Interval
+
+
 class AdaptationInfo(NamedTuple):
     """All teachers of all rungs that adapt them, and the gain of every run with a fusion."""
 
     bench: str
     teachers: tuple[Adapted, ...]
     gains: tuple[Gain, ...]
+    unfused: tuple[Unfused, ...]
     correlation: float  # Pearson's of gain and student accuracy; NaN below four runs
 
 
@@ -74,10 +85,30 @@ def adaptation_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Ad
         for _, run in kept.iterrows()
         if np.isfinite(run.get(_GAIN, np.nan))
     )
-    return AdaptationInfo(bench, tuple(found), gains, _correlation(gains))
+    return AdaptationInfo(bench, tuple(found), gains, _unfused(kept), _correlation(gains))
 
 
 _GAIN, _TEST = f"metrics.{names.SYNERGY_GAIN}", f"metrics.{names.TEST_TOP1}"
+_AGAINST = {
+    "the best teacher": (names.SYNERGY_GAIN, names.SYNERGY_GAIN_ORIGINAL),
+    "the teachers' average": (names.SYNERGY_GAIN_AVERAGE, names.SYNERGY_GAIN_AVERAGE_ORIGINAL),
+}
+
+
+def _unfused(kept: pd.DataFrame) -> tuple[Unfused, ...]:
+    found = []
+    for rung in rung_order(column(kept, RUNG_COLUMNS[1]).dropna().unique()):
+        of_rung = kept[kept[RUNG_COLUMNS[1]] == rung]
+        for against, metrics in _AGAINST.items():
+            now, original = (_over_seeds(of_rung, metric) for metric in metrics)
+            if now.n:
+                found.append(Unfused(rung, against, now, original))
+    return tuple(found)
+
+
+def _over_seeds(runs: pd.DataFrame, metric: str) -> Interval:
+    values = column(runs, f"metrics.{metric}").astype(float)
+    return mean_interval(values[np.isfinite(values)].tolist())
 
 
 def _adapted(of_rung: pd.DataFrame, rung: str, k: int) -> list[Adapted]:
@@ -113,13 +144,17 @@ def study(evidence: Evidence) -> Study:
         gaps = (Gap("no finished run adapts its teachers", evidence.command(cfg="L3", seed=0)),)
     if not info.teachers and not info.gains:
         return Study("teacher_adaptation", evidence.bench, title, gaps=gaps)
-    tables = (Table("Validation accuracy of each teacher (means over seeds)", block(info)),)
+    tables = [Table("Validation accuracy of each teacher (means over seeds)", block(info))]
+    gained = Table(
+        "Synergy gain: validation accuracy of the last fusion less that of unfused teachers",
+        gain_block(info),
+    )
     runs = counted(len(kept), "finished run")
     none = () if info.teachers else (f"No run adapts its teachers ({runs} looked at).",)
     return Study(
         "teacher_adaptation", evidence.bench, title,
         sentences=(*none, *_sentences(info)),
-        tables=tables if info.teachers else (),
+        tables=(*(tables if info.teachers else ()), *([gained] if info.unfused else ())),
         drawings=(Drawing(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
         gaps=gaps,
         run_ids=tuple(kept["run_id"][column(kept, _GAIN).notna()]),
@@ -128,30 +163,30 @@ def study(evidence: Evidence) -> Study:
 
 
 def _summary(info: AdaptationInfo) -> tuple[str, ...]:
-    """The teacher that lost most; nothing of its own where there is one teacher or none."""
-    if len(info.teachers) < 2:
+    """The teacher that lost most; nothing of its own where none adapts."""
+    if not info.teachers:
         return ()
     worst = min(info.teachers, key=lambda one: one.change.mean)
-    said = _sentences(info._replace(teachers=(worst,), gains=()))
-    return (f"Of {len(info.teachers)} teachers the worst change: {said[0]}",)
+    return (f"The worst change of a teacher: {_sentence(worst)}",)
 
 
-def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
-    said = [
+def _sentence(one: Adapted) -> str:
+    return (
         f"{one.rung}: teacher {one.teacher} went from {percent(one.before[0])} to "
         f"{percent(one.after[-1])} % over {counted(len(one.before), 'A-Step')} "
         f"({points(one.change.mean)} points{_bounds(one.change)}, n = {one.n})."
-        for one in info.teachers
-    ]
-    by_rung: dict[str, list[float]] = {}
-    for one in info.gains:
-        by_rung.setdefault(one.rung, []).append(one.gain)
-    for rung in rung_order(by_rung):
-        gain = mean_interval(by_rung[rung])
-        said.append(
-            f"{rung}: the fusion is {points(gain.mean)} points{_bounds(gain)} from the best "
-            f"teacher (n = {gain.n})."
-        )
+    )
+
+
+def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
+    said = [_sentence(one) for one in info.teachers]
+    for rung in rung_order({one.rung for one in info.unfused}):
+        gains = [
+            f"{points(one.now.mean)}{_bounds(one.now)} points from {one.against} (n = {one.now.n})"
+            for one in info.unfused
+            if one.rung == rung and one.now.n
+        ]
+        said.append(f"{rung}: the last fusion is {' and '.join(gains)}.")
     if np.isfinite(info.correlation):
         low, high = correlation_interval(info.correlation, len(info.gains))
         said.append(
@@ -173,6 +208,16 @@ def block(info: AdaptationInfo) -> Block:
         (f"{one.rung}, teacher {one.teacher}", str(one.n), percent(one.before[0]),
          percent(one.after[-1]), points(one.change.mean) + _bounds(one.change))
         for one in info.teachers
+    ))  # fmt: skip
+
+
+def gain_block(info: AdaptationInfo) -> Block:
+    """Two rows a rung: over the best teacher, over the teachers' average."""
+    header = ("rung, less", "n", "teachers as they are then", "as they were loaded")
+    return Block(header, tuple(
+        (f"{one.rung}, {one.against}", str(one.now.n),
+         points(one.now.mean) + _bounds(one.now), points(one.original.mean) + _bounds(one.original))
+        for one in info.unfused
     ))  # fmt: skip
 
 

@@ -31,6 +31,9 @@ def distill(rung: str, seed: int, test: float | None = None, bench: str = "toy",
         "memory": names.PEAK_MEMORY,
         "synergy": names.SYNERGY_RESTORED,
         "gain": names.SYNERGY_GAIN,
+        "gain_average": names.SYNERGY_GAIN_AVERAGE,
+        "gain_original": names.SYNERGY_GAIN_ORIGINAL,
+        "gain_average_original": names.SYNERGY_GAIN_AVERAGE_ORIGINAL,
     }
     for key, value in more.items():
         row[f"metrics.{short[key]}" if key in short else key] = value

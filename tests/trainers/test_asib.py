@@ -3,6 +3,7 @@
 Shapes: B examples, C classes, D pooled width, K teachers.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -548,13 +549,24 @@ def test_teachers_and_synergy_gain_are_measured_around_every_a_step(
     for k, teacher in enumerate(world.teachers):
         assert starts[0][f"teacher{k}/top1_before"] == top1(teacher.bank.val.logits, labels)
         assert starts[1][f"teacher{k}/top1_before"] == boundaries[0][f"teacher{k}/top1_after"]
+    loaded = [teacher.bank.val.logits.float() for teacher in world.teachers]
+    best, average = max(top1(x, labels) for x in loaded), top1((loaded[0] + loaded[1]) / 2, labels)
     for metrics in boundaries:
-        best = max(metrics["teacher0/top1_after"], metrics["teacher1/top1_after"])
-        assert metrics["synergy/gain"] == metrics["synergy/restored"] - best
+        restored = metrics["synergy/restored"]
+        now = max(metrics[f"teacher{k}/top1_after"] for k in (0, 1))
+        assert metrics["synergy/gain"] == restored - now
+        assert metrics["synergy/gain_original"] == restored - best
+        assert metrics["synergy/gain_average_original"] == restored - average
+    teachers = copy.deepcopy(two_stages["L3"].state.teachers)
+    adapted = [tiny.frozen_teacher(t, tiny.teacher_config(), world.data) for t in teachers]
+    both = top1(torch.stack([t.bank.val.logits.float() for t in adapted]).mean(0), labels)
+    last = boundaries[-1]
+    assert last["synergy/gain_average"] == last["synergy/restored"] - both
     fixed = [e.metrics for e in two_stages["L2"].epochs if "synergy/gain" in e.metrics]
-    best = max(top1(teacher.bank.val.logits, labels) for teacher in world.teachers)
     for metrics in fixed:
-        assert metrics["synergy/gain"] == metrics["synergy/restored"] - best
+        for name, unfused in (("", best), ("_average", average)):
+            gain = metrics["synergy/restored"] - unfused
+            assert metrics[f"synergy/gain{name}"] == metrics[f"synergy/gain{name}_original"] == gain
         assert "teacher0/top1_after" not in metrics
 
 

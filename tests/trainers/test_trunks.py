@@ -52,6 +52,8 @@ def test_what_is_said_above_a_trunk_is_what_the_whole_net_says(numerics: str, wo
     teacher, trunk = state.teachers[0], kept[0]
     assert trunk is not None
     assert trunk.train.dtype == getattr(torch, numerics)
+    for maps in (trunk.train, trunk.val):
+        assert maps.is_contiguous(memory_format=work.numerics.layout())
     with work.numerics.autocast(work.device):
         live, said = outputs(teacher, work.views.batch(rows)), trunk.outputs(teacher, rows)
     close = {"rtol": 1e-5, "atol": 1e-5} if numerics == "float32" else {"rtol": 0.05, "atol": 0.05}

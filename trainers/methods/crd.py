@@ -117,13 +117,17 @@ class Contrast(nn.Module):
                 found_BI = torch.einsum("bid,bd->bi", bank_ND[index_BI], anchor_BD)
             return (found_BI / self.config.temperature).exp()
 
+        every_BN = None
+        if drawn.counted:
+            assert all_BN is not None, "a bank no larger than K is scored as a whole"
+            every_BN = (all_BN / self.config.temperature).exp()
+
         def parts(of: Drawn) -> tuple[Tensor, Tensor, Tensor | None]:
             """Scores of the own images [B] and of negatives, and how often each of these counts."""
             own_B = scores(of.own[:, None])[:, 0]
-            if not of.counted:
+            if every_BN is None:
                 return own_B, scores(of.negatives), None
-            assert all_BN is not None, "a bank no larger than K is scored as a whole"
-            return own_B, (all_BN / self.config.temperature).exp(), of.negatives
+            return own_B, every_BN, of.negatives
 
         own_B, others, times = parts(drawn)
         with torch.no_grad():
@@ -160,10 +164,11 @@ class Drawn(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """The training images by class: `order` [N] lists them class by class, `start` [N] is where
-    an image's class begins there, `size` [N] how many images the class has."""
+    """The training images by class: `order` [N] lists them class by class, `place` [N] is where an
+    image is in it, `start` [N] where its class begins there, `size` [N] how many images it has."""
 
     order: Tensor
+    place: Tensor
     start: Tensor
     size: Tensor
 
@@ -172,7 +177,8 @@ def classes_of(labels_N: Tensor) -> Classes:
     """The training images by class."""
     counts = torch.bincount(labels_N)
     starts = counts.cumsum(0) - counts
-    return Classes(labels_N.argsort(stable=True), starts[labels_N], counts[labels_N])
+    order = labels_N.argsort(stable=True)
+    return Classes(order, order.argsort(), starts[labels_N], counts[labels_N])
 
 
 def draw(image_B: Tensor, count: int, classes: Classes, *, counted: bool) -> Drawn:
@@ -186,12 +192,10 @@ def draw(image_B: Tensor, count: int, classes: Classes, *, counted: bool) -> Dra
         return Drawn(image_B, count, image_BK, counted)
     times_BN = torch.zeros(len(image_B), len(classes.order), device=image_B.device)
     times_BN.scatter_add_(1, place_BK, torch.ones_like(drawn_BK[:1, :1]).expand_as(place_BK))
-    at_N = classes.order.argsort()  # where each image is in `order`
-    after_BN = at_N >= start_B1 + size_B1
-    other_BN = (at_N < start_B1) | after_BN
-    from_BN = torch.where(after_BN, at_N - size_B1, torch.where(other_BN, at_N, 0))
-    times_BN = times_BN.gather(1, from_BN) * other_BN
-    return Drawn(image_B, count, times_BN, counted)
+    after_BN = classes.place >= start_B1 + size_B1
+    other_BN = (classes.place < start_B1) | after_BN
+    from_BN = (classes.place - torch.where(after_BN, size_B1, 0)) * other_BN
+    return Drawn(image_B, count, times_BN.gather(1, from_BN) * other_BN, counted)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def test_ten_teachers_before_and_after():
     assert found.teachers[9].change.mean == pytest.approx(0.05)
     assert found.correlation == pytest.approx(1.0)
     said = teacher_adaptation.study(evidence(kept, points))
-    assert said.summary[0].startswith("Of 10 teachers the worst change: L3: teacher ")
+    assert said.summary[0].startswith("The worst change of a teacher: L3: teacher ")
     three = teacher_adaptation.adaptation_info(kept.head(3), points, "toy")
     assert math.isnan(three.correlation), "three runs always lie close to some line"
 
@@ -50,3 +50,23 @@ def test_no_panel_is_drawn_of_teachers_that_do_not_adapt():
     (axes,) = adapted.drawings[0].figure.axes
     assert axes.get_ylabel() == "teacher, validation top-1, %"
     assert adapted.drawings[0].caption.startswith("Validation accuracy before")
+
+
+def test_the_gain_is_said_over_the_best_teacher_and_over_their_average():
+    """Of adapted teachers also as they were loaded; runs that did not log one are not counted."""
+    old = distill("L3", 2, 0.6, gain=0.02)
+    kept = runs(old, *[
+        distill("L3", s, 0.6, gain=0.01 + s / 100, gain_average=-0.02, gain_original=0.03,
+                gain_average_original=0.01) for s in range(2)
+    ], distill("KD", 0, 0.6))  # fmt: skip
+    said = teacher_adaptation.study(evidence(kept))
+    assert said.sentences[1] == (
+        "L3: the last fusion is +1.67 [+0.23, +3.10] points from the best teacher (n = 3) and "
+        "−2.00 [−2.00, −2.00] points from the teachers' average (n = 2)."
+    )
+    (gained,) = said.tables
+    assert gained.block.rows == (
+        ("L3, the best teacher", "3", "+1.67 [+0.23, +3.10]", "+3.00 [+3.00, +3.00]"),
+        ("L3, the teachers' average", "2", "−2.00 [−2.00, −2.00]", "+1.00 [+1.00, +1.00]"),
+    )
+    assert not teacher_adaptation.study(evidence(runs(distill("KD", 0, 0.6)))).tables
