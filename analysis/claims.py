@@ -59,7 +59,7 @@ class Claim(NamedTuple):
 
 def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, ...]:
     """Every comparison of a bench: the primary one first, then each rung with the best control,
-    and each rung of the ladder with the one before it that is there."""
+    the other controls with CE, and each rung of the ladder with the one before it that is there."""
     rows = {row.rung: row for row in table.rows if row.bench == bench}
     pairs = _pairs(list(rows), best_control(table, bench))
     accuracy = {rung: accuracy_by_seed(kept, bench, rung) for rung in rows}
@@ -75,9 +75,11 @@ def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, .
 def _pairs(rungs: list[str], control) -> list[tuple[str, str]]:
     against = [] if control is None else [(r, control.rung) for r in rungs if r not in CONTROLS]
     primary = [pair for pair in against if pair[0] == PRIMARY]
+    plain = CONTROLS[0]
+    controls = [(one, plain) for one in CONTROLS[1:] if one in rungs and plain in rungs]
     ladder = [rung for rung in RUNG_ORDER if rung in rungs]
     steps = [(b, a) for a, b in itertools.pairwise(ladder)]
-    return list(dict.fromkeys([*primary, *against, *steps]))
+    return list(dict.fromkeys([*primary, *against, *controls, *steps]))
 
 
 def _claim(

@@ -29,6 +29,7 @@ from analysis.which import Side
 from pipeline import names
 
 _PARAMETERS_SHOWN = 24
+_KINDS = {"distill": "a distillation", "finetune": "a teacher's fine-tuning"}
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -38,6 +39,7 @@ class Compared(NamedTuple):
 
     label: str  # A, B …
     run_id: str
+    stage: str  # distill | finetune
     name: str
     status: str
     key: str
@@ -84,9 +86,11 @@ def _compared(label: str, side: Side, first: Side) -> Compared:
         return float(side.run.get(f"metrics.{name}", math.nan))
 
     own, of_first = (_by_seed(one) for one in (side, first))
-    apart = paired_difference(own, of_first) if side is not first else NO_INTERVAL
+    stage, comparable = side.tag(names.STAGE), side.tag(names.STAGE) == first.tag(names.STAGE)
+    other = side is not first and comparable
+    apart = paired_difference(own, of_first) if other else NO_INTERVAL
     return Compared(
-        label, str(side.run["run_id"]), str(side.run["name"]), str(side.run["status"]),
+        label, str(side.run["run_id"]), stage, str(side.run["name"]), str(side.run["status"]),
         side.tag(names.RUN_KEY), side.seed, metric(names.TEST_TOP1), metric(names.BEST_VAL_TOP1),
         share_interval(list(own.values())), apart, metric(names.RUN_SECONDS),
         metric(names.IMAGES_PER_SECOND), metric(names.PEAK_MEMORY), metric(names.PARAMETERS),
@@ -170,7 +174,8 @@ def _results_block(found: Comparison) -> Block:
         (
             one.label, "–" if one.seed is None else str(one.seed), percent(one.validation),
             percent(one.own_test),
-            "–" if one is first else points(one.own_test - first.own_test),
+            "–" if one is first or one.stage != first.stage
+            else points(one.own_test - first.own_test),
             f"{accuracy_cell(one.test)} n={one.test.n}" if one.test.n > 1 else "–",
             paired_cell(one.difference),
         )
@@ -192,8 +197,22 @@ def _cost_block(found: Comparison) -> Block:
 
 def _notes(found: Comparison) -> list[str]:
     notes = ["Differences are points. Brackets: 95 % t-intervals over seeds."]
-    if all(one.difference.n < 2 for one in found.runs):
-        notes.append("No two seeds in common: no interval, no conclusion.")
+    first, *others = found.runs
+    alike = [one for one in others if one.stage == first.stage]
+    if alike and (most := max(one.difference.n for one in alike)) < 2:
+        common = "One seed" if most else "No seed"
+        notes.append(f"{common} in common: no interval, no conclusion.")
+    for one in others:
+        if one.stage != first.stage:
+            notes.append(
+                f"{first.label} is {_KINDS[first.stage]}, {one.label} {_KINDS[one.stage]}: no "
+                "difference of theirs is one of methods, and none is given."
+            )
+        elif None not in (one.seed, first.seed) and one.seed != first.seed:
+            notes.append(
+                f"{one.label} has seed {one.seed}, {first.label} {first.seed}: − A of the single "
+                "runs has the seed's part in it; what is paired by seed has not."
+            )
     unfinished = [one.label for one in found.runs if one.status != "FINISHED"]
     if unfinished:
         notes.append(f"Not finished: {', '.join(unfinished)}; what it has logged so far is shown.")

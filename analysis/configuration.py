@@ -179,7 +179,7 @@ _WHY = (
     "the one with the most seeds",
     "the one that has most in common with the other rungs",
 )
-_NEWEST = "the newest"
+_NEWEST = "the one that was started last"
 
 
 def _choice(group: pd.DataFrame, beside: pd.DataFrame) -> _Choice:
@@ -198,16 +198,17 @@ def _choice(group: pd.DataFrame, beside: pd.DataFrame) -> _Choice:
     merit = {recipe: tuple(one[recipe] for one in merits) for recipe in merits[0].index}
     best = max(merit, key=lambda recipe: merit[recipe])
     same = of_run.eq(str(best))
-    reference = parameters[same].iloc[0]
-    reasons = {run: _difference(parameters.loc[run], reference) for run in same.index[~same]}
+    told_apart = _typed_first(parameters, newest_first[_TYPED])
+    of_recipe = parameters[told_apart].groupby(of_run, sort=False).first()
+    labels = _labels(of_recipe, of_recipe.loc[best])
+    reasons = {run: f"{_OTHER} ({labels[of_run[run]]})" for run in same.index[~same]}
     repeated = seeds[same].duplicated()
     reasons |= dict.fromkeys(repeated.index[repeated], "older run of the same seed")
     of_reasons = pd.Series(reasons, dtype=object)
     if len(merit) == 1:
         return _Choice(of_reasons, "", "")
-    told_apart = parameters.columns[parameters.nunique() > 1]
     why = _decided([one for recipe, one in merit.items() if recipe != best], merit[best])
-    named = _listed(reference[told_apart]) if len(told_apart) else "one set of teachers"
+    named = _listed(of_recipe.loc[best]) if told_apart else "one set of teachers"
     return _Choice(of_reasons, named, why)
 
 
@@ -249,12 +250,26 @@ def configuration(group: pd.DataFrame) -> pd.DataFrame:
     return group[wanted].astype(object).fillna("not set").astype(str)
 
 
-def _difference(other: pd.Series, reference: pd.Series) -> str:
-    return f"{_OTHER} ({_listed(other[other != reference])})"
+def _typed_first(parameters: pd.DataFrame, typed_words: pd.Series) -> list[str]:
+    """The parameters that are not the same in all runs, first those that were typed."""
+    typed_keys = {w.partition("=")[0] for words in typed_words.dropna() for w in words}
+    differing = [str(name) for name in parameters.columns[parameters.nunique() > 1]]
+    return sorted(differing, key=lambda name: name.removeprefix("params.") not in typed_keys)
 
 
-def _listed(parameters: pd.Series) -> str:
-    """Up to two parameters with their values; none where only what is no parameter differs."""
+def _labels(of_recipe: pd.DataFrame, reference: pd.Series) -> dict[str, str]:
+    """Where each configuration differs from the one that counts: as many parameters as it takes
+    to tell all of them from each other, two at least."""
+    differing = {str(recipe): one[one != reference] for recipe, one in of_recipe.iterrows()}
+    of_length = [
+        {recipe: _listed(one, most) for recipe, one in differing.items()}
+        for most in range(2, len(reference) + 3)
+    ]
+    return max(of_length, key=lambda labels: len(set(labels.values())))  # the first of equals
+
+
+def _listed(parameters: pd.Series, most: int = 2) -> str:
+    """So many parameters with their values; none where only what is no parameter differs."""
     shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in parameters.items()]
-    more = ", …" if len(shown) > 2 else ""
-    return ", ".join(shown[:2] or [_UNNAMED]) + more
+    more = ", …" if len(shown) > most else ""
+    return ", ".join(shown[:most] or [_UNNAMED]) + more

@@ -226,10 +226,15 @@ def _weights(found: Divergence) -> str:
 
 def _metrics_block(parting: Parting) -> Block:
     rows = tuple(
-        (name, f"{a:.9g}", f"{b:.9g}", f"{b - a:+.2e}") for name, a, b in
+        (name, _value(a), _value(b), "–" if math.isnan(b - a) else f"{b - a:+.2e}")
+        for name, a, b in
         sorted(parting.metrics, key=lambda one: one[0].startswith(names.STATE))[:_METRICS_SHOWN]
     )  # fmt: skip
     return Block((f"after epoch {parting.epoch + 1}", "A", "B", "B − A"), rows)
+
+
+def _value(number: float) -> str:
+    return "not logged" if math.isnan(number) else f"{number:.9g}"
 
 
 def _cut(text: str) -> str:

@@ -1,5 +1,7 @@
 """What an analysis may look at: the runs of one bench that count, and their histories."""
 
+import difflib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +12,9 @@ from analysis import typed
 from analysis.configuration import RUNG_COLUMNS, configuration, one_configuration, seeds_of
 from analysis.runs import Selection, column, select, split
 from pipeline import names
+
+FEWEST_SEEDS = 3  # below it an interval says next to nothing
+_LISTED = 24  # tags, or values of one, in a message
 
 Histories = Callable[[Sequence[str], Sequence[str]], pd.DataFrame]
 
@@ -39,8 +44,11 @@ class Asked:
 def chosen(runs: pd.DataFrame, asked: Asked) -> pd.DataFrame:
     """The runs that started in the time asked for, on the bench and with the tags asked for.
 
-    `until` a day takes that whole day. Raises ValueError for a date that cannot be read.
+    `until` a day takes that whole day. Raises ValueError for a date that cannot be read, and for
+    a tag or a value of it that no run has.
     """
+    for name, value in asked.tags.items() if len(runs) else ():
+        _check_tag(runs, name, value)
     keep = pd.Series(True, runs.index)
     wanted = dict(asked.tags) | ({names.BENCH: asked.bench} if asked.bench else {})
     for name, value in wanted.items():
@@ -54,6 +62,22 @@ def chosen(runs: pd.DataFrame, asked: Asked) -> pd.DataFrame:
         whole_day = end == end.normalize() and ":" not in asked.until
         keep &= runs["start_time"] < (end + pd.Timedelta(days=1) if whole_day else end)
     return runs[keep]
+
+
+def _check_tag(runs: pd.DataFrame, name: str, value: str) -> None:
+    start, there = f"tag.{name}={value}: no run has", column(runs, f"tags.{name}").dropna()
+    known = sorted({str(c).removeprefix("tags.") for c in runs if str(c).startswith("tags.")})
+    if there.empty:
+        raise ValueError(f"{start} the tag {name}{_near(name, known)}")
+    if not there.eq(value).any():
+        raise ValueError(f"{start} that value{_near(value, sorted(there.astype(str).unique()))}")
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    guess = difflib.get_close_matches(word, known, n=1)
+    more = f", … ({len(known)} in all)" if len(known) > _LISTED else ""
+    meant = f"; did you mean {guess[0]}?" if guess else ""
+    return f"{meant} (there are: {', '.join(known[:_LISTED])}{more})"
 
 
 def _time(option: str, text: str) -> pd.Timestamp:
@@ -120,6 +144,22 @@ class Evidence:
         on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
         said = [f"{key}={value}" for key, value in given.items()]
         return " ".join(["python -m pipeline distill", *on_bench, *shared, *said])
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """The seeds that a row of a table should have: those of the runs that count, and the
+        lowest others where these are fewer than `FEWEST_SEEDS`."""
+        there = sorted(set(seeds_of(self.kept).dropna().astype(int)))
+        others = (seed for seed in range(FEWEST_SEEDS + len(there)) if seed not in there)
+        return there + list(itertools.islice(others, max(0, FEWEST_SEEDS - len(there))))
+
+    def loop(self, at: Sequence[int] = (), **changes: object) -> str:
+        """`command` at each of these seeds (none given: at `seeds`): one line for a shell."""
+        wanted = at or self.seeds
+        if len(wanted) == 1:
+            return self.command(**changes, seed=wanted[0])
+        run = self.command(**changes, seed="$seed")
+        return f"for seed in {' '.join(map(str, wanted))}; do {run}; done"
 
     def _typed_beside(self) -> list[list[str]]:
         """The words typed for each run that counts, without those of its configuration alone."""

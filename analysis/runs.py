@@ -26,12 +26,15 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series:
     return frame[name] if name in frame else pd.Series(np.nan, frame.index, name=name)
 
 
-def experiments(uri: str) -> list[str]:
-    """The names of the experiments of a store.
+def exported_experiment(path: str) -> str:
+    """The experiment in a file that `export` made.
 
-    Raises ValueError where there is no such store.
+    Raises ValueError where the file is not there, or is not such a file.
     """
-    return [one.name for one in _store(uri).experiments()]
+    if not path.endswith(exported.SUFFIX):
+        raise ValueError(f"store={path}: not a file NAME{exported.SUFFIX} as export writes it")
+    (only,) = exported.opened(path).experiments()
+    return only.name
 
 
 def load_runs(uri: str, experiment: str) -> pd.DataFrame:

@@ -29,7 +29,24 @@ _COLOURS = {
     "L3": "#d55e00",
     "L4": "#cc79a7",
 }
-_OTHER_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#808080")
+# What stands beside the ladder has a colour of its own in every figure, of Tol's muted and dark
+# ones (Paul Tol, 2021).
+_BESIDE = {
+    "ce": "#555555",
+    "kd": "#332288",
+    "fitnet": "#117733",
+    "at": "#999933",
+    "crd": "#882255",
+    "dkd": "#44aa99",
+    "dist": "#aa4499",
+    "kd_ls": "#6699cc",
+    "CE_matched": "#663333",
+    "KD_null": "#bbaa66",
+    "L3_null": "#cc6677",
+    "side_cccp_ppf": "#661100",
+    "side_asib_cccp": "#88ccee",
+}
+_OTHER_COLOURS = ("#e69f00", "#663399", "#225555", "#994455")  # of one's own methods
 _MARKERS = {"CE": "s", "KD": "D", "L0": "v", "L1": "^", "L2": "<", "L3": "o", "L4": ">"}
 _OTHER_MARKERS = ("X", "P", "*", "p", "h", "8", "d")
 
@@ -43,12 +60,17 @@ class Look(NamedTuple):
 
 
 def looks(rungs: Sequence[str]) -> dict[str, Look]:
-    """The look of each rung; those beside the ladder take theirs in the order given, dotted."""
-    others = [rung for rung in rungs if rung not in _COLOURS]
+    """The look of each rung; those beside the ladder are dotted, and what no paper and no ladder
+    names takes its colour in the order given."""
     found = {rung: Look(_COLOURS[rung], _MARKERS[rung], "-") for rung in rungs if rung in _COLOURS}
-    for index, rung in enumerate(others):
-        turn = index % len(_OTHER_COLOURS)
-        found[rung] = Look(_OTHER_COLOURS[turn], _OTHER_MARKERS[turn], ":")
+    own = [rung for rung in rungs if rung not in _COLOURS and rung not in _BESIDE]
+    for rung in (rung for rung in rungs if rung not in _COLOURS):
+        if rung in _BESIDE:
+            index, colour = list(_BESIDE).index(rung), _BESIDE[rung]
+        else:
+            index = own.index(rung)
+            colour = _OTHER_COLOURS[index % len(_OTHER_COLOURS)]
+        found[rung] = Look(colour, _OTHER_MARKERS[index % len(_OTHER_MARKERS)], ":")
     return found
 
 
@@ -147,6 +169,14 @@ def bars_caption(intervals: Iterable[Interval]) -> str:
     """What bars are in a figure that `view` frames, for its caption."""
     cut = " (those of two seeds may leave the frame)" * any(one.n == 2 for one in intervals)
     return f"95 % t-intervals{cut}"
+
+
+def means_caption(intervals: Iterable[Interval]) -> str:
+    """What the markers and their bars are, where there are any bars."""
+    known = list(intervals)
+    if all(one.n < 2 for one in known):
+        return "single seeds, without intervals"
+    return f"means with {bars_caption(known)}"
 
 
 def draw_intervals(

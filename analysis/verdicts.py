@@ -4,6 +4,7 @@ Accuracies are fractions; sentences give points (hundredths of the test set).
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -24,13 +25,18 @@ class Verdict(NamedTuple):
 
 
 def best_control(table: LadderTable, bench: str) -> LadderRow | None:
-    """The control with the highest mean test accuracy (the earlier of equals), None without one.
+    """The row of `best_of_controls`, None without one."""
+    of_bench = {row.rung: row for row in table.rows if row.bench == bench}
+    return of_bench.get(best_of_controls({rung: row.test.mean for rung, row in of_bench.items()}))
+
+
+def best_of_controls(mean_of: Mapping[str, float]) -> str:
+    """The control with the highest mean test accuracy (the earlier of equals), "" without one.
 
     Choosing it by test accuracy favours the control, never the rung compared with it.
     """
-    of_bench = {row.rung: row for row in table.rows if row.bench == bench}
-    controls = [of_bench[rung] for rung in CONTROLS if rung in of_bench]
-    return max(controls, key=lambda row: row.test.mean, default=None)
+    there = [control for control in CONTROLS if control in mean_of]
+    return max(there, key=lambda control: mean_of[control], default="")
 
 
 def verdicts(kept: pd.DataFrame, table: LadderTable) -> tuple[Verdict, ...]:

@@ -7,11 +7,11 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from analysis.comparison import as_screen, comparison
 from analysis.divergence import as_words, compared_metrics, divergence
-from analysis.runs import load_history, load_runs
+from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.which import Side, sides
 from pipeline import names
 from pipeline.config import ConfigError, compose
@@ -22,35 +22,45 @@ from pipeline.publish import SPEC_FILE, flat
 from pipeline.shell import store_of
 from pipeline.store import Store
 
-KEYS = ("runs", "experiment", "bench", "runtime.store")
+KEYS = ("runs", "experiment", "bench", "store", "runtime.store")
+
+
+class _Asked(NamedTuple):
+    """The runs that were typed, where they were found (`tracking`: None of an exported file), and
+    the local store."""
+
+    sides: list[Side]
+    uri: str
+    tracking: Destination | None
+    store: Store
 
 
 def compare_command(arguments: list[str]) -> None:
-    """`compare RUN RUN … experiment=NAME bench=NAME`: what differs, on one screen.
+    """`compare RUN RUN … experiment=NAME bench=NAME store=FILE`: what differs, on one screen.
 
     Raises:
         ConfigError: another key, fewer than two runs, or a word that means no run or several.
     """
-    found, _, _ = _asked_for("compare", arguments, most=26)
-    out.print(as_screen(comparison(found)), markup=False, highlight=False)
+    asked = _asked_for("compare", arguments, most=26)
+    out.print(as_screen(comparison(asked.sides)), markup=False, highlight=False)
 
 
 def explain_command(arguments: list[str]) -> None:
-    """`explain A B experiment=NAME bench=NAME`: where two runs part.
+    """`explain A B experiment=NAME bench=NAME store=FILE`: where two runs part.
 
     Raises:
         ConfigError: as `compare_command`, and for more than two runs.
     """
-    found, destination, store = _asked_for("explain", arguments, most=2)
-    a, b = found
+    asked = _asked_for("explain", arguments, most=2)
+    a, b = asked.sides
     logged = [str(name).removeprefix("metrics.") for name in a.run.index if _is_metric(name)]
     ids = (str(a.run["run_id"]), str(b.run["run_id"]))
-    history = load_history(destination.uri, ids, compared_metrics(logged))
+    history = load_history(asked.uri, ids, compared_metrics(logged))
     told = divergence(
-        (_identity(a, destination, store), _identity(b, destination, store)), history, ids,
+        (_identity(a, asked), _identity(b, asked)), history, ids,
         (a.tag(names.RUN_KEY), b.tag(names.RUN_KEY)),
     )  # fmt: skip
-    for label, side in zip("AB", found, strict=True):
+    for label, side in zip("AB", asked.sides, strict=True):
         say(f"{label}  {side.run['name']}  id {side.run['run_id'][:8]}  {_place(side)}")
     out.print("\n" + as_words(told), markup=False, highlight=False)
 
@@ -64,7 +74,7 @@ def _place(side: Side) -> str:
     return "  ".join(f"{name} {side.tag(name)}" for name in ("device", names.GIT) if side.tag(name))
 
 
-def _asked_for(verb: str, arguments: list[str], most: int) -> tuple[list[Side], Destination, Store]:
+def _asked_for(verb: str, arguments: list[str], most: int) -> _Asked:
     """The runs that were typed, found in the experiment."""
     given = {k: v for text in arguments for k, eq, v in [text.partition("=")] if eq and v}
     typed = [text for text in arguments if "=" not in text]
@@ -83,19 +93,23 @@ def _asked_for(verb: str, arguments: list[str], most: int) -> tuple[list[Side], 
         raise ConfigError(mistakes)
     runtime = compose([f"{k}={v}" for k, v in given.items() if k == "runtime.store"]).runtime
     root = Path(runtime.store).resolve()
-    destination = Destination.from_environment(verb, given.get("experiment"), root)
+    tracking, file = None, given.get("store")
     try:
-        runs = load_runs(destination.uri, destination.experiment_name())
-        found = sides(runs, words, given.get("bench"))
+        if file:
+            uri, experiment = file, given.get("experiment") or exported_experiment(file)
+        else:
+            tracking = Destination.from_environment(verb, given.get("experiment"), root)
+            uri, experiment = tracking.uri, tracking.experiment_name()
+        found = sides(load_runs(uri, experiment), words, given.get("bench"))
     except ValueError as error:
         raise ConfigError(str(error).split("\n")) from error
-    return found, destination, store_of(runtime)
+    return _Asked(found, uri, tracking, store_of(runtime))
 
 
-def _identity(side: Side, destination: Destination, store: Store) -> dict[str, Any]:
+def _identity(side: Side, asked: _Asked) -> dict[str, Any]:
     """What the key of a run is the hash of, by dotted names: from the local store, from the
     run's artifacts, or else its parameters."""
-    spec = _spec(side, destination, store)
+    spec = _spec(side, asked)
     if spec is None:
         logged = side.run[[n for n in side.run.index if str(n).startswith("params.")]].dropna()
         say(
@@ -112,12 +126,12 @@ def _identity(side: Side, destination: Destination, store: Store) -> dict[str, A
     return found | {"data digest" if k == "data" else k: v for k, v in identity.items()}
 
 
-def _spec(side: Side, destination: Destination, store: Store) -> dict[str, Any] | None:
+def _spec(side: Side, asked: _Asked) -> dict[str, Any] | None:
     stage, key = side.tag(names.STAGE), side.tag(names.RUN_KEY)
-    spec: dict[str, Any] | None = store.run(stage, key).read_json("spec") if key else None
-    if spec is not None:
+    spec: dict[str, Any] | None = asked.store.run(stage, key).read_json("spec") if key else None
+    if spec is not None or asked.tracking is None:
         return spec
-    client, run_id = destination.client(), str(side.run["run_id"])
+    client, run_id = asked.tracking.client(), str(side.run["run_id"])
     if SPEC_FILE not in {file.path for file in client.list_artifacts(run_id)}:
         return None
     with tempfile.TemporaryDirectory() as scratch:

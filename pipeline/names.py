@@ -124,6 +124,8 @@ EVAL = "eval/"
 SPLIT = "split"  # train | val | test
 EVALUATED = "evaluated"  # the run's key, or the first digits of a file's sha256
 
+# Warnings that speak against a β.
+ABOUT_THE_LATENT = ("sigma_at_one", "sigma_at_floor", "synergy_at_chance")
 # `health/<warning>`: 1 where it holds in an epoch, 0 where it does not, nothing where it does not
 # apply. Each says what it means and what to try.
 HEALTH_METRICS = "health/"

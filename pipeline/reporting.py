@@ -13,7 +13,7 @@ from analysis.evidence import Asked
 from analysis.exported import SUFFIX
 from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, findings
 from analysis.reading import Reading
-from analysis.runs import column, experiments, export, load_runs
+from analysis.runs import column, export, exported_experiment, load_runs
 from pipeline import names
 from pipeline.config import ConfigError, compose
 from pipeline.console import out, say
@@ -46,7 +46,10 @@ def analyse_command(overrides: list[str]) -> None:
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ConfigError([f"out={folder}: a file is there; say a folder"])
     if "store" in given:
-        name = given.get("experiment") or _only_experiment(given["store"])
+        try:
+            name = given.get("experiment") or exported_experiment(given["store"])
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
         _show(*_studied(given["store"], name, asked, what), given.get("out"))
         return
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
@@ -59,15 +62,6 @@ def analyse_command(overrides: list[str]) -> None:
         shell.end_launch("FAILED")
         raise
     shell.end_launch("FINISHED")
-
-
-def _only_experiment(store: str) -> str:
-    """The experiment of an exported file, which holds one; else the usual name."""
-    try:
-        found = experiments(store)
-    except ValueError as error:
-        raise ConfigError([str(error)]) from error
-    return found[0] if len(found) == 1 else names.DEFAULT_EXPERIMENT
 
 
 def export_command(overrides: list[str]) -> None:

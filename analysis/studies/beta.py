@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence, grid
+from analysis.health import warned
 from analysis.render import Block, accuracy_cell, number, percent
 from analysis.runs import column
 from analysis.stats import (
@@ -39,6 +40,7 @@ class BetaRow(NamedTuple):
     rate: Interval
     distortion: Interval
     shared: Interval = NO_INTERVAL  # validation on the seeds that every β has
+    warnings: tuple[str, ...] = ()  # that its runs gave while they trained
 
 
 class BetaInfo(NamedTuple):
@@ -77,7 +79,8 @@ def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
     accuracies = (_values(runs, name) for name in (names.BEST_VAL_TOP1, names.TEST_TOP1))
     validation, test = map(share_interval, accuracies)
     seeds = tuple(sorted(seeds_of(runs).astype(int)))
-    return BetaRow(float(beta), seeds, validation, test, rate, distortion)
+    told = tuple(one.warning for one in warned(runs))
+    return BetaRow(float(beta), seeds, validation, test, rate, distortion, warnings=told)
 
 
 def _by_seed(runs: pd.DataFrame) -> dict[int, float]:
@@ -98,7 +101,8 @@ def study(evidence: Evidence) -> Study:
     title = "Sensitivity to β"
     if len(info.rows) < 2:
         what = "fewer than two values of method.ib_beta have finished"
-        loop = f"for beta in {' '.join(TRIED)}; do {_next(evidence, '$beta', info)}; done"
+        each = evidence.loop(cfg=info.rung or "L1", method__ib_beta="$beta")
+        loop = f"for beta in {' '.join(TRIED)}; do {each}; done"
         return Study("beta", evidence.bench, title, gaps=(Gap(what, loop),))
     return Study(
         "beta", evidence.bench, title,
@@ -114,20 +118,15 @@ def _sampled(runs: pd.DataFrame) -> pd.Series:
     return ~column(runs, "params.method.bottleneck").eq("False")
 
 
-def _next(evidence: Evidence, beta: str, info: BetaInfo, seed: object = 0) -> str:
-    return evidence.command(cfg=info.rung or "L1", seed=seed, method__ib_beta=beta)
-
-
 def _gaps(evidence: Evidence, info: BetaInfo) -> tuple[Gap, ...]:
     seeds = sorted({seed for row in info.rows for seed in row.seeds})
-    found = [
-        Gap(f"β = {row.beta:g} has no seed {seed}", _next(evidence, f"{row.beta:g}", info, seed))
-        for row in info.rows
-        for seed in seeds
-        if seed not in row.seeds
-    ]
-    if all(row.beta != 0 for row in info.rows):
-        found.append(Gap("β = 0 is not there", _next(evidence, "0", info)))
+    found = []
+    for beta, there in {0.0: (), **{row.beta: row.seeds for row in info.rows}}.items():
+        if absent := [seed for seed in seeds if seed not in there]:
+            listed = ", ".join(map(str, absent))
+            what = f"β = {beta:g} {f'has no seed {listed}' if there else 'is not there'}"
+            command = evidence.loop(absent, cfg=info.rung, method__ib_beta=f"{beta:g}")
+            found.append(Gap(what, command))
     return tuple(found)
 
 
@@ -135,6 +134,7 @@ def _sentences(info: BetaInfo) -> tuple[str, ...]:
     means = [row.test.mean for row in info.rows]
     said = [
         _recommendation(info),
+        *_doubts(info),
         f"Over {len(info.rows)} values of β the mean test accuracy of {info.rung} lies between "
         f"{percent(min(means))} and {percent(max(means))} %.",
     ]
@@ -165,6 +165,16 @@ def _recommendation(info: BetaInfo) -> str:
             f"{accuracy_cell(best.shared)} %)"
         )
     return f"Recommended β: {info.recommended:g}, {why}; {seeds}."
+
+
+def _doubts(info: BetaInfo) -> tuple[str, ...]:
+    """What the runs of the recommended β said against it while they trained."""
+    told = [w for row in info.rows if row.beta == info.recommended for w in row.warnings]
+    return tuple(
+        f"Runs at β = {info.recommended:g} gave the warning {warning}: {names.WARNINGS[warning]}"
+        for warning in told
+        if warning in names.ABOUT_THE_LATENT
+    )
 
 
 def block(info: BetaInfo) -> Block:

@@ -108,7 +108,7 @@ def study(evidence: Evidence) -> Study:
     kept = of_asib(evidence.kept)
     info = stability_info(kept, evidence.history(kept, METRICS), evidence.bench)
     gaps = tuple(
-        Gap(f"{rung} ({what} CCCP) has not finished", evidence.command(cfg=rung, seed=0))
+        Gap(f"{rung} ({what} CCCP) has not finished", evidence.loop(cfg=rung))
         for rung, what in (("L1", "without"), ("L2", "with"))
         if rung not in {row.rung for row in info.rows}
     )

@@ -84,7 +84,7 @@ def study(evidence: Evidence) -> Study:
     info = freezing_info(kept, evidence.history(kept, METRICS), evidence.bench)
     there = {row.rung for row in info.rows}
     gaps = tuple(
-        Gap(f"{rung} ({what} freezing) has not finished", evidence.command(cfg=rung, seed=0))
+        Gap(f"{rung} ({what} freezing) has not finished", evidence.loop(cfg=rung))
         for rung, what in zip(PAIR, ("with", "without"), strict=True)
         if rung not in there
     )

@@ -11,11 +11,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import style
-from analysis.configuration import RUNG_COLUMNS
+from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence, grid
 from analysis.render import Block, number
 from analysis.runs import by_step, column
-from analysis.stats import Interval, mean_interval, pareto_front
+from analysis.stats import (
+    NO_INTERVAL,
+    Interval,
+    mean_interval,
+    paired_difference,
+    pareto_front,
+)
 from analysis.studies.beta import PARAMETER
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import rung_order
@@ -41,33 +47,45 @@ class Path(NamedTuple):
 
 
 class PlaneInfo(NamedTuple):
-    """The paths of a bench; `entropy` is the mean H(Y), what I(Z;Y) can reach at most."""
+    """The paths of a bench; `entropy` is the mean H(Y), what I(Z;Y) can reach at most; `lead`
+    is the highest information less that of the next path, `next`, paired by seed."""
 
     bench: str
     paths: tuple[Path, ...]
     entropy: float
+    next: str = ""
+    lead: Interval = NO_INTERVAL
 
 
-def plane_info(labels: pd.Series, history: pd.DataFrame, bench: str) -> PlaneInfo:
-    """`labels` names the group of each run (index: run id), in the order that is drawn;
-    `history` holds `METRICS`. Where one seed of a group has no value at a step it has no point."""
+def plane_info(labels: pd.Series, seeds: pd.Series, history: pd.DataFrame, bench: str) -> PlaneInfo:
+    """`labels` names the group of each run, in the order that is drawn, `seeds` its seed (index of
+    both: run id); `history` holds `METRICS`. Where one seed of a group has no value at a step it
+    has no point."""
     wide = by_step(history)
     wide = wide.reindex(columns=list(METRICS)).replace([np.inf, -np.inf], np.nan).dropna()
     wide["information"] = wide[names.LABEL_ENTROPY] - wide[names.VAL_CE]
     both, found = [names.VAL_RATE, "information"], []
+    by_seed: dict[str, dict[int, float]] = {}
     for label in dict.fromkeys(labels):
         runs = wide[wide.index.get_level_values("run_id").isin(labels.index[labels == label])]
-        seeds = runs.index.get_level_values("run_id").nunique()
+        count = runs.index.get_level_values("run_id").nunique()
         steps = runs.groupby("step")
-        mean = steps[both].mean()[steps.size() == seeds]
+        mean = steps[both].mean()[steps.size() == count]
         points = tuple((float(x), float(y)) for x, y in mean.to_numpy())
         if points:
             last = runs.xs(mean.index[-1], level="step")
             rate, information = (mean_interval(last[name].tolist()) for name in both)
             found.append(Path(str(label), points, rate, information, front=False))
+            kept = last["information"]
+            by_seed[str(label)] = dict(zip(seeds[kept.index].astype(int), kept, strict=True))
     front = pareto_front([p.rate.mean for p in found], [p.information.mean for p in found])
     paths = tuple(path._replace(front=on) for path, on in zip(found, front, strict=True))
-    return PlaneInfo(bench, paths, float(wide[names.LABEL_ENTROPY].mean()))
+    entropy = float(wide[names.LABEL_ENTROPY].mean())
+    first = sorted(paths, key=lambda path: -path.information.mean)[:2]
+    if len(first) < 2:
+        return PlaneInfo(bench, paths, entropy)
+    lead = paired_difference(by_seed[first[0].label], by_seed[first[1].label])
+    return PlaneInfo(bench, paths, entropy, first[1].label, lead)
 
 
 def study(evidence: Evidence) -> Study:
@@ -78,7 +96,7 @@ def study(evidence: Evidence) -> Study:
     swept = _with_values(swept) if len(swept) else swept
     if not len(runs) and not len(swept):
         what = "no run measured rate and cross-entropy with z drawn on validation"
-        command = evidence.command(cfg="L1", seed=0)
+        command = evidence.loop(cfg="L1")
         return Study("information_plane", evidence.bench, title, gaps=(Gap(what, command),))
     infos = [("rungs", _by_rung(evidence, runs))] if len(runs) else []
     beta = column(swept, f"params.{PARAMETER}")
@@ -108,7 +126,7 @@ def _with_values(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sweep(evidence: Evidence) -> Gap:
-    command = evidence.command(cfg="L1", seed=0, method__ib_beta="$beta")
+    command = evidence.loop(cfg="L1", method__ib_beta="$beta")
     return Gap("only one β was measured", f"for beta in 1e-4 1e-3 1e-2; do {command}; done")
 
 
@@ -116,13 +134,18 @@ def _by_rung(evidence: Evidence, runs: pd.DataFrame) -> PlaneInfo:
     rung = runs.set_index("run_id")[RUNG_COLUMNS[1]]
     order = rung_order(rung.unique())
     labels = rung.sort_values(key=lambda names_: names_.map(order.index), kind="stable")
-    return plane_info(labels, evidence.history(runs, METRICS), evidence.bench)
+    return _plane(evidence, runs, labels)
 
 
 def _by_beta(evidence: Evidence, runs: pd.DataFrame) -> PlaneInfo:
     beta = runs.set_index("run_id")[f"params.{PARAMETER}"].astype(float).sort_values()
     labels = beta.map(lambda value: f"β = {value:g}")
-    return plane_info(labels, evidence.history(runs, METRICS), evidence.bench)
+    return _plane(evidence, runs, labels)
+
+
+def _plane(evidence: Evidence, runs: pd.DataFrame, labels: pd.Series) -> PlaneInfo:
+    seeds = seeds_of(runs.set_index("run_id"))
+    return plane_info(labels, seeds, evidence.history(runs, METRICS), evidence.bench)
 
 
 def _sentence(info: PlaneInfo) -> str:
@@ -135,9 +158,22 @@ def _sentence(info: PlaneInfo) -> str:
             f"H(Y) = {info.entropy:.2f} nats."
         )
     return (
-        f"{best.label} keeps the most about the label: at least {kept:.2f}"
+        f"Highest information about the label: {best.label}, at least {kept:.2f}"
         f"{_bounds(best.information, 2)} of {info.entropy:.2f} nats at a rate of {rate:.2f}"
-        f"{_bounds(best.rate, 2)} nats (n = {best.n}); Pareto front: {front}."
+        f"{_bounds(best.rate, 2)} nats (n = {best.n}){_lead(info)}. Pareto front: {front}."
+    )
+
+
+def _lead(info: PlaneInfo) -> str:
+    """The paired difference to the next path, and whether it is shown."""
+    if not info.next:
+        return ""
+    if info.lead.n < 2:
+        return f"; no two seeds in common with the next, {info.next}, so no conclusion"
+    shown = "" if info.lead.low > 0 else ", so that it is not shown to keep more"
+    return (
+        f"; {number(info.lead.mean, 3)}{_bounds(info.lead, 3)} nats more than the next, "
+        f"{info.next}, paired by seed{shown}"
     )
 
 

@@ -1,6 +1,6 @@
 """The ladder: what each rung gives against the best control, what it costs, and what is claimed."""
 
-from analysis import figures
+from analysis import figures, style
 from analysis.claims import LEVEL, PRIMARY, VISIBLE, Claim, claims, p_value, sentence
 from analysis.configuration import not_shared, shown_with
 from analysis.differences import differences, draw_differences
@@ -28,8 +28,6 @@ from analysis.tables import (
 )
 from analysis.verdicts import best_control, points
 from pipeline import names
-
-FEWEST_SEEDS = 3  # below it an interval says next to nothing
 
 
 def study(evidence: Evidence) -> Study:
@@ -83,9 +81,11 @@ def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[
         return _sentences(table, bench, found)
     of_control = [c for c in found if c.reference == control.rung and not c.primary]
     told = [sentence(c) for c in of_control if c.shown or c.twin]
-    silent = [c.rung for c in of_control if not c.shown and not c.twin]
-    if silent:
-        told.append(f"No difference to {control.rung} shown: {', '.join(silent)}.")
+    silent = [c for c in of_control if not c.shown and not c.twin]
+    if tried := [c.rung for c in silent if c.interval.n > 1]:
+        told.append(f"No difference to {control.rung} shown: {', '.join(tried)}.")
+    if single := [c.rung for c in silent if c.interval.n < 2]:
+        told.append(f"Fewer than two seeds, so no conclusion: {', '.join(single)}.")
     if not any(c.primary for c in found):
         told.insert(0, f"Primary claim ({PRIMARY} against the best control): no run of {PRIMARY}.")
     primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
@@ -104,14 +104,15 @@ def _drawings(evidence, kept, history, table, found) -> tuple[Drawing, ...]:
     apart = differences(kept, table, bench, found)
     first = Drawing(
         f"differences_{bench}", draw_differences(apart),
-        f"What each rung gives on {bench} against {apart.control}, the best control; bars are 95 % "
-        f"t-intervals; {counts}.",
+        f"What each rung gives on {bench} against {apart.control}, the best control: "
+        f"{style.means_caption(row.interval for row in apart.rows)}; {counts}.",
     )  # fmt: skip
     return (
         *([first] if apart.rows else []),
         Drawing(
             f"accuracy_cost_{bench}", cost,
-            f"Test accuracy on {bench} against run time; bars are 95 % t-intervals; {counts}.",
+            f"Test accuracy on {bench} against run time: "
+            f"{style.means_caption(row.test for row in table.rows)}; {counts}.",
         ),
         Drawing(
             f"learning_curves_{bench}", curves,
@@ -155,21 +156,13 @@ def _claim_notes(found: tuple[Claim, ...]) -> tuple[str, ...]:
 
 def _gaps(evidence: Evidence, rows: list[LadderRow]) -> tuple[Gap, ...]:
     """Rungs that are not there, seeds that others have, and too few seeds."""
-    there = {row.rung: row for row in rows}
-    found = [
-        Gap(f"{rung} has not finished", evidence.command(cfg=rung, seed=0))
-        for rung in RUNG_ORDER
-        if rung not in there
-    ]
-    seeds = sorted({seed for row in rows for seed in row.seeds})
-    wanted = seeds + [s for s in range(FEWEST_SEEDS) if s not in seeds][: FEWEST_SEEDS - len(seeds)]
-    if len(seeds) >= FEWEST_SEEDS:
-        wanted = seeds
-    for row in rows:
-        absent = [seed for seed in wanted if seed not in row.seeds]
-        if absent and row.rung in RUNG_ORDER:
-            run = evidence.command(cfg=row.rung, seed="$seed" if len(absent) > 1 else absent[0])
-            listed = " ".join(map(str, absent))
-            command = f"for seed in {listed}; do {run}; done" if len(absent) > 1 else run
-            found.append(Gap(f"{row.rung} has no seed {listed.replace(' ', ', ')}", command))
+    seeds = {row.rung: row.seeds for row in rows}
+    found = []
+    for rung in [rung for rung in RUNG_ORDER if rung not in seeds] + list(seeds):
+        absent = [seed for seed in evidence.seeds if seed not in seeds.get(rung, ())]
+        if absent and rung in RUNG_ORDER:
+            what = "has not finished"
+            if rung in seeds:
+                what = f"has no seed {', '.join(map(str, absent))}"
+            found.append(Gap(f"{rung} {what}", evidence.loop(absent, cfg=rung)))
     return tuple(found)

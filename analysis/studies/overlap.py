@@ -61,7 +61,7 @@ def study(evidence: Evidence) -> Study:
     gaps = tuple(
         Gap(
             f"{rung} at {overlap:g} % overlap has not finished",
-            evidence.command(cfg=rung, seed=0, overlap=f"{overlap:g}"),
+            evidence.loop(cfg=rung, overlap=f"{overlap:g}"),
         )
         for overlap in overlaps
         for rung in COMPARED
@@ -81,7 +81,7 @@ def study(evidence: Evidence) -> Study:
 
 
 def _nothing(evidence: Evidence) -> Gap:
-    run = evidence.command(cfg="$cfg", seed=0, overlap="$overlap")
+    run = evidence.loop(cfg="$cfg", overlap="$overlap")
     loop = f"for cfg in {' '.join(COMPARED)}; do for overlap in {' '.join(map(str, OVERLAPS))}; do"
     return Gap("no run with overlapping teachers has finished", f"{loop} {run}; done; done")
 

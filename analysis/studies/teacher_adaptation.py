@@ -141,7 +141,7 @@ def study(evidence: Evidence) -> Study:
     title = "Teacher adaptation"
     gaps: tuple[Gap, ...] = ()
     if not info.teachers:
-        gaps = (Gap("no finished run adapts its teachers", evidence.command(cfg="L3", seed=0)),)
+        gaps = (Gap("no finished run adapts its teachers", evidence.loop(cfg="L3")),)
     if not info.teachers and not info.gains:
         return Study("teacher_adaptation", evidence.bench, title, gaps=gaps)
     tables = [Table("Validation accuracy of each teacher (means over seeds)", block(info))]
@@ -244,7 +244,10 @@ def draw(info: AdaptationInfo) -> Figure:
     figure, drawn = style.new_panels(f"{info.bench}: teacher adaptation", "A-Step", list(there))
     for axes, paint in zip(drawn, there.values(), strict=True):
         paint(axes, info)
-        axes.legend(fontsize=style.SMALL, frameon=False)
+        axes.legend(  # under the panel, where it covers nothing
+            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=style.SMALL,
+            frameon=False,
+        )  # fmt: skip
     return figure
 
 

@@ -69,4 +69,13 @@ def test_the_screen_is_narrow_and_says_what_is_missing():
     text = as_screen(compared(runs(*many), *(f"M{k}" for k in range(8))))
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "Configuration: 1 parameter not the same" in text
-    assert "No two seeds in common: no interval, no conclusion." in text
+    assert "One seed in common: no interval, no conclusion." in text
+
+
+def test_a_teacher_beside_a_student_and_other_seeds_are_pointed_out():
+    teacher = distill("t", 0, 0.9) | {"tags.stage": "finetune", "metrics.val/best_top1": 0.9}
+    frame = runs(distill("CE", 0, 0.5), distill("KD", 1, 0.6), teacher)
+    text = " ".join(as_screen(comparison(sides(frame, ["r0", "r1", "r2"]))).split())
+    assert "A is a distillation, C a teacher's fine-tuning: no difference of theirs" in text
+    assert "B has seed 1, A 0: − A of the single runs has the seed's part in it" in text
+    assert "No seed in common: no interval, no conclusion." in text

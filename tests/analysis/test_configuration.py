@@ -22,12 +22,20 @@ def test_the_configuration_with_the_most_seeds_is_kept():
     assert reasons(frame) == {"r2": "other configuration (budget.student_epochs=2)"}
 
 
-def test_of_equals_the_newest_configuration_is_kept():
+def test_of_equals_the_configuration_that_was_started_last_is_kept():
     frame = runs(
         distill("L3", 0, 0.5, **params(method__ib_beta=0.1, a=1, b=2, c=3)),
         distill("L3", 0, 0.6, **params(method__ib_beta=0.2, a=2, b=3, c=3)),
     )
     assert reasons(frame) == {"r0": "other configuration (method.ib_beta=0.1, a=1, …)"}
+
+
+def test_a_label_names_what_was_typed_first_and_as_much_as_tells_configurations_apart():
+    typed_last = typed("L3", 0, "d=1", a=1, b=1, c=1, d=1), typed("L3", 0, a=0, b=0, c=0, d=0)
+    assert reasons(runs(*typed_last)) == {"r0": "other configuration (d=1, a=1, …)"}
+    alike = [distill("L3", 0, 0.5, **params(a=1, b=1, c=c)) for c in (1, 2)]
+    found = reasons(runs(*alike, *[distill("L3", s, 0.5, **params(a=0, b=0, c=0)) for s in (0, 1)]))
+    assert found == {f"r{c - 1}": f"other configuration (a=1, b=1, c={c})" for c in (1, 2)}
 
 
 def test_a_parameter_that_only_one_configuration_has_is_named():
@@ -176,7 +184,9 @@ def test_without_its_default_the_reason_of_the_choice_is_said():
         in (shown(runs(*most))[0])
     )
     equals = [typed("L2", 0, f"a={a}", method__a=a) for a in (1, 2)]
-    assert "method.a=2 (1 run), the newest; left aside" in shown(runs(*equals))[0]
+    assert (
+        "method.a=2 (1 run), the one that was started last; left aside" in shown(runs(*equals))[0]
+    )
     other = typed("L3", 0, method__a=1)
     assert (
         "method.a=1 (1 run), the one that has most in common with the other rungs"

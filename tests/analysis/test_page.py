@@ -37,7 +37,7 @@ def test_the_page_needs_nothing_beside_itself(found):
 
 def test_every_form_answers_first_and_names_what_is_missing(found):
     answer = "Primary claim: L4 − CE: +10.00 points, 95 % interval +10.00 to +10.00, n = 3"
-    command = f"python -m pipeline distill bench=toy runtime.experiment={NAME} cfg=KD seed=0"
+    command = f"python -m pipeline distill bench=toy runtime.experiment={NAME} cfg=KD seed=$seed"
     for text in (page.as_page(found), page.as_markdown_report(found), page.as_terminal(found)):
         plain = " ".join(text.split())
         assert answer in plain

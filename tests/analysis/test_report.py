@@ -112,9 +112,14 @@ def test_what_a_filter_leaves_out_is_neither_missing_nor_unfinished(store):
     for rung in ("CE", "L3"):
         for seed in range(3):
             store.distill("filtered", rung, seed, 0.5 + seed / 10)
-    asked = Asked(tags={names.SEED: "7"})
-    none = analyze(store.uri, "filtered", asked=asked)
-    assert "experiment filtered is left by tag.seed=7." in none.text
+    with pytest.raises(
+        ValueError, match=r"tag\.seed=7: no run has that value \(there are: 0, 1, 2"
+    ):
+        analyze(store.uri, "filtered", asked=Asked(tags={names.SEED: "7"}))
+    with pytest.raises(ValueError, match=r"no run has the tag sed; did you mean seed\?"):
+        analyze(store.uri, "filtered", asked=Asked(tags={"sed": "1"}))
+    none = analyze(store.uri, "filtered", asked=Asked(until="2020-01-01"))
+    assert "experiment filtered is left by until=2020-01-01." in none.text
     assert "type `mlflow run" not in none.text.partition("Teachers")[0]
     some = investigate(store.uri, "filtered", asked=Asked(tags={names.SEED: "1"}))
     assert not any(study.gaps for study in some.studies)

@@ -86,5 +86,18 @@ def test_beta_takes_no_run_that_differs_in_more():
     rows.append(with_beta("0.1", 0, 0.99, 0.99, **params(method__tau=2)))
     found = beta.study(evidence(runs(*rows)))
     assert [row[0].split()[0] for row in found.tables[0].block.rows] == ["0.001", "0.01"]
-    assert any("β = 0 is not there" in gap.what for gap in found.gaps)
-    assert found.gaps[-1].command.endswith("cfg=L1 seed=0 method.ib_beta=0")
+    (gap,) = found.gaps
+    assert gap.what == "β = 0 is not there"
+    assert gap.command.endswith("cfg=L1 method.ib_beta=0 seed=0")
+
+
+def test_a_recommended_beta_is_told_with_the_warnings_of_its_runs():
+    """The largest of equals is recommended, and its latent carries nothing."""
+    rows = [
+        with_beta(b, s, 0.9, 0.8, **({"tags.health": "sigma_at_one,gate_always_open"} if b == "0.1"
+                                     else {})) for b in ("0.001", "0.1") for s in (0, 1)
+    ]  # fmt: skip
+    said = beta.study(evidence(runs(*rows))).sentences
+    assert said[0].startswith("Recommended β: 0.1")
+    assert said[1].startswith("Runs at β = 0.1 gave the warning sigma_at_one: Every standard")
+    assert "gate" not in said[2]

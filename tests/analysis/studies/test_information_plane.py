@@ -17,7 +17,11 @@ def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
         history("r1", bottleneck__val_rate=[(1, 5.0)], bottleneck__val_ce=[(1, 0.7)], **plane),
         history("r2", bottleneck__val_rate=[(0, 9.0)], bottleneck__val_ce=[(0, 1.9)], **plane),
     ])  # fmt: skip
-    found = information_plane.plane_info(labels, points, "toy")
+    seeds = pd.Series({"r0": 0, "r1": 1, "r2": 0})
+    found = information_plane.plane_info(labels, seeds, points, "toy")
+    assert (found.next, found.lead.n) == ("L2", 1)
+    said = information_plane._sentence(found)
+    assert "no two seeds in common with the next, L2, so no conclusion. Pareto front: L1" in said
     assert [(path.label, path.n, path.front) for path in found.paths] == [
         ("L1", 2, True), ("L2", 1, False),
     ]  # fmt: skip
@@ -34,3 +38,22 @@ def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
     assert tuple(bars[1][:, 1]) == pytest.approx((information.low, information.high))
     assert "n = 2 (L1), 1 (L2)" in information_plane._caption(found)
     assert axes.get_xlim()[1] < 10  # the interval of two seeds does not flatten the rest
+
+
+def test_who_keeps_the_most_is_told_with_the_paired_difference_to_the_next():
+    labels = pd.Series({f"{rung}{s}": rung for rung in ("L1", "L2") for s in range(3)})
+    seeds = pd.Series({run: int(run[-1]) for run in labels.index})
+
+    def said(ahead: tuple[float, ...]) -> str:
+        points = [
+            history(run, bottleneck__val_rate=[(0, 1.0)], bottleneck__label_entropy=[(0, 2.0)],
+                    bottleneck__val_ce=[(0, 1.0 - ahead[s] * (rung == "L1"))])
+            for (run, rung), s in zip(labels.items(), seeds, strict=True)
+        ]  # fmt: skip
+        found = information_plane.plane_info(labels, seeds, pd.concat(points), "toy")
+        return information_plane._sentence(found)
+
+    assert "0.200 [0.200, 0.200] nats more than the next, L2, paired by seed. Par" in said(
+        (0.2,) * 3
+    )
+    assert "paired by seed, so that it is not shown to keep more. Par" in said((0.9, -0.3, 0.0))

@@ -33,7 +33,7 @@ def test_methods_are_ranked_and_compared_with_kd_after_holm():
 def test_methods_without_a_reference_are_ranked_and_not_compared():
     found = methods.study(evidence(runs(distill("ce", 0, 0.7), distill("ce", 1, 0.72))))
     assert found.sentences[0].startswith("Highest mean test accuracy of 1 method: ce")
-    assert found.sentences[1] == "Nothing to compare with: none of kd, KD, CE has finished."
+    assert found.sentences[1] == "Nothing to compare with: none of CE, KD, kd has finished."
     assert found.tables[0].block.rows[0][3:5] == ("–", "–")
     assert "Dashed" not in found.drawings[0].caption
 
@@ -56,7 +56,7 @@ def test_a_rung_alone_has_nothing_to_be_compared_with():
     found = methods.study(evidence(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
     assert found.sentences == (
         "Highest mean test accuracy of 1 method: L3, 50.00 [50.00, 50.00] % (n = 2).",
-        "Nothing to compare with: none of kd, KD, CE has finished.",
+        "Nothing to compare with: none of CE, KD, kd has finished.",
     )
     (drawing,) = found.drawings
     assert "Dashed" not in drawing.caption
