@@ -38,7 +38,7 @@ verbs
              store=FILE (an exported one)
   export     what a report reads, as one file  out=NAME.db.xz and the filters of analyze
   compare    runs beside each other            RUN RUN ... (an id, a key, a name, a rung)
-  explain    where two runs part               A B; experiment=NAME bench=NAME for both verbs
+  explain    where two runs part               A B; bench=NAME experiment=NAME store=FILE for both
   sync       send what has not reached the tracking store
 
 options, the most used; every key of conf/ and its dataclass works

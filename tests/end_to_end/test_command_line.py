@@ -317,3 +317,12 @@ def test_runs_beside_each_other_and_where_they_part(finished: Path) -> None:
     unknown = command.run("compare", "L3", "distill-L3-digits-s9", cwd=finished, code=2)
     assert "did you mean distill-L3-digits-s0?" in unknown
     assert len(load_runs(_uri(finished), "asib")) == len(runs)  # nothing was written
+    command.run("export", "out=given/study.db.xz", cwd=finished)
+    elsewhere = finished / "given"
+    shown = command.run("compare", *others, "store=study.db.xz", cwd=elsewhere)
+    assert "Configuration: " in shown
+    given = command.run("explain", *others, "store=study.db.xz", cwd=elsewhere)
+    assert "A and B part before they start, at teacher." in given
+    assert not (elsewhere / "mlflow.db").exists()
+    wrong = command.run("compare", *others, "store=mlflow.db", cwd=finished, code=2)
+    assert "store=mlflow.db: not a file NAME.db.xz as export writes it" in wrong

@@ -43,8 +43,8 @@ def test_what_a_study_varies_is_no_option_of_the_rungs_that_are_missing():
     ]  # fmt: skip
     by = {gap.what: gap.command for gap in ladder.study(evidence(runs(*rows))).gaps}
     assert by["L4 has not finished"] == (  # at the seeds that the others have, three at least
-        "for seed in 0 1 2; do python -m pipeline distill bench=toy budget=short cfg=L4 seed=$seed; "
-        "done"
+        "for seed in 0 1 2; do "
+        "python -m pipeline distill bench=toy budget=short cfg=L4 seed=$seed; done"
     )
     assert by["L2 has no seed 2"] == (  # of the configuration that is shown
         "python -m pipeline distill bench=toy budget=short method.ib_beta=0.1 cfg=L2 seed=2"
