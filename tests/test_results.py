@@ -1,14 +1,18 @@
 """What the documents show of reports is what their commands print today, from exported stores."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis import page, report
 from analysis.evidence import Asked
 from analysis.investigate import findings
 from analysis.reading import Reading
+from analysis.runs import exported_experiment, load_history, load_runs
+from pipeline import names
 from pipeline.config import ConfigError
 from pipeline.reporting import analyse_command
 
@@ -43,6 +47,50 @@ def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> 
     said = report.report(reading).text if plain else page.as_terminal(findings(reading, what))
     assert len(text) > 300
     assert text.strip() in said
+
+
+def test_the_recipes_of_the_protocol_are_what_the_tuning_study_found() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text().partition("## The recipes")[2]
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    rates = [float(cell) for cell in lines[0][1:]]
+    told, bold = Counter(), {}
+    for label, *cells in lines[1:]:
+        rung = label.strip(" *`,").split(",")[0].strip("*` ")
+        for rate, cell in zip(rates, cells, strict=True):
+            told[rung, rate, cell.strip(" *")] += 1
+            if "**" in cell:
+                bold[rung] = (rate, float(cell.strip(" *")))
+    runs = _runs("tune_fashion_mnist_4k.db.xz")
+    students = runs[runs["tags.stage"] == "distill"]
+    assert set(students["tags.seed"]) == {"100"}
+    values = students[f"metrics.{names.BEST_VAL_TOP1}"].mul(100).round(2)
+    rates_of = students["params.optim.lr"].astype(float)
+    found = list(zip(students["tags.rung"], rates_of, values, strict=True))
+    assert told == Counter((rung, rate, f"{value:.2f}") for rung, rate, value in found)
+    for rung in students["tags.rung"].unique():
+        best = max((one for one in found if one[0] == rung), key=lambda one: one[2])
+        assert bold[rung] == best[1:]
+
+
+def test_the_gap_of_l4_opens_where_the_results_say() -> None:
+    """Up to the tenth epoch L3 and L4 are one experiment; the ends are those in the text."""
+    runs = _runs("proof_twins.db.xz")
+    students = runs[runs["tags.rung"].isin(["L3", "L4"]) & (runs["status"] == "FINISHED")]
+    rung = students.set_index("run_id")["tags.rung"]
+    path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
+    points = load_history(path, list(rung.index), [names.VAL_TOP1]).sort_values(["run_id", "step"])
+    epoch = points.groupby("run_id", observed=True).cumcount() + 1
+    mean = 100 * points.groupby([points["run_id"].map(rung), epoch])["value"].mean().unstack(0)
+    assert len(mean) == 20
+    assert (mean["L3"] == mean["L4"])[:10].all()
+    assert (mean["L3"] > mean["L4"])[13:].all()
+    ends = f"ends at {mean['L4'].iloc[-1]:.1f} % where L3 goes on to {mean['L3'].iloc[-1]:.1f} %"
+    assert ends in " ".join((ROOT / "docs" / "results.md").read_text().split())
+
+
+def _runs(export: str) -> pd.DataFrame:
+    path = str(ROOT / "docs" / "data" / export)
+    return load_runs(path, exported_experiment(path))
 
 
 def test_the_exports_are_small() -> None:
