@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.configuration import same_setting
+from analysis.render import in_percent, percent, points
 from analysis.stats import (
     NO_INTERVAL,
     Interval,
@@ -21,8 +23,14 @@ from analysis.stats import (
     seeds_needed,
     t_test,
 )
-from analysis.tables import CONTROLS, RUNG_ORDER, LadderTable, accuracy_by_seed, ratio
-from analysis.verdicts import best_control, in_percent, points
+from analysis.tables import (
+    RUNG_ORDER,
+    LadderRow,
+    LadderTable,
+    accuracy_by_seed,
+    best_control,
+    ratio,
+)
 
 PRIMARY = "L4"  # against the best control
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
@@ -58,28 +66,28 @@ class Claim(NamedTuple):
 
 
 def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, ...]:
-    """Every comparison of a bench: the primary one first, then each rung with the best control,
-    the other controls with CE, and each rung of the ladder with the one before it that is there."""
+    """Every comparison of a bench: the primary one first, then each rung, method and other control
+    with the best control, and each rung of the ladder with the one before it that is there."""
     rows = {row.rung: row for row in table.rows if row.bench == bench}
     pairs = _pairs(list(rows), best_control(table, bench))
     accuracy = {rung: accuracy_by_seed(kept, bench, rung) for rung in rows}
     found = []
     for rung, reference in pairs:
-        differences = differences_by_seed(accuracy[rung], accuracy[reference])
+        alike = same_setting(kept, bench, rung, reference)
+        differences = differences_by_seed(accuracy[rung], accuracy[reference]) if alike else ()
         times = ratio(rows[rung].seconds, rows[reference].seconds)
         primary = rung == PRIMARY and (rung, reference) == pairs[0]
         found.append(_claim(bench, rung, reference, primary, differences, times))
     return _corrected(found)
 
 
-def _pairs(rungs: list[str], control) -> list[tuple[str, str]]:
-    against = [] if control is None else [(r, control.rung) for r in rungs if r not in CONTROLS]
+def _pairs(rungs: list[str], control: LadderRow | None) -> list[tuple[str, str]]:
+    others = [] if control is None else [rung for rung in rungs if rung != control.rung]
+    against = [(rung, control.rung) for rung in others] if control is not None else []
     primary = [pair for pair in against if pair[0] == PRIMARY]
-    plain = CONTROLS[0]
-    controls = [(one, plain) for one in CONTROLS[1:] if one in rungs and plain in rungs]
     ladder = [rung for rung in RUNG_ORDER if rung in rungs]
-    steps = [(b, a) for a, b in itertools.pairwise(ladder)]
-    return list(dict.fromkeys([*primary, *against, *controls, *steps]))
+    steps = [(b, a) for a, b in itertools.pairwise(ladder) if (a, b) not in against]
+    return list(dict.fromkeys([*primary, *against, *steps]))
 
 
 def _claim(
@@ -122,7 +130,7 @@ def sentence(claim: Claim) -> str:
     """The claim in words; "better" and "worse" only where its family's level allows it."""
     start, found = f"{claim.rung} − {claim.reference}:", claim.interval
     if found.n == 0:
-        return f"{start} no seed in common, nothing to compare."
+        return f"{start} no seed in common, or other data or budget: nothing to compare."
     time = "" if math.isnan(claim.times) else f", {claim.times:.2f} × the time"
     mean = f"{start} {points(found.mean)} points"
     if found.n == 1:
@@ -131,12 +139,27 @@ def sentence(claim: Claim) -> str:
         return f"{start} equal at each of {found.n} seeds: are they one experiment?"
     word = "better" if found.mean > 0 else "worse"
     conclusion = f"{word} than {claim.reference}" if claim.shown else "no difference shown"
-    p = f"p = {p_value(claim.p)}"
+    p = f"p = {p_value(claim.p)}".replace("= <", "<")
     kind = p if claim.primary else f"{p}, after Holm {p_value(claim.adjusted)}"
     return (
         f"{mean}, {in_percent(0.95)} interval {points(found.low)} to {points(found.high)}, "
         f"n = {found.n}, {kind}{time}: {conclusion}."
     )
+
+
+def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
+    """The best control, what each row gives against it, the primary claim first, and the steps of
+    the ladder whose difference is shown."""
+    control = best_control(table, bench)
+    name = "" if control is None else control.rung
+    told = [c for c in found if c.reference == name or c.shown or c.twin]
+    said = ["Primary claim: " * claim.primary + sentence(claim) for claim in told]
+    return (*([control_sentence(control)] if control is not None else ()), *said)
+
+
+def control_sentence(control: LadderRow) -> str:
+    """Which control is the best."""
+    return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
 
 
 def p_value(p: float) -> str:

@@ -19,12 +19,12 @@ from analysis.render import (
     number,
     paired_cell,
     percent,
+    points,
     wrapped,
 )
 from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval
 from analysis.study import counted
 from analysis.tables import ratio
-from analysis.verdicts import points
 from analysis.which import Side
 from pipeline import names
 
@@ -196,7 +196,9 @@ def _cost_block(found: Comparison) -> Block:
 
 
 def _notes(found: Comparison) -> list[str]:
-    notes = ["Differences are points. Brackets: 95 % t-intervals over seeds."]
+    notes = [
+        "Differences are points. Brackets: 95 % t-intervals over seeds. Cost is of the single run."
+    ]
     first, *others = found.runs
     alike = [one for one in others if one.stage == first.stage]
     if alike and (most := max(one.difference.n for one in alike)) < 2:

@@ -208,9 +208,10 @@ def _history(found: Divergence) -> str:
         return f"History: all {found.compared} values that both logged are equal."
     one = found.parting
     kind = f", stage {one.stage}" * (one.stage is not None) + f", {one.step}-Step" * bool(one.step)
+    s = "s" * (len(one.metrics) == 1)
     before = f"equal up to epoch {one.epoch}" if one.epoch else "from the first on"
     return (
-        f"History: {counted(len(one.metrics), 'metric')} first differ at the end of epoch "
+        f"History: {counted(len(one.metrics), 'metric')} first differ{s} at the end of epoch "
         f"{one.epoch + 1}{kind} ({before})."
     )
 

@@ -14,6 +14,7 @@ from analysis.runs import Selection, column, select, split
 from pipeline import names
 
 FEWEST_SEEDS = 3  # below it an interval says next to nothing
+OF_STUDENTS = (names.SEED, names.RUNG, names.METHOD, names.STUDENT, names.TEACHERS)
 _LISTED = 24  # tags, or values of one, in a message
 
 Histories = Callable[[Sequence[str], Sequence[str]], pd.DataFrame]
@@ -44,15 +45,18 @@ class Asked:
 def chosen(runs: pd.DataFrame, asked: Asked) -> pd.DataFrame:
     """The runs that started in the time asked for, on the bench and with the tags asked for.
 
-    `until` a day takes that whole day. Raises ValueError for a date that cannot be read, and for
-    a tag or a value of it that no run has.
+    A tag that says which students are meant (`OF_STUDENTS`) keeps all teachers; `until` a day takes
+    that whole day. Raises ValueError for a date that cannot be read, a time in which no run began,
+    and a tag or a value of it that no run has.
     """
     for name, value in asked.tags.items() if len(runs) else ():
         _check_tag(runs, name, value)
     keep = pd.Series(True, runs.index)
     wanted = dict(asked.tags) | ({names.BENCH: asked.bench} if asked.bench else {})
+    teacher = column(runs, f"tags.{names.STAGE}").eq("finetune")
     for name, value in wanted.items():
-        keep &= column(runs, f"tags.{name}").eq(value)
+        keep &= column(runs, f"tags.{name}").eq(value) | (teacher & (name in OF_STUDENTS))
+    tagged = keep.copy()
     if asked.since:
         keep &= runs["start_time"] >= _time("since", asked.since)
     if asked.since and asked.until and _time("since", asked.since) > _time("until", asked.until):
@@ -61,6 +65,10 @@ def chosen(runs: pd.DataFrame, asked: Asked) -> pd.DataFrame:
         end = _time("until", asked.until)
         whole_day = end == end.normalize() and ":" not in asked.until
         keep &= runs["start_time"] < (end + pd.Timedelta(days=1) if whole_day else end)
+    if tagged.any() and not keep.any():
+        began = runs["start_time"][tagged]
+        first, last = (f"{time:%Y-%m-%dT%H:%M}" for time in (began.min(), began.max()))
+        raise ValueError(f"{asked.words()}: no run began then (they did from {first} to {last})")
     return runs[keep]
 
 

@@ -19,10 +19,10 @@ from matplotlib.ticker import MaxNLocator
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.labels import Line, label_ends, place_labels
+from analysis.render import in_percent
 from analysis.runs import by_step, column
 from analysis.stats import Interval
 from analysis.tables import A_STEP, B_STEP, LadderTable, rung_order
-from analysis.verdicts import in_percent
 from pipeline import names
 
 CURVE_METRICS = (names.VAL_TOP1, names.SYNERGY_TOP1, names.STAGE_STEP)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
@@ -13,6 +14,7 @@ from analysis import style
 # Offsets in points, the most readable first: right, left, above, below, then further away.
 _NEAR = [(8, 0), (-8, 0), (7, 9), (-7, 9), (7, -9), (-7, -9), (0, 14), (0, -14)]
 _OFFSETS = [(x * far, y * far) for far in (1, 1.7, 2.5, 3.5, 5, 7) for x, y in _NEAR]
+_STEPS = 24  # at which a line is held against what it may cross
 _FAR = 13  # points: beyond this a thin line leads to the label
 _POINT, _LINE = 5.0, 2.0  # points: half the width of a marker, and of what is kept free of a line
 
@@ -105,17 +107,34 @@ def _place(
     written: list[Bbox],
 ) -> Annotation:
     frame = axes.get_window_extent()
-    for taken in ([*drawn, *written], written, []):
+    everything = [*drawn, *written]
+    for taken in (everything, written, []):
         for offset in _OFFSETS:
             text = _annotate(axes, position, label, colour, offset)
             box = text_box(text)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 <= frame.y1
             last = not taken and offset is _OFFSETS[-1]
-            if (inside and not box.count_overlaps(taken)) or last:
+            led = [] if taken is not everything else _passed(text, drawn)
+            if (inside and not box.count_overlaps(taken) and not led) or last:
                 written.append(box)
                 return text
             text.remove()
     raise AssertionError("the last place is always taken")
+
+
+def _passed(label: Annotation, drawn: list[Bbox]) -> list[Bbox]:
+    """What the line from a label to its position leads through, but for what is at its end."""
+    if label.arrowprops is None:
+        return []
+    end = np.asarray(label.axes.transData.transform(label.xy)) if label.axes is not None else None
+    assert end is not None, "a label stands in axes"
+    box = text_box(label)
+    start = np.clip(end, box.min, box.max)  # the point of the label that is nearest
+    along = start + np.linspace(0, 1, _STEPS)[:, None] * (end - start)
+    return [
+        other for other in drawn
+        if not other.contains(*end) and any(other.contains(*point) for point in along)
+    ]  # fmt: skip
 
 
 def text_box(label: Annotation) -> Bbox:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from analysis.stats import Interval
 from analysis.tables import LadderRow, LadderTable, TeacherRow
-from analysis.verdicts import in_percent, points
 
 WIDTH = 100
 _TEXT = 40  # a cell that is longer than any number
@@ -157,6 +156,19 @@ def wrapped(lines: Sequence[str], *, first: str = "") -> str:
 def percent(fraction: float) -> str:
     """A fraction in percent with two decimals; `–` where it is missing."""
     return MISSING if math.isnan(fraction) else f"{100 * fraction:.2f}".replace("-", "−")
+
+
+def in_percent(level: float) -> str:
+    """The level of an interval: `95 %`."""
+    return f"{100 * level:g} %"
+
+
+def points(fraction: float) -> str:
+    """A difference of fractions as signed points with two decimals; `–` where it is missing."""
+    if math.isnan(fraction):
+        return MISSING
+    rounded = round(100 * fraction, 2) + 0.0  # no "−0.00"
+    return f"{rounded:+.2f}".replace("-", "−")
 
 
 def signed(value: float) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, health
-from analysis.claims import claims
+from analysis.claims import claims, sentences
 from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
 from analysis.differences import differences, draw_differences
 from analysis.evidence import Asked
@@ -22,7 +22,6 @@ from analysis.render import (
     cost_block,
     interval_notes,
     left_out_notes,
-    percent,
     teachers_block,
     wrapped,
 )
@@ -37,7 +36,6 @@ from analysis.tables import (
     teachers_table,
     with_epoch_costs,
 )
-from analysis.verdicts import best_control, sentence, verdicts
 from pipeline import names
 
 
@@ -142,16 +140,12 @@ def _benches(table: LadderTable) -> list[str]:
 def _bench_section(counted: Selection, table: LadderTable, bench: str) -> Section:
     kept = counted.kept
     rows = [row for row in table.rows if row.bench == bench]
-    found = [verdict for verdict in verdicts(kept, table) if verdict.bench == bench]
-    sentences = [sentence(verdict, table.level) for verdict in found]
-    best = best_control(table, bench)
-    if best is not None:
-        sentences.insert(0, f"Best control: {best.rung}, test top-1 {percent(best.test.mean)} %.")
+    said = list(sentences(table, bench, claims(kept, table, bench)))
     for control in sorted({"CE", "KD"} - {row.rung for row in rows}):
-        sentences.append(f"The control {control} has not finished: {_next(control, bench)}")
+        said.append(f"The control {control} has not finished: {_next(control, bench)}")
     return Section(
         f"Bench {bench}",
-        tuple(sentences),
+        tuple(said),
         (accuracy_block(rows), cost_block(rows)),
         (*shown_with(counted, bench), *(f"{text}." for text in not_shared(kept, bench))),
     )
@@ -159,13 +153,13 @@ def _bench_section(counted: Selection, table: LadderTable, bench: str) -> Sectio
 
 def _nothing_finished(experiment: str, asked: Asked) -> Section:
     if asked.narrow:
-        said = (
+        none = (
             f"No finished distillation run of experiment {experiment} is left by {asked.words()}."
         )
-        return Section("Nothing left", (said,), ())
+        return Section("Nothing left", (none,), ())
     where = f"experiment {experiment}" + (f" on bench {asked.bench}" if asked.bench else "")
-    sentences = (f"No distillation run has finished in {where}.", _next("L3", asked.bench))
-    return Section("Nothing finished", sentences, ())
+    said = (f"No distillation run has finished in {where}.", _next("L3", asked.bench))
+    return Section("Nothing finished", said, ())
 
 
 def _next(rung: str, bench: str | None) -> str:
@@ -209,7 +203,7 @@ def _figures(kept: pd.DataFrame, history: pd.DataFrame, table: LadderTable) -> d
     for bench in _benches(table):
         curves = figures.learning_curves(kept, history, bench)
         name = bench.replace(" ", "_")
-        apart = differences(kept, table, bench, claims(kept, table, bench))
+        apart = differences(table, bench, claims(kept, table, bench))
         if apart.rows:
             drawn[f"differences_{name}"] = draw_differences(apart)
         drawn[f"learning_curves_{name}"] = figures.draw_learning_curves(curves)

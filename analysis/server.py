@@ -16,6 +16,10 @@ _SEARCH_ROUTE = "/api/2.0/mlflow/runs/search"
 _ORDER = ["attributes.start_time ASC"]
 
 
+class NoAnswer(ConnectionError, ValueError):
+    """The store is not there, or does not answer."""
+
+
 class ClientStore:
     """Through MLflow's client; `analysis.rows.Rows` says what the methods give."""
 
@@ -37,7 +41,7 @@ class ClientStore:
             try:
                 found = self.client.search_experiments(ViewType.ALL, _PAGE, page_token=token)
             except MlflowException as error:
-                raise ValueError(
+                raise NoAnswer(
                     f"the tracking store at {self._address} does not answer: is the server up, and "
                     "MLFLOW_TRACKING_URI right?"
                 ) from error

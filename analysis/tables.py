@@ -139,6 +139,16 @@ def accuracy_by_seed(kept: pd.DataFrame, bench: str, rung: str) -> dict[int, flo
     return dict(zip(seeds, chosen[f"metrics.{names.TEST_TOP1}"].astype(float), strict=True))
 
 
+def best_control(table: LadderTable, bench: str) -> LadderRow | None:
+    """The control with the highest mean test accuracy (the earlier of equals), None without one.
+
+    Choosing it by test accuracy favours the control, never the rung compared with it.
+    """
+    of_bench = {row.rung: row for row in table.rows if row.bench == bench}
+    controls = [of_bench[rung] for rung in CONTROLS if rung in of_bench]
+    return max(controls, key=lambda row: row.test.mean, default=None)
+
+
 def _row(
     on_bench: pd.DataFrame, bench: str, rung: str, accuracy: dict[str, dict[int, float]],
     level: float,

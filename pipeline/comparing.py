@@ -102,7 +102,7 @@ def _asked_for(verb: str, arguments: list[str], most: int) -> _Asked:
             uri, experiment = tracking.uri, tracking.experiment_name()
         found = sides(load_runs(uri, experiment), words, given.get("bench"))
     except ValueError as error:
-        raise ConfigError(str(error).split("\n")) from error
+        raise ConfigError.of(error) from error
     return _Asked(found, uri, tracking, store_of(runtime))
 
 

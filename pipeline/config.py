@@ -41,6 +41,15 @@ class ConfigError(Exception):
         head = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the configuration:"
         super().__init__("\n".join([head, *(f"  - {mistake}" for mistake in mistakes)]))
 
+    @classmethod
+    def of(cls, error: ValueError) -> ConfigError:
+        """What an analysis could not do with what was asked for; a store that does not answer is
+        nobody's mistake and stands alone."""
+        found = cls(str(error).split("\n"))
+        if isinstance(error, ConnectionError):
+            found.args = (str(error),)
+        return found
+
 
 @dataclass
 class BenchConfig:

@@ -49,6 +49,7 @@ class Destination:
     @classmethod
     def from_environment(cls, verb: str, experiment: str | None, store: Path) -> Destination:
         """Read MLflow's variables, once, and take those away that children must not inherit."""
+        quiet_mlflow()
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
         inherited = {name: os.environ.pop(name, None) for name in _INHERITED}

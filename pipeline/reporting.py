@@ -45,11 +45,12 @@ def analyse_command(overrides: list[str]) -> None:
     what, folder = given.get("what", DEFAULT_WHAT), given.get("out", ".")
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ConfigError([f"out={folder}: a file is there; say a folder"])
+    _make(Path(folder))
     if "store" in given:
         try:
             name = given.get("experiment") or exported_experiment(given["store"])
         except ValueError as error:
-            raise ConfigError([str(error)]) from error
+            raise ConfigError.of(error) from error
         _show(*_studied(given["store"], name, asked, what), given.get("out"))
         return
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
@@ -76,6 +77,7 @@ def export_command(overrides: list[str]) -> None:
     file = Path(given.get("out", ""))
     if not file.name.endswith(SUFFIX):
         raise ConfigError([f"out={given.get('out', '')}: export writes a file NAME{SUFFIX}"])
+    _make(file.parent)
     root = Path(given.get("runtime.store", "store")).resolve()
     destination = Destination.from_environment("export", given.get("experiment"), root)
     try:
@@ -85,12 +87,22 @@ def export_command(overrides: list[str]) -> None:
         trained = reading.trained()
         data = export(reading.uri, reading.experiment, trained, reading.metrics())
     except ValueError as error:
-        raise ConfigError([str(error)]) from error
-    file.parent.mkdir(parents=True, exist_ok=True)
+        raise ConfigError.of(error) from error
     write_atomic(file, data)
     say(f"exported: {len(trained)} runs, {len(data) / 1e6:.2f} MB: {file}")
     filters = f" experiment={reading.experiment} what={COMPREHENSIVE}"
     say(f"look:     python -m pipeline analyze store={file}{filters}")
+
+
+def _make(folder: Path) -> None:
+    """The folder, before the work whose result goes there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError([f"out={folder}: no folder can be made there ({reason})"]) from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError([f"out={folder}: nothing can be written there"])
 
 
 def _given(overrides: list[str]) -> tuple[dict[str, str], Asked]:
@@ -123,6 +135,8 @@ def analyse(
 ) -> None:
     """Print the report of the present experiment, save its files, log all as a run."""
     destination = shell.destination
+    if destination.uri.startswith(("http://", "https://")):
+        say("reading: through the server (faster on its host, from its database)")
     plain, found = _studied(destination.uri, destination.experiment_name(), asked, what)
     _log(shell, found, asked, *_show(plain, found, folder))
 
@@ -138,7 +152,7 @@ def _studied(
         plain = report.report(reading) if what == DEFAULT_WHAT else None
         return plain, findings(reading, what)
     except ValueError as error:
-        raise ConfigError([str(error)]) from error
+        raise ConfigError.of(error) from error
 
 
 def _show(

@@ -27,6 +27,7 @@ from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from pipeline import names
 
 PARAMETER = "method.ib_beta"
+FIRST = "L1"  # the first rung with a bottleneck, and the cheapest
 TRIED = ("0", "1e-4", "1e-3", "1e-2")  # a first sweep
 
 
@@ -101,7 +102,7 @@ def study(evidence: Evidence) -> Study:
     title = "Sensitivity to β"
     if len(info.rows) < 2:
         what = "fewer than two values of method.ib_beta have finished"
-        each = evidence.loop(cfg=info.rung or "L1", method__ib_beta="$beta")
+        each = evidence.loop(cfg=FIRST, method__ib_beta="$beta")
         loop = f"for beta in {' '.join(TRIED)}; do {each}; done"
         return Study("beta", evidence.bench, title, gaps=(Gap(what, loop),))
     return Study(

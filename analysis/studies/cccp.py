@@ -16,12 +16,11 @@ from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence
 from analysis.figures import Points, learning_curves, mean_points
-from analysis.render import Block, number
+from analysis.render import Block, number, points
 from analysis.runs import column
 from analysis.stats import Interval, mean_interval, paired_difference
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import of_asib, rung_order
-from analysis.verdicts import points
 from pipeline import names
 
 METRICS = (names.OBJECTIVE, names.STAGE_STEP, names.VAL_TOP1)
@@ -195,10 +194,12 @@ def draw(info: StabilityInfo) -> Figure:
     drawn, passed = [], []
     for k, row in enumerate(rows):
         look = looks[row.rung]
+        shift = _ASIDE * (k - (len(rows) - 1) / 2)
         for path in row.objective if len(row.objective) > 1 else ():
-            axes.plot(*zip(*path, strict=True), color=look.colour, linewidth=0.5, alpha=0.35)
+            xs, ys = zip(*path, strict=True)
+            axes.plot([x + shift for x in xs], ys, color=look.colour, linewidth=0.5, alpha=0.35)
         steps, intervals = objective_intervals(row.objective)
-        aside = [step + _ASIDE * (k - (len(rows) - 1) / 2) for step in steps]
+        aside = [step + shift for step in steps]
         label = f"{row.rung} (n = {len(row.objective)})"
         style.draw_intervals(axes, aside, intervals, look, label)
         drawn += intervals

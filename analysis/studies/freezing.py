@@ -1,19 +1,26 @@
 """What partial freezing saves and what it costs: trainable share, memory, step time, accuracy."""
 
+import math
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import style
-from analysis.configuration import RUNG_COLUMNS
+from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence
-from analysis.render import Block, accuracy_cell, number, percent
+from analysis.render import Block, accuracy_cell, number, percent, points
 from analysis.runs import by_step, column
-from analysis.stats import Interval, mean_interval, paired_difference, pareto_front, share_interval
+from analysis.stats import (
+    NO_INTERVAL,
+    Interval,
+    mean_interval,
+    paired_difference,
+    pareto_front,
+    share_interval,
+)
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import B_STEP, accuracy_by_seed, fused, ratio, rung_order
-from analysis.verdicts import points
 from pipeline import names
 
 METRICS = (
@@ -21,6 +28,7 @@ METRICS = (
     names.STEP_SECONDS, names.PEAK_MEMORY,
 )  # fmt: skip
 PAIR = ("L4", "L3")  # with and without
+_TIMES = "Wall times: what else the machines did meanwhile is in them."
 _TOLERANCE = 0.01  # of the parameters
 
 
@@ -38,13 +46,15 @@ class FreezingRow(NamedTuple):
 
 
 class FreezingInfo(NamedTuple):
-    """The rungs of a bench with a fusion module; `difference`: `PAIR`'s accuracy, paired by seed.
+    """The rungs of a bench with a fusion module; `difference`: `PAIR`'s accuracy, paired by seed;
+    `times`: the time of its steps as a ratio, by seed.
 
     Controls and methods of the literature freeze nothing and have steps of another kind."""
 
     bench: str
     rows: tuple[FreezingRow, ...]
     difference: Interval
+    times: Interval = NO_INTERVAL
 
 
 def freezing_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> FreezingInfo:
@@ -63,7 +73,17 @@ def freezing_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Free
     front = pareto_front([r.step_seconds.mean for r in rows], [r.test.mean for r in rows])
     rows = [row._replace(front=on) for row, on in zip(rows, front, strict=True)]
     a, b = (accuracy_by_seed(kept, bench, rung) if len(kept) else {} for rung in PAIR)
-    return FreezingInfo(bench, tuple(rows), paired_difference(a, b))
+    return FreezingInfo(bench, tuple(rows), paired_difference(a, b), _times(kept, by_run))
+
+
+def _times(kept: pd.DataFrame, by_run: pd.DataFrame) -> Interval:
+    """The ratio of `PAIR`'s step times over the seeds that both have."""
+    with_, without = (
+        dict(zip(seeds_of(runs), by_run[names.STEP_SECONDS].reindex(runs["run_id"]), strict=True))
+        for runs in (kept[column(kept, RUNG_COLUMNS[1]).eq(rung)] for rung in PAIR)
+    )
+    ratios = [with_[seed] / without[seed] for seed in sorted(with_.keys() & without.keys())]
+    return mean_interval([one for one in ratios if math.isfinite(one)])
 
 
 def _row(rung: str, runs: pd.DataFrame, found: pd.DataFrame) -> FreezingRow:
@@ -97,6 +117,7 @@ def study(evidence: Evidence) -> Study:
         if info.rows else (),
         drawings=drawings,
         gaps=gaps,
+        notes=(_TIMES,) if timed else (),
         run_ids=tuple(kept["run_id"]),
         warnings=tuple(_other_than_requested(row) for row in info.rows if _differs(row)),
     )  # fmt: skip
@@ -118,14 +139,18 @@ def _sentences(info: FreezingInfo) -> tuple[str, ...]:
     if not set(PAIR) <= rows.keys():
         return ()
     a, b = (rows[rung] for rung in PAIR)
-    time = ratio(a.step_seconds.mean, b.step_seconds.mean)
+    time, saved = info.times, ""
+    if time.n > 1:
+        saved = f" [{number(time.low, 2)}, {number(time.high, 2)}]"
+        saved += "" if time.high < 1 else " (no saving shown)"
     memory = ratio(a.memory_mb, b.memory_mb)
     found = info.difference
     bounds = f" [{points(found.low)}, {points(found.high)}]" if found.n > 1 else ""
     return (
         f"{a.rung} (freezing) − {b.rung} (none): {points(found.mean)} points{bounds}, "
-        f"n = {found.n}; {number(time, 2)} × the time of a step, {number(memory, 2)} × the peak "
-        f"memory, {percent(a.trainable)} % of the student trainable in the mean.",
+        f"n = {found.n}; {number(time.mean, 2)} × the time of a step{saved}, "
+        f"{number(memory, 2)} × the peak memory, {percent(a.trainable)} % of the student "
+        "trainable in the mean.",
     )
 
 

@@ -85,6 +85,7 @@ def _seen(runs: pd.DataFrame, again: Collection[str]) -> dict[str, pd.Series]:
         "a value is infinite": infinite,
         "no mixed precision from some epoch on": column(runs, f"tags.{names.FALLBACK}").notna(),
         "failed": runs["status"].eq("FAILED"),
+        "killed": runs["status"].eq("KILLED"),
     }
 
 

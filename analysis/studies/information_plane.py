@@ -22,7 +22,7 @@ from analysis.stats import (
     paired_difference,
     pareto_front,
 )
-from analysis.studies.beta import PARAMETER
+from analysis.studies.beta import FIRST, PARAMETER, TRIED
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import rung_order
 from pipeline import names
@@ -96,7 +96,7 @@ def study(evidence: Evidence) -> Study:
     swept = _with_values(swept) if len(swept) else swept
     if not len(runs) and not len(swept):
         what = "no run measured rate and cross-entropy with z drawn on validation"
-        command = evidence.loop(cfg="L1")
+        command = evidence.loop(cfg=FIRST)
         return Study("information_plane", evidence.bench, title, gaps=(Gap(what, command),))
     infos = [("rungs", _by_rung(evidence, runs))] if len(runs) else []
     beta = column(swept, f"params.{PARAMETER}")
@@ -126,8 +126,8 @@ def _with_values(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sweep(evidence: Evidence) -> Gap:
-    command = evidence.loop(cfg="L1", method__ib_beta="$beta")
-    return Gap("only one β was measured", f"for beta in 1e-4 1e-3 1e-2; do {command}; done")
+    command = evidence.loop(cfg=FIRST, method__ib_beta="$beta")
+    return Gap("only one β was measured", f"for beta in {' '.join(TRIED)}; do {command}; done")
 
 
 def _by_rung(evidence: Evidence, runs: pd.DataFrame) -> PlaneInfo:
@@ -160,7 +160,8 @@ def _sentence(info: PlaneInfo) -> str:
     return (
         f"Highest information about the label: {best.label}, at least {kept:.2f}"
         f"{_bounds(best.information, 2)} of {info.entropy:.2f} nats at a rate of {rate:.2f}"
-        f"{_bounds(best.rate, 2)} nats (n = {best.n}){_lead(info)}. Pareto front: {front}."
+        f"{_bounds(best.rate, 2)} nats (n = {best.n}){_lead(info)}. "
+        f"Pareto front of the means: {front}."
     )
 
 
@@ -202,7 +203,7 @@ def _caption(info: PlaneInfo) -> str:
     return (
         f"Means over seeds on validation images of {info.bench}, from the first A-Step epoch "
         f"measured (thin end) to the last (marker); bars of both are {bars}; {counts}. Dotted: "
-        "H(Y); dashed: Pareto front of the last points."
+        "H(Y); dashed: Pareto front of the last points, which are means."
     )
 
 

@@ -1,7 +1,17 @@
 """The ladder: what each rung gives against the best control, what it costs, and what is claimed."""
 
 from analysis import figures, style
-from analysis.claims import LEVEL, PRIMARY, VISIBLE, Claim, claims, p_value, sentence
+from analysis.claims import (
+    LEVEL,
+    PRIMARY,
+    VISIBLE,
+    Claim,
+    claims,
+    control_sentence,
+    p_value,
+    sentence,
+    sentences,
+)
 from analysis.configuration import not_shared, shown_with
 from analysis.differences import differences, draw_differences
 from analysis.evidence import Evidence
@@ -12,7 +22,7 @@ from analysis.render import (
     interval_notes,
     left_out_notes,
     paired_cell,
-    percent,
+    points,
     teachers_block,
 )
 from analysis.runs import select
@@ -22,11 +32,11 @@ from analysis.tables import (
     RUNG_ORDER,
     LadderRow,
     LadderTable,
+    best_control,
     ladder_table,
     teachers_table,
     with_epoch_costs,
 )
-from analysis.verdicts import best_control, points
 from pipeline import names
 
 
@@ -47,7 +57,7 @@ def study(evidence: Evidence) -> Study:
     return Study(
         "ladder", evidence.bench, "Ladder",
         sentences=(
-            *_sentences(table, evidence.bench, found), *shown_with(evidence.ladder, evidence.bench)
+            *sentences(table, evidence.bench, found), *shown_with(evidence.ladder, evidence.bench)
         ),
         summary=_summary(table, evidence.bench, found),
         tables=(
@@ -64,23 +74,14 @@ def study(evidence: Evidence) -> Study:
     )  # fmt: skip
 
 
-def _sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
-    control = best_control(table, bench)
-    said = []
-    if control is not None:
-        said.append(_control(control))
-    of_control = [c for c in found if control is not None and c.reference == control.rung]
-    said += [("Primary claim: " if c.primary else "") + sentence(c) for c in of_control]
-    return tuple(said)
-
-
 def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
-    """The primary claim, every difference to the best control that is shown, and which are not."""
+    """The primary claim, every difference that is shown, and those to the best control that are
+    not."""
     control = best_control(table, bench)
     if control is None:
-        return _sentences(table, bench, found)
+        return sentences(table, bench, found)
     of_control = [c for c in found if c.reference == control.rung and not c.primary]
-    told = [sentence(c) for c in of_control if c.shown or c.twin]
+    told = [sentence(c) for c in found if not c.primary and (c.shown or c.twin)]
     silent = [c for c in of_control if not c.shown and not c.twin]
     if tried := [c.rung for c in silent if c.interval.n > 1]:
         told.append(f"No difference to {control.rung} shown: {', '.join(tried)}.")
@@ -89,11 +90,7 @@ def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[
     if not any(c.primary for c in found):
         told.insert(0, f"Primary claim ({PRIMARY} against the best control): no run of {PRIMARY}.")
     primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
-    return (*primary, _control(control), *told)
-
-
-def _control(control: LadderRow) -> str:
-    return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
+    return (*primary, control_sentence(control), *told)
 
 
 def _drawings(evidence, kept, history, table, found) -> tuple[Drawing, ...]:
@@ -101,7 +98,7 @@ def _drawings(evidence, kept, history, table, found) -> tuple[Drawing, ...]:
     counts = seeds_caption((row.rung, row.test.n) for row in table.rows)
     curves = figures.draw_learning_curves(figures.learning_curves(kept, history, bench))
     cost = figures.draw_accuracy_cost(figures.accuracy_cost(table, bench))
-    apart = differences(kept, table, bench, found)
+    apart = differences(table, bench, found)
     first = Drawing(
         f"differences_{bench}", draw_differences(apart),
         f"What each rung gives on {bench} against {apart.control}, the best control: "

@@ -7,34 +7,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import style
-from analysis.claims import p_value
+from analysis.claims import LEVEL, claims, p_value
 from analysis.configuration import RUNG_COLUMNS, not_shared
 from analysis.evidence import Evidence
 from analysis.published import published
-from analysis.render import Block, accuracy_cell, number, paired_cell, percent
+from analysis.render import Block, accuracy_cell, number, paired_cell, percent, points
 from analysis.runs import column
-from analysis.stats import (
-    NO_INTERVAL,
-    Interval,
-    differences_by_seed,
-    holm,
-    primary_interval,
-    share_interval,
-    t_test,
-)
+from analysis.stats import NO_INTERVAL, Interval
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
-from analysis.tables import CONTROLS, accuracy_by_seed, mean_logged
-from analysis.verdicts import best_of_controls, points
-from pipeline import names
+from analysis.tables import CONTROLS, best_control, ladder_table
 
 BASELINES = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 OURS = ("L4", "L3", "L2", "L1", "L0")  # the highest rung that is there
-LEVEL = 0.05
 
 
 class MethodRow(NamedTuple):
-    """A method: test accuracy; less the reference's, paired by seed; `p` after Holm; its time; and
-    what the literature prints (NaN: nothing)."""
+    """A method: test accuracy; less the reference's, paired by seed; `p` is the ladder's claim of
+    it, after Holm over all claims of the bench; its time; and what the literature prints (NaN:
+    nothing)."""
 
     method: str
     test: Interval
@@ -56,32 +46,24 @@ class MethodsInfo(NamedTuple):
 
 def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
     """The baselines, the controls and the highest rung that the kept runs have."""
-    ours = next(([rung] for rung in OURS if _of(kept, rung).any()), [])
-    wanted = dict.fromkeys([*CONTROLS, *BASELINES, *ours])
-    there = [m for m in wanted if _of(kept, m).any()]
-    values = {method: accuracy_by_seed(kept, bench, method) for method in there}
-    reference = best_of_controls(
-        {method: share_interval([*by_seed.values()]).mean for method, by_seed in values.items()}
-    )
-    base = values.get(reference, {})
-    pairs = {m: differences_by_seed(v, base) if m != reference else () for m, v in values.items()}
-    adjusted = holm([t_test(pairs[m]) if len(pairs[m]) > 1 else float("nan") for m in there])
-    rows = [
-        MethodRow(
-            m, share_interval([*values[m].values()]),
-            primary_interval(pairs[m]) if pairs[m] else NO_INTERVAL, p,
-            mean_logged(kept[_of(kept, m)], names.RUN_SECONDS), published(bench, m),
+    table = ladder_table(kept)
+    of_bench = {row.rung: row for row in table.rows if row.bench == bench}
+    ours = next(([rung] for rung in OURS if rung in of_bench), [])
+    there = [m for m in dict.fromkeys([*CONTROLS, *BASELINES, *ours]) if m in of_bench]
+    control = best_control(table, bench)
+    reference = "" if control is None else control.rung
+    claimed = {c.rung: c for c in claims(kept, table, bench) if c.reference == reference}
+    rows = []
+    for method in there:
+        row, claim = of_bench[method], claimed.get(method)
+        difference, p = (claim.interval, claim.adjusted) if claim else (NO_INTERVAL, math.nan)
+        rows.append(
+            MethodRow(method, row.test, difference, p, row.seconds, published(bench, method))
         )
-        for m, p in zip(there, adjusted, strict=True)
-    ]  # fmt: skip
     rows.sort(key=lambda row: -row.test.mean)
     alphas = column(kept, "params.mix.mixup_alpha"), column(kept, "params.mix.cutmix_alpha")
     mixes = any((one.astype(float) > 0).any() for one in alphas)
     return MethodsInfo(bench, reference, tuple(rows), "with" if mixes else "without")
-
-
-def _of(kept: pd.DataFrame, method: str) -> pd.Series:
-    return column(kept, RUNG_COLUMNS[1]).eq(method)
 
 
 def study(evidence: Evidence) -> Study:
@@ -94,7 +76,7 @@ def study(evidence: Evidence) -> Study:
     kept = evidence.kept[column(evidence.kept, RUNG_COLUMNS[1]).isin(there)]
     caption = "Test accuracy by method"
     if info.reference:
-        caption = f"Differences to {info.reference}, paired by seed; p after Holm over these rows"
+        caption = f"Differences to {info.reference}, paired by seed; p as in the ladder's claims"
     return Study(
         "methods", evidence.bench, "Methods",
         sentences=_sentences(info),
@@ -114,7 +96,8 @@ def _gaps(evidence: Evidence, there: set[str]) -> tuple[Gap, ...]:
     if absent:
         each = evidence.loop(method="$method")
         command = f"for method in {' '.join(absent)}; do {each}; done"
-        found.append(Gap(f"baselines that have not finished: {', '.join(absent)}", command))
+        what = f"baselines that have not finished (with default weights): {', '.join(absent)}"
+        found.append(Gap(what, command))
     if not there & set(OURS):
         command = evidence.loop(cfg=OURS[0])
         found.append(Gap(f"{OURS[0]} has not finished", command))
@@ -135,7 +118,7 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
             said.append(
                 f"{row.method} is {word} than {info.reference}: {points(row.difference.mean)} "
                 f"points [{points(row.difference.low)}, {points(row.difference.high)}], "
-                f"p = {p_value(row.p)} after Holm, n = {row.difference.n}."
+                f"p = {p_value(row.p)}, n = {row.difference.n}."
             )
     if not info.reference:
         said.append(f"Nothing to compare with: none of {', '.join(CONTROLS)} has finished.")

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS, one_configuration
 from analysis.evidence import Evidence
-from analysis.render import Block, accuracy_cell, paired_cell
+from analysis.render import Block, accuracy_cell, paired_cell, points
 from analysis.runs import Selection, column
 from analysis.stats import Interval, paired_difference, share_interval
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import accuracy_by_seed, rung_order
-from analysis.verdicts import points
 from pipeline import names
 
 COMPARED = ("CE", "KD", "L4")  # what a first study runs, at these overlaps in percent

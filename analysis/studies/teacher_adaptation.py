@@ -15,14 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS
 from analysis.evidence import Evidence
-from analysis.render import Block, percent, signed
+from analysis.render import Block, percent, points, signed
 from analysis.runs import column
 from analysis.stats import Interval, correlation_interval, mean_interval
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from analysis.tables import rung_order
-from analysis.verdicts import points
 from pipeline import names
 
+_ZERO = 1e-12  # a difference of accuracies that is none
 _TEACHER = re.compile(r"metrics\.teacher(\d+)/top1_before")
 
 
@@ -62,7 +62,8 @@ class AdaptationInfo(NamedTuple):
     teachers: tuple[Adapted, ...]
     gains: tuple[Gain, ...]
     unfused: tuple[Unfused, ...]
-    correlation: float  # Pearson's of gain and student accuracy; NaN below four runs
+    correlation: float  # Pearson's of gain and student accuracy within rungs; NaN below four runs
+    freedom: int = 0  # runs, less one for each rung but the first
 
 
 def metrics_of(kept: pd.DataFrame) -> tuple[str, ...]:
@@ -85,7 +86,8 @@ def adaptation_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Ad
         for _, run in kept.iterrows()
         if np.isfinite(run.get(_GAIN, np.nan))
     )
-    return AdaptationInfo(bench, tuple(found), gains, _unfused(kept), _correlation(gains))
+    within = _correlation(gains)
+    return AdaptationInfo(bench, tuple(found), gains, _unfused(kept), *within)
 
 
 _GAIN, _TEST = f"metrics.{names.SYNERGY_GAIN}", f"metrics.{names.TEST_TOP1}"
@@ -126,11 +128,15 @@ def _adapted(of_rung: pd.DataFrame, rung: str, k: int) -> list[Adapted]:
     return [Adapted(rung, k, len(before), means[0], means[1], change)]
 
 
-def _correlation(gains: tuple[Gain, ...]) -> float:
-    table = np.array([(one.gain, one.student) for one in gains])
-    if len(table) < 4 or not table.std(axis=0).all():
-        return float("nan")
-    return float(np.corrcoef(table.T)[0, 1])
+def _correlation(gains: tuple[Gain, ...]) -> tuple[float, int]:
+    """Within rungs: rungs differ in more than their gain. And over how many runs, less one for
+    each mean that was taken off but the first."""
+    table = pd.DataFrame(gains, columns=list(Gain._fields))
+    own = table[["gain", "student"]] - table.groupby("rung")[["gain", "student"]].transform("mean")
+    freedom = len(table) - table["rung"].nunique() + 1
+    if freedom < 4 or (own.abs().max() < _ZERO).any():
+        return float("nan"), freedom
+    return float(np.corrcoef(own.to_numpy().T)[0, 1]), freedom
 
 
 def study(evidence: Evidence) -> Study:
@@ -156,6 +162,7 @@ def study(evidence: Evidence) -> Study:
         sentences=(*none, *_sentences(info)),
         tables=(*(tables if info.teachers else ()), *([gained] if info.unfused else ())),
         drawings=(Drawing(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
+        notes=(_PRECISION,) if info.teachers else (),
         gaps=gaps,
         run_ids=tuple(kept["run_id"][column(kept, _GAIN).notna()]),
         summary=_summary(info),
@@ -167,7 +174,8 @@ def _summary(info: AdaptationInfo) -> tuple[str, ...]:
     if not info.teachers:
         return ()
     worst = min(info.teachers, key=lambda one: one.change.mean)
-    return (f"The worst change of a teacher: {_sentence(worst)}",)
+    several = f" of {len(info.teachers)}, not corrected for that choice" * (len(info.teachers) > 1)
+    return (f"The worst change of a teacher{several}: {_sentence(worst)}",)
 
 
 def _sentence(one: Adapted) -> str:
@@ -188,11 +196,11 @@ def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
         ]
         said.append(f"{rung}: the last fusion is {' and '.join(gains)}.")
     if np.isfinite(info.correlation):
-        low, high = correlation_interval(info.correlation, len(info.gains))
+        low, high = correlation_interval(info.correlation, info.freedom)
         said.append(
-            f"Synergy gain and student accuracy: correlation {signed(info.correlation)} "
-            f"[{signed(low)}, {signed(high)}] over {len(info.gains)} runs of all rungs, which is "
-            "no proof of cause."
+            f"Synergy gain and student accuracy, within rungs: correlation "
+            f"{signed(info.correlation)} [{signed(low)}, {signed(high)}] over "
+            f"{len(info.gains)} runs, which is no proof of cause."
         )
     return tuple(said)
 
@@ -223,7 +231,7 @@ def gain_block(info: AdaptationInfo) -> Block:
 
 def _caption(info: AdaptationInfo) -> str:
     counts = seeds_caption((f"{t.rung} teacher {t.teacher}", t.n) for t in info.teachers)
-    left = f"Validation accuracy before (open) and after (filled) each A-Step; {counts}."
+    left = f"Validation accuracy before (open) and after (filled) each A-Step, means; {counts}."
     right = (
         "Each run's synergy gain at its last A-Step against the student's test accuracy; "
         f"{counted(len(info.gains), 'run')}."
@@ -233,6 +241,10 @@ def _caption(info: AdaptationInfo) -> str:
     return left if info.teachers else right
 
 
+_PRECISION = (
+    "While the classifiers alone learn, a teacher is measured on features in half precision: the "
+    "end of an A-Step and the start of the next may differ by an image."
+)
 _TEACHERS, _GAINS = "teacher, validation top-1, %", "student, test top-1, %"
 
 
@@ -252,12 +264,18 @@ def draw(info: AdaptationInfo) -> Figure:
 
 
 def _draw_teachers(axes: Axes, info: AdaptationInfo) -> None:
-    for index, one in enumerate(info.teachers):
-        look, x = style.series(index), range(1, len(one.before) + 1)
-        label = f"{one.rung}, teacher {one.teacher}"
+    """A colour a rung as everywhere, a marker and dashes a teacher; rungs stand side by side."""
+    looks = style.looks(list(dict.fromkeys(one.rung for one in info.teachers)))
+    for one in info.teachers:
+        shape = style.series(one.teacher)
+        shift = 0.12 * (list(looks).index(one.rung) - (len(looks) - 1) / 2)
+        x = [step + shift for step in range(1, len(one.before) + 1)]
         after, before = ([100 * y for y in ys] for ys in (one.after, one.before))
-        how: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4}
-        axes.plot(x, after, linestyle=look.dashes, label=label, **how)
+        how: dict[str, Any] = {
+            "color": looks[one.rung].colour, "marker": shape.marker, "markersize": 4
+        }  # fmt: skip
+        label = f"{one.rung}, teacher {one.teacher}"
+        axes.plot(x, after, linestyle=shape.dashes, label=label, **how)
         axes.plot(x, before, linestyle="", markerfacecolor="white", **how)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from analysis.claims import claims, sentence
+from analysis.claims import claims, sentence, sentences
 from analysis.stats import power
 from analysis.tables import ladder_table
 from tests.analysis.frames import distill, runs
@@ -38,7 +38,7 @@ def test_the_primary_claim_is_l4_against_the_best_control_and_needs_no_correctio
     assert not any(claim.primary for claim in others)
     assert all(claim.adjusted >= claim.p for claim in others)
     pairs = {(claim.rung, claim.reference) for claim in others}
-    assert pairs == {("L3", "KD"), ("KD", "CE"), ("L3", "KD"), ("L4", "L3")}
+    assert pairs == {("CE", "KD"), ("L3", "KD"), ("L4", "L3")}
 
 
 def test_a_harmful_rung_is_worse_and_no_effect_is_not_shown():
@@ -70,6 +70,31 @@ def test_one_seed_concludes_nothing():
     assert "one seed: no interval, no conclusion" in sentence(only[0])
     assert not only[0].shown
     assert only[0].needed is None
+
+
+def test_other_controls_are_in_the_family_and_another_setting_is_not_compared():
+    told = found(store(KD=1.0, kd=-3.0, L1=0.0))
+    assert {(c.rung, c.reference) for c in told} == {
+        ("CE", "KD"), ("kd", "KD"), ("L1", "KD"),
+    }  # fmt: skip
+    rows = [distill("CE", s, 0.7 + s / 100) | {"tags.setting": "a"} for s in SEEDS]
+    rows += [distill("L4", s, 0.8) | {"tags.setting": "b"} for s in SEEDS]
+    (only,) = found(runs(*rows))
+    assert only.interval.n == 0
+    assert sentence(only) == (
+        "L4 − CE: no seed in common, or other data or budget: nothing to compare."
+    )
+
+
+def test_the_sentences_are_the_control_and_all_against_it_and_the_steps_that_are_shown():
+    kept = store(KD=1.0, L2=1.0, L3=1.0, L4=5.0)
+    table = ladder_table(kept)
+    said = sentences(table, "toy", claims(kept, table, "toy"))
+    starts = [one.split(":")[0] for one in said]
+    assert starts[:2] == ["Best control", "Primary claim"]
+    assert "L4 − L3" in starts
+    assert "L3 − L2" not in starts
+    assert {"CE − KD", "L2 − KD", "L3 − KD"} <= set(starts)
 
 
 def test_unequal_seeds_are_paired_by_what_they_share():

@@ -13,7 +13,7 @@ from tests.analysis.frames import distill, runs
 def info(*rows: dict) -> DifferencesInfo:
     kept = runs(*rows)
     table = ladder_table(kept)
-    return differences(kept, table, "toy", claims(kept, table, "toy"))
+    return differences(table, "toy", claims(kept, table, "toy"))
 
 
 def rung(name: str, *tests: float, seconds: float = 10.0, **more) -> list[dict]:
@@ -33,11 +33,11 @@ def test_every_rung_is_paired_with_the_best_control_in_the_order_of_the_ladder()
     assert FOUND.control == "CE"
     assert [row.rung for row in FOUND.rows] == ["KD", "L4", "KD_null", "kd"]
     one = FOUND.rows[1]
-    assert one.seeds == pytest.approx((0.10, 0.10, 0.09))
+    assert one.differences == pytest.approx((0.10, 0.10, 0.09))
     assert one.interval.mean == pytest.approx(0.29 / 3)
     assert (one.interval.n, one.times, one.primary, one.shown) == (3, 2.5, True, True)
     assert [row.primary for row in FOUND.rows] == [False, True, False, False]
-    assert FOUND.rows[3].seeds == pytest.approx((-0.01, 0.0))
+    assert FOUND.rows[3].differences == pytest.approx((-0.01, 0.0))
 
 
 def test_no_control_or_no_common_seed_or_another_setting_is_no_row():

@@ -86,8 +86,9 @@ def test_an_empty_experiment_says_what_to_type(store):
     empty = investigate(store.uri, "only launches")
     assert page.NOTHING in page.as_page(empty)
     assert page.NOTHING in page.as_terminal(empty)
-    filtered = investigate(store.uri, "only launches", asked=Asked(since="2030-01-01"))
-    assert "No training run is left by since=2030-01-01" in page.as_terminal(filtered)
+    asked = Asked(tags={names.STAGE: "launch"})
+    filtered = investigate(store.uri, "only launches", asked=asked)
+    assert "No training run is left by tag.stage=launch" in page.as_terminal(filtered)
     assert page.NOTHING not in page.as_page(filtered)
 
 
@@ -95,8 +96,15 @@ def test_filters(store, found):
     runs = load_runs(store.uri, NAME)
     assert len(chosen(runs, Asked(tags={names.GIT: "g1"}))) == 2
     assert len(chosen(runs, Asked(since="2023-11-14", until="2023-11-14"))) == len(runs)
-    assert chosen(runs, Asked(until="2023-11-13")).empty
-    assert chosen(runs, Asked(since="2023-11-15")).empty
+    began = r"no run began then \(they did from 2023-11-14T\S+ to 2023-11-14T"
+    for outside in (Asked(until="2023-11-13"), Asked(since="2023-11-15")):
+        with pytest.raises(ValueError, match=began):
+            chosen(runs, outside)
+    of_seed = chosen(runs, Asked(tags={names.SEED: "1"}))
+    students = of_seed[of_seed["tags.stage"] == "distill"]
+    assert set(students["tags.seed"]) == {"1"}
+    teachers = runs["tags.stage"].eq("finetune")
+    assert of_seed["tags.stage"].eq("finetune").sum() == teachers.sum(), "they teach every seed"
     with pytest.raises(ValueError, match="since=2026-02-01 is after until=2026-01-01"):
         chosen(runs, Asked(since="2026-02-01", until="2026-01-01"))
     with pytest.raises(ValueError, match=r"since=soon: no date \(allowed: 2026-01-31"):

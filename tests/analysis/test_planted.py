@@ -84,7 +84,8 @@ def test_no_effect_is_told_as_none(told):
     report = told(accuracies())
     assert re.search(r"Primary claim: L4 − KD: .* n = 5, .*: no difference shown\.", report.summary)
     assert report.everywhere("No difference to KD shown: L3.")
-    assert not re.search("(better|worse) than KD", report.summary)
+    shown = re.findall(r"(\S+) − \S+: [^:]*?: (?:better|worse) than", report.summary)
+    assert set(shown) == {"CE"}, "the control that was planted five points below KD"
     assert report.warnings == []
     assert report.everywhere("Best control: KD, test top-1 72.")
 

@@ -10,6 +10,7 @@ from analysis.stats import NO_INTERVAL
 from analysis.tables import (
     METHOD_ORDER,
     accuracy_by_seed,
+    best_control,
     fused,
     ladder_table,
     of_asib,
@@ -186,3 +187,14 @@ def test_rungs_of_another_setting_are_not_compared():
     assert rows["KD"].vs_ce.mean == pytest.approx(
         -0.1
     )  # runs that do not say are taken as they are
+
+
+def test_the_best_control_is_the_one_of_the_highest_mean_on_its_bench():
+    kept = runs(
+        distill("CE", 0, 0.6), distill("KD", 0, 0.5), distill("kd", 0, 0.6),
+        distill("L3", 0, 0.9), distill("KD", 0, 0.9, bench="b"),
+    )  # fmt: skip
+    found = best_control(ladder_table(kept), "toy")
+    assert found is not None
+    assert found.rung == "CE", "the earlier of equals, even where it has no teacher"
+    assert best_control(ladder_table(runs(distill("L3", 0, 0.7))), "toy") is None

@@ -21,7 +21,7 @@ def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
     found = information_plane.plane_info(labels, seeds, points, "toy")
     assert (found.next, found.lead.n) == ("L2", 1)
     said = information_plane._sentence(found)
-    assert "no two seeds in common with the next, L2, so no conclusion. Pareto front: L1" in said
+    assert "no two seeds in common with the next, L2, so no conclusion. Pareto front" in said
     assert [(path.label, path.n, path.front) for path in found.paths] == [
         ("L1", 2, True), ("L2", 1, False),
     ]  # fmt: skip

@@ -24,7 +24,9 @@ def test_ten_teachers_before_and_after():
     assert found.teachers[9].change.mean == pytest.approx(0.05)
     assert found.correlation == pytest.approx(1.0)
     said = teacher_adaptation.study(evidence(kept, points))
-    assert said.summary[0].startswith("The worst change of a teacher: L3: teacher ")
+    assert said.summary[0].startswith(
+        "The worst change of a teacher of 10, not corrected for that choice: L3: teacher "
+    )
     three = teacher_adaptation.adaptation_info(kept.head(3), points, "toy")
     assert math.isnan(three.correlation), "three runs always lie close to some line"
 
