@@ -30,6 +30,7 @@ CURVE_METRICS = (names.VAL_TOP1, names.SYNERGY_TOP1, names.STAGE_STEP)
 Points = tuple[tuple[float, float], ...]
 
 _LABELS = (RUNG_COLUMNS[1], f"tags.{names.SEED}")
+_ROOMY = 11  # points that a figure of the usual height has room for
 _GAP = (math.nan, math.nan)  # between two curves that are one line of matplotlib's
 
 
@@ -235,8 +236,10 @@ def draw_accuracy_cost(info: CostInfo) -> Figure:
     The interval of two seeds is so wide that it would flatten the rest: it may leave the frame.
     """
     missing = f" (no time: {', '.join(info.missing)})" if info.missing else ""
+    counts = {point.test.n for point in info.points}
+    of_each = f", n = {min(counts)} each" if len(counts) == 1 else ""
     figure, axes = style.new_figure(
-        f"{info.bench}: accuracy against cost{missing}",
+        f"{info.bench}: accuracy against cost{of_each}{missing}",
         "mean run time, s (all stages, A-Steps and view banks)",
         f"test top-1, % (bars: {in_percent(info.level)} interval)",
     )
@@ -245,6 +248,8 @@ def draw_accuracy_cost(info: CostInfo) -> Figure:
     (line,) = axes.plot(times, means, color=style.BOUNDARY, linestyle="--", linewidth=1.0, zorder=1)
     line.set(drawstyle="steps-post", label="Pareto front of the means")
     looks = style.looks([point.rung for point in info.points])
+    crowd = max(1.0, len(info.points) / _ROOMY)
+    figure.set_size_inches(style.WIDTH, style.HEIGHT * crowd)
     for point in info.points:
         _draw_cost(axes, point, looks[point.rung])
     axes.margins(x=0.12)
@@ -253,8 +258,9 @@ def draw_accuracy_cost(info: CostInfo) -> Figure:
     low, high = axes.get_ylim()
     labels = []
     for point, bar in zip(info.points, _bars(info), strict=True):
-        cut = ", bar cut" if bar[0][1] < low or bar[1][1] > high else ""
-        labels.append(f"{point.rung} (n = {point.test.n}{cut})")
+        notes = [] if of_each else [f"n = {point.test.n}"]
+        notes += ["bar cut"] if bar[0][1] < low or bar[1][1] > high else []
+        labels.append(point.rung + f" ({', '.join(notes)})" * bool(notes))
     positions = [(point.seconds, 100 * point.test.mean) for point in info.points]
     colours = [looks[point.rung].colour for point in info.points]
     place_labels(axes, positions, labels, colours, [*_bars(info), *_steps(front)])
