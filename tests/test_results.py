@@ -12,6 +12,7 @@ from analysis.evidence import Asked
 from analysis.investigate import findings
 from analysis.reading import Reading
 from analysis.runs import exported_experiment, load_history, load_runs
+from analysis.server import NoAnswer
 from pipeline import names
 from pipeline.config import ConfigError
 from pipeline.reporting import analyse_command
@@ -110,3 +111,13 @@ def test_a_file_where_a_folder_is_wanted_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"out=.*: a file is there; say a folder"):
         analyse_command([f"out={tmp_path / 'file'}"])
+    store = ROOT / "docs/data/ladder_digits.db.xz"
+    with pytest.raises(ConfigError, match=r"out=.*: no folder can be made there \(Not a dir"):
+        analyse_command([f"store={store}", f"out={tmp_path / 'file' / 'below'}"])
+    with pytest.raises(ConfigError, match=r"store=.*: not a file NAME\.db\.xz"):
+        analyse_command([f"store={tmp_path / 'file'}"])
+
+
+def test_a_store_that_does_not_answer_is_nobodys_mistake() -> None:
+    assert str(ConfigError.of(NoAnswer("is the server up?"))) == "is the server up?"
+    assert "1 mistake in the configuration" in str(ConfigError.of(ValueError("no such bench")))
