@@ -147,6 +147,7 @@ def as_markdown_report(found: Findings, folder: str = ".") -> str:
     parts += ["**Warnings**", _items(warnings(found))] if warnings(found) else []
     for study in found.studies:
         parts += [f"## {heading(found, study)}", *_body(study, found, folder)]
+    parts += _sources(found)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -158,11 +159,18 @@ def _body(study: Study, found: Findings, folder: str) -> list[str]:
     parts += [f"![{d.caption}]({place}{d.name}.png)\n\n*{d.caption}*" for d in study.drawings]
     parts += [f"{gap.what}:\n\n```bash\n{gap.command}\n```" for gap in study.gaps]
     parts += [_items(study.notes)]
-    sources = [found.sources[run] for run in study.run_ids if run in found.sources]
-    listed = ", ".join(
-        f"[{one.name}]({one.link})" if one.link else f"{one.name} `{one.run_id}`" for one in sources
-    )
-    return [*parts, f"Runs: {listed}"] if listed else parts
+    named = sorted({found.sources[run].name for run in study.run_ids if run in found.sources})
+    return [*parts, f"Runs: {', '.join(named)}."] if named else parts
+
+
+def _sources(found: Findings) -> list[str]:
+    """Where every number comes from, once for all studies."""
+    ordered = sorted(found.sources.values(), key=lambda one: (one.name, one.run_id))
+    listed = [
+        f"{one.name} " + (f"[{one.run_id}]({one.link})" if one.link else f"`{one.run_id}`")
+        for one in ordered
+    ]
+    return ["## Runs", _items(listed)] if listed else []
 
 
 _NOTE_LENGTH = 4500  # of the 5,000 characters that a tag may have on every store
