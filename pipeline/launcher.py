@@ -141,7 +141,12 @@ def _configured(
     values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
     for key, text in given.items():
         if key not in known:
+            owner = next(
+                (n for n, c in CONFIGS.items() if key in {f.name for f in fields(c)}), None
+            )
             hint = nearest(key, list(known), show_all=True)
+            if owner is not None:
+                hint = f", but of {CHOICE}={owner}: type that too"
             mistakes.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{hint}")
             continue
         try:

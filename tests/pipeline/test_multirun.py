@@ -63,6 +63,14 @@ def test_an_unknown_launcher_names_those_there_are() -> None:
     assert "local, slurm" in mistakes[0]
 
 
+def test_an_option_of_another_launcher_names_that_launcher() -> None:
+    _, _, mistakes = take_options(["hydra.launcher.gres=null"])
+    assert mistakes == [
+        "hydra.launcher.gres: no option of hydra/launcher=local, but of hydra/launcher=slurm: type "
+        "that too"
+    ]
+
+
 def test_launcher_options_are_typed() -> None:
     config, rest, mistakes = take_options(
         ["hydra/launcher=slurm", "hydra.launcher.partition=a,b", "hydra.launcher.gres=null",
