@@ -73,6 +73,8 @@ def comparison(sides: Sequence[Side]) -> Comparison:
 
 def differing_parameters(sides: Sequence[Side]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """By name, those parameters that can change a result and are not the same in all runs."""
+    if len({side.tag(names.STAGE) for side in sides}) > 1:
+        return ()  # a teacher logs what it was made for, and uses none of the student's options
     found = configuration(pd.DataFrame([side.run for side in sides]))
     return tuple(
         (str(name).removeprefix("params."), tuple(found[name]))
@@ -138,7 +140,8 @@ def as_screen(found: Comparison) -> str:
     """The comparison as text of at most `WIDTH` columns."""
     count = counted(len(found.parameters), "parameter")
     parts = [as_text(_runs_block(found)), wrapped(found.same) if found.same else ""]
-    parts.append(f"Configuration: {count} not the same")
+    alike = len({one.stage for one in found.runs}) == 1
+    parts.append(f"Configuration: {count} not the same" if alike else "")
     parts.append(as_text(_parameters_block(found)) if found.parameters else "")
     hidden = len(found.parameters) - _PARAMETERS_SHOWN
     parts.append(f"… and {hidden} more" if hidden > 0 else "")

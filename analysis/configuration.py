@@ -60,10 +60,11 @@ def one_configuration(selection: Selection) -> Selection:
     Of several configurations (told apart by the tag of their recipe, or else by all parameters but
     seeds and `runtime`) the rung's default is kept: the one for which nothing was typed but what
     most runs of the other rungs have. Of equals the one with the most seeds, of equals the one
-    that has most in common with the other rungs of the bench, of equals the one with the newest
-    run; then the newest run of each seed. Reasons: no seed, other configuration (with up to two
-    parameters in which it differs), older run of the same seed. The runs that are kept have two
-    columns more, `CONFIGURATION` and `WHY`.
+    that has most in common with the other rungs of the bench, of equals the best on validation, of
+    equals the one that was started last; then the newest run of each seed. Reasons: no seed, other
+    configuration (with two parameters in which it differs, or as many as tell it from others),
+    older run of the same seed. The runs that are kept have two columns more, `CONFIGURATION` and
+    `WHY`.
     """
     kept, left_out = selection
     reason = pd.Series(None, kept.index, dtype=object)
@@ -178,8 +179,9 @@ _WHY = (
     "its default",
     "the one with the most seeds",
     "the one that has most in common with the other rungs",
+    "the best on validation",
 )
-_NEWEST = "the one that was started last"
+_LAST = "the one that was started last"
 
 
 def _choice(group: pd.DataFrame, beside: pd.DataFrame) -> _Choice:
@@ -193,7 +195,8 @@ def _choice(group: pd.DataFrame, beside: pd.DataFrame) -> _Choice:
     merits = [
         _default(newest_first, beside).groupby(of_run, sort=False).max(),
         seeds.groupby(of_run, sort=False).nunique(),
-        _agreement(parameters, beside).groupby(of_run, sort=False).max(),
+        _agreement(newest_first, parameters, beside).groupby(of_run, sort=False).max(),
+        _validation(newest_first).groupby(of_run, sort=False).mean(),
     ]
     merit = {recipe: tuple(one[recipe] for one in merits) for recipe in merits[0].index}
     best = max(merit, key=lambda recipe: merit[recipe])
@@ -218,7 +221,7 @@ def _decided(others: list[tuple], best: tuple) -> str:
         others = [one for one in others if one[place] == best[place]]
         if not others:
             return why
-    return _NEWEST
+    return _LAST
 
 
 def _default(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
@@ -226,6 +229,11 @@ def _default(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
     False where a run does not say what was typed."""
     common = frozenset(typed.common(beside[_TYPED].dropna()))
     return group[_TYPED].map(lambda words: words == common).astype(bool)
+
+
+def _validation(runs: pd.DataFrame) -> pd.Series:
+    """The accuracy by which an epoch was selected; below all others where there is none."""
+    return column(runs, f"metrics.{names.BEST_VAL_TOP1}").astype(float).fillna(-1.0)
 
 
 def _typed(runs: pd.DataFrame) -> pd.Series:
@@ -236,10 +244,19 @@ def _typed(runs: pd.DataFrame) -> pd.Series:
     )
 
 
-def _agreement(parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
-    """How many (other run, parameter) pairs each run has in common with the other rungs."""
-    others = configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
-    same = [parameters[name].map(others[name].value_counts()).fillna(0) for name in parameters]
+def _agreement(group: pd.DataFrame, parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
+    """How many (other run, parameter) pairs each run has in common with the other rungs; the terms
+    of a method are compared with those of rungs of the same method alone."""
+    method = f"tags.{names.METHOD}"
+    own = column(group, method).iloc[0]
+    alike = beside[column(beside, method).eq(own)] if isinstance(own, str) else beside
+    same = []
+    for name in parameters:
+        others = alike if str(name).startswith("params.method.") else beside
+        known = configuration(others[[name]] if name in others else others[[]])
+        if name not in known:
+            known = pd.DataFrame({name: "not set"}, index=others.index)
+        same.append(parameters[name].map(known[name].value_counts()).fillna(0))
     return pd.concat(same, axis=1).sum(axis=1) if same else pd.Series(0.0, parameters.index)
 
 

@@ -139,14 +139,15 @@ class Evidence:
 
     def command(self, **changes: object) -> str:
         """The command of a run that would stand beside those of the bench: what was typed for
-        more than half of the runs that count, with `changes` (`method__ib_beta` is
-        `method.ib_beta`), in their experiment. Of a rung that is there its own runs are taken;
-        what tells the configuration of another rung from the others of it is left out."""
+        more than half of the rungs that count, with `changes` (`method__ib_beta` is
+        `method.ib_beta`), in their experiment. Of a rung or method that is there its own runs are
+        taken."""
         given = {key.replace("__", "."): str(value) for key, value in changes.items()}
-        own = self.of(given.get("cfg", ""))
+        own = self.of(given.get("cfg") or given.get("method", ""))
         common = typed.common(_typed(own) if len(own) else self._typed_beside())
         # What was typed for the terms of one method is no option of another.
-        other = "method" in given or ("cfg" in given and any(map(_is_method, common)))
+        another = "method" in given or ("cfg" in given and any(map(_is_method, common)))
+        other = another and not len(own)
         shared = [w for w in common if not (_own(w, given) or (other and w.startswith("method.")))]
         shared += self._experiment(shared)
         on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
@@ -170,13 +171,14 @@ class Evidence:
         return f"for seed in {' '.join(map(str, wanted))}; do {run}; done"
 
     def _typed_beside(self) -> list[list[str]]:
-        """The words typed for each run that counts, without those of its configuration alone."""
-        found, everything = [], self.finished.kept
-        for rung in column(self.kept, RUNG_COLUMNS[1]).dropna().unique():
-            runs = self.of(rung)
-            of_rung = set(typed.common(_typed(everything[everything[RUNG_COLUMNS[1]].eq(rung)])))
-            found += [[word for word in words if word in of_rung] for words in _typed(runs)]
-        return found
+        """The words typed for each rung that counts; of one that is alone without those of its
+        configuration, for no other rung tells whether they belong to all."""
+        rungs = column(self.kept, RUNG_COLUMNS[1]).dropna().unique()
+        found = [typed.common(_typed(self.of(rung))) for rung in rungs]
+        if len(found) > 1:
+            return found
+        everything = set(typed.common(_typed(self.finished.kept)))
+        return [[word for word in words if word in everything] for words in found]
 
 
 def _typed(runs: pd.DataFrame) -> list[list[str]]:

@@ -30,7 +30,7 @@ CURVE_METRICS = (names.VAL_TOP1, names.SYNERGY_TOP1, names.STAGE_STEP)
 Points = tuple[tuple[float, float], ...]
 
 _LABELS = (RUNG_COLUMNS[1], f"tags.{names.SEED}")
-_ROOMY = 11  # points that a figure of the usual height has room for
+_ROOMY = 11  # rungs that a figure of the usual height has room for
 _GAP = (math.nan, math.nan)  # between two curves that are one line of matplotlib's
 
 
@@ -130,6 +130,7 @@ def draw_learning_curves(info: CurvesInfo) -> Figure:
         f"{info.bench}: learning curves", "student epoch", "validation top-1, %"
     )
     looks = style.looks(list(dict.fromkeys(curve.rung for curve in info.curves)))
+    figure.set_size_inches(style.WIDTH, style.HEIGHT * max(1.0, len(looks) / _ROOMY))
     ends, labels = [], []
     for rung, look in looks.items():
         curves = [curve for curve in info.curves if curve.rung == rung]

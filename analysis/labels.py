@@ -14,6 +14,7 @@ from analysis import style
 # Offsets in points, the most readable first: right, left, above, below, then further away.
 _NEAR = [(8, 0), (-8, 0), (7, 9), (-7, 9), (7, -9), (-7, -9), (0, 14), (0, -14)]
 _OFFSETS = [(x * far, y * far) for far in (1, 1.7, 2.5, 3.5, 5, 7) for x, y in _NEAR]
+_AT_THE_RIGHT = 0.97  # of the axis
 _STEPS = 24  # at which a line is held against what it may cross
 _FAR = 13  # points: beyond this a thin line leads to the label
 _POINT, _LINE = 5.0, 2.0  # points: half the width of a marker, and of what is kept free of a line
@@ -56,10 +57,11 @@ def label_ends(
     """Write each label right of the axes at the height of its line's end (data units).
 
     Call it when the limits are set. Labels of equal ends are moved apart; a thin line leads to
-    each.
+    each whose curve ends at the right, since one across the axes would look like a curve.
     """
     low, high = axes.get_ylim()
-    gap = 1.35 * style.SMALL / (72 * style.HEIGHT * 0.8) * (high - low)
+    right = axes.get_xlim()[1]
+    gap = 1.35 * style.SMALL / (72 * _figure(axes).get_figheight() * 0.8) * (high - low)
     heights = spread([min(max(y, low), high) for _, y in ends], gap)
     return [
         axes.annotate(
@@ -71,7 +73,9 @@ def label_ends(
             va="center",
             fontsize=style.SMALL,
             color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "relpos": (0, 0.5)}
+            if end[0] >= _AT_THE_RIGHT * right
+            else None,
         )
         for end, height, label, colour in zip(ends, heights, labels, colours, strict=True)
     ]

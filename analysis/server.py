@@ -41,16 +41,19 @@ class ClientStore:
             try:
                 found = self.client.search_experiments(ViewType.ALL, _PAGE, page_token=token)
             except MlflowException as error:
-                raise NoAnswer(
-                    f"the tracking store at {self._address} does not answer: is the server up, and "
-                    "MLFLOW_TRACKING_URI right?"
-                ) from error
+                raise self._silent() from error
             return found, found.token
 
         return [
             Experiment(one.experiment_id, one.name, one.lifecycle_stage == "active")
             for one in _pages(page)
         ]
+
+    def _silent(self) -> NoAnswer:
+        return NoAnswer(
+            f"the tracking store at {self._address} does not answer: is the server up, and "
+            "MLFLOW_TRACKING_URI right?"
+        )
 
     def runs(self, experiment_id: str) -> RunRows:
         found = RunRows([], [], [], [])
@@ -123,10 +126,14 @@ class ServerStore(ClientStore):
 
     def _json(self, method: str, route: str, **body: Any) -> dict[str, Any] | None:
         """The server's answer, with the user's credentials; None for a route it does not have."""
+        from mlflow.exceptions import MlflowException
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 
         store: Any = self.client._tracking_client.store
-        answer = http_request(store.get_host_creds(), route, method, **body)
+        try:
+            answer = http_request(store.get_host_creds(), route, method, **body)
+        except MlflowException as error:  # no connection; what a server answers is looked at below
+            raise self._silent() from error
         if answer.status_code == 404:
             return None
         found: dict[str, Any] = verify_rest_response(answer, route).json()

@@ -167,7 +167,10 @@ def view(intervals: Sequence[Interval], *more: float, scale: float = 1.0) -> tup
 
 def bars_caption(intervals: Iterable[Interval]) -> str:
     """What bars are in a figure that `view` frames, for its caption."""
-    cut = " (those of two seeds may leave the frame)" * any(one.n == 2 for one in intervals)
+    known = list(intervals)
+    if all(one.n < 2 for one in known):
+        return "absent, for one seed has no interval"
+    cut = " (those of two seeds may leave the frame)" * any(one.n == 2 for one in known)
     return f"95 % t-intervals{cut}"
 
 

@@ -56,6 +56,9 @@ def explain_command(arguments: list[str]) -> None:
     logged = [str(name).removeprefix("metrics.") for name in a.run.index if _is_metric(name)]
     ids = (str(a.run["run_id"]), str(b.run["run_id"]))
     history = load_history(asked.uri, ids, compared_metrics(logged))
+    if asked.tracking is None:
+        held = history["metric"].nunique()
+        say(f"note: {asked.uri} holds the histories of {held} of {len(logged)} metrics")
     told = divergence(
         (_identity(a, asked), _identity(b, asked)), history, ids,
         (a.tag(names.RUN_KEY), b.tag(names.RUN_KEY)),
@@ -112,9 +115,8 @@ def _identity(side: Side, asked: _Asked) -> dict[str, Any]:
     spec = _spec(side, asked)
     if spec is None:
         logged = side.run[[n for n in side.run.index if str(n).startswith("params.")]].dropna()
-        say(
-            f"note: {side.run['name']} logged no {SPEC_FILE}; its parameters stand for its identity"
-        )
+        why = f"logged no {SPEC_FILE}" if asked.tracking is not None else "is read from a file"
+        say(f"note: {side.run['name']} {why}; its parameters stand for its identity")
         return {
             str(name).removeprefix("params."): value
             for name, value in logged.items()

@@ -137,8 +137,9 @@ WARNINGS = {
     "bench.enable_kd_after_syn_acc.",
     "gate_always_open": "The gate was open in every stage, so it decided nothing. That is well "
     "where synergy/gain is not below 0; else raise bench.enable_kd_after_syn_acc.",
-    "sigma_at_one": "Every standard deviation of the latent is 1, that of the prior: the latent "
-    "carries nothing. Try a smaller method.ib_beta, and leave method.a_step_sample on.",
+    "sigma_at_one": "The latent is its prior: its standard deviations are near 1 and its rate is "
+    "under 1 nat, so that it carries next to nothing. Try a smaller method.ib_beta, and leave "
+    "method.a_step_sample on.",
     "sigma_at_floor": "The standard deviations of the latent are at their least value: nothing is "
     "sampled. Try a larger method.ib_beta, or lower method.min_std and raise method.logvar_clip.",
     "kd_negligible": "What the student learns from teachers is under 1 % of the labels' term. Try "

@@ -29,6 +29,7 @@ EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
 WHAT = (*STUDIES, COMPREHENSIVE)
 TAG = "tag."
 DEFAULT_WHAT = "ladder"
+_STATE = f"metrics.{names.STATE}"
 FIGURES, TEXTS = Path("figures"), Path("report")  # where no folder is given
 PAGE, MARKDOWN, TABLES = "report.html", "report.md", "tables.tex"
 
@@ -67,7 +68,8 @@ def analyse_command(overrides: list[str]) -> None:
 
 def export_command(overrides: list[str]) -> None:
     """`export out=FILE.db.xz experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE`:
-    params, tags, values and the histories that a report reads, of teachers and students.
+    params, tags, values, the histories that a report reads and the hashes of the weights after each
+    epoch, of teachers and students.
 
     Raises:
         ConfigError: another key, no file, or an experiment that does not exist.
@@ -85,7 +87,9 @@ def export_command(overrides: list[str]) -> None:
         reading = Reading(destination.uri, destination.experiment_name(), asked)
         findings(reading)  # reads the histories that a report needs
         trained = reading.trained()
-        data = export(reading.uri, reading.experiment, trained, reading.metrics())
+        hashes = [str(name) for name in reading.runs if str(name).startswith(_STATE)]
+        metrics = [*reading.metrics(), *(name.removeprefix("metrics.") for name in hashes)]
+        data = export(reading.uri, reading.experiment, trained, metrics)
     except ValueError as error:
         raise ConfigError.of(error) from error
     write_atomic(file, data)

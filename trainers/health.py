@@ -22,6 +22,7 @@ NEGLIGIBLE = 0.01  # of the cross-entropy term
 NO_GRADIENT = 1e-12  # norm
 SPREAD = 1e-3  # standard deviation over mean of a weight that counts as constant
 NEAR = 0.05  # relative, of a mean standard deviation
+EMPTY = 1.0  # nats: a rate that leaves no room for the label of one of three classes
 AROUND_ONE = 0.25  # of its extremes over a batch
 
 
@@ -70,13 +71,14 @@ def gate_always_open(epochs: Epochs) -> bool | None:
 
 
 def sigma_at_one(epochs: Epochs) -> bool | None:
-    """The latent's standard deviation is that of the prior."""
+    """The latent's standard deviation is that of the prior, and its mean tells next to nothing."""
     now = epochs[-1]
     if "bottleneck/sigma_mean" not in now:
         return None
     low, high = now["bottleneck/sigma_min"], now["bottleneck/sigma_max"]
     flat = low >= 1 - AROUND_ONE and high <= 1 + AROUND_ONE
-    return flat and abs(now["bottleneck/sigma_mean"] - 1) <= NEAR
+    empty = now.get("bottleneck/rate", 0.0) <= EMPTY
+    return flat and empty and abs(now["bottleneck/sigma_mean"] - 1) <= NEAR
 
 
 def sigma_at_floor(epochs: Epochs) -> bool | None:

@@ -27,6 +27,7 @@ from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from pipeline import names
 
 PARAMETER = "method.ib_beta"
+_EMPTY = 1.0  # nats: above it a latent carries something, whatever its deviations
 FIRST = "L1"  # the first rung with a bottleneck, and the cheapest
 TRIED = ("0", "1e-4", "1e-3", "1e-2")  # a first sweep
 
@@ -170,11 +171,13 @@ def _recommendation(info: BetaInfo) -> str:
 
 def _doubts(info: BetaInfo) -> tuple[str, ...]:
     """What the runs of the recommended β said against it while they trained."""
-    told = [w for row in info.rows if row.beta == info.recommended for w in row.warnings]
+    chosen = [row for row in info.rows if row.beta == info.recommended]
+    told = [w for row in chosen for w in row.warnings if w in names.ABOUT_THE_LATENT]
+    if any(row.rate.mean > _EMPTY for row in chosen):
+        told = [warning for warning in told if warning != "sigma_at_one"]
     return tuple(
         f"Runs at β = {info.recommended:g} gave the warning {warning}: {names.WARNINGS[warning]}"
         for warning in told
-        if warning in names.ABOUT_THE_LATENT
     )
 
 

@@ -27,6 +27,7 @@ from analysis.study import Drawing, Gap, Study, Table, seeds_caption
 from analysis.tables import rung_order
 from pipeline import names
 
+_FILES = {"rungs": "rungs", "β": "beta"}
 METRICS = (names.VAL_RATE, names.VAL_CE, names.LABEL_ENTROPY)
 
 
@@ -101,18 +102,18 @@ def study(evidence: Evidence) -> Study:
     infos = [("rungs", _by_rung(evidence, runs))] if len(runs) else []
     beta = column(swept, f"params.{PARAMETER}")
     if beta.nunique() > 1:
-        infos.append(("beta", _by_beta(evidence, swept)))
+        infos.append(("β", _by_beta(evidence, swept)))
     gaps = () if beta.nunique() > 1 else (_sweep(evidence),)
     run_ids = dict.fromkeys([*runs["run_id"], *swept["run_id"]])
     return Study(
         "information_plane", evidence.bench, title,
-        sentences=tuple(_sentence(info) for _, info in infos),
+        sentences=tuple(f"Over {kind}: {_sentence(info)}" for kind, info in infos),
         tables=tuple(
             Table(f"End points over {kind} (means, 95 % t-intervals)", block(info))
             for kind, info in infos
         ),
         drawings=tuple(
-            Drawing(f"information_plane_{kind}_{info.bench}", draw(info), _caption(info))
+            Drawing(f"information_plane_{_FILES[kind]}_{info.bench}", draw(info), _caption(info))
             for kind, info in infos
         ),
         gaps=gaps,
@@ -158,7 +159,7 @@ def _sentence(info: PlaneInfo) -> str:
             f"H(Y) = {info.entropy:.2f} nats."
         )
     return (
-        f"Highest information about the label: {best.label}, at least {kept:.2f}"
+        f"{best.label} has the most information about the label, at least {kept:.2f}"
         f"{_bounds(best.information, 2)} of {info.entropy:.2f} nats at a rate of {rate:.2f}"
         f"{_bounds(best.rate, 2)} nats (n = {best.n}){_lead(info)}. "
         f"Pareto front of the means: {front}."
@@ -174,7 +175,7 @@ def _lead(info: PlaneInfo) -> str:
     shown = "" if info.lead.low > 0 else ", so that it is not shown to keep more"
     return (
         f"; {number(info.lead.mean, 3)}{_bounds(info.lead, 3)} nats more than the next, "
-        f"{info.next}, paired by seed{shown}"
+        f"{info.next}, paired by seed and not corrected for the choice{shown}"
     )
 
 

@@ -33,6 +33,7 @@ from analysis.tables import (
     LadderRow,
     LadderTable,
     best_control,
+    is_rung,
     ladder_table,
     teachers_table,
     with_epoch_costs,
@@ -137,7 +138,7 @@ def claims_block(found: tuple[Claim, ...]) -> Block:
 def _claim_notes(found: tuple[Claim, ...]) -> tuple[str, ...]:
     notes = [
         f"One primary claim, fixed beforehand: {PRIMARY} against the best control, the one of "
-        "the highest mean test accuracy (a choice that favours it). All other "
+        "the highest mean test accuracy (a choice that favours the control). All other "
         f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm). p is of the paired "
         f"t-test; seeds to see {points(VISIBLE)} points: with a power of 80 %."
     ]
@@ -157,9 +158,10 @@ def _gaps(evidence: Evidence, rows: list[LadderRow]) -> tuple[Gap, ...]:
     found = []
     for rung in [rung for rung in RUNG_ORDER if rung not in seeds] + list(seeds):
         absent = [seed for seed in evidence.seeds if seed not in seeds.get(rung, ())]
-        if absent and rung in RUNG_ORDER:
+        if absent:
             what = "has not finished"
             if rung in seeds:
                 what = f"has no seed {', '.join(map(str, absent))}"
-            found.append(Gap(f"{rung} {what}", evidence.loop(absent, cfg=rung)))
+            of_rung = {"cfg": rung} if is_rung(rung) else {"method": rung}
+            found.append(Gap(f"{rung} {what}", evidence.loop(absent, **of_rung)))
     return tuple(found)

@@ -122,6 +122,8 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
             )
     if not info.reference:
         said.append(f"Nothing to compare with: none of {', '.join(CONTROLS)} has finished.")
+    elif all(row.difference.n < 2 for row in info.rows):
+        said.append(f"No two seeds in common with {info.reference}: nothing is concluded.")
     elif len(said) == 1:
         said.append(f"No difference to {info.reference} is shown for any other method.")
     return tuple(said)

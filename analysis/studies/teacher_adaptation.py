@@ -162,7 +162,7 @@ def study(evidence: Evidence) -> Study:
         sentences=(*none, *_sentences(info)),
         tables=(*(tables if info.teachers else ()), *([gained] if info.unfused else ())),
         drawings=(Drawing(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
-        notes=(_PRECISION,) if info.teachers else (),
+        notes=(_PRECISION,),
         gaps=gaps,
         run_ids=tuple(kept["run_id"][column(kept, _GAIN).notna()]),
         summary=_summary(info),
@@ -242,8 +242,8 @@ def _caption(info: AdaptationInfo) -> str:
 
 
 _PRECISION = (
-    "While the classifiers alone learn, a teacher is measured on features in half precision: the "
-    "end of an A-Step and the start of the next may differ by an image."
+    "What teachers say of validation images is kept in half precision: an accuracy may differ by "
+    "an image from the teacher's own, and the end of an A-Step from the start of the next."
 )
 _TEACHERS, _GAINS = "teacher, validation top-1, %", "student, test top-1, %"
 

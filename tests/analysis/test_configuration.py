@@ -4,6 +4,7 @@ import pandas as pd
 
 from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
 from analysis.runs import Selection
+from pipeline import names
 from tests.analysis.frames import distill, params, runs
 
 
@@ -192,6 +193,18 @@ def test_without_its_default_the_reason_of_the_choice_is_said():
         "method.a=1 (1 run), the one that has most in common with the other rungs"
         in (shown(runs(*equals, other))[0])
     )
+
+
+def test_of_equals_validation_chooses_and_another_methods_terms_tell_nothing():
+    """A tuning study: L4 has a temperature of its own, at which kd was not at its best."""
+    asib = typed("L4", 0, method__tau=4) | {"tags.method": "asib"}
+    points = [
+        typed("kd", 0, f"method.tau={tau}", f"optim.lr={lr}", method__tau=tau, optim__lr=lr)
+        | {"tags.method": "kd", f"metrics.{names.BEST_VAL_TOP1}": val}
+        for tau, lr, val in ((2, 1, 0.7), (2, 2, 0.9), (4, 1, 0.6), (4, 2, 0.8))
+    ]
+    said = shown(runs(asib, *points))[0]
+    assert said.startswith("kd is shown with method.tau=2, optim.lr=2 (1 run), the best on validat")
 
 
 def test_what_was_typed_for_most_of_the_other_rungs_is_no_departure():

@@ -175,6 +175,14 @@ def test_a_run_with_a_broken_part_is_warned_of(
     assert warning in of_run(tiny.run(tiny.rung("L2", *LEARNS, *overrides), world))
 
 
+def test_a_latent_whose_mean_still_tells_something_is_not_empty() -> None:
+    flat = {"bottleneck__sigma_mean": 0.97, "bottleneck__sigma_min": 0.8,
+            "bottleneck__sigma_max": 1.2}  # fmt: skip
+    for rate, warned in ((7.9, False), (0.4, True)):
+        epochs = [a_step(**flat, bottleneck__rate=rate)]
+        assert ("sigma_at_one" in health.fired(judged(epochs))) is warned
+
+
 def test_a_weight_that_is_never_above_0_teaches_nothing() -> None:
     alone = B | {"train/loss/ce": 1.0, "train/loss/total": 1.0}
     assert "kd_negligible" in health.fired(judged([alone | {"kd/weight": 0.0}] * 2))

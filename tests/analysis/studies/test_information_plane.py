@@ -53,6 +53,6 @@ def test_who_keeps_the_most_is_told_with_the_paired_difference_to_the_next():
         found = information_plane.plane_info(labels, seeds, pd.concat(points), "toy")
         return information_plane._sentence(found)
 
-    shown = "; 0.200 [0.200, 0.200] nats more than the next, L2, paired by seed. Pareto"
-    assert shown in said((0.2,) * 3)
-    assert "paired by seed, so that it is not shown to keep more. Par" in said((0.9, -0.3, 0.0))
+    shown = "; 0.200 [0.200, 0.200] nats more than the next, L2, paired by seed and not corrected"
+    assert f"{shown} for the choice. Pareto" in said((0.2,) * 3)
+    assert "for the choice, so that it is not shown to keep more. Par" in said((0.9, -0.3, 0.0))
