@@ -6,12 +6,15 @@ Differences are fractions (drawn in points), paired by seed.
 import math
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import style
 from analysis.claims import Claim
+from analysis.render import points
 from analysis.tables import LadderTable, best_control, rung_order
 
+_FAR = 8.0  # times the median reach of the rows
 _ROW = 0.3  # inches
 _FRAME = 1.4  # inches above and below the rows
 
@@ -40,7 +43,7 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     """A row a rung: its interval, the single seeds as ticks, and its time over the control's.
 
     A filled marker is a difference that is shown at its family's level. The interval of two seeds
-    may leave the frame.
+    may leave the frame; a row that is far from all others is a number at the frame.
     """
     figure, axes = style.new_figure(
         f"{info.bench}: test top-1 less that of {info.control}, the best control",
@@ -69,7 +72,18 @@ def draw_differences(info: DifferencesInfo) -> Figure:
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(*_view(rows))
+    low, high = _view(rows)
+    axes.set_xlim(low, high)
+    for at, row in enumerate(rows):
+        mean = 100 * row.interval.mean
+        if not low <= mean <= high:  # it would press the others together: told as a number
+            right = mean > high
+            axes.annotate(
+                f"{points(row.interval.mean)} →" if right else f"← {points(row.interval.mean)}",
+                (high if right else low, at), xytext=(-4 if right else 4, 0),
+                textcoords="offset points", ha="right" if right else "left", va="center",
+                fontsize=style.SMALL, color=looks[row.rung].colour,
+            )  # fmt: skip
     return figure
 
 
@@ -83,5 +97,12 @@ def _cost(row: Claim) -> str:
 
 
 def _view(rows: tuple[Claim, ...]) -> tuple[float, float]:
-    single = [one for row in rows for one in row.differences]
-    return style.view([row.interval for row in rows], 0.0, *single, scale=100)
+    usual = _FAR * float(np.median([_reach(row) for row in rows])) if rows else 0.0
+    near = [row for row in rows if _reach(row) <= usual] or list(rows)
+    single = [one for row in near for one in row.differences]
+    return style.view([row.interval for row in near], 0.0, *single, scale=100)
+
+
+def _reach(row: Claim) -> float:
+    """How far a row's single seeds are from the control."""
+    return max(map(abs, row.differences))

@@ -68,3 +68,14 @@ def test_seeds_intervals_time_and_what_is_shown_are_drawn():
     assert filled[-0.5] == "white"
     bars = [bars.lines[2][0].get_segments()[0] for bars in axes.containers]
     assert bars[1][0][0] == pytest.approx(100 * FOUND.rows[1].interval.low)
+
+
+def test_a_row_far_from_all_others_is_a_number_at_the_frame():
+    """A student of a teacher that knows half of the classes does not flatten the rest."""
+    found = info(
+        *rung("CE", 0.70, 0.71, 0.73), *rung("KD", 0.69, 0.71, 0.72), *rung("L3", 0.70, 0.72, 0.73),
+        *rung("L4", 0.71, 0.72, 0.73), *rung("kd", 0.35, 0.36, 0.37),
+    )  # fmt: skip
+    (axes,) = draw_differences(found).axes
+    assert axes.get_xlim()[0] > -5
+    assert "← −35.33" in [text.get_text() for text in axes.texts]
