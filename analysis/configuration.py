@@ -278,15 +278,18 @@ def _labels(of_recipe: pd.DataFrame, reference: pd.Series) -> dict[str, str]:
     """Where each configuration differs from the one that counts: as many parameters as it takes
     to tell all of them from each other, two at least."""
     differing = {str(recipe): one[one != reference] for recipe, one in of_recipe.iterrows()}
-    of_length = [
-        {recipe: _listed(one, most) for recipe, one in differing.items()}
-        for most in range(2, len(reference) + 3)
-    ]
-    return max(of_length, key=lambda labels: len(set(labels.values())))  # the first of equals
+
+    def listed(most: int) -> dict[str, str]:
+        return {recipe: _listed(one, most) for recipe, one in differing.items()}
+
+    possible, most = len(set(listed(len(reference)).values())), 2
+    while len(set((found := listed(most)).values())) < possible:
+        most += 1
+    return found
 
 
 def _listed(parameters: pd.Series, most: int = 2) -> str:
     """So many parameters with their values; none where only what is no parameter differs."""
-    shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in parameters.items()]
-    more = ", …" if len(shown) > most else ""
-    return ", ".join(shown[:most] or [_UNNAMED]) + more
+    first = parameters.iloc[:most].items()
+    shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in first]
+    return ", ".join(shown or [_UNNAMED]) + ", …" * (len(parameters) > most)

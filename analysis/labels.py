@@ -128,10 +128,9 @@ def _place(
 
 def _passed(label: Annotation, drawn: list[Bbox]) -> list[Bbox]:
     """What the line from a label to its position leads through, but for what is at its end."""
-    if label.arrowprops is None:
+    if label.arrowprops is None or label.axes is None:
         return []
-    end = np.asarray(label.axes.transData.transform(label.xy)) if label.axes is not None else None
-    assert end is not None, "a label stands in axes"
+    end = np.asarray(label.axes.transData.transform(label.xy))
     box = text_box(label)
     start = np.clip(end, box.min, box.max)  # the point of the label that is nearest
     along = start + np.linspace(0, 1, _STEPS)[:, None] * (end - start)
