@@ -139,7 +139,7 @@ def test_nothing_finished_is_a_report_that_says_what_to_type(store):
     assert report.figures == {}
     assert report.table.empty
     assert "vs_ce_mean" in report.table
-    assert "on bench none" in analyze(store.uri, NAME, bench="none").text
+    assert "on bench none" in analyze(store.uri, "started", bench="none").text
 
 
 def test_experiment_with_a_launch_alone(store):
