@@ -123,7 +123,9 @@ def seeds_of(frame: pd.DataFrame) -> pd.Series:
 def same_setting(kept: pd.DataFrame, bench: str, rung: str, other: str) -> bool:
     """Whether two rungs were trained on the same data with the same student and budget, as far as
     their runs say: only then is a difference between them one of methods."""
-    runs = kept[column(kept, RUNG_COLUMNS[0]).eq(bench)]
+    wanted = {*RUNG_COLUMNS, f"tags.{names.SETTING}"}
+    few = kept[[name for name in kept if name in wanted]]  # of hundreds of columns
+    runs = few[column(few, RUNG_COLUMNS[0]).eq(bench)]
     settings = [
         set(column(runs[column(runs, RUNG_COLUMNS[1]).eq(one)], f"tags.{names.SETTING}").dropna())
         for one in (rung, other)
@@ -249,14 +251,12 @@ def _agreement(group: pd.DataFrame, parameters: pd.DataFrame, beside: pd.DataFra
     of a method are compared with those of rungs of the same method alone."""
     method = f"tags.{names.METHOD}"
     own = column(group, method).iloc[0]
-    alike = beside[column(beside, method).eq(own)] if isinstance(own, str) else beside
+    others = configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
+    alike = others[column(beside, method).eq(own)] if isinstance(own, str) else others
     same = []
     for name in parameters:
-        others = alike if str(name).startswith("params.method.") else beside
-        known = configuration(others[[name]] if name in others else others[[]])
-        if name not in known:
-            known = pd.DataFrame({name: "not set"}, index=others.index)
-        same.append(parameters[name].map(known[name].value_counts()).fillna(0))
+        known = (alike if str(name).startswith("params.method.") else others)[name]
+        same.append(parameters[name].map(known.value_counts()).fillna(0))
     return pd.concat(same, axis=1).sum(axis=1) if same else pd.Series(0.0, parameters.index)
 
 
