@@ -139,7 +139,7 @@ def sentence(claim: Claim) -> str:
         return f"{start} equal at each of {found.n} seeds: are they one experiment?"
     word = "better" if found.mean > 0 else "worse"
     conclusion = f"{word} than {claim.reference}" if claim.shown else "no difference shown"
-    p = f"p = {p_value(claim.p)}".replace("= <", "<")
+    p = p_is(claim.p)
     kind = p if claim.primary else f"{p}, after Holm {p_value(claim.adjusted)}"
     return (
         f"{mean}, {in_percent(0.95)} interval {points(found.low)} to {points(found.high)}, "
@@ -160,6 +160,12 @@ def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple
 def control_sentence(control: LadderRow) -> str:
     """Which control is the best."""
     return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
+
+
+def p_is(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def p_value(p: float) -> str:

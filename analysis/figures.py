@@ -130,7 +130,7 @@ def draw_learning_curves(info: CurvesInfo) -> Figure:
         f"{info.bench}: learning curves", "student epoch", "validation top-1, %"
     )
     looks = style.looks(list(dict.fromkeys(curve.rung for curve in info.curves)))
-    figure.set_size_inches(style.WIDTH, style.HEIGHT * max(1.0, len(looks) / _ROOMY))
+    _make_room(figure, len(looks))
     ends, labels = [], []
     for rung, look in looks.items():
         curves = [curve for curve in info.curves if curve.rung == rung]
@@ -144,6 +144,11 @@ def draw_learning_curves(info: CurvesInfo) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     style.legend_below(figure, _key(info))
     return figure
+
+
+def _make_room(figure: Figure, rungs: int) -> None:
+    """A higher figure where labels of many rungs would stand on each other."""
+    figure.set_size_inches(style.WIDTH, style.HEIGHT * max(1.0, rungs / _ROOMY))
 
 
 def _draw_rung(axes: Axes, curves: list[Curve], look: style.Look) -> Points:
@@ -249,8 +254,7 @@ def draw_accuracy_cost(info: CostInfo) -> Figure:
     (line,) = axes.plot(times, means, color=style.BOUNDARY, linestyle="--", linewidth=1.0, zorder=1)
     line.set(drawstyle="steps-post", label="Pareto front of the means")
     looks = style.looks([point.rung for point in info.points])
-    crowd = max(1.0, len(info.points) / _ROOMY)
-    figure.set_size_inches(style.WIDTH, style.HEIGHT * crowd)
+    _make_room(figure, len(info.points))
     for point in info.points:
         _draw_cost(axes, point, looks[point.rung])
     axes.margins(x=0.12)

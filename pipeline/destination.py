@@ -75,7 +75,6 @@ class Destination:
         if self._client is None:
             from mlflow import MlflowClient
 
-            quiet_mlflow()
             with acquire(self.lock_folder, poll_s=0.05):
                 client = MlflowClient(tracking_uri=self.uri)  # this may make the schema already
                 client.search_experiments(max_results=1)

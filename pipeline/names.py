@@ -124,8 +124,6 @@ EVAL = "eval/"
 SPLIT = "split"  # train | val | test
 EVALUATED = "evaluated"  # the run's key, or the first digits of a file's sha256
 
-# Warnings that speak against a β.
-ABOUT_THE_LATENT = ("sigma_at_one", "sigma_at_floor", "synergy_at_chance")
 # `health/<warning>`: 1 where it holds in an epoch, 0 where it does not, nothing where it does not
 # apply. Each says what it means and what to try.
 HEALTH_METRICS = "health/"
@@ -137,8 +135,8 @@ WARNINGS = {
     "bench.enable_kd_after_syn_acc.",
     "gate_always_open": "The gate was open in every stage, so it decided nothing. That is well "
     "where synergy/gain is not below 0; else raise bench.enable_kd_after_syn_acc.",
-    "sigma_at_one": "The latent is its prior: its standard deviations are near 1 and its rate is "
-    "under 1 nat, so that it carries next to nothing. Try a smaller method.ib_beta, and leave "
+    "sigma_at_one": "The latent's standard deviations are near 1, those of its prior: its rate "
+    "says whether its mean carries anything. Try a smaller method.ib_beta, and leave "
     "method.a_step_sample on.",
     "sigma_at_floor": "The standard deviations of the latent are at their least value: nothing is "
     "sampled. Try a larger method.ib_beta, or lower method.min_std and raise method.logvar_clip.",

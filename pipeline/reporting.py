@@ -44,8 +44,6 @@ def analyse_command(overrides: list[str]) -> None:
     given, asked = _given(overrides)
     _check("analyze", given, KEYS, [text for text in overrides if "=" not in text])
     what, folder = given.get("what", DEFAULT_WHAT), given.get("out", ".")
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise ConfigError([f"out={folder}: a file is there; say a folder"])
     _make(Path(folder))
     if "store" in given:
         try:
@@ -100,6 +98,8 @@ def export_command(overrides: list[str]) -> None:
 
 def _make(folder: Path) -> None:
     """The folder, before the work whose result goes there."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError([f"out={folder}: a file is there; say a folder"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -89,6 +89,23 @@ def test_the_gap_of_l4_opens_where_the_results_say() -> None:
     assert ends in " ".join((ROOT / "docs" / "results.md").read_text().split())
 
 
+def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
+    runs = _runs("proof_twins.db.xz")
+    best = runs.groupby("tags.rung")[f"metrics.{names.BEST_VAL_TOP1}"].mean() * 100
+    epochs = runs.loc[runs["tags.rung"] == "CE_matched", "params.budget.student_epochs"].astype(int)
+    teachers = runs[runs["tags.stage"] == "finetune"]
+    told = [
+        f"given {epochs.min()} to {epochs.max()} epochs (CE_matched), "
+        f"go from {best['CE']:.1f} to {best['CE_matched']:.1f} %",
+        f"stand at {100 * teachers[f'metrics.{names.BEST_VAL_TOP1}'].mean():.1f} %",
+    ]
+    text = " ".join((ROOT / "docs" / "protocol.md").read_text().split())
+    assert [one for one in told if one not in text] == []
+    tests = sorted(100 * teachers[f"metrics.{names.TEST_TOP1}"], reverse=True)
+    results = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert f"would-be teachers ({tests[0]:.2f} and {tests[1]:.2f} %)" in results
+
+
 def _runs(export: str) -> pd.DataFrame:
     path = str(ROOT / "docs" / "data" / export)
     return load_runs(path, exported_experiment(path))

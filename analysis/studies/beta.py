@@ -27,7 +27,7 @@ from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from pipeline import names
 
 PARAMETER = "method.ib_beta"
-_EMPTY = 1.0  # nats: above it a latent carries something, whatever its deviations
+_AGAINST = ("sigma_at_one", "sigma_at_floor", "synergy_at_chance")  # warnings against a β
 FIRST = "L1"  # the first rung with a bottleneck, and the cheapest
 TRIED = ("0", "1e-4", "1e-3", "1e-2")  # a first sweep
 
@@ -172,9 +172,7 @@ def _recommendation(info: BetaInfo) -> str:
 def _doubts(info: BetaInfo) -> tuple[str, ...]:
     """What the runs of the recommended β said against it while they trained."""
     chosen = [row for row in info.rows if row.beta == info.recommended]
-    told = [w for row in chosen for w in row.warnings if w in names.ABOUT_THE_LATENT]
-    if any(row.rate.mean > _EMPTY for row in chosen):
-        told = [warning for warning in told if warning != "sigma_at_one"]
+    told = [warning for row in chosen for warning in row.warnings if warning in _AGAINST]
     return tuple(
         f"Runs at β = {info.recommended:g} gave the warning {warning}: {names.WARNINGS[warning]}"
         for warning in told

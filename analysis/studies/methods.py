@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import style
-from analysis.claims import LEVEL, claims, p_value
+from analysis.claims import LEVEL, claims, p_is, p_value
 from analysis.configuration import RUNG_COLUMNS, not_shared
 from analysis.evidence import Evidence
 from analysis.published import published
@@ -118,7 +118,7 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
             said.append(
                 f"{row.method} is {word} than {info.reference}: {points(row.difference.mean)} "
                 f"points [{points(row.difference.low)}, {points(row.difference.high)}], "
-                f"p = {p_value(row.p)}, n = {row.difference.n}."
+                f"{p_is(row.p)}, n = {row.difference.n}."
             )
     if not info.reference:
         said.append(f"Nothing to compare with: none of {', '.join(CONTROLS)} has finished.")
