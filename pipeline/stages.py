@@ -55,22 +55,23 @@ class Job:
 
 
 def run(job: Job, shell: Shell) -> dict[str, Any]:
-    """The job's result: taken from the store, or trained.
+    """The job's result, with its key: taken from the store, or trained.
 
     Raises:
         Interrupted: asked to stop; committed, the same call goes on.
         LeaseLost: another process took over.
         Exception: the run is FAILED in the tracking store, with its traceback.
     """
+    key = {"key": job.folder.key}
     result = job.folder.result()
     if result is None:
         with _lease(job, shell) as lease:
             result = job.folder.result()  # by whoever held the lease before
             if result is None:
-                return _run_tracked(job, shell, lease)
+                return _run_tracked(job, shell, lease) | key
     say(f"reused   {job.name}  key {job.folder.key}  {summary(result)}")
     _replay(job, shell, result)
-    return result
+    return result | key
 
 
 def summary(result: dict[str, Any]) -> str:

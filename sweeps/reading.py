@@ -207,8 +207,11 @@ def _of_configurations(study: Study) -> list[str]:
     for point in points:
         try:
             one = study.at(point, study.seeds[0])
-            if one.budget.matched_to is not None:
-                found.append(f"cfg={one.cfg}: its budget follows from other runs: use distill -m")
+            if one.budget.matched_to is not None and study.pruner != "none":
+                found.append(
+                    f"pruner={study.pruner}: cfg={one.cfg} runs other rungs first, whose epochs "
+                    "are not its own: use pruner=none"
+                )
         except ConfigError as error:
             found += error.mistakes
     return found

@@ -234,11 +234,11 @@ def metrics_of(values: dict[str, dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def value_of(key: str, result: dict[str, Any]) -> dict[str, Any]:
+def value_of(result: dict[str, Any]) -> dict[str, Any]:
     """What a trial keeps of a finished run."""
     metrics = result["metrics"]
     return {
-        "key": key,
+        "key": result["key"],
         "val": metrics.get(names.BEST_VAL_TOP1),
         "test": metrics.get(names.TEST_TOP1),
         "synergy": _last(result["history"], names.SYNERGY_RESTORED),

@@ -16,7 +16,6 @@ from optuna.trial import Trial, TrialState
 
 from pipeline import lease, names
 from pipeline.console import say
-from pipeline.identity import run_key
 from pipeline.jobs import distill_student
 from pipeline.publish import last_line
 from pipeline.shell import Shell
@@ -113,7 +112,7 @@ def _mean_of_seeds(
         )  # fmt: skip
         result = distill_student(config, own)
         taken.lease.check()
-        values[str(seed)] = value_of(run_key("distill", config), result)
+        values[str(seed)] = value_of(result)
         taken.trial.set_user_attr(VALUES, values)
     return statistics.fmean(one["val"] for one in values.values())
 

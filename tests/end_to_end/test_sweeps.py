@@ -20,6 +20,11 @@ from mlflow.entities import Run
 from pipeline import names
 from pipeline.config import compose
 from pipeline.launcher import NOT_RUN
+from pipeline.shell import Shell
+from sweeps import reading
+from sweeps.command import in_experiment, read
+from sweeps.runs import study_destination
+from sweeps.worker import work
 from tests.end_to_end import command
 
 pytestmark = pytest.mark.xdist_group("sweeps")
@@ -106,6 +111,26 @@ def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path, schem
         assert _modified(with_teachers) == before
         _complete(with_teachers)
         shutil.copy(schema, with_teachers)  # the store is lost
+
+
+def test_a_row_may_be_given_the_time_of_another(
+    with_teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial holds the run that was made of it, and the runs that it followed from stay."""
+    rows = {"L1": ["cfg=L1"], "CE_matched": ["cfg=CE_matched", "budget.matched_to=L1"]}
+    monkeypatch.setattr(reading, "read_study", lambda _: {"sampler": "grid", "rows": rows})
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.chdir(with_teachers)
+    request = read("mine", [*L1[3:]])
+    shell = Shell.open(in_experiment(request.study), "sweep", [])
+    board = request.board()
+    board.enqueue()
+    work(board, 2, shell, study_destination(board, shell.destination))
+    runs = tracked(with_teachers, "asib/mine")
+    students = {run.data.tags[names.RUNG]: run for run in of_stage(runs, "distill")}
+    assert sorted(students) == ["CE", "CE_matched", "L1"]
+    of_rows = {t.data.params["row"]: t.data.tags["stage_runs"] for t in of_stage(runs, "trial")}
+    assert of_rows == {row: students[row].info.run_id for row in rows}
 
 
 def _complete(cwd: Path) -> None:

@@ -28,7 +28,6 @@ def board(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boar
     monkeypatch.setattr(worker, "trial_destination", lambda *_: None)
     monkeypatch.setattr(worker, "replace", lambda shell, **new: SimpleNamespace(**new))
     monkeypatch.setattr(Study, "at", at)
-    monkeypatch.setattr(worker, "run_key", lambda *_: "key")
     found = Board(study, tmp_path, heartbeat_s=0.1, expiry_s=0.5)
     found.enqueue()
     return found
@@ -51,7 +50,7 @@ class Shell:
 def result(val: float) -> dict[str, Any]:
     metrics = {names.BEST_VAL_TOP1: val, names.TEST_TOP1: 0.9, names.RUN_SECONDS: 2.0}
     history = [{"metrics": {names.SYNERGY_RESTORED: 0.7}}]
-    return {"metrics": metrics, "history": history}
+    return {"metrics": metrics, "history": history, "key": "key"}
 
 
 def run(board: Board, shell: Any = None) -> None:
