@@ -42,9 +42,9 @@ def key_of(found: dict[str, Any]) -> str:
 
 def identity(stage: str, config: Config, *, teacher: int = 0) -> dict[str, Any]:
     """What the key of a stage is the hash of, as plain values."""
-    data = splits(config.data).digest
     if stage == "finetune":
         spec = finetune_config(config, teacher)
+        data = splits(spec.data).digest
         if spec.teacher.ckpt:
             return {
                 "stage": "finetune",
@@ -64,7 +64,7 @@ def identity(stage: str, config: Config, *, teacher: int = 0) -> dict[str, Any]:
             "stage": "distill",
             "version": DISTILL_VERSION,
             "config": canonical(distill_config(config)),
-            "data": data,
+            "data": splits(config.data).digest,
             "teachers": [run_key("finetune", config, teacher=k) for k in teachers],
         }
     raise ValueError(f"unknown stage {stage!r} (finetune or distill)")
@@ -87,9 +87,19 @@ def setting_key(found: dict[str, Any]) -> str:
     return digest_of(setting)[:KEY_LENGTH]
 
 
+def of_teachers(config: Config) -> Config:
+    """The configuration with the data that its teachers are trained on. No validation image of
+    the students is among their training images: the subset is drawn after the split."""
+    limit = config.data.teacher_limit
+    if limit is None:
+        return config
+    return replace(config, data=replace(config.data, train_limit=limit, teacher_limit=None))
+
+
 def finetune_config(config: Config, teacher: int) -> FinetuneConfig:
     """The fine-tuning stage's part of a configuration."""
-    return FinetuneConfig(config.teachers()[teacher], config.data, config.numerics, config.select)
+    data = of_teachers(config).data
+    return FinetuneConfig(config.teachers()[teacher], data, config.numerics, config.select)
 
 
 def distill_config(config: Config) -> DistillConfig:

@@ -25,6 +25,7 @@ from pipeline.identity import (
     finetune_config,
     identity,
     needs_teachers,
+    of_teachers,
     recipe_key,
     run_key,
     setting_key,
@@ -47,6 +48,7 @@ from trainers.views import Normaliser, Numerics, Rows, image_rows
 
 def finetune_teacher(config: Config, number: int, shell: Shell) -> dict[str, Any]:
     """The finished run of one teacher: reused, resumed or trained."""
+    config = of_teachers(config)
     stage, data = finetune_config(config, number), on_device(config, shell)
     teacher, key = stage.teacher, run_key("finetune", config, teacher=number)
     given = bool(teacher.ckpt)

@@ -302,6 +302,19 @@ def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> 
     assert "resnet20 (overlap 50)" in table
 
 
+def test_teachers_of_more_images_than_the_student_sees(clean: Path) -> None:
+    options = ("cfg=KD", "data.teacher_limit=400", *command.TINY)
+    command.run("distill", *options, cwd=clean)
+    runs = load_runs(_uri(clean), "asib").set_index("name")
+    limits = runs["params.data.train_limit"].dropna().to_dict()
+    assert limits == {"finetune-resnet20-digits-s0": "400", "finetune-resnet20-digits-s1": "400",
+                      "distill-KD-digits-s0": "200"}  # fmt: skip
+    student = runs.loc["distill-KD-digits-s0"]
+    assert student["params.data.teacher_limit"] == "400"
+    again = command.run("finetune", "teacher=all", *command.TINY, "data.train_limit=400", cwd=clean)
+    assert again.count("reused   finetune") == 2
+
+
 def test_runs_beside_each_other_and_where_they_part(finished: Path) -> None:
     student = "distill-L3-digits-s0"
     runs = load_runs(_uri(finished), "asib").set_index("name")

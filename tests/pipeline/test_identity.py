@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import ConfigError, compose
-from pipeline.identity import identity, recipe_key, run_key, setting_key
+from pipeline.identity import identity, of_teachers, recipe_key, run_key, setting_key, splits
+from trainers.data import Images
 
 # Keys of published configurations. If one changes, every finished run of it is trained again:
 # raise FINETUNE_VERSION or DISTILL_VERSION for changed numbers, and say so in the commit.
@@ -123,6 +124,36 @@ def test_own_teacher_is_known_by_its_content(tmp_path) -> None:
 def test_an_unknown_stage_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown stage"):
         run_key("destill", compose([]))
+
+
+def test_teachers_of_more_images_are_those_that_were_trained_on_as_many() -> None:
+    more, plain = compose(["cfg=KD", "data.train_limit=200", "data.teacher_limit=800"]), []
+    for number in (0, 1):
+        config = compose(["cfg=KD", "data.train_limit=800"])
+        plain.append(run_key("finetune", config, teacher=number))
+    assert [run_key("finetune", more, teacher=k) for k in (0, 1)] == plain
+    assert identity("distill", more)["teachers"] == plain
+    few = compose(["cfg=KD", "data.train_limit=200"])
+    assert identity("distill", few)["teachers"] != plain
+    assert identity("distill", few)["data"] == identity("distill", more)["data"]
+    assert setting_key(identity("distill", few)) == setting_key(identity("distill", more))
+    keys = {run_key("distill", compose(["cfg=CE", "data.train_limit=200", *more_]))
+            for more_ in ([], ["data.teacher_limit=800"])}  # fmt: skip
+    assert len(keys) == 1
+
+
+def test_teachers_of_more_images_see_those_of_the_student_and_none_that_select_it() -> None:
+    config = compose(["data.train_limit=200", "data.teacher_limit=800"])
+    student, teacher = splits(config.data), splits(of_teachers(config).data)
+    assert (len(student.train.labels), len(teacher.train.labels)) == (200, 800)
+
+    def images(found: Images) -> set[bytes]:
+        return {image.numpy().tobytes() for image in found.pixels}
+
+    assert images(student.train) < images(teacher.train)
+    assert images(student.val) <= images(teacher.val)
+    assert not images(teacher.val) & images(teacher.train)
+    assert student.test.digest == teacher.test.digest
 
 
 def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:

@@ -48,6 +48,11 @@ class DataConfig:
     train_limit: int | None = option(
         None, "train on a stratified subset of this many images", low=1, identity=False
     )
+    teacher_limit: int | None = option(
+        None, "train the teachers on this many images, the students' among them, as teachers are "
+        "that know more than a student is shown (null: on the students' images)", low=1,
+        identity=False,
+    )  # fmt: skip
     views: int = option(
         4, "fixed crop/flip views of every training image; 0: fresh crops in every epoch, with "
         "teachers run live", low=0, high=64,
