@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.configuration import same_setting
-from analysis.render import in_percent, percent, points
+from analysis.render import accuracy_cell, in_percent, percent, points
 from analysis.stats import (
     NO_INTERVAL,
     Interval,
@@ -27,12 +27,15 @@ from analysis.tables import (
     RUNG_ORDER,
     LadderRow,
     LadderTable,
+    TeacherRow,
     accuracy_by_seed,
     best_control,
     ratio,
 )
+from pipeline import names
 
 PRIMARY = "L4"  # against the best control
+ALONE = ("CE", "CE_matched")  # students without teachers
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
 LEVEL = 0.05  # of all claims that are not primary together
 
@@ -160,6 +163,28 @@ def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple
 def control_sentence(control: LadderRow) -> str:
     """Which control is the best."""
     return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
+
+
+def little_to_teach(
+    kept: pd.DataFrame, teachers: tuple[TeacherRow, ...], bench: str
+) -> tuple[str, ...]:
+    """Where a student without teachers is as good on validation as the best of them, that it is:
+    then a study says little of learning from teachers. Specialised teachers, which know some
+    classes only, are not compared."""
+    whole = [one for one in teachers if one.bench == bench and one.overlap is None]
+    best = max(whole, key=lambda one: one.validation, default=None)
+    said = []
+    for rung in ALONE:
+        of_seeds = accuracy_by_seed(kept, bench, rung, names.BEST_VAL_TOP1).values()
+        alone = primary_interval([value for value in of_seeds if not math.isnan(value)])
+        if best is not None and alone.mean >= best.validation:
+            said.append(
+                f"{rung} has no teacher and reaches {accuracy_cell(alone)} % of validation "
+                f"(n = {alone.n}), the best teacher, {best.model}, {percent(best.validation)} %: "
+                "there is little that it could give. Teachers that know more: "
+                "data.teacher_limit, a longer recipe, a larger network."
+            )
+    return tuple(said)
 
 
 def p_is(p: float) -> str:

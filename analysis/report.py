@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, health
-from analysis.claims import claims, sentences
+from analysis.claims import claims, little_to_teach, sentences
 from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
 from analysis.differences import differences, draw_differences
 from analysis.evidence import Asked
@@ -92,7 +92,9 @@ def report(reading: Reading) -> Report:
     counted = Selection(kept, ladder.left_out)
     sections = [_bench_section(counted, table, name) for name in _benches(table)]
     sections = sections or [_nothing_finished(experiment, reading.asked)]
-    sections.append(_teachers_section(teachers_table(tuned.kept)))
+    teachers = teachers_table(tuned.kept)
+    little = [said for name in _benches(table) for said in little_to_teach(kept, teachers, name)]
+    sections.append(_teachers_section(teachers, tuple(little)))
     sections.append(Section("Health", health.sentences(_trained(runs, bench)), ()))
     notes = [*(interval_notes(table) if table.rows else ()), *left_out_notes(left_out)]
     sections.append(Section("Notes", (), (), tuple(notes)))
@@ -167,7 +169,7 @@ def _next(rung: str, bench: str | None) -> str:
     return f"type `mlflow run . -e distill -P cfg={rung}{on_bench}`"
 
 
-def _teachers_section(rows: tuple[TeacherRow, ...]) -> Section:
+def _teachers_section(rows: tuple[TeacherRow, ...], said: tuple[str, ...]) -> Section:
     if not rows:
         return Section("Teachers", ("No fine-tuning run has finished.",), ())
     notes = []
@@ -175,7 +177,7 @@ def _teachers_section(rows: tuple[TeacherRow, ...]) -> Section:
         notes.append("With *: of the last epoch; that of the selected one was not logged.")
     if any(row.overlap is not None for row in rows):
         notes.append("Validation of a teacher with an overlap is on its own classes, test on all.")
-    return Section("Teachers", (), (teachers_block(rows),), tuple(notes))
+    return Section("Teachers", said, (teachers_block(rows),), tuple(notes))
 
 
 def _text(experiment: str, sections: list[Section]) -> str:

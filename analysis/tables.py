@@ -128,15 +128,17 @@ def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def accuracy_by_seed(kept: pd.DataFrame, bench: str, rung: str) -> dict[int, float]:
-    """Test accuracy by seed of one rung on one bench."""
-    wanted = {*RUNG_COLUMNS, f"tags.{names.SEED}", f"metrics.{names.TEST_TOP1}"}
+def accuracy_by_seed(
+    kept: pd.DataFrame, bench: str, rung: str, metric: str = names.TEST_TOP1
+) -> dict[int, float]:
+    """Test accuracy (or another metric) by seed of one rung on one bench."""
+    wanted = {*RUNG_COLUMNS, f"tags.{names.SEED}", f"metrics.{metric}"}
     few = kept[[name for name in kept if name in wanted]]  # of hundreds of columns
     chosen = few[column(few, RUNG_COLUMNS[0]).eq(bench) & column(few, RUNG_COLUMNS[1]).eq(rung)]
     seeds = seeds_of(chosen).astype(int)
     if seeds.duplicated().any():
         raise ValueError(f"{rung} on {bench}: a seed occurs twice; apply one_configuration first")
-    return dict(zip(seeds, chosen[f"metrics.{names.TEST_TOP1}"].astype(float), strict=True))
+    return dict(zip(seeds, column(chosen, f"metrics.{metric}").astype(float), strict=True))
 
 
 def best_control(table: LadderTable, bench: str) -> LadderRow | None:

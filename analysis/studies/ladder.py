@@ -8,6 +8,7 @@ from analysis.claims import (
     Claim,
     claims,
     control_sentence,
+    little_to_teach,
     p_value,
     sentence,
     sentences,
@@ -54,11 +55,13 @@ def study(evidence: Evidence) -> Study:
     found = claims(kept, table, evidence.bench)
     tuned = select(evidence.runs, stage="finetune", bench=evidence.bench, needs=names.VAL_TOP1).kept
     teachers = teachers_table(tuned)
+    little = little_to_teach(kept, teachers, evidence.bench)
     unlike = tuple(f"{text}." for text in not_shared(kept, evidence.bench))
     return Study(
         "ladder", evidence.bench, "Ladder",
         sentences=(
-            *sentences(table, evidence.bench, found), *shown_with(evidence.ladder, evidence.bench)
+            *sentences(table, evidence.bench, found), *little,
+            *shown_with(evidence.ladder, evidence.bench),
         ),
         summary=_summary(table, evidence.bench, found),
         tables=(
@@ -71,7 +74,7 @@ def study(evidence: Evidence) -> Study:
         gaps=gaps,
         notes=(*unlike, *interval_notes(table), *_claim_notes(found), *notes),
         run_ids=(*kept["run_id"], *tuned["run_id"]),
-        warnings=(*(sentence(claim) for claim in found if claim.twin), *unlike),
+        warnings=(*(sentence(claim) for claim in found if claim.twin), *little, *unlike),
     )  # fmt: skip
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from analysis.claims import claims, sentence, sentences
+from analysis.claims import claims, little_to_teach, sentence, sentences
 from analysis.stats import power
-from analysis.tables import ladder_table
+from analysis.tables import TeacherRow, ladder_table
+from pipeline import names
 from tests.analysis.frames import distill, runs
 
 SEEDS = range(5)
@@ -55,6 +56,28 @@ def test_a_twin_is_called_one_experiment():
     twin = next(c for c in found(runs(*rows)) if (c.rung, c.reference) == ("L4", "L3"))
     assert twin.twin
     assert "are they one experiment?" in sentence(twin)
+
+
+def test_teachers_that_are_no_better_than_a_student_without_them_are_told():
+    """Of validation, never of test; specialised teachers know some classes only."""
+    kept = runs(*(
+        distill(rung, seed, 0.99, **{f"metrics.{names.BEST_VAL_TOP1}": val + seed / 100})
+        for rung, val in (("CE", 0.70), ("CE_matched", 0.80), ("L4", 0.95)) for seed in (0, 1)
+    ))  # fmt: skip
+
+    def said(*teachers: TeacherRow) -> list[str]:
+        return [text.split(" has")[0] for text in little_to_teach(kept, teachers, "toy")]
+
+    weak = TeacherRow("toy", "resnet20", 0, 0.75, True, 0.5, 1.0)
+    assert said() == []
+    assert said(weak) == ["CE_matched"]
+    assert said(weak, weak._replace(validation=0.81)) == []
+    assert said(weak._replace(overlap="50")) == said(weak._replace(bench="other")) == []
+    assert said(weak._replace(validation=0.6)) == ["CE", "CE_matched"]
+    (text,) = little_to_teach(kept, (weak,), "toy")
+    assert "80.50 [74.15, 86.85] % of validation (n = 2), the best teacher, resnet20, 75.00" in text
+    no_values = kept.drop(columns=f"metrics.{names.BEST_VAL_TOP1}")
+    assert little_to_teach(no_values, (weak,), "toy") == ()
 
 
 def test_permutation_only_where_it_can_reject():
