@@ -22,6 +22,18 @@ def test_beta_recommends_the_largest_within_one_standard_error():
     assert not found.drawn
 
 
+def test_where_the_largest_is_recommended_a_larger_one_is_to_be_tried():
+    rows = [with_beta(b, s, 0.9 + s / 100, 0.8) for b in ("0", "0.01") for s in (0, 1)]
+    found = beta.study(evidence(runs(*rows)))
+    assert found.sentences[0].startswith("Recommended β: 0.01, the best")
+    (gap,) = found.gaps
+    assert gap.what == "the recommended β is the largest that was tried"
+    assert "for seed in 0 1" in gap.command
+    assert "method.ib_beta=0.1 " in gap.command
+    rows += [with_beta("0.1", s, 0.5, 0.8) for s in (0, 1)]
+    assert beta.study(evidence(runs(*rows))).gaps == ()
+
+
 def test_a_beta_is_not_recommended_for_the_seed_that_it_lacks():
     values = {"0": (0.819, 0.824, 0.811), "0.001": (0.823, 0.827, 0.806), "0.01": (0.822, 0.826)}
     rows = [with_beta(b, s, v, 0.8) for b, of in values.items() for s, v in enumerate(of)]
