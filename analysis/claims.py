@@ -35,7 +35,7 @@ from analysis.tables import (
 from pipeline import names
 
 PRIMARY = "L4"  # against the best control
-ALONE = ("CE", "CE_matched")  # students without teachers
+ALONE = ("CE", "CE_matched", "ce")  # students without teachers
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
 LEVEL = 0.05  # of all claims that are not primary together
 
@@ -168,10 +168,10 @@ def control_sentence(control: LadderRow) -> str:
 def little_to_teach(
     kept: pd.DataFrame, teachers: tuple[TeacherRow, ...], bench: str
 ) -> tuple[str, ...]:
-    """Where a student without teachers is as good on validation as the best of them, that it is:
-    then a study says little of learning from teachers. Specialised teachers, which know some
-    classes only, are not compared."""
-    whole = [one for one in teachers if one.bench == bench and one.overlap is None]
+    """Where a student without teachers is as good on validation as the best of the experiment's,
+    that it is: then a study says little of learning from teachers. Specialised teachers, which
+    know some classes only, are not compared."""
+    whole = [one for one in teachers if one.bench == bench and not one.some_classes]
     best = max(whole, key=lambda one: one.validation, default=None)
     said = []
     for rung in ALONE:

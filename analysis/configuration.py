@@ -15,10 +15,12 @@ RUNG_COLUMNS = (f"tags.{names.BENCH}", f"tags.{names.RUNG}")
 # where the rung has no other.
 CONFIGURATION, WHY = "configuration", "configuration_why"
 _TYPED = "typed"  # while runs are chosen
+_ABSENT = "None"  # as a parameter says null
 
 # What every rung of a bench shares unless the ladder was given different budgets or data.
 _SHARED = re.compile(
-    r"params\.(budget\.student_epochs|(data|student|optim|mix|numerics)\..*|select)"
+    r"params\.(budget\.student_epochs|(data(?!\.teacher_limit)|student|optim|mix|numerics)\..*"
+    r"|select)"
 )
 
 # What the rungs with a fusion module share beside that: all of the method but their factors.
@@ -251,7 +253,7 @@ def _agreement(group: pd.DataFrame, parameters: pd.DataFrame, beside: pd.DataFra
     of a method are compared with those of rungs of the same method alone."""
     method = f"tags.{names.METHOD}"
     own = column(group, method).iloc[0]
-    others = configuration(beside).reindex(columns=parameters.columns, fill_value="not set")
+    others = configuration(beside).reindex(columns=parameters.columns, fill_value=_ABSENT)
     alike = others[column(beside, method).eq(own)] if isinstance(own, str) else others
     same = []
     for name in parameters:
@@ -261,10 +263,11 @@ def _agreement(group: pd.DataFrame, parameters: pd.DataFrame, beside: pd.DataFra
 
 
 def configuration(group: pd.DataFrame) -> pd.DataFrame:
-    """The parameters that can change a result, seeds left out, as text; `not set` where absent."""
+    """The parameters that can change a result, seeds left out, as text. Absent ones are null: a
+    run of an older version has no word of a later option."""
     columns = [name for name in group if str(name).startswith("params.")]
     wanted = [name for name in columns if not _NOT_CONFIGURATION.fullmatch(str(name))]
-    return group[wanted].astype(object).fillna("not set").astype(str)
+    return group[wanted].astype(object).fillna(_ABSENT).astype(str)
 
 
 def _typed_first(parameters: pd.DataFrame, typed_words: pd.Series) -> list[str]:

@@ -63,11 +63,19 @@ def _label(row: LadderRow) -> str:
     return f"{row.rung} ({row.configuration.replace('method.', '')})"
 
 
+def _teacher_label(row: TeacherRow) -> str:
+    """`resnet20`, or `resnet20 (4000 images, overlap 50)` where either was limited."""
+    images = [f"{row.images} images"] if row.images is not None else []
+    overlap = [f"overlap {row.overlap}"] if row.overlap is not None else []
+    limits = ", ".join([*images, *overlap])
+    return f"{row.model} ({limits})" if limits else row.model
+
+
 def teachers_block(rows: Iterable[TeacherRow]) -> Block:
     """Fine-tuned teachers; a validation accuracy of the last epoch, not the best, has a `*`."""
     cells = tuple(
         (
-            row.model + ("" if row.overlap is None else f" (overlap {row.overlap})"),
+            _teacher_label(row),
             MISSING if row.seed is None else str(row.seed),
             percent(row.validation) + ("" if row.selected else "*"),
             percent(row.test),

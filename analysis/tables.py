@@ -62,6 +62,8 @@ class TeacherRow(NamedTuple):
     test: float
     seconds: float
     overlap: str | None = None  # percent of the classes in common, of specialised teachers
+    some_classes: bool = False  # whether it was trained on some classes only
+    images: str | None = None  # how many it was trained on, where that was limited
 
 
 def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
@@ -209,6 +211,10 @@ def _teacher(run: pd.Series) -> TeacherRow:
         value = run.get(f"tags.{name}")
         return value if isinstance(value, str) else None
 
+    def param(name: str) -> str | None:
+        value = run.get(f"params.{name}")
+        return value if isinstance(value, str) and value != "None" else None
+
     def metric(name: str) -> float:
         return float(run.get(f"metrics.{name}", math.nan))
 
@@ -224,4 +230,6 @@ def _teacher(run: pd.Series) -> TeacherRow:
         test=metric(names.TEST_TOP1),
         seconds=metric(names.RUN_SECONDS),
         overlap=tag(names.OVERLAP),
+        some_classes=param("teacher.0.classes") is not None,
+        images=param("data.train_limit"),
     )

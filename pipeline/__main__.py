@@ -232,7 +232,7 @@ def _distill(overrides: list[str]) -> None:
     _in_launch(
         "distill", overrides, distill_student,
         lambda config, store: planned_students(
-            [*(standards(config, overrides) if config.budget.matched_to else []), config], store
+            [*standards(config, overrides), config], store
         ),
     )  # fmt: skip
 

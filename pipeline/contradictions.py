@@ -38,6 +38,12 @@ def _data(config: Config) -> list[str]:
         found.append("data.std: values above 0")
     if data.crop_pad >= data.image_size:
         found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
+    limit, few = data.teacher_limit, data.train_limit
+    if limit is not None and (few is None or limit < few):
+        found.append(
+            f"data.teacher_limit={limit}: at least as many images as the student's, and "
+            f"data.train_limit={'null' if few is None else few}"
+        )
     if data.val_fraction == 0 and config.select == "best":
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")
     if data.val_fraction == 0 and config.method.uses_gate():
@@ -87,6 +93,11 @@ def _teachers(config: Config) -> list[str]:
     for number, teacher in config.teacher.items():
         if teacher.ckpt and not Path(teacher.ckpt).is_file():
             found.append(f"teacher.{number}.ckpt={teacher.ckpt}: no such file")
+        if teacher.ckpt and config.data.teacher_limit is not None:
+            found.append(
+                f"data.teacher_limit={config.data.teacher_limit}: teacher.{number}.ckpt is used as "
+                "it is, not trained on images"
+            )
     return found
 
 

@@ -21,9 +21,16 @@ def standards(config: Config, overrides: list[str]) -> list[Config]:
     Raises:
         ConfigError: the rung does not take `budget.matched_with`.
     """
+    return [compose(one) for one in commands(config, overrides)]
+
+
+def commands(config: Config, overrides: list[str]) -> list[list[str]]:
+    """The command lines of both; of a configuration that follows from no other runs none."""
+    if config.budget.matched_to is None:
+        return []
     rest = [o for o in overrides if o.partition("=")[0] not in _OWN]
     with_recipe = [*rest, f"cfg={config.budget.matched_to}", *config.budget.matched_with]
-    return [compose(with_recipe), compose([*rest, f"cfg={CONTROL}"])]
+    return [with_recipe, [*rest, f"cfg={CONTROL}"]]
 
 
 def resolved(config: Config, rung_s: float, control_s: float) -> Config:

@@ -45,10 +45,11 @@ def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
             found |= _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
         kind = _student(config)
         name = f"{kind}-s{config.seed}"
-        if config.budget.matched_to is not None:
-            found[name] = Planned(name, None, f"after {config.budget.matched_to} and CE", None)
-            continue
         what = identity("distill", config)
+        if config.budget.matched_to is not None:
+            after = f"after {config.budget.matched_to} and CE"
+            found.setdefault(key_of(what), Planned(name, None, after, None))
+            continue
         folder = store.run("distill", key_of(what))
         found.setdefault(folder.key, _planned(name, folder, _expected(past, kind, what)))
     return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.launcher import (
     make,
     take_options,
 )
+from pipeline.matching import commands
 from pipeline.multirun import absent_teachers
 from pipeline.planning import duration, expected_seconds, planned_students, show
 from pipeline.publish import last_line
@@ -37,7 +39,7 @@ from sweeps.board import Board
 from sweeps.reading import OPTIONS, study_of
 from sweeps.runs import TrialDestination, end, publish, study_destination
 from sweeps.storage import where
-from sweeps.study import Study
+from sweeps.study import Point, Study, composed
 from sweeps.worker import work
 from trainers.loop import Interrupted
 
@@ -226,9 +228,8 @@ def _tasks(
     """Absent teachers, and the workers that wait for them."""
     study = request.study
     teachers: dict[str, Task] = {}
-    for point in study.points or [{}]:
-        config, overrides = study.at(point, study.seeds[0]), study.overrides(point, study.seeds[0])
-        teachers |= absent_teachers(config, overrides, store, environment)
+    for overrides in _commands(study, study.points or [{}]):
+        teachers |= absent_teachers(composed(tuple(overrides)), overrides, store, environment)
     arguments = ("work", study.name, *request.typed, f"trials={study.wanted}")
     after = tuple(sorted(task.name for task in teachers.values()))
     return [
@@ -238,6 +239,15 @@ def _tasks(
             for number in range(workers)
         ),
     ]
+
+
+def _commands(study: Study, points: Iterable[Point]) -> Iterator[list[str]]:
+    """The command lines of these points at the first seed, each after those of the runs that it
+    follows from."""
+    for point in points:
+        overrides = study.overrides(point, study.seeds[0])
+        yield from commands(study.at(point, study.seeds[0]), overrides)
+        yield overrides
 
 
 def _end(
@@ -264,7 +274,8 @@ def _close(board: Board, destination: TrialDestination, shell: Shell, status: st
 def _plan(request: Request, board: Board | None) -> None:
     """New, reused and to resume, with the time that finished runs of the kind say."""
     study, store = request.study, store_of(request.study.config.runtime)
-    configs = [study.at(point, seed) for point in study.points for seed in study.seeds]
+    known = [composed(tuple(one)) for one in _commands(study, study.points)]
+    configs = [replace(config, seed=seed) for config in known for seed in study.seeds]
     stages = planned_students(configs or [study.config], store)
     show(stages if configs else [])
     say(f"study    {study.key}: {study.wanted} trials x {len(study.seeds)} seeds, {study.sampler}")

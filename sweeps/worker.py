@@ -105,7 +105,8 @@ def _mean_of_seeds(
     point = point_of(taken.trial)
     for number, seed in enumerate(study.seeds):
         config = study.at(point, seed)
-        prunes = number == 0 and study.pruner != "none"
+        follows = config.budget.matched_to is not None  # first it runs others, with their epochs
+        prunes = number == 0 and study.pruner != "none" and not follows
         own = replace(
             shell, destination=mine, overrides=study.overrides(point, seed),
             on_epoch=_judge(taken.trial) if prunes else shell.on_epoch,

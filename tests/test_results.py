@@ -89,6 +89,15 @@ def test_the_gap_of_l4_opens_where_the_results_say() -> None:
     assert ends in " ".join((ROOT / "docs" / "results.md").read_text().split())
 
 
+def test_the_report_says_that_the_twins_had_little_to_teach() -> None:
+    path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
+    reading = Reading(path, exported_experiment(path), Asked())
+    ladder = findings(reading, "ladder")
+    for text in (report.report(reading).text, page.as_terminal(ladder)):
+        told = " ".join(text.split())
+        assert "CE_matched has no teacher and reaches 89.12 [88.64, 89.61] % of validation" in told
+
+
 def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
     runs = _runs("proof_twins.db.xz")
     best = runs.groupby("tags.rung")[f"metrics.{names.BEST_VAL_TOP1}"].mean() * 100

@@ -129,7 +129,7 @@ def _gaps(evidence: Evidence, info: BetaInfo) -> tuple[Gap, ...]:
             what = f"β = {beta:g} {f'has no seed {listed}' if there else 'is not there'}"
             command = evidence.loop(absent, cfg=info.rung, method__ib_beta=f"{beta:g}")
             found.append(Gap(what, command))
-    if info.recommended == info.rows[-1].beta:
+    if info.recommended == info.rows[-1].beta and not _doubts(info):
         command = evidence.loop(seeds, cfg=info.rung, method__ib_beta=f"{10 * info.recommended:g}")
         found.append(Gap("the recommended β is the largest that was tried", command))
     return tuple(found)

@@ -96,6 +96,17 @@ def test_budgets_that_differ_between_rungs_are_said():
     assert not_shared(frame, "b") == ()
 
 
+def test_an_option_that_older_runs_do_not_know_tells_nothing_apart():
+    """Nor does the limit of the teachers' images: that of a run without teachers says nothing."""
+    frame = runs(
+        distill("L3", 0, 0.5, **params(data__later=None, data__teacher_limit=24000)),
+        distill("L3", 1, 0.5, **params(data__teacher_limit=24000)),
+        distill("CE", 0, 0.5, **params(data__teacher_limit=None)),
+    )
+    assert reasons(frame) == {}
+    assert not_shared(frame, "toy") == ()
+
+
 def test_of_equals_the_configuration_that_the_other_rungs_have_is_kept():
     """Rungs are compared at one gate, not at whatever was run last."""
     high, low = params(method__enable_kd=0.9, cfg="L"), params(method__enable_kd=0.05, cfg="L")

@@ -102,10 +102,12 @@ def test_teachers_mark_the_last_epoch():
     rows = (
         TeacherRow("toy", "resnet20", 0, 0.9, True, 0.8, 5.04),
         TeacherRow("toy", "own", None, 0.7, False, NAN, NAN),
+        TeacherRow("toy", "vgg8", 1, 0.7, True, 0.5, 1.0, "50", True, "4000"),
     )
     assert teachers_block(rows).rows == (
         ("resnet20", "0", "90.00", "80.00", "5.0"),
         ("own", "–", "70.00*", "–", "–"),
+        ("vgg8 (4000 images, overlap 50)", "1", "70.00", "50.00", "1.0"),
     )
 
 

@@ -127,10 +127,9 @@ def test_an_unknown_stage_is_an_error() -> None:
 
 
 def test_teachers_of_more_images_are_those_that_were_trained_on_as_many() -> None:
-    more, plain = compose(["cfg=KD", "data.train_limit=200", "data.teacher_limit=800"]), []
-    for number in (0, 1):
-        config = compose(["cfg=KD", "data.train_limit=800"])
-        plain.append(run_key("finetune", config, teacher=number))
+    more = compose(["cfg=KD", "data.train_limit=200", "data.teacher_limit=800"])
+    apart = compose(["cfg=KD", "data.train_limit=800"])
+    plain = [run_key("finetune", apart, teacher=k) for k in (0, 1)]
     assert [run_key("finetune", more, teacher=k) for k in (0, 1)] == plain
     assert identity("distill", more)["teachers"] == plain
     few = compose(["cfg=KD", "data.train_limit=200"])
@@ -184,13 +183,21 @@ def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:
         (["overlap=50", "teacher.1.classes=[1,2]"], "teacher.1.classes: overlap=50 sets it"),
         (["overlap=50", f"teacher.0.ckpt={__file__}"], "teacher.0.ckpt is used as it is"),
         ([f"teacher.0.ckpt={__file__}", "teacher.0.classes=[1,2]"], "is used as it is"),
+        (
+            [f"teacher.1.ckpt={__file__}", "data.train_limit=20", "data.teacher_limit=30"],
+            "data.teacher_limit=30: teacher.1.ckpt is used as it is, not trained on images",
+        ),
+        (["data.train_limit=20", "data.teacher_limit=19"], "student's, and data.train_limit=20"),
+        (["data.teacher_limit=800"], "at least as many images as the student's"),
         (["teacher.0.classes=[3]"], "at least 2 different classes of 0 … 9"),
         (["teacher.0.classes=[3,3]"], "at least 2 different classes of 0 … 9"),
         (["teacher.0.classes=[3,10]"], "at least 2 different classes of 0 … 9"),
         (["overlap=0", "data.classes=3"], "leaves a teacher fewer than 2 of 3 classes"),
     ],
 )
-def test_classes_that_cannot_be_are_told(overrides: list[str], said: str) -> None:
+def test_classes_and_images_that_teachers_cannot_have_are_told(
+    overrides: list[str], said: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         compose(overrides)
     assert said in str(raised.value)

@@ -112,6 +112,7 @@ def test_ce_matched_waits_for_the_runs_whose_time_it_takes(store: Store) -> None
     ]  # fmt: skip
     assert found[-1].key is None
     assert found[-1].state == "after L4 and CE"
+    assert len(planned_students([config, config, rung("CE_matched", "optim.lr=1e-2")], store)) == 2
 
 
 @pytest.mark.parametrize(("rung_s", "epochs"), [(10.0, 40), (25.0, 100), (0.01, 1), (10.13, 41)])

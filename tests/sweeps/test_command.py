@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.config import ConfigError
 from pipeline.launcher import FAILED, LocalConfig, SlurmConfig, Status
-from sweeps import command, report
+from sweeps import command, reading, report
 from sweeps.__main__ import main
+from sweeps.command import run_study
 
 SMALL = ["data.train_limit=100", "cfg=L1"]
 
@@ -63,6 +64,20 @@ def test_a_dry_run_plans_and_leaves_nothing(
     assert "5 trials x 3 seeds, tpe" in said
     assert "3 more trials" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_has_the_runs_that_others_follow_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"ours": ["cfg=CE_matched", "budget.matched_to=L1"]}
+    monkeypatch.setattr(reading, "read_study", lambda _: {"sampler": "grid", "rows": rows})
+    monkeypatch.setenv("DRY_RUN", "1")
+    monkeypatch.chdir(tmp_path)
+    run_study("mine", [SMALL[0], "seeds=0,1"])
+    said = capsys.readouterr().out
+    for rung in ("L1", "CE", "CE_matched"):
+        assert said.count(f"distill-{rung}-digits-s1") == 1
+    assert said.count("finetune-resnet20") == 2
 
 
 def test_no_study_or_two_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,16 +45,6 @@ def test_mistakes_in_configurations_are_found_before_anything_runs() -> None:
         study_of("beta", {}, ["data.val_fraction=0", "select=last", "cfg=CE"])
 
 
-def test_a_row_whose_budget_follows_from_others_goes_without_pruning(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rows = {"L1": ["cfg=L1"], "CE_matched": ["cfg=CE_matched", "budget.matched_to=L1"]}
-    monkeypatch.setattr(reading, "read_study", lambda _: {"sampler": "grid", "rows": rows})
-    assert len(study_of("mine", {}, []).points) == 2
-    with pytest.raises(ConfigError, match="pruner=median: cfg=CE_matched runs other rungs first"):
-        study_of("mine", {"pruner": "median"}, [])
-
-
 def test_an_unknown_study_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean beta"):
         read_study("betta")

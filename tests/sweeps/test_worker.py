@@ -35,7 +35,9 @@ def board(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boar
 
 def at(study: Study, point: Point, seed: int) -> Any:
     """What the tables of results read of a configuration."""
-    return SimpleNamespace(seed=seed, method=SimpleNamespace(ib_beta=point["method.ib_beta"]))
+    method, budget = SimpleNamespace(ib_beta=point["method.ib_beta"]), SimpleNamespace()
+    budget.matched_to = "L1" if method.ib_beta == 0 else None
+    return SimpleNamespace(seed=seed, method=method, budget=budget)
 
 
 class Shell:
@@ -70,6 +72,20 @@ def test_a_value_is_the_mean_validation_of_the_seeds(
     found = metrics_of(trials["0"].user_attrs[VALUES])
     assert found[names.BEST_VAL_TOP1 + "_sd"] == pytest.approx(0.1 * 2**0.5)
     assert (found[names.SYNERGY_RESTORED], found[names.RUN_SECONDS]) == (0.7, 4.0)
+
+
+def test_a_run_that_follows_from_others_is_not_judged_by_their_epochs(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, shell = {}, Shell()
+
+    def train(config: Any, given: Any) -> dict[str, Any]:
+        judged[config.budget.matched_to, config.seed] = given.on_epoch != shell.on_epoch
+        return result(0.5)
+
+    monkeypatch.setattr(worker, "distill_student", train)
+    run(board, shell)
+    assert judged == {("L1", 0): False, ("L1", 1): False, (None, 0): True, (None, 1): False}
 
 
 def test_a_trial_that_raises_is_failed_and_the_others_go_on(

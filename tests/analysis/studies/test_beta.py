@@ -109,9 +109,11 @@ def test_a_recommended_beta_is_told_with_the_warnings_of_its_runs():
         with_beta(b, s, 0.9, 0.8, **({"tags.health": "sigma_at_one,gate_always_open"} if b == "0.1"
                                      else {})) for b in ("0.001", "0.1") for s in (0, 1)
     ]  # fmt: skip
-    said = beta.study(evidence(runs(*rows))).sentences
+    found = beta.study(evidence(runs(*rows)))
+    said = found.sentences
     assert said[0].startswith("Recommended β: 0.1")
     assert said[1].startswith(
         "Runs at β = 0.1 gave the warning sigma_at_one: The latent's standard"
     )
     assert "gate" not in said[2]
+    assert [gap.what for gap in found.gaps] == ["β = 0 is not there"]  # and no larger one
