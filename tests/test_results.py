@@ -50,8 +50,12 @@ def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> 
     assert text.strip() in said
 
 
-def test_the_recipes_of_the_protocol_are_what_the_tuning_study_found() -> None:
-    text = (ROOT / "docs" / "protocol.md").read_text().partition("## The recipes")[2]
+@pytest.mark.parametrize(
+    ("heading", "export"),
+    [("## The recipes\n", "tune_fashion_mnist_4k"), ("### Its recipes\n", "tune_pretrained")],
+)
+def test_the_recipes_of_the_protocol_are_what_tuning_found(heading: str, export: str) -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text().partition(heading)[2].partition("\n## ")[0]
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     rates = [float(cell) for cell in lines[0][1:]]
     told, bold = Counter(), {}
@@ -61,8 +65,8 @@ def test_the_recipes_of_the_protocol_are_what_the_tuning_study_found() -> None:
             told[rung, rate, cell.strip(" *")] += 1
             if "**" in cell:
                 bold[rung] = (rate, float(cell.strip(" *")))
-    runs = _runs("tune_fashion_mnist_4k.db.xz")
-    students = runs[runs["tags.stage"] == "distill"]
+    runs = _runs(f"{export}.db.xz")
+    students = runs[(runs["tags.stage"] == "distill") & (runs["status"] == "FINISHED")]
     assert set(students["tags.seed"]) == {"100"}
     values = students[f"metrics.{names.BEST_VAL_TOP1}"].mul(100).round(2)
     rates_of = students["params.optim.lr"].astype(float)
@@ -71,6 +75,23 @@ def test_the_recipes_of_the_protocol_are_what_the_tuning_study_found() -> None:
     for rung in students["tags.rung"].unique():
         best = max((one for one in found if one[0] == rung), key=lambda one: one[2])
         assert bold[rung] == best[1:]
+
+
+def test_later_rounds_had_the_teachers_that_the_protocol_says() -> None:
+    text = " ".join((ROOT / "docs" / "protocol.md").read_text().split())
+    longer, more = (
+        _runs(f"{name}.db.xz").query("`tags.stage` == 'finetune' and status == 'FINISHED'")
+        for name in ("tune_longer", "tune_pretrained")
+    )
+    val, test = f"metrics.{names.BEST_VAL_TOP1}", f"metrics.{names.TEST_TOP1}"
+    low, high = sorted(100 * longer[val])
+    said = f"{low:.1f} and {high:.1f} % of validation ({100 * longer[test].min():.1f} and "
+    assert said + f"{100 * longer[test].max():.1f} % of test)" in text
+    low, high = sorted(100 * more[val])
+    assert f"{high:.2f} and {low:.2f} % of validation, 91.6 % of test" in text
+    assert set((100 * more[test]).round(1)) == {91.6}
+    ce = _runs("tune_longer.db.xz").query("`tags.rung` == 'CE'")[val] * 100
+    assert f"labels alone {ce.min():.1f} to {ce.max():.1f} %" in text
 
 
 def test_the_gap_of_l4_opens_where_the_results_say() -> None:
