@@ -56,7 +56,7 @@ def study_of(name: str, typed: dict[str, str], overrides: list[str]) -> Study:
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["enqueue"] = tuple(values.get("enqueue", []))
     study = Study(name=name, **values)
-    mistakes += _mistakes(study, where)
+    mistakes += _mistakes(study, where, others)
     if not mistakes:
         mistakes += _of_configurations(study)
     if mistakes:
@@ -142,8 +142,9 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _mistakes(study: Study, where: str) -> list[str]:
-    """What is wrong with a study before anything is composed."""
+def _mistakes(study: Study, where: str, typed: list[str]) -> list[str]:
+    """What is wrong with a study before anything is composed. A row may say otherwise than the
+    base of its file, not than what was `typed`."""
     found = []
     for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         value = getattr(study, key)
@@ -161,9 +162,9 @@ def _mistakes(study: Study, where: str) -> list[str]:
         found.append(f"trials={study.trials}: the grid has {len(study.points)} points")
     if study.sampler != "grid" and study.trials is None:
         found.append("trials: say how many, as in trials=30")
-    given = {text.lstrip("+").partition("=")[0] for text in study.base}
-    varied = {*(study.space or {}), *_keys_of(study.rows or {}), "seed"}
-    for key in sorted(given & varied):
+    drawn = {*(study.space or {}), "seed"}
+    of_rows = {key for row in (study.rows or {}).values() for key in _keys(row)}
+    for key in sorted(_keys(study.base) & drawn | _keys(typed) & of_rows):
         instead = "leave it out"
         if key == "seed":
             instead = "seeds=0,1,2 sets them"
@@ -191,8 +192,8 @@ def _wrong(value: Any, grid: bool) -> str | None:
     return f"low {low}: a log range begins above 0" if value.get("log") and low <= 0 else None
 
 
-def _keys_of(rows: dict[str, list[str]]) -> set[str]:
-    return {text.partition("=")[0] for row in rows.values() for text in row}
+def _keys(overrides: list[str]) -> set[str]:
+    return {text.lstrip("+").partition("=")[0] for text in overrides}
 
 
 def _of_configurations(study: Study) -> list[str]:
@@ -213,12 +214,15 @@ def _of_configurations(study: Study) -> list[str]:
 
 
 def _ends(study: Study) -> list[Point]:
+    """Points at both ends of every range that is drawn from, and at each choice."""
     if study.sampler == "grid":
         return []
-    return [{key: _end(one, k) for key, one in study.distributions.items()} for k in (0, 1)]
+    ends = {key: _ends_of(one) for key, one in study.distributions.items()}
+    first = {key: values[0] for key, values in ends.items()}
+    return [first | {key: value} for key, values in ends.items() for value in values]
 
 
-def _end(distribution: BaseDistribution, which: int) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[-which]
-    return (distribution.low, distribution.high)[which]  # type: ignore[attr-defined]
+def _ends_of(one: BaseDistribution) -> tuple[Any, ...]:
+    if isinstance(one, CategoricalDistribution):
+        return one.choices
+    return one.low, one.high  # type: ignore[attr-defined]

@@ -45,6 +45,27 @@ def test_mistakes_in_configurations_are_found_before_anything_runs() -> None:
         study_of("beta", {}, ["data.val_fraction=0", "select=last", "cfg=CE"])
 
 
+def test_every_row_is_looked_at_whatever_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"a": ["cfg=L1"], "b": ["cfg=L7"], "c": ["cfg=L2"]}
+    values = {"sampler": "tpe", "trials": 2, "rows": rows}
+    monkeypatch.setattr(reading, "read_study", lambda _: values)
+    with pytest.raises(ConfigError, match="cfg=L7: unknown"):
+        study_of("mine", {}, [])
+
+
+def test_a_row_may_say_otherwise_than_its_file_and_not_than_what_was_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = {"slow": ["optim.lr=1e-4"], "fast": []}
+    values = {"sampler": "grid", "rows": rows, "base": ["cfg=CE", "optim.lr=1e-2"]}
+    monkeypatch.setattr(reading, "read_study", lambda _: values)
+    study = study_of("mine", {}, [])
+    rates = [study.at(point, 0).optim.lr for point in study.points]
+    assert rates == [1e-4, 1e-2]
+    with pytest.raises(ConfigError, match=r"optim\.lr: varied by study mine: leave it out"):
+        study_of("mine", {}, ["optim.lr=1e-3"])
+
+
 def test_an_unknown_study_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean beta"):
         read_study("betta")
