@@ -299,7 +299,7 @@ def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> 
     assert teachers[f"metrics.{names.VAL_TOP1_ALL}"].notna().all()
     table = command.run("analyze", cwd=clean)
     assert "Bench digits overlap=50" in table
-    assert "resnet20 (overlap 50)" in table
+    assert "resnet20 (200 images, overlap 50)" in table
 
 
 def test_teachers_of_more_images_than_the_student_sees(clean: Path) -> None:
