@@ -43,7 +43,8 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     """A row a rung: its interval, the single seeds as ticks, and its time over the control's.
 
     A filled marker is a difference that is shown at its family's level. The interval of two seeds
-    may leave the frame; a row that is far from all others is a number at the frame.
+    may leave the frame, and ends in an arrowhead there; a row that is far from all others is a
+    number at the frame.
     """
     figure, axes = style.new_figure(
         f"{info.bench}: test top-1 less that of {info.control}, the best control",
@@ -67,7 +68,7 @@ def draw_differences(info: DifferencesInfo) -> Figure:
             markersize=6, elinewidth=1.2, capsize=3, zorder=3,
         )  # fmt: skip
         axes.annotate(
-            _cost(row), (1.01, at), xycoords=("axes fraction", "data"), va="center",
+            _cost(row), (1.02, at), xycoords=("axes fraction", "data"), va="center",
             fontsize=style.SMALL, color=style.TEXT, annotation_clip=False,
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
@@ -84,7 +85,19 @@ def draw_differences(info: DifferencesInfo) -> Figure:
                 textcoords="offset points", ha="right" if right else "left", va="center",
                 fontsize=style.SMALL, color=looks[row.rung].colour,
             )  # fmt: skip
+            continue
+        for frame, marker in ((low, "<"), (high, ">")):
+            if _beyond(row, frame, right=marker == ">"):
+                axes.plot(
+                    [frame], [at], marker=marker, markersize=6, color=looks[row.rung].colour,
+                    clip_on=False, zorder=4,
+                )  # fmt: skip
     return figure
+
+
+def _beyond(row: Claim, frame: float, *, right: bool) -> bool:
+    """Whether the interval goes on behind the frame (n = 1 has none)."""
+    return 100 * row.interval.high > frame if right else 100 * row.interval.low < frame
 
 
 def _label(row: Claim) -> str:

@@ -79,3 +79,18 @@ def test_a_row_far_from_all_others_is_a_number_at_the_frame():
     (axes,) = draw_differences(found).axes
     assert axes.get_xlim()[0] > -5
     assert "← −35.33" in [text.get_text() for text in axes.texts]
+
+
+def test_an_interval_longer_than_the_frame_ends_in_an_arrowhead():
+    found = info(
+        *rung("CE", 0.70, 0.71, 0.73), *rung("KD", 0.69, 0.71, 0.72), *rung("L2", 0.70, 0.74)
+    )
+    (axes,) = draw_differences(found).axes
+    low, high = axes.get_xlim()
+    row = [one.rung for one in found.rows].index("L2")
+    ends = [
+        (line.get_marker(), line.get_xydata().tolist())
+        for line in axes.lines[1:]
+        if line.get_xdata()[0] in (low, high)
+    ]
+    assert ends == [("<", [[low, row]]), (">", [[high, row]])]
