@@ -7,6 +7,7 @@ their seconds an epoch; where there is none, none is given.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -22,37 +23,49 @@ from pipeline.store import RunFolder, Store
 FINISHED = "finished"
 
 
+Setting = tuple[tuple[str, str], ...]  # (option, value): what tells a run from others of its name
+
+
 class Planned(NamedTuple):
-    """One stage. `seconds`: what is left of it; None: nothing like it has run yet."""
+    """One stage. `seconds`: what is left of it; None: nothing like it has run yet. `setting`:
+    that in which all runs which need the stage agree."""
 
     name: str
     key: str | None  # None: not known before other runs are finished
     state: str  # finished | to resume after epoch 12 | new | after L4 and CE
     seconds: float | None
+    setting: Setting = ()
 
 
 Kind = tuple[str, str]  # what a stage is called, without its seed, and the digest of its data
 Past = dict[Kind, list[float]]  # seconds an epoch of finished runs; of view banks in all
 
 
-def planned_students(configs: Iterable[Config], store: Store) -> list[Planned]:
+def planned_students(
+    configs: Iterable[Config], store: Store, settings: Iterable[Setting] | None = None
+) -> list[Planned]:
     """The stages that distilling these configurations takes, each once: teachers, their view
-    banks, students."""
+    banks, students. `settings`: what tells the configurations apart, one each."""
     past, found = _past(store), dict[str, Planned]()
-    for config in configs:
-        if needs_teachers(config):
-            numbers = range(len(config.teacher))
-            found |= _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
-        kind = _student(config)
-        name = f"{kind}-s{config.seed}"
-        what = identity("distill", config)
-        if config.budget.matched_to is not None:
-            after = f"after {config.budget.matched_to} and CE"
-            found.setdefault(key_of(what), Planned(name, None, after, None))
-            continue
-        folder = store.run("distill", key_of(what))
-        found.setdefault(folder.key, _planned(name, folder, _expected(past, kind, what)))
+    for config, setting in zip(configs, settings or repeat(()), strict=False):
+        for key, stage in _stages(config, store, past).items():
+            before = found[key].setting if key in found else setting
+            common = tuple(pair for pair in setting if pair in before)
+            found[key] = stage._replace(setting=common)
     return list(found.values())
+
+
+def _stages(config: Config, store: Store, past: Past) -> dict[str, Planned]:
+    """Of one student, by key."""
+    numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
+    found = _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
+    kind, what = _student(config), identity("distill", config)
+    name, key = f"{kind}-s{config.seed}", key_of(what)
+    if config.budget.matched_to is not None:
+        after = f"after {config.budget.matched_to} and CE"
+        return found | {key: Planned(name, None, after, None)}
+    expected = _expected(past, kind, what)
+    return found | {key: _planned(name, store.run("distill", key), expected)}
 
 
 def planned_teachers(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
@@ -76,22 +89,52 @@ def _student(config: Config) -> str:
     return f"distill-{config.rung}-{config.bench.name}"
 
 
-def show(stages: list[Planned]) -> None:
-    """The plan as a table, with its sum."""
-    table = Table(box=None, pad_edge=False)
-    for head in ("stage", "key", "state", "about"):
-        table.add_column(head, justify="right" if head == "about" else "left")
-    for stage in stages:
-        about = "" if stage.state == FINISHED else duration(stage.seconds)
-        table.add_row(stage.name, stage.key or "later", stage.state, about)
-    out.print(table)
+def show(stages: list[Planned], workers: int = 1) -> None:
+    """The plan as a table, with its sum and what `workers` make of it."""
+    out.print(_table(stages))
     left = [stage for stage in stages if stage.state != FINISHED]
-    times = [stage.seconds for stage in left if stage.seconds is not None]
-    unknown = len(left) - len(times)
-    known = [duration(sum(times))] if times else []
+    lots = _lots(left)
+    unknown = sum(stage.seconds is None for stage in left)
+    known = [time_of(lots, workers)] if lots else []
     open_ = [f"{unknown} of a kind that has not run here yet"] if unknown else []
-    about = f": {' and '.join([*known, *open_])}" if left else ""
+    about = f": {', and '.join([*known, *open_])}" if left else ""
     say(f"{len(stages) - len(left)} finished, {len(left)} to run{about}")
+
+
+def _table(stages: list[Planned]) -> Table:
+    """What varies is said where names alone tell too little."""
+    names_repeat = len({stage.name for stage in stages}) < len(stages)
+    varied = ["what varies"] if names_repeat and any(stage.setting for stage in stages) else []
+    table = Table(box=None, pad_edge=False)
+    for head in ("stage", "key", "state", *varied, "about"):
+        table.add_column(
+            head, justify="right" if head == "about" else "left", no_wrap=head in ("stage", "key")
+        )
+    for stage in stages:
+        setting = " ".join(f"{key}={value}" for key, value in stage.setting)
+        about = "" if stage.state == FINISHED else duration(stage.seconds)
+        table.add_row(stage.name, stage.key or "later", stage.state, *varied and [setting], about)
+    return table
+
+
+def _lots(stages: list[Planned]) -> list[float]:
+    """Known seconds of what one worker does at a stretch: the stages of one setting, or one stage
+    that has none."""
+    found: dict[object, float] = {}
+    for stage in stages:
+        if stage.seconds is not None:
+            lot = stage.setting or stage.key
+            found[lot] = found.get(lot, 0.0) + stage.seconds
+    return list(found.values())
+
+
+def time_of(lots: list[float], workers: int) -> str:
+    """`9 min`, or `9 min of training, about 5 min with 2 workers`: no lot is shared by two."""
+    total = sum(lots)
+    if workers == 1:
+        return duration(total)
+    least = max(total / workers, *lots)
+    return f"{duration(total)} of training, about {duration(least)} with {workers} workers"
 
 
 def duration(seconds: float | None) -> str:

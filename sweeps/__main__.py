@@ -11,6 +11,7 @@ from pipeline.__main__ import MISTAKE, OK, as_overrides, guarded
 from pipeline.multirun import CANCEL
 
 WORK = "work"
+HELP_FLAGS = ("-h", "--help")
 EMPTY = ("study=", "trials=", "workers=", "launcher=")  # parameters of MLproject, not given
 
 HELP = """\
@@ -26,7 +27,7 @@ studies (conf/study/STUDY.yaml)
 options
   trials=30                 how many in all; again with more goes on, counting over all workers
   seeds=0,1,2               a trial is the mean of its seeds
-  workers=4                 processes that work on the study
+  workers=4                 processes that work on the study, each on a trial with all its seeds
   launcher=local|slurm      where; hydra.launcher.partition=NAME and all of conf/hydra/launcher/
   sampler=grid|tpe|gp|random   pruner=none|hyperband|median
   cfg=L2 bench=digits ...   every option of `python -m pipeline distill`, for all trials
@@ -41,16 +42,15 @@ DRY_RUN=1 shows the plan. Exit codes: 0 done, 1 failed, 2 mistake, 75 stopped: t
 
 def main(arguments: list[str]) -> int:
     """Run one study, or one worker of it; give the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in (*HELP_FLAGS, "help"):
         print(HELP)
         return OK if arguments else MISTAKE
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP)
-        return OK
     works, rest = arguments[0] == WORK, arguments[1:] if arguments[0] == WORK else arguments
-    plain = as_overrides([text for text in rest if text != CANCEL])
+    plain = as_overrides([text for text in rest if text not in (CANCEL, *HELP_FLAGS)])
     names = [text.removeprefix("study=") for text in plain if "=" not in text or _names(text)]
     overrides = [text for text in plain if "=" in text and not _names(text) and text not in EMPTY]
+    if set(rest) & set(HELP_FLAGS):
+        return guarded(lambda: _help(names))
     if len(names) != 1:
         print(f"one study is needed, not {names}: python -m sweeps --help", file=sys.stderr)
         return MISTAKE
@@ -59,6 +59,15 @@ def main(arguments: list[str]) -> int:
     if works:
         return guarded(lambda: run_worker(names[0], overrides))
     return guarded(lambda: run_study(names[0], overrides, cancel=CANCEL in rest))
+
+
+def _help(names: list[str]) -> None:
+    """What can be typed, unless a study is named that does not exist."""
+    from sweeps.reading import read_study
+
+    for name in names:
+        read_study(name)
+    print(HELP)
 
 
 def _names(text: str) -> bool:

@@ -202,6 +202,15 @@ class Board:
         """The Optuna study that a trial belongs to."""
         return self.fixed if self.fixed is not None and label.startswith(FIXED) else self.main
 
+    def is_halted(self, label: str) -> bool:
+        """Whether nobody works on a trial that was begun, as far as one look tells: its worker let
+        go of it, or was a process of this machine that is gone."""
+        if not self.place(label).is_dir():  # it was asked for this moment
+            return False
+        watch = Watch(heartbeat_s=self.heartbeat_s, expiry_s=self.expiry_s)
+        watch.look(self.place(label))
+        return watch.generation > 0 and watch.is_free
+
     def running(self) -> bool:
         """Whether someone is, or seems to be, at work on a trial."""
         return any(trial.state == TrialState.RUNNING for trial in self.trials().values())

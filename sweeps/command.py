@@ -29,14 +29,21 @@ from pipeline.launcher import (
 )
 from pipeline.matching import commands
 from pipeline.multirun import absent_teachers
-from pipeline.planning import duration, expected_seconds, planned_students, show
+from pipeline.planning import (
+    Setting,
+    duration,
+    expected_seconds,
+    planned_students,
+    show,
+    time_of,
+)
 from pipeline.publish import last_line
 from pipeline.shell import Shell, store_of
 from pipeline.shortcuts import dry_run
 from pipeline.store import Store
 from sweeps import report
 from sweeps.board import Board
-from sweeps.reading import OPTIONS, study_of
+from sweeps.reading import OPTIONS, idle_options, study_of
 from sweeps.runs import TrialDestination, end, publish, study_destination
 from sweeps.storage import where
 from sweeps.study import Point, Study, composed
@@ -94,7 +101,7 @@ def read(name: str, overrides: list[str]) -> Request:
         study = study_of(name, typed, own)
     except ConfigError as error:
         raise ConfigError(mistakes + error.mistakes) from error
-    if mistakes:
+    if mistakes := mistakes or idle_options(study):
         raise ConfigError(mistakes)
     if isinstance(launcher, LocalConfig) and launcher.jobs_parallel is None:
         launcher = LocalConfig(jobs_parallel=int(workers))
@@ -256,7 +263,7 @@ def _end(
     """Send what is missing, end the study's run (None: leave it running), and report."""
     if status is not None:
         _close(board, destination, shell, status)
-    out.print(report.best(board))
+    out.print(report.results(board))
     for line in report.next_commands(board, (*request.how, *request.typed), destination):
         say(line)
 
@@ -274,16 +281,42 @@ def _close(board: Board, destination: TrialDestination, shell: Shell, status: st
 def _plan(request: Request, board: Board | None) -> None:
     """New, reused and to resume, with the time that finished runs of the kind say."""
     study, store = request.study, store_of(request.study.config.runtime)
-    known = [composed(tuple(one)) for one in _commands(study, study.points)]
-    configs = [replace(config, seed=seed) for config in known for seed in study.seeds]
-    stages = planned_students(configs or [study.config], store)
-    show(stages if configs else [])
-    say(f"study    {study.key}: {study.wanted} trials x {len(study.seeds)} seeds, {study.sampler}")
+    runs = list(_runs(study))
+    configs, settings = [config for config, _ in runs], [setting for _, setting in runs]
+    stages = planned_students(configs or [study.config], store, settings)
+    show(stages if configs else [], request.workers)
+    say(f"study    {study.key}: {study.wanted} trials x {_seeds(study)}, {study.sampler}")
+    if note := _note_on_seeds(request):
+        say(f"note     {note}")
     if board is not None:
         say(f"so far   {report.counted(board)}")
         say(f"storage  {where(board.folder)}")
     drawn = study.wanted - max(len(study.points), 0 if board is None else len(board.begun()))
     if study.sampler != "grid" and drawn > 0:
         each = expected_seconds(study.config, store)
-        about = duration(None if each is None else each * drawn * len(study.seeds))
+        lots = [] if each is None else [each * len(study.seeds)] * drawn
+        about = time_of(lots, request.workers) if lots else duration(None)
         say(f"to draw  {drawn} more trials, about {about}")
+
+
+def _runs(study: Study) -> Iterator[tuple[Config, Setting]]:
+    """Every run that is known beforehand, with what its trial sets."""
+    for point in study.points:
+        for overrides in _commands(study, [point]):
+            for seed in study.seeds:
+                yield replace(composed(tuple(overrides)), seed=seed), report.setting(point)
+
+
+def _seeds(study: Study) -> str:
+    """`seed 3`, or `3 seeds (0, 1, 2)`."""
+    listed = ", ".join(map(str, study.seeds))
+    return f"{len(study.seeds)} seeds ({listed})" if len(study.seeds) > 1 else f"seed {listed}"
+
+
+def _note_on_seeds(request: Request) -> str | None:
+    """That one number is no count of seeds, where it may have been typed as one."""
+    first, *others = request.study.seeds
+    typed = any(text.startswith("seeds=") for text in request.typed)
+    if not typed or others or first == 0:
+        return None
+    return f"seeds={first} is seed {first} alone; several are listed, as in seeds=0,1,2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import typing
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -15,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from pipeline.config import ConfigError
 from pipeline.fields import nearest
 from pipeline.groups import CONF, options_of
+from pipeline.identity import run_key
 from sweeps.study import Point, Study, merged
 
 FOLDER = CONF / "study"
@@ -210,6 +212,33 @@ def _of_configurations(study: Study) -> list[str]:
             study.at(point, study.seeds[0])
         except ConfigError as error:
             found += error.mistakes
+    return found
+
+
+def idle_options(study: Study) -> list[str]:
+    """What is varied and changes nothing: values of it that are one experiment, whatever else is
+    varied beside. Of several ranges nothing is said: at other numbers of the others it may count.
+
+    Raises:
+        DataMissing, DataDamaged: by the data an experiment is known.
+    """
+    if study.sampler != "grid" and len(study.distributions) > 1:
+        return []
+    points = study.points if study.sampler == "grid" else _ends(study)
+    configs = [study.at(point, study.seeds[0]) for point in points]
+    keys = [run_key("distill", config) for config in configs]
+    rungs = ", ".join(dict.fromkeys(config.rung for config in configs))
+    found = []
+    for option in study.distributions:
+        experiments: dict[Any, list[str]] = {}  # of each value, in the order of all else
+        for point, key in zip(points, keys, strict=True):
+            experiments.setdefault(point[option], []).append(key)
+        ((_, alike),) = Counter(map(tuple, experiments.values())).most_common(1)
+        if alike > 1:
+            found.append(
+                f"{option}: changes nothing in {rungs}: {alike} of its {len(experiments)} points "
+                "are one experiment; type a base that uses it, as in cfg=L3"
+            )
     return found
 
 

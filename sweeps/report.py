@@ -1,22 +1,27 @@
-"""What a person sees of a study: a table while it runs, the best trials at the end."""
+"""What a person sees of a study: a table while it runs; its trials and what to type, at the end."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from collections import Counter
+from shutil import which
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.table import Table
 
+from analysis.stats import paired_difference
 from pipeline.console import say
-from pipeline.planning import duration
+from pipeline.planning import Setting, duration
 from sweeps.board import Board, point_of
 from sweeps.runs import VALUES, TrialDestination, metrics_of
 from sweeps.storage import where
-from sweeps.study import spoken
+from sweeps.study import Point, Study, spoken
 
-BEST = 5
+MOST = 20  # finished trials that are shown in the end
+MOST_LIVE = 5  # and while others are under way, on one screen
+MOST_LABELS = 8
+REPORTS = {"method.ib_beta": "beta", "overlap": "overlap", "methods": "methods"}
 WORDS = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
@@ -27,42 +32,89 @@ WORDS = {
 
 
 def counted(board: Board) -> str:
-    """`12 finished, 2 running`."""
-    counts = Counter(WORDS[trial.state] for trial in board.trials().values())
-    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "nothing yet"
+    """`trials: 12 finished, 2 running`."""
+    counts = Counter(_state(board, *pair) for pair in board.trials().items())
+    found = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+    return f"trials: {found or 'none yet'}"
 
 
-def best(board: Board) -> Table:
-    """The best trials with their seeds' spread."""
-    return _table(f"study {board.study.key}: {counted(board)}", _ranked(board)[:BEST], board)
+def results(board: Board) -> Table:
+    """Finished trials with their seeds' spread."""
+    return _table(f"study {board.study.key}, {counted(board)}", _finished(board), MOST, [], board)
 
 
 def live(board: Board) -> Table:
-    """The best trials so far and those that are under way."""
+    """Some of the finished trials, and those that are under way."""
     running = [p for p in board.trials().items() if p[1].state == TrialState.RUNNING]
-    return _table(counted(board), [*_ranked(board)[:BEST], *running], board)
+    return _table(counted(board), _finished(board), MOST_LIVE, running, board)
 
 
 def next_commands(board: Board, typed: tuple[str, ...], destination: TrialDestination) -> list[str]:
-    """What to type to go on."""
-    study, ranked = board.study, _ranked(board)
-    begun, drawn = len(board.begun()), study.sampler != "grid"
-    unfinished = len(board.ended()) < max(study.wanted, begun)
+    """What to type to go on, and what the values allow to say."""
+    study, finished = board.study, _finished(board)
+    lines = [_to_go_on(board, typed)]
+    if finished:
+        lines.append(f"the report:   {_report(study, destination.experiment)}")
+    if study.selects and finished and not _all_equal(finished):
+        overrides = study.overrides(point_of(finished[0][1]), study.seeds[0])[:-1]
+        seeds = ",".join(map(str, study.seeds))
+        again = f"python -m pipeline distill -m {shlex.join(overrides)} seed={seeds}"
+        lines.append(f"the best:     {again}")
+    if note := _note(study, finished):
+        lines.append(f"note:         {note}")
+    dashboard = f"; optuna-dashboard {where(board.folder)}" if which("optuna-dashboard") else ""
+    lines.append(f"look with:    mlflow ui{dashboard}")
+    lines.append(f"experiment:   {destination.experiment}")
+    return lines
+
+
+def _to_go_on(board: Board, typed: tuple[str, ...]) -> str:
+    study, begun = board.study, len(board.begun())
+    drawn, unfinished = study.sampler != "grid", len(board.ended()) < max(board.study.wanted, begun)
     trials = max(study.wanted, begun) * (1 if unfinished else 2)
     more = f" trials={trials}" if drawn else ""
     what = "more trials:" if drawn and not unfinished else "again:      "
-    lines = [f"{what}  python -m sweeps {study.name}{more} {shlex.join(typed)}".rstrip()]
-    if ranked:
-        overrides = study.overrides(point_of(ranked[0][1]), study.seeds[0])[:-1]
-        again = f"python -m pipeline distill -m {shlex.join(overrides)} seed=0,1,2,3,4"
-        lines.append(f"the best:     {again}")
-        if ties := sum(trial.value == ranked[0][1].value for _, trial in ranked) - 1:
-            lines.append(
-                f"note:         {ties + 1} trials tie for the best value: no difference seen"
-            )
-    lines.append(f"look with:    mlflow ui; optuna-dashboard {where(board.folder)}")
-    lines.append(f"experiment:   {destination.experiment}")
-    return lines
+    return f"{what}  python -m sweeps {study.name}{more} {shlex.join(typed)}".rstrip()
+
+
+def _report(study: Study, experiment: str) -> str:
+    """The command that analyses a study; an experiment that has a number is known by it from the
+    environment."""
+    named = [] if experiment.startswith("#") else [f"experiment={experiment}"]
+    asked = [f"what={REPORTS[k]}" for k in (study.name, *study.distributions) if k in REPORTS]
+    return shlex.join(["python", "-m", "pipeline", "analyze", *named, *asked[:1]])
+
+
+def _note(study: Study, finished: list[tuple[str, FrozenTrial]]) -> str:
+    """Why the values do not tell trials apart: they are equal, of one seed, or of few seeds that
+    differ as much; empty where nothing of that is so."""
+    if len(finished) < 2:
+        return ""
+    if _all_equal(finished):
+        count = f"all {len(finished)} trials"
+        return f"{count} have the same validation value: validation does not distinguish them"
+    if not study.selects:
+        return ""
+    if len(study.seeds) == 1:
+        return "one seed a trial: how far its value varies is not known"
+    (_, best), *others = finished
+    alike = [label for label, trial in others if not _is_lower(trial, best)]
+    labels = ", ".join([*alike[:MOST_LABELS], *(["…"] if len(alike) > MOST_LABELS else [])])
+    share = f"{len(alike)} of the other {len(others)} trials"
+    return f"not shown to be lower, paired by seed (95 %): {share} ({labels})" if alike else ""
+
+
+def _all_equal(finished: list[tuple[str, FrozenTrial]]) -> bool:
+    return len(finished) > 1 and len({trial.value for _, trial in finished}) == 1
+
+
+def _is_lower(trial: FrozenTrial, best: FrozenTrial) -> bool:
+    """Whether a trial is shown to be lower than the best, by their differences at the same seed."""
+    one, other = (
+        {int(seed): value["val"] for seed, value in t.user_attrs[VALUES].items()}
+        for t in (best, trial)
+    )
+    return paired_difference(one, other).low > 0
 
 
 class Events:
@@ -91,22 +143,44 @@ class Events:
 
 def shown(trial: FrozenTrial | Trial) -> str:
     """A trial's point in a few words."""
-    return " ".join(f"{key}={_short(value)}" for key, value in point_of(trial).items())
+    return " ".join(f"{key}={value}" for key, value in setting(point_of(trial)))
+
+
+def setting(point: Point) -> Setting:
+    """What a point sets, each value in a few letters."""
+    return tuple((key, _short(value)) for key, value in point.items())
 
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else spoken(value)
 
 
-def _ranked(board: Board) -> list[tuple[str, FrozenTrial]]:
-    """Finished trials, the best validation accuracy first."""
+def _state(board: Board, label: str, trial: FrozenTrial) -> str:
+    halted = trial.state == TrialState.RUNNING and board.is_halted(label)
+    return "stopped" if halted else WORDS[trial.state]
+
+
+def _finished(board: Board) -> list[tuple[str, FrozenTrial]]:
+    """Finished trials: the best validation accuracy first where one is selected, else in the
+    order of the study."""
     found = [p for p in board.trials().items() if p[1].state == TrialState.COMPLETE]
+    if not board.study.selects:
+        return found
     return sorted(found, key=lambda pair: -(pair[1].value or 0.0))
 
 
-def _table(title: str, trials: list[tuple[str, FrozenTrial]], board: Board) -> Table:
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for head in ("trial", "state", "sets", "val %", "sd", "n", "test %", "time"):
+def _table(
+    title: str, finished: list[tuple[str, FrozenTrial]], most: int,
+    others: list[tuple[str, FrozenTrial]], board: Board,
+) -> Table:  # fmt: skip
+    """At most so many finished trials, and all others; what is left out is counted below."""
+    trials, left_out = [*finished[:most], *others], len(finished) - most
+    table = Table(
+        box=None, pad_edge=False, title=title, title_justify="left", show_header=bool(trials),
+        caption=f"… and {left_out} more that finished" if left_out > 0 else None,
+        caption_justify="left",
+    )  # fmt: skip
+    for head in ("trial", "state", "what varies", "val %", "sd", "n", "test %", "time"):
         table.add_column(
             head, justify="right" if head in ("val %", "sd", "n", "test %") else "left"
         )
@@ -119,7 +193,7 @@ def _table(title: str, trials: list[tuple[str, FrozenTrial]], board: Board) -> T
         ]
         seconds = metrics.get("cost/run_seconds")
         table.add_row(
-            label, WORDS[trial.state], shown(trial), numbers[0], numbers[1],
+            label, _state(board, label, trial), shown(trial), numbers[0], numbers[1],
             f"{len(values)}/{len(board.study.seeds)}", numbers[2],
             "" if seconds is None else duration(seconds),
         )  # fmt: skip

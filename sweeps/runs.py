@@ -21,7 +21,7 @@ from pipeline.console import say
 from pipeline.destination import Destination
 from pipeline.durable import write_atomic
 from pipeline.lease import acquire
-from pipeline.publish import Publication, Record, is_gone, last_line, now_ms
+from pipeline.publish import Record, is_gone, last_line, now_ms, replay
 from pipeline.shell import Shell
 from sweeps.board import ERROR, Board, point_of
 from sweeps.study import spoken
@@ -211,13 +211,9 @@ def _stage_run(key: str, destination: TrialDestination, shell: Shell) -> str | N
     """The run of a finished student at the present destination, sent if it is not there; None
     where its folder was deleted before."""
     folder = shell.store.run("distill", key)
-    result = folder.result()
-    if result is None:
+    if folder.result() is None:
         return Record.load(folder, destination).run_id
-    publication = Publication(folder, destination)
-    publication.start(reused=True)
-    publication.finish(result, log_model=shell.runtime.log_model)
-    return publication.record.run_id
+    return replay(folder, destination, log_model=shell.runtime.log_model)
 
 
 def metrics_of(values: dict[str, dict[str, Any]]) -> dict[str, float]:

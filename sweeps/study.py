@@ -82,6 +82,12 @@ class Study:
         """How many trials are asked for."""
         return self.trials or len(self.points)
 
+    @property
+    def selects(self) -> bool:
+        """Whether it looks for the best trial: it draws, or varies numbers of a recipe, such as
+        `method.ib_beta`. What varies rows, rungs (`cfg`) or the problem (`overlap`) compares."""
+        return self.sampler != "grid" or any("." in option for option in self.space or {})
+
     def at(self, point: Point, seed: int) -> Config:
         """The configuration of one run of a trial.
 

@@ -96,12 +96,14 @@ def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path, schem
     code, output = driver.end()
     assert code == 75, output
     assert "the same command goes on" in output
+    assert re.search(r"study beta_grid-\w+, trials: 1 stopped, 9 waiting", output)
     runs = tracked(with_teachers, "asib/beta_grid")
     stopped = [*of_stage(runs, "study"), *of_stage(runs, "trial"), *of_stage(runs, "distill")]
     assert {run.info.status for run in stopped} == {"KILLED"}
     study = (*study, "trials=2")
     output = command.run(*study, cwd=with_teachers, program="sweeps")
-    assert "2 finished" in output
+    assert "trials: 2 finished" in output
+    assert "the report:   python -m pipeline analyze experiment=asib/beta_grid what=beta" in output
     assert len(command.results(with_teachers)) == 4
     _complete(with_teachers)
     before = _modified(with_teachers)

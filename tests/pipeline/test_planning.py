@@ -10,7 +10,14 @@ from pipeline.banks import bank_key
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import identity, run_key
 from pipeline.matching import resolved, standards
-from pipeline.planning import duration, planned_banks, planned_students, planned_teachers, show
+from pipeline.planning import (
+    duration,
+    planned_banks,
+    planned_students,
+    planned_teachers,
+    show,
+    time_of,
+)
 from pipeline.store import Store
 
 SMALL = ["data.train_limit=100"]
@@ -100,8 +107,54 @@ def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFix
     show(planned_students([rung("CE"), rung("KD")], store))
     text = capsys.readouterr().out
     assert "distill-CE-digits-s0" in text
-    assert "0 finished, 6 to run: 67 min and 5 of a kind that has not run here yet" in text
+    assert "0 finished, 6 to run: 67 min, and 5 of a kind that has not run here yet" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_runs_of_one_name_are_told_apart_by_that_in_which_those_that_need_them_agree(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lr = "optim.lr=1e-2"
+    configs = [rung("KD"), rung("KD", lr), rung("CE"), rung("CE", lr)]
+    settings = [(("row", r), ("lr", v)) for r in ("KD", "CE") for v in ("own", "1e-2")]
+    again = (("row", "x"), ("lr", "own"))
+    found = planned_students([*configs, rung("CE")], store, [*settings, again])
+    of_students = [stage.setting for stage in found[-4:]]
+    assert of_students == [*settings[:2], (("lr", "own"),), settings[3]]
+    assert {stage.setting for stage in found[:-4]} == {(("row", "KD"),)}
+    show(found)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if found[-1].key in line]
+    assert line.split() == ["distill-CE-digits-s0", found[-1].key, "new", "row=CE", "lr=1e-2", "?"]
+    show(planned_students(configs[::2], store, settings[::2]))
+    show(planned_students(configs, store))
+    assert "what varies" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lots", "workers", "said"),
+    [
+        ([60.0] * 9, 1, "9 min"),
+        ([60.0] * 9, 2, "9 min of training, about 4 min with 2 workers"),
+        ([540.0], 2, "9 min of training, about 9 min with 2 workers"),
+        ([240.0, 60.0, 60.0], 3, "6 min of training, about 4 min with 3 workers"),
+    ],
+)
+def test_workers_share_trials_and_no_trial(lots: list[float], workers: int, said: str) -> None:
+    assert time_of(lots, workers) == said
+
+
+def test_stages_of_one_setting_are_one_workers(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(store, "distill", "aaaa", "CE", 120.0)
+    seeds = [rung("CE", f"seed={seed}") for seed in range(3)]
+    show(planned_students(seeds, store, [(("cfg", "CE"),)] * 3), workers=2)
+    show(planned_students(seeds, store), workers=2)
+    together, apart = (
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("0 finished")
+    )
+    assert together.endswith("6 min of training, about 6 min with 2 workers")
+    assert apart.endswith("6 min of training, about 3 min with 2 workers")
 
 
 def test_ce_matched_waits_for_the_runs_whose_time_it_takes(store: Store) -> None:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline import planning
 from pipeline.config import ConfigError
 from pipeline.launcher import FAILED, LocalConfig, SlurmConfig, Status
 from sweeps import command, reading, report
@@ -61,9 +62,75 @@ def test_a_dry_run_plans_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["study=beta", "trials=5", "launcher=", *SMALL]) == 0
     said = capsys.readouterr().out
-    assert "5 trials x 3 seeds, tpe" in said
+    assert "5 trials x 3 seeds (0, 1, 2), tpe" in said
     assert "3 more trials" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_what_varies_where_names_repeat_and_the_time_of_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(planning, "_expected", lambda *_: 60.0)
+    monkeypatch.setenv("DRY_RUN", "1")
+    monkeypatch.chdir(tmp_path)
+    run_study("beta_grid", ["method.ib_beta=0,1e-3", "workers=2", *SMALL])
+    said = capsys.readouterr().out.splitlines()
+    students = [line.split() for line in said if line.startswith("distill-L1-digits-s2")]
+    assert [line[3] for line in students] == ["method.ib_beta=0", "method.ib_beta=0.001"]
+    assert any("8 min of training, about 4 min with 2 workers" in line for line in said)
+    run_study("ladder", [SMALL[0]])
+    assert "what varies" not in capsys.readouterr().out
+    run_study("beta", ["trials=4", "seeds=0,1", "workers=2", *SMALL])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "to draw  2 more trials, about 4 min of training, about 2 min with 2 workers"
+
+
+@pytest.mark.parametrize(
+    ("typed", "heading", "noted"),
+    [
+        (["seeds=3"], "2 trials x seed 3, grid", True),
+        (["seeds=0"], "2 trials x seed 0, grid", False),
+        (["seeds=3,4"], "2 trials x 2 seeds (3, 4), grid", False),
+        ([], "2 trials x seed 100, grid", False),
+    ],
+)
+def test_a_number_of_seeds_is_not_taken_for_a_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    typed: list[str], heading: str, noted: bool,
+) -> None:  # fmt: skip
+    values = {"sampler": "grid", "seeds": [100], "rows": {"CE": ["cfg=CE"], "KD": ["cfg=KD"]}}
+    monkeypatch.setattr(reading, "read_study", lambda _: values)
+    monkeypatch.setenv("DRY_RUN", "1")
+    monkeypatch.chdir(tmp_path)
+    run_study("mine", [SMALL[0], *typed])
+    said = capsys.readouterr().out
+    assert heading in said
+    note = "seeds=3 is seed 3 alone; several are listed, as in seeds=0,1,2"
+    assert (note in said) == noted
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "said"),
+    [
+        ("beta_grid", "cfg=CE", "method.ib_beta: changes nothing in CE: 10 of its 10 points"),
+        ("beta", "cfg=KD", "method.ib_beta: changes nothing in KD: 2 of its 2 points"),
+        ("switches", "cfg=CE", "row: changes nothing in CE: 19 of its 21 points"),
+    ],
+)
+def test_what_is_varied_and_changes_nothing_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    name: str, base: str, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([name, base, SMALL[0]]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["beta_grid", "joint", "ladder", "overlap"])
+def test_what_counts_for_some_rows_may_be_varied_for_all(name: str) -> None:
+    """The control of `overlap` has no teachers: its trials are one run, told as such."""
+    assert command.read(name, [SMALL[0]]).study.name == name
 
 
 def test_a_plan_has_the_runs_that_others_follow_from(
@@ -78,6 +145,15 @@ def test_a_plan_has_the_runs_that_others_follow_from(
     for rung in ("L1", "CE", "CE_matched"):
         assert said.count(f"distill-{rung}-digits-s1") == 1
     assert said.count("finetune-resnet20") == 2
+
+
+def test_help_of_a_study_that_is_there_and_of_one_that_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["ladder", "--help"]) == main(["--help"]) == main(["work", "beta", "-h"]) == 0
+    assert capsys.readouterr().out.count("python -m sweeps STUDY key=value") == 3
+    assert main(["lader", "--help"]) == 2
+    assert "study=lader: unknown; did you mean ladder?" in capsys.readouterr().err
 
 
 def test_no_study_or_two_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
