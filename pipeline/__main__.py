@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline import usage
 from pipeline.console import say
 
 if TYPE_CHECKING:
@@ -23,57 +24,12 @@ OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
 EMPTY = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject that were not given
 
-HELP = """\
-python -m pipeline VERB key=value ...
-
-verbs
-  main       fine-tune the teachers, distil cfg and the control CE, analyse
-  finetune   the teachers of a bench           teacher=all|0|1|...
-  bank       their view banks (teachers first) teacher=all|0|1|...
-  distill    a student (what is absent first)  cfg=L3 bench=digits seed=0
-  evaluate   a finished network               run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
-  analyze    report, tables and figures from the store: what=ladder|methods|beta|cccp|freezing|
-             information_plane|teacher_adaptation|overlap|health|comprehensive
-             experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE out=FOLDER
-             store=FILE (an exported one)
-  export     what a report reads, as one file  out=NAME.db.xz and the filters of analyze
-  compare    runs beside each other            RUN RUN ... (an id, a key, a name, a rung)
-  explain    where two runs part               A B; bench=NAME experiment=NAME store=FILE for both
-  sync       send what has not reached the tracking store
-
-options, the most used; every key of conf/ and its dataclass works
-  cfg=CE|KD|L0|L1|L2|L3|L4           rung of the ladder: each adds one factor; also
-      side_cccp_ppf side_asib_cccp   side branches; L3_null KD_null placebos; CE_matched
-  bench=digits|fashion_mnist         data, teachers, student, budget
-  seed=0                             first weights, order, crops, mixes
-  budget=short data.train_limit=8000 less training, fewer images
-  method.ib_beta=1e-3                any number of the method
-  teacher.0.ckpt=PATH                your own teacher, used as it is
-  runtime.store=FOLDER               commits, weights and view banks (default ./store)
-  runtime.device=cuda:1              default: a GPU where there is one
-
-several: python -m pipeline distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=local|slurm
-  hydra.launcher.jobs_parallel=2     local: how many at once (default: one a GPU)
-  hydra.launcher.partition=NAME      slurm: see conf/hydra/launcher/slurm.yaml for all
-  --cancel                           end what such a command has submitted
-studies: python -m sweeps --help
-
-evaluate: a run is evaluated in its own configuration, as a child of its run. A key can be cut to
-its first 4 digits or more. bench=, data= or data.root=, data.name=, … choose another data set with
-the same classes, channels and image size; only runtime.* can be given beside. A file is built as
-student.model=NAME on the data set of bench=. Each reading of split=test is counted.
-
-environment: TEACHER_PAIR=a,b STUDENT= METHOD= SEED= stand for options; DRY_RUN=1 shows the plan
-tracking goes to MLFLOW_TRACKING_URI (default sqlite:///mlflow.db); look with: mlflow ui
-exit codes: 0 done or reused, 1 failed, 2 mistake in the options, 75 stopped after a commit
-"""
-
 
 def main(arguments: list[str]) -> int:
     """Run one verb; give the exit code."""
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP)
+        print(usage.PAGE)
         return OK if arguments else MISTAKE
     verb, *rest = arguments
     if verb not in VERBS:
@@ -84,7 +40,7 @@ def main(arguments: list[str]) -> int:
         print(f"no verb {verb!r}{hint} (verbs: {', '.join(VERBS)})", file=sys.stderr)
         return MISTAKE
     if "-h" in rest or "--help" in rest:
-        print(HELP)
+        print(usage.of_verb(verb))
         return OK
     from pipeline.multirun import CANCEL, FLAGS, is_multirun, multirun
 
@@ -144,9 +100,8 @@ def _asked_for(verb: str, overrides: list[str]) -> list[str]:
 
     typed = [text for text in overrides if text not in EMPTY]
     if verb not in STAGES and dry_run(os.environ):
-        raise ConfigError(
-            [f"DRY_RUN shows the plan of {', '.join(STAGES)}, not of {verb}: unset it"]
-        )
+        plans = f"{', '.join(STAGES)} and of studies"
+        raise ConfigError([f"DRY_RUN shows the plan of {plans}, not of {verb}: unset it"])
     found = with_shortcuts(typed, os.environ) if verb in STAGES else typed
     if len(found) > len(typed):
         say(f"from the environment: {' '.join(found[: len(found) - len(typed)])}")

@@ -15,7 +15,7 @@ from pipeline.evaluation import Compared, Evaluation, Facts, artifacts, as_repor
 from pipeline.finalise import open_test
 from pipeline.identity import splits
 from pipeline.jobs import device_name
-from pipeline.publish import Publication, flat, last_line, log_data, now_ms
+from pipeline.publish import flat, last_line, log_data, now_ms, replay
 from pipeline.shell import Shell
 from pipeline.subject import Subject, find, is_file, on_data, pixel_options, stored
 from trainers import measures
@@ -131,13 +131,7 @@ def _tracked(subject: Subject, shell: Shell) -> Parent:
     """The tracked run of the subject; one from the store that is not tracked yet is sent now."""
     run_id, destination = subject.run_id, shell.destination
     if run_id is None:
-        result = subject.folder.result()
-        assert result is not None, f"{subject.name} is not finished"
-        publication = Publication(subject.folder, destination)
-        publication.start(reused=True)
-        publication.finish(result, log_model=shell.runtime.log_model)
-        run_id = publication.record.run_id
-    assert run_id is not None
+        run_id = replay(subject.folder, destination, log_model=shell.runtime.log_model)
     client = destination.client()
     history = client.get_metric_history(run_id, names.TEST_READS)
     return Parent(

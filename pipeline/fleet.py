@@ -88,8 +88,8 @@ def _event(name: str, one: Status, launcher: Launcher) -> None:
 def _table(status: dict[str, Status]) -> Table:
     """Counts, and the jobs that are under way."""
     counts = Counter(one.state for one in status.values())
-    title = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    table = Table(box=None, pad_edge=False, title=f"jobs: {counted}", title_justify="left")
     for head in ("job", "state", "note"):
         table.add_column(head)
     lively = [(name, one) for name, one in status.items() if one.state != DONE]

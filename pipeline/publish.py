@@ -17,6 +17,7 @@ from typing import Any
 from pipeline import names
 from pipeline.describe import description
 from pipeline.destination import Destination, shown
+from pipeline.lease import acquire
 from pipeline.store import RunFolder
 
 log = logging.getLogger("pipeline")
@@ -224,6 +225,25 @@ class Publication:
             from pipeline.served import log_student
 
             log_student(self.folder, self._spec(), result, self.destination, str(run_id))
+
+
+def replay(folder: RunFolder, destination: Destination, *, log_model: bool) -> str:
+    """The id of a finished run at a destination, sent if it is not there: whole, and once however
+    many processes ask at the same time.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
+    arrived = Record.load(folder, destination)
+    if arrived.finished and arrived.run_id and not is_gone(destination.client(), arrived.run_id):
+        return arrived.run_id
+    result = folder.result()
+    assert result is not None, f"{folder.path} is not finished"
+    with acquire(folder.path, poll_s=0.05):
+        publication = Publication(folder, destination)  # with what another has sent meanwhile
+        publication.start(reused=True)
+        publication.finish(result, log_model=log_model)
+    return str(publication.record.run_id)
 
 
 def is_gone(client: Any, run_id: str) -> bool:

@@ -6,6 +6,7 @@ And `export`: what it reads, as one small file that can be analysed in the place
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from analysis import page, report, style
@@ -30,8 +31,9 @@ WHAT = (*STUDIES, COMPREHENSIVE)
 TAG = "tag."
 DEFAULT_WHAT = "ladder"
 _STATE = f"metrics.{names.STATE}"
-FIGURES, TEXTS = Path("figures"), Path("report")  # where no folder is given
-PAGE, MARKDOWN, TABLES = "report.html", "report.md", "tables.tex"
+REPORTS = Path("report")  # where no folder is given
+PICTURES = (".png", ".pdf")
+PAGE, MARKDOWN, TABLES, TABLE = "report.html", "report.md", "tables.tex", "table.csv"
 
 
 def analyse_command(overrides: list[str]) -> None:
@@ -163,20 +165,32 @@ def _show(
     plain: report.Report | None, found: Findings, folder: str | None
 ) -> tuple[dict[str, str], list[Path]]:
     """Print the report and save its files: texts by name, and pictures."""
-    figures, target = (Path(folder), Path(folder)) if folder else (FIGURES, TEXTS)
+    target = Path(folder) if folder else _emptied(_own_folder(found))
     text = plain.text if plain else page.as_terminal(found)
     out.print(text, markup=False, highlight=False)
     texts = {PAGE: page.as_page(found), MARKDOWN: page.as_markdown_report(found)}
     texts |= {TABLES: page.as_latex(found), "report.txt": text}
     if plain:
-        texts["table.csv"] = plain.table.to_csv(index=False)
-    here = os.path.relpath(figures, target)
-    _write(target, texts | {MARKDOWN: page.as_markdown_report(found, here)})
-    pictures = _save(figures, found)
+        texts[TABLE] = plain.table.to_csv(index=False)
+    _write(target, texts)
+    pictures = _save(target, found)
     if pictures:
-        say(f"figures: {', '.join(str(path) for path in pictures if path.suffix == '.png')}")
+        say(f"figures: {len(pictures) // len(PICTURES)} in {target}, as PNG and PDF")
     say(f"report:  {(target / PAGE).resolve().as_uri()}")
     return texts, pictures
+
+
+def _own_folder(found: Findings) -> Path:
+    """`report/asib-ladder/beta`: each experiment and analysis has a folder of its own."""
+    return REPORTS / re.sub(r"[^\w.-]+", "-", found.experiment) / found.what
+
+
+def _emptied(target: Path) -> Path:
+    """The folder without what the report that is replaced may have had and this one has not."""
+    for path in target.glob("*"):
+        if path.suffix in PICTURES or path.name == TABLE:
+            path.unlink()
+    return target
 
 
 def _write(target: Path, texts: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline import names
 from pipeline.console import StageProgress, say, warn
 from pipeline.lease import Holder, Lease, acquire
-from pipeline.publish import Publication, Record, last_line, now_ms
+from pipeline.publish import Record, last_line, now_ms, replay
 from pipeline.shell import Shell
 from pipeline.store import RunFolder
 from pipeline.tracking import Tracker
@@ -70,7 +70,7 @@ def run(job: Job, shell: Shell) -> dict[str, Any]:
             if result is None:
                 return _run_tracked(job, shell, lease) | key
     say(f"reused   {job.name}  key {job.folder.key}  {summary(result)}")
-    _replay(job, shell, result)
+    _replay(job, shell)
     return result | key
 
 
@@ -96,12 +96,10 @@ def _lease(job: Job, shell: Shell) -> Lease:
     )  # fmt: skip
 
 
-def _replay(job: Job, shell: Shell, result: dict[str, Any]) -> None:
+def _replay(job: Job, shell: Shell) -> None:
     """See to it that the present experiment has a run of this key."""
     try:
-        publication = Publication(job.folder, shell.destination)
-        publication.start(reused=True)
-        publication.finish(result, log_model=shell.runtime.log_model)
+        replay(job.folder, shell.destination, log_model=shell.runtime.log_model)
     except Exception as error:  # noqa: BLE001 - told; the result itself is in the store
         log.warning("the tracking store cannot be reached (%s): sync later", last_line(error))
 

@@ -84,10 +84,16 @@ def test_reuse_in_another_experiment_is_replayed_there(finished: Path) -> None:
 
 
 def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
+    folder = finished / "report" / "asib" / "ladder"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("of_another_report.png", "notes.txt"):
+        (folder / name).touch()
     output = command.run("analyze", cwd=finished)
     assert "L3" in output
     assert "n = 1" in output
-    assert {p.suffix for p in (finished / "figures").iterdir()} == {".png", ".pdf"}
+    assert {".png", ".pdf", ".html", ".md", ".tex", ".csv"} <= {p.suffix for p in folder.iterdir()}
+    assert not (folder / "of_another_report.png").exists()
+    assert (folder / "notes.txt").exists()
     runs = load_runs(_uri(finished), "asib").set_index("name")
     client = MlflowClient(tracking_uri=_uri(finished))
     logged = {f.path for f in client.list_artifacts(runs.loc["analyze-all"].run_id)}

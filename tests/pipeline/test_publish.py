@@ -1,0 +1,86 @@
+"""What arrives at the tracking store, and how often."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from pipeline import names
+from pipeline.destination import Destination
+from pipeline.publish import Publication, replay
+from pipeline.store import RunFolder
+
+NAME = "finetune-resnet20-toy-s0"
+
+
+def folder_at(root: Path) -> RunFolder:
+    """A finished run, as a stage leaves it."""
+    folder = RunFolder(root, "finetune", "2ae8f952aa64")
+    folder.write_json(
+        "spec",
+        {
+            "folder": "f0", "name": NAME, "time": 1_000, "params": {"seed": "0"}, "texts": {},
+            "tags": {
+                names.RUN_KEY: folder.key, names.STAGE: "finetune", names.BENCH: "toy",
+                names.STUDENT: "resnet8", names.TEACHERS: "resnet20", names.SEED: "0",
+            },
+            "data": {"name": "toy", "digest": "0"},
+        },
+    )  # fmt: skip
+    digest = folder.save_tensors("teacher", {"w": torch.zeros(1)})
+    history = [{"index": 0, "stage": 0, "step": "B", "time": 2_000, "metrics": {"val/top1": 0.5}}]
+    folder.finish(
+        {
+            "time": 3_000, "metrics": {names.TEST_TOP1: 0.5}, "history": history, "tags": {},
+            "weights": {"teacher": digest},
+        }
+    )  # fmt: skip
+    return folder
+
+
+def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The barrier lets both workers look for the run before either makes it, where they can."""
+    folder = folder_at(tmp_path / "store")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    find, both = Publication._find, Barrier(2)
+
+    def slow_find(self: Publication, spec: dict) -> str | None:
+        found = find(self, spec)
+        if not both.broken:
+            try:
+                both.wait(2.0)
+            except Exception:  # noqa: BLE001 - the other waits for its turn: as it should
+                both.abort()
+        return found
+
+    monkeypatch.setattr(Publication, "_find", slow_find)
+    workers = [Destination.from_environment("sweeps", "asib", tmp_path / "store") for _ in "ab"]
+    workers[0].experiment_id()
+    with ThreadPoolExecutor(2) as pool:
+        ids = list(pool.map(lambda one: replay(folder, one, log_model=False), workers))
+    assert len(set(ids)) == 1
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs(
+        [workers[0].experiment_id()], f"tags.{names.RUN_KEY} = '{folder.key}'"
+    )
+    assert [run.info.run_id for run in runs] == [ids[0]]
+    assert runs[0].info.status == "FINISHED"
+    assert len(client.get_metric_history(ids[0], "val/top1")) == 1
+
+
+def test_a_run_that_was_deleted_from_the_store_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    there = Destination.from_environment("sweeps", "asib", tmp_path / "store")
+    first = replay(folder, there, log_model=False)
+    assert replay(folder, there, log_model=False) == first
+    there.client().delete_run(first)
+    assert replay(folder, there, log_model=False) != first
