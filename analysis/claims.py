@@ -5,13 +5,22 @@ Accuracies are fractions. Differences are paired by seed.
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis.configuration import same_setting
-from analysis.render import accuracy_cell, in_percent, percent, points
+from analysis.render import (
+    Block,
+    accuracy_cell,
+    in_percent,
+    number,
+    paired_cell,
+    percent,
+    points,
+)
 from analysis.stats import (
     NO_INTERVAL,
     Interval,
@@ -23,14 +32,17 @@ from analysis.stats import (
     seeds_needed,
     t_test,
 )
+from analysis.study import counted
 from analysis.tables import (
+    CONTROLS,
     RUNG_ORDER,
     LadderRow,
     LadderTable,
     TeacherRow,
-    accuracy_by_seed,
     best_control,
-    ratio,
+    controls,
+    logged_by_seed,
+    paired_ratio,
 )
 from pipeline import names
 
@@ -55,7 +67,7 @@ class Claim(NamedTuple):
     adjusted: float
     permutation: float
     needed: int | None
-    times: float
+    times: float  # the reference's time, over the seeds that both have
 
     @property
     def shown(self) -> bool:
@@ -73,12 +85,13 @@ def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, .
     with the best control, and each rung of the ladder with the one before it that is there."""
     rows = {row.rung: row for row in table.rows if row.bench == bench}
     pairs = _pairs(list(rows), best_control(table, bench))
-    accuracy = {rung: accuracy_by_seed(kept, bench, rung) for rung in rows}
+    accuracy = {rung: logged_by_seed(kept, bench, rung) for rung in rows}
+    seconds = {rung: logged_by_seed(kept, bench, rung, names.RUN_SECONDS) for rung in rows}
     found = []
     for rung, reference in pairs:
         alike = same_setting(kept, bench, rung, reference)
         differences = differences_by_seed(accuracy[rung], accuracy[reference]) if alike else ()
-        times = ratio(rows[rung].seconds, rows[reference].seconds)
+        times = paired_ratio(seconds[rung], seconds[reference])
         primary = rung == PRIMARY and (rung, reference) == pairs[0]
         found.append(_claim(bench, rung, reference, primary, differences, times))
     return _corrected(found)
@@ -115,7 +128,7 @@ def _corrected(found: list[Claim]) -> tuple[Claim, ...]:
     """With p-values adjusted over all claims but the primary one."""
     family = [index for index, claim in enumerate(found) if not claim.primary]
     adjusted = dict(zip(family, holm([found[index].p for index in family]), strict=True))
-    size = max(1, sum(not math.isnan(found[index].p) for index in family))
+    size = max(1, family_size(found))
     corrected = []
     for index, claim in enumerate(found):
         level = LEVEL if claim.primary else LEVEL / size
@@ -127,6 +140,18 @@ def _corrected(found: list[Claim]) -> tuple[Claim, ...]:
             )
         )
     return tuple(corrected)
+
+
+def family_size(found: Sequence[Claim]) -> int:
+    """Over how many claims Holm corrects: all but the primary one that have a p-value."""
+    return sum(not claim.primary and not math.isnan(claim.p) for claim in found)
+
+
+def steps(found: Sequence[Claim]) -> tuple[Claim, ...]:
+    """The claims of each rung of the ladder against the one just before it, which has one factor
+    less; none where one of the two is not there."""
+    pairs = list(itertools.pairwise(rung for rung in RUNG_ORDER if rung not in CONTROLS))
+    return tuple(claim for claim in found if (claim.reference, claim.rung) in pairs)
 
 
 def sentence(claim: Claim) -> str:
@@ -151,18 +176,39 @@ def sentence(claim: Claim) -> str:
 
 
 def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
-    """The best control, what each row gives against it, the primary claim first, and the steps of
-    the ladder whose difference is shown."""
+    """The best control, what each row gives against it, the primary claim first, the steps of the
+    ladder whose difference is shown, and over how many claims all but the primary one are
+    corrected."""
     control = best_control(table, bench)
     name = "" if control is None else control.rung
     told = [c for c in found if c.reference == name or c.shown or c.twin]
     said = ["Primary claim: " * claim.primary + sentence(claim) for claim in told]
-    return (*([control_sentence(control)] if control is not None else ()), *said)
+    if size := family_size(found):
+        between = ", those between rungs too" * any(c.reference != name for c in found)
+        said.append(
+            f"Holm corrects over {counted(size, 'claim')}: all but the primary one{between}."
+        )
+    return (*([control_sentence(table, control)] if control is not None else ()), *said)
 
 
-def control_sentence(control: LadderRow) -> str:
-    """Which control is the best."""
-    return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} %."
+def control_sentence(table: LadderTable, control: LadderRow) -> str:
+    """Which control is the best, and how it was chosen."""
+    others = [one for one in controls(table, control.bench) if one.rung != control.rung]
+    chosen = "the highest mean of the controls: a choice that favours them"
+    why = chosen if others else "the only control"
+    return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} % ({why})."
+
+
+def steps_block(found: Sequence[Claim]) -> Block:
+    """A row a step of the ladder."""
+    header = ("step", "points", "p", "p, Holm", "× time", "shown")
+    return Block(header, tuple(
+        (
+            f"{c.rung} − {c.reference}", paired_cell(c.interval), p_value(c.p),
+            p_value(c.adjusted), number(c.times, 2), "yes" if c.shown else "no",
+        )
+        for c in steps(found)
+    ))  # fmt: skip
 
 
 def little_to_teach(
@@ -175,7 +221,7 @@ def little_to_teach(
     best = max(whole, key=lambda one: one.validation, default=None)
     said = []
     for rung in ALONE:
-        of_seeds = accuracy_by_seed(kept, bench, rung, names.BEST_VAL_TOP1).values()
+        of_seeds = logged_by_seed(kept, bench, rung, names.BEST_VAL_TOP1).values()
         alone = primary_interval([value for value in of_seeds if not math.isnan(value)])
         if best is not None and alone.mean >= best.validation:
             said.append(

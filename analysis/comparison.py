@@ -24,7 +24,7 @@ from analysis.render import (
 )
 from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval
 from analysis.study import counted
-from analysis.tables import ratio
+from analysis.tables import ratio, with_epoch_costs
 from analysis.which import Side
 from pipeline import names
 
@@ -55,20 +55,32 @@ class Compared(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The runs, the parameters that differ (a value a run; `not set` where a run has none) and
-    the sentences on which of them are one experiment."""
+    """The runs, the parameters that differ (a value a run; `not set` where a run has none), the
+    sentences on which of them are the same, and the experiment of the tracking store that they
+    were looked for in ("": it is not known)."""
 
     runs: tuple[Compared, ...]
     parameters: tuple[tuple[str, tuple[str, ...]], ...]
     same: tuple[str, ...]
+    experiment: str
 
 
-def comparison(sides: Sequence[Side]) -> Comparison:
-    """What differs between two runs or more."""
+def comparison(sides: Sequence[Side], history: pd.DataFrame | None = None) -> Comparison:
+    """What differs between two runs or more. Where `history` holds the `EPOCH_METRICS` of the runs
+    their speed and memory are those of the ladder's table, else the last values logged."""
+    if history is not None:
+        sides = _with_costs(sides, history)
     compared = tuple(
         _compared(letter, side, sides[0]) for letter, side in zip(_LETTERS, sides, strict=False)
     )
-    return Comparison(compared, differing_parameters(sides), _same(compared, sides))
+    experiment = str(sides[0].run.get("experiment", ""))
+    return Comparison(compared, differing_parameters(sides), _same(compared, sides), experiment)
+
+
+def _with_costs(sides: Sequence[Side], history: pd.DataFrame) -> list[Side]:
+    runs = with_epoch_costs(pd.DataFrame([side.run for side in sides]), history)
+    costs = (runs.iloc[number] for number in range(len(runs)))
+    return [side._replace(run=run) for side, run in zip(sides, costs, strict=True)]
 
 
 def differing_parameters(sides: Sequence[Side]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -139,7 +151,8 @@ def _same(compared: Sequence[Compared], sides: Sequence[Side]) -> tuple[str, ...
 def as_screen(found: Comparison) -> str:
     """The comparison as text of at most `WIDTH` columns."""
     count = counted(len(found.parameters), "parameter")
-    parts = [as_text(_runs_block(found)), wrapped(found.same) if found.same else ""]
+    parts = [f"Experiment {found.experiment}"] if found.experiment else []
+    parts += [as_text(_runs_block(found)), wrapped(found.same) if found.same else ""]
     alike = len({one.stage for one in found.runs}) == 1
     parts.append(f"Configuration: {count} not the same" if alike else "")
     parts.append(as_text(_parameters_block(found)) if found.parameters else "")
@@ -171,16 +184,17 @@ def _parameters_block(found: Comparison) -> Block:
 
 
 def _results_block(found: Comparison) -> Block:
+    """Over seeds first, which is what may be concluded from, then the single run."""
     first = found.runs[0]
-    header = ("", "seed", "validation, %", "test, %", "− A", "over seeds, %", "− A, paired by seed")
+    header = ("", "− A, paired by seed", "over seeds, %", "seed", "validation, %", "test, %", "− A")
     return Block(header, tuple(
         (
-            one.label, "–" if one.seed is None else str(one.seed), percent(one.validation),
+            one.label, paired_cell(one.difference),
+            f"{accuracy_cell(one.test)} n={one.test.n}" if one.test.n > 1 else "–",
+            "–" if one.seed is None else str(one.seed), percent(one.validation),
             percent(one.own_test),
             "–" if one is first or one.stage != first.stage
             else points(one.own_test - first.own_test),
-            f"{accuracy_cell(one.test)} n={one.test.n}" if one.test.n > 1 else "–",
-            paired_cell(one.difference),
         )
         for one in found.runs
     ))  # fmt: skip
@@ -206,7 +220,10 @@ def _notes(found: Comparison) -> list[str]:
     alike = [one for one in others if one.stage == first.stage]
     if alike and (most := max(one.difference.n for one in alike)) < 2:
         common = "One seed" if most else "No seed"
-        notes.append(f"{common} in common: no interval, no conclusion.")
+        notes.append(
+            f"{common} in common: no interval, no conclusion. Runs of another experiment: "
+            "experiment=NAME."
+        )
     for one in others:
         if one.stage != first.stage:
             notes.append(

@@ -141,7 +141,7 @@ class Evidence:
         """The command of a run that would stand beside those of the bench: what was typed for
         more than half of the rungs that count, with `changes` (`method__ib_beta` is
         `method.ib_beta`), in their experiment. Of a rung or method that is there its own runs are
-        taken."""
+        taken. Several values of a change, with commas, are a multirun."""
         given = {key.replace("__", "."): str(value) for key, value in changes.items()}
         own = self.of(given.get("cfg") or given.get("method", ""))
         common = typed.common(_typed(own) if len(own) else self._typed_beside())
@@ -152,7 +152,8 @@ class Evidence:
         shared += self._experiment(shared)
         on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
         said = [f"{key}={value}" for key, value in given.items()]
-        return " ".join(["python -m pipeline distill", *on_bench, *shared, *said])
+        several = ["-m"] * any("," in value for value in given.values())
+        return " ".join(["python -m pipeline distill", *several, *on_bench, *shared, *said])
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -162,13 +163,9 @@ class Evidence:
         others = (seed for seed in range(FEWEST_SEEDS + len(there)) if seed not in there)
         return there + list(itertools.islice(others, max(0, FEWEST_SEEDS - len(there))))
 
-    def loop(self, at: Sequence[int] = (), **changes: object) -> str:
-        """`command` at each of these seeds (none given: at `seeds`): one line for a shell."""
-        wanted = at or self.seeds
-        if len(wanted) == 1:
-            return self.command(**changes, seed=wanted[0])
-        run = self.command(**changes, seed="$seed")
-        return f"for seed in {' '.join(map(str, wanted))}; do {run}; done"
+    def multirun(self, at: Sequence[int] = (), **changes: object) -> str:
+        """`command` at each of these seeds (none given: at `seeds`)."""
+        return self.command(**changes, seed=",".join(map(str, at or self.seeds)))
 
     def _typed_beside(self) -> list[list[str]]:
         """The words typed for each rung that counts; of one that is alone without those of its

@@ -1,28 +1,29 @@
-"""Figures of a ladder: first what is drawn as numbers, then the drawing.
+"""The learning curves of a ladder: first what is drawn as numbers, then the drawing.
 
 Accuracies are fractions (drawn in percent), epochs are student epochs, that is B-Step epochs
-counted over all stages, times are seconds.
+counted over all stages.
 """
 
-import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
-from analysis.labels import Line, label_ends, place_labels
-from analysis.render import in_percent
+from analysis.labels import label_ends
 from analysis.runs import by_step, column
-from analysis.stats import Interval
-from analysis.tables import A_STEP, B_STEP, LadderTable, rung_order
+from analysis.study import seeds_caption
+from analysis.tables import A_STEP, B_STEP, rung_order
 from pipeline import names
 
 CURVE_METRICS = (names.VAL_TOP1, names.SYNERGY_TOP1, names.STAGE_STEP)
@@ -30,7 +31,6 @@ CURVE_METRICS = (names.VAL_TOP1, names.SYNERGY_TOP1, names.STAGE_STEP)
 Points = tuple[tuple[float, float], ...]
 
 _LABELS = (RUNG_COLUMNS[1], f"tags.{names.SEED}")
-_ROOMY = 11  # rungs that a figure of the usual height has room for
 _GAP = (math.nan, math.nan)  # between two curves that are one line of matplotlib's
 
 
@@ -48,29 +48,21 @@ class Curve(NamedTuple):
     stages: tuple[float, ...]
 
 
+class Mixed(NamedTuple):
+    """The student epochs after `first` up to `last` are of mixed images (Mixup, CutMix), in all
+    rungs but `others`."""
+
+    first: float
+    last: float
+    others: tuple[str, ...]
+
+
 class CurvesInfo(NamedTuple):
-    """The learning curves of a bench, ordered by rung and seed."""
+    """The learning curves of a bench, ordered by rung and seed; `mixed`: when most runs mix."""
 
     bench: str
     curves: tuple[Curve, ...]
-
-
-class CostPoint(NamedTuple):
-    """A rung's mean time and its test accuracy; `front` if no cheaper rung is as accurate."""
-
-    rung: str
-    seconds: float
-    test: Interval
-    front: bool
-
-
-class CostInfo(NamedTuple):
-    """Accuracy against cost on a bench, ordered by rung; `level` is that of the intervals."""
-
-    bench: str
-    points: tuple[CostPoint, ...]
-    missing: tuple[str, ...]  # rungs without a time
-    level: float
+    mixed: Mixed | None = None
 
 
 def learning_curves(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> CurvesInfo:
@@ -96,7 +88,34 @@ def learning_curves(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Cu
     ]  # fmt: skip
     order = rung_order({curve.rung for curve in curves})
     curves.sort(key=lambda curve: (order.index(curve.rung), curve.seed))
-    return CurvesInfo(bench, tuple(curves))
+    return CurvesInfo(bench, tuple(curves), _mixed(of_bench))
+
+
+_OF_MIXING = (
+    "budget.student_epochs", "mix.start", "mix.stop", "mix.mixup_alpha", "mix.cutmix_alpha",
+)  # fmt: skip
+
+
+def _mixed(runs: pd.DataFrame) -> Mixed | None:
+    """When most runs mix images; None where most do not, or do not say."""
+    logged = [pd.to_numeric(column(runs, f"params.{n}"), errors="coerce") for n in _OF_MIXING]
+    spans = [_span(*values) for values in zip(*logged, strict=True)]
+    ((usual, _),) = Counter(spans).most_common(1) or [(None, 0)]
+    if usual is None:
+        return None
+    rungs = zip(runs[RUNG_COLUMNS[1]], spans, strict=True)
+    return Mixed(*usual, tuple(rung_order({rung for rung, span in rungs if span != usual})))
+
+
+def _span(
+    epochs: float, start: float, stop: float, mixup: float, cutmix: float
+) -> tuple[float, float] | None:
+    """The first and the last end of a run's mixed epochs. A length below 1 is a fraction of its
+    epochs, as in its options."""
+    if not (mixup > 0 or cutmix > 0) or math.isnan(start + epochs):
+        return None
+    first, last = (at if at >= 1 else at * epochs for at in (start, stop))
+    return first, epochs if math.isnan(last) else last
 
 
 def _points_by_run(x: pd.Series, y: pd.Series) -> dict[str, Points]:
@@ -130,7 +149,7 @@ def draw_learning_curves(info: CurvesInfo) -> Figure:
         f"{info.bench}: learning curves", "student epoch", "validation top-1, %"
     )
     looks = style.looks(list(dict.fromkeys(curve.rung for curve in info.curves)))
-    _make_room(figure, len(looks))
+    style.make_room(figure, len(looks))
     ends, labels = [], []
     for rung, look in looks.items():
         curves = [curve for curve in info.curves if curve.rung == rung]
@@ -144,11 +163,6 @@ def draw_learning_curves(info: CurvesInfo) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     style.legend_below(figure, _key(info))
     return figure
-
-
-def _make_room(figure: Figure, rungs: int) -> None:
-    """A higher figure where labels of many rungs would stand on each other."""
-    figure.set_size_inches(style.WIDTH, style.HEIGHT * max(1.0, rungs / _ROOMY))
 
 
 def _draw_rung(axes: Axes, curves: list[Curve], look: style.Look) -> Points:
@@ -179,19 +193,50 @@ _SYNERGY: dict[str, Any] = {
 def _draw_stages(axes: Axes, info: CurvesInfo) -> None:
     for start in sorted({start for curve in info.curves for start in curve.stages}):
         axes.axvline(start, color=style.BOUNDARY, linewidth=0.8, linestyle=":", zorder=0)
+    if info.mixed:
+        axes.axvspan(info.mixed.first, info.mixed.last, color=_SHADE, zorder=-1)
 
 
-def _key(info: CurvesInfo) -> list[Line2D]:
+_SHADE = "#f4f4f4"
+
+
+def curves_caption(info: CurvesInfo) -> str:
+    """What the lines are, and what happens at which epochs to which rungs."""
+    counts = Counter(curve.rung for curve in info.curves)
+    said = [
+        f"Validation accuracy on {info.bench} over student epochs, thick lines the mean; "
+        f"{seeds_caption(counts.items())}."
+    ]
+    if staged := dict.fromkeys(curve.rung for curve in info.curves if curve.stages):
+        none = [rung for rung in counts if rung not in staged]
+        said.append("Dotted lines: where A-Steps begin" + _but(none, "have none") + ".")
+    if info.mixed:
+        said.append(
+            "Shaded: epochs of mixed images (Mixup, CutMix), in the rungs without A-Steps too"
+            f"{_but(info.mixed.others, 'mix at other epochs or never')}; accuracy may fall where "
+            "they begin."
+        )
+    return " ".join(said)
+
+
+def _but(rungs: Sequence[str], what: str) -> str:
+    return f" ({', '.join(rungs)} {what})" if rungs else ""
+
+
+def _key(info: CurvesInfo) -> list[Artist]:
     grey = style.TEXT
-    lines = [Line2D([], [], color=grey, linewidth=1.8, label="student, mean")]
+    lines: list[Artist] = [Line2D([], [], color=grey, linewidth=1.8, label="student, mean")]
     if len({curve.seed for curve in info.curves}) > 1:
-        lines.append(Line2D([], [], color=grey, linewidth=0.5, label="student, one seed"))
+        lines.append(Line2D([], [], color=grey, linewidth=0.5, label="one seed"))
     if any(curve.synergy for curve in info.curves):
-        label = "synergy after the A-Step, mean"
+        label = "synergy, mean"
         lines.append(Line2D([], [], color=grey, marker="o", label=label, **_SYNERGY))
     if any(curve.stages for curve in info.curves):
-        label = "stage start (A-Step)"
+        label = "A-Step (of the fusion)"
         lines.append(Line2D([], [], color=style.BOUNDARY, lw=0.8, linestyle=":", label=label))
+    if info.mixed:
+        label = f"images mixed ({'most' if info.mixed.others else 'all'} rungs)"
+        lines.append(Patch(facecolor=_SHADE, edgecolor=style.FAINT, label=label))
     return lines
 
 
@@ -200,111 +245,8 @@ def _view(info: CurvesInfo) -> tuple[float, float]:
     last = max((x for curve in info.curves for x, _ in curve.student), default=0.0)
     late = [y for curve in info.curves for x, y in curve.student if x > last / 5]
     shown = [100 * y for y in [*late, *(y for curve in info.curves for _, y in curve.synergy)]]
-    return _with_margin(shown)
-
-
-def _with_margin(shown: list[float]) -> tuple[float, float]:
-    if not shown:
-        return 0.0, 100.0
-    margin = max(0.08 * (max(shown) - min(shown)), 0.5)
-    return min(shown) - margin, max(shown) + margin
+    return style.with_margin(shown)
 
 
 def _percent(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [100 * y for _, y in points]
-
-
-def accuracy_cost(table: LadderTable, bench: str) -> CostInfo:
-    """Mean time and test accuracy of every rung of a bench, with the Pareto front."""
-    rows = [row for row in table.rows if row.bench == bench]
-    timed = [row for row in rows if math.isfinite(row.seconds)]
-    points = [
-        CostPoint(
-            row.rung,
-            row.seconds,
-            row.test,
-            not any(
-                (other.seconds, -other.test.mean) != (row.seconds, -row.test.mean)
-                and other.seconds <= row.seconds
-                and other.test.mean >= row.test.mean
-                for other in timed
-            ),
-        )
-        for row in timed
-    ]
-    missing = tuple(row.rung for row in rows if not math.isfinite(row.seconds))
-    return CostInfo(bench, tuple(points), missing, table.level)
-
-
-def draw_accuracy_cost(info: CostInfo) -> Figure:
-    """Test accuracy with its interval against run time; a line joins the Pareto front.
-
-    The interval of two seeds is so wide that it would flatten the rest: it may leave the frame.
-    """
-    missing = f" (no time: {', '.join(info.missing)})" if info.missing else ""
-    counts = {point.test.n for point in info.points}
-    of_each = f", n = {min(counts)} each" if len(counts) == 1 else ""
-    figure, axes = style.new_figure(
-        f"{info.bench}: accuracy against cost{of_each}{missing}",
-        "mean run time, s (all stages, A-Steps and view banks)",
-        f"test top-1, % (bars: {in_percent(info.level)} interval)",
-    )
-    front = sorted((point.seconds, 100 * point.test.mean) for point in info.points if point.front)
-    times, means = [x for x, _ in front], [y for _, y in front]
-    (line,) = axes.plot(times, means, color=style.BOUNDARY, linestyle="--", linewidth=1.0, zorder=1)
-    line.set(drawstyle="steps-post", label="Pareto front of the means")
-    looks = style.looks([point.rung for point in info.points])
-    _make_room(figure, len(info.points))
-    for point in info.points:
-        _draw_cost(axes, point, looks[point.rung])
-    axes.margins(x=0.12)
-    axes.set_ylim(_frame(info))
-    style.legend_below(figure, [line] if len(front) > 1 else [])
-    low, high = axes.get_ylim()
-    labels = []
-    for point, bar in zip(info.points, _bars(info), strict=True):
-        notes = [] if of_each else [f"n = {point.test.n}"]
-        notes += ["bar cut"] if bar[0][1] < low or bar[1][1] > high else []
-        labels.append(point.rung + f" ({', '.join(notes)})" * bool(notes))
-    positions = [(point.seconds, 100 * point.test.mean) for point in info.points]
-    colours = [looks[point.rung].colour for point in info.points]
-    place_labels(axes, positions, labels, colours, [*_bars(info), *_steps(front)])
-    return figure
-
-
-def _bars(info: CostInfo) -> list[Line]:
-    """The ends of each interval, of no length where there is none, in s and percent."""
-    ends = []
-    for point in info.points:
-        low, high = (point.test.mean, point.test.mean) if point.test.n < 2 else point.test[2:]
-        ends.append(((point.seconds, 100 * low), (point.seconds, 100 * high)))
-    return ends
-
-
-def _steps(front: list[tuple[float, float]]) -> list[Line]:
-    pairs = list(itertools.pairwise(front))
-    level = [((x, y), (next_x, y)) for (x, y), (next_x, _) in pairs]
-    return level + [((next_x, y), (next_x, next_y)) for (_, y), (next_x, next_y) in pairs]
-
-
-def _frame(info: CostInfo) -> tuple[float, float]:
-    """Limits in percent around all means and all intervals of more than two seeds."""
-    shown = [100 * point.test.mean for point in info.points]
-    for point, bar in zip(info.points, _bars(info), strict=True):
-        shown += [y for _, y in bar] if point.test.n > 2 else []
-    return _with_margin(shown)
-
-
-def _draw_cost(axes: Axes, point: CostPoint, look: style.Look) -> None:
-    mean = 100 * point.test.mean
-    axes.errorbar(
-        [point.seconds],
-        [mean],
-        yerr=style.whiskers([point.test], 100) if point.test.n > 1 else None,
-        fmt=look.marker,
-        color=look.colour,
-        markersize=6,
-        elinewidth=1.0,
-        capsize=3,
-        zorder=2,
-    )

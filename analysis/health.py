@@ -1,14 +1,16 @@
 """Which runs gave warnings while they trained, and what those mean."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
 from analysis.runs import column
+from analysis.study import counted
+from analysis.tables import rung_order
 from pipeline import names
 
-_LISTED = 8  # runs named with a warning
+_LISTED = 3  # runs named with a warning; of more their rungs are
 
 
 class Warned(NamedTuple):
@@ -31,20 +33,32 @@ def warned(runs: pd.DataFrame) -> tuple[Warned, ...]:
 def sentences(runs: pd.DataFrame) -> tuple[str, ...]:
     """One a warning: the runs that gave it and what it means; or that there was none; or that no
     run was looked at."""
-    looked_at = column(runs, f"metrics.{names.HEALTH_METRICS}non_finite").notna()
-    looked_at |= column(runs, f"tags.{names.HEALTH}").notna()
+    values = [name for name in runs if str(name).startswith(f"metrics.{names.HEALTH_METRICS}")]
+    looked_at = runs[values].notna().any(axis=1) | column(runs, f"tags.{names.HEALTH}").notna()
     if not looked_at.any():
         return ("No run logged its health.",)
-    told = tuple(_sentence(one) for one in warned(runs))
-    count = int(looked_at.sum())
-    return told or (f"No warning in {count} run{'s' * (count != 1)}.",)
+    rung_of = {_label(run): _rung(run) for _, run in runs[looked_at].iterrows()}
+    told = tuple(_sentence(one, rung_of) for one in warned(runs[looked_at]))
+    return told or (f"No warning in {counted(int(looked_at.sum()), 'run')}.",)
 
 
-def _sentence(one: Warned) -> str:
-    shown = ", ".join(one.runs[:_LISTED])
-    more = f" and {len(one.runs) - _LISTED} more" if len(one.runs) > _LISTED else ""
+def _sentence(one: Warned, rung_of: Mapping[str, str]) -> str:
     meaning = names.WARNINGS.get(one.warning, "A warning of another version.")
-    return f"{one.warning} ({shown}{more}): {meaning}"
+    which = ", ".join(one.runs) if len(one.runs) <= _LISTED else _of_rungs(one.runs, rung_of)
+    return f"{one.warning} ({which}): {meaning}"
+
+
+def _of_rungs(labels: Collection[str], rung_of: Mapping[str, str]) -> str:
+    """`L2, L3: all 9 runs`, `L2, L3: 5 of 9 runs`, of the runs that were looked at."""
+    rungs = rung_order({rung_of[label] for label in labels})
+    among = sum(rung in rungs for rung in rung_of.values())
+    share = f"all {among}" if len(labels) == among else f"{len(labels)} of {among}"
+    return f"{', '.join(rungs)}: {share} runs"
+
+
+def _rung(run: pd.Series) -> str:
+    rung = run.get(f"tags.{names.RUNG}")
+    return rung if isinstance(rung, str) else "teachers"
 
 
 def _of(run: pd.Series) -> Iterator[str]:

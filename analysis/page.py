@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 
 from analysis.investigate import Findings, Source
-from analysis.render import Block, as_markdown, as_text, wrapped
+from analysis.render import Block, as_command, as_markdown, as_text, wrapped
 from analysis.study import Drawing, Study, counted
 
 NOTHING = "Nothing has finished that could be analysed. Type: python -m pipeline distill"
@@ -81,7 +81,8 @@ def summary(found: Findings) -> list[tuple[str, list[str]]]:
             start = "" if study.name in ("ladder", found.what) else f"{study.title}: "
             said += [start + sentence for sentence in study.summary or study.sentences[:1]]
         missing = sum(len(one.gaps) for one in found.studies if one.bench == bench)
-        said += [f"{counted(missing, 'gap')}: see what to type under each heading."] * bool(missing)
+        told = f"{counted(missing, 'gap')}, each with the command that fills it."
+        said += [told] * bool(missing)
         result.append((f"Bench {bench}", said))
     return result
 
@@ -132,10 +133,20 @@ def as_terminal(found: Findings) -> str:
     if len(found.studies) == 1:
         tables = found.studies[0].tables
         parts += [f"{table.caption}\n{as_text(table.block)}" for table in tables]
-    gaps = [gap for study in found.studies for gap in study.gaps]
-    listed = [f"- {gap.what}:\n    {gap.command}" for gap in gaps]
-    parts += ["\n".join(["Missing:", *listed])] * bool(gaps)
-    return "\n\n".join(parts) + "\n"
+    missing = _missing(found)
+    return "\n\n".join([*parts, missing] if missing else parts) + "\n"
+
+
+def _missing(found: Findings) -> str:
+    """The gaps, those with one command together."""
+    by_command: dict[str, list[str]] = {}
+    for gap in (gap for study in found.studies for gap in study.gaps):
+        by_command.setdefault(gap.command, []).append(gap.what)
+    lines = ["Missing:"] * bool(by_command)
+    for command, gaps in by_command.items():
+        lines.append(wrapped([f"- {'; '.join(dict.fromkeys(gaps))}:"], later="  "))
+        lines.append(as_command(command))
+    return "\n".join(lines)
 
 
 def as_markdown_report(found: Findings, folder: str = ".") -> str:

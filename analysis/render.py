@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.runs import column
 from analysis.stats import Interval
 from analysis.tables import LadderRow, LadderTable, TeacherRow
+from pipeline import names
 
 WIDTH = 100
 _TEXT = 40  # a cell that is longer than any number
@@ -45,7 +47,7 @@ def cost_block(rows: Iterable[LadderRow]) -> Block:
         (
             _label(row),
             percent(row.synergy),
-            points(row.gain),
+            points(row.gain) + "*" * (not row.as_loaded),
             number(row.seconds),
             number(row.times_ce, 2),
             number(row.images_per_second),
@@ -119,7 +121,7 @@ def interval_notes(table: LadderTable) -> list[str]:
     notes = [
         f"Brackets: {in_percent(table.level)} t-intervals over seeds. They are conditional on the "
         "teachers and the test set, and not corrected for several comparisons. "
-        "Differences are paired by seed."
+        "Differences and ratios of times are paired by seed."
     ]
     if any(row.test.n == 1 for row in table.rows):
         notes.append("n = 1: one seed has no interval and allows no conclusion.")
@@ -127,12 +129,27 @@ def interval_notes(table: LadderTable) -> list[str]:
         seeds = sorted({seed for row in table.rows if row.bench == bench for seed in row.seeds})
         listed = ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{seeds[0]} … {seeds[-1]}"
         notes.append(f"{bench}: {len(seeds)} seed{'s' * (len(seeds) != 1)} ({listed}).")
-    if any(math.isfinite(row.synergy) for row in table.rows):
-        notes.append(
-            "Synergy: validation accuracy of the fusion that the last B-Step used; "
-            "gain: less the best teacher's."
-        )
     return notes
+
+
+def validation_notes(runs: pd.DataFrame) -> list[str]:
+    """What one validation image is worth, where all runs say how many there were: accuracies that
+    are equal, or at 100 %, are of few images."""
+    sizes = column(runs, f"metrics.{names.VAL_IMAGES}").astype(float).unique()
+    if len(sizes) != 1 or not sizes[0] >= 1:
+        return []
+    return [f"Validation: {sizes[0]:,.0f} images, so that one is {100 / sizes[0]:.2f} points."]
+
+
+def fusion_notes(rows: Iterable[LadderRow]) -> list[str]:
+    """What synergy and gain are, where there are any."""
+    fused = [row for row in rows if math.isfinite(row.synergy)]
+    then = " (with *: as it was by then)" * any(not row.as_loaded for row in fused)
+    note = (
+        "Synergy: validation accuracy of the fusion that the last B-Step used; gain: less that of "
+        f"the best teacher as it was loaded{then}."
+    )
+    return [note] if fused else []
 
 
 def left_out_notes(left_out: pd.DataFrame) -> list[str]:
@@ -150,13 +167,22 @@ def left_out_notes(left_out: pd.DataFrame) -> list[str]:
     return notes
 
 
-def wrapped(lines: Sequence[str], *, first: str = "") -> str:
-    """Lines of at most `WIDTH` columns; what does not fit goes on under the text."""
-    later = " " * len(first)
+def as_command(command: str) -> str:
+    """A shell command in lines of at most `WIDTH` columns that can be pasted as they are."""
+    lines = textwrap.wrap(
+        command, WIDTH - len(_INDENT) - 2, subsequent_indent="  ", break_on_hyphens=False,
+        break_long_words=False,
+    )  # fmt: skip
+    return " \\\n".join(_INDENT + line for line in lines)
+
+
+_INDENT = "    "
+
+
+def wrapped(lines: Sequence[str], *, later: str = "") -> str:
+    """Lines of at most `WIDTH` columns; what does not fit goes on under them, after `later`."""
     return "\n".join(
-        textwrap.fill(
-            line, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
-        )
+        textwrap.fill(line, WIDTH, subsequent_indent=later, break_on_hyphens=False)
         for line in lines
     )
 

@@ -8,24 +8,27 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import figures, health
-from analysis.claims import claims, little_to_teach, sentences
+from analysis import costs, figures, health
+from analysis.claims import claims, little_to_teach, sentences, steps_block
 from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
 from analysis.differences import differences, draw_differences
-from analysis.evidence import Asked
+from analysis.evidence import Asked, Evidence
 from analysis.reading import Reading
 from analysis.render import (
     Block,
     accuracy_block,
+    as_command,
     as_markdown,
     as_text,
     cost_block,
+    fusion_notes,
     interval_notes,
     left_out_notes,
     teachers_block,
+    validation_notes,
     wrapped,
 )
-from analysis.runs import Selection, select
+from analysis.runs import Selection, column, select
 from analysis.stats import Interval
 from analysis.tables import (
     EPOCH_METRICS,
@@ -61,6 +64,7 @@ class Section(NamedTuple):
     sentences: tuple[str, ...]
     blocks: tuple[Block, ...]
     notes: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()  # what the sentences say to type
 
 
 def analyze(
@@ -90,8 +94,11 @@ def report(reading: Reading) -> Report:
     table = ladder_table(kept)
     left_out = pd.concat([ladder.left_out, tuned.left_out]).drop_duplicates("run_id")
     counted = Selection(kept, ladder.left_out)
-    sections = [_bench_section(counted, table, name) for name in _benches(table)]
-    sections = sections or [_nothing_finished(experiment, reading.asked)]
+    of_bench = column(runs, f"tags.{names.BENCH}")
+    sections = [
+        _bench_section(counted, table, Evidence(name, runs[of_bench.eq(name)], reading.history))
+        for name in _benches(table)
+    ] or [_nothing_finished(experiment, reading.asked)]
     teachers = teachers_table(tuned.kept)
     little = [said for name in _benches(table) for said in little_to_teach(kept, teachers, name)]
     sections.append(_teachers_section(teachers, tuple(little)))
@@ -139,18 +146,26 @@ def _benches(table: LadderTable) -> list[str]:
     return list(dict.fromkeys(row.bench for row in table.rows))
 
 
-def _bench_section(counted: Selection, table: LadderTable, bench: str) -> Section:
-    kept = counted.kept
+def _bench_section(counted: Selection, table: LadderTable, evidence: Evidence) -> Section:
+    kept, bench = counted.kept, evidence.bench
+    of_bench = kept[column(kept, f"tags.{names.BENCH}").eq(bench)]
     rows = [row for row in table.rows if row.bench == bench]
-    said = list(sentences(table, bench, claims(kept, table, bench)))
-    for control in sorted({"CE", "KD"} - {row.rung for row in rows}):
-        said.append(f"The control {control} has not finished: {_next(control, bench)}")
+    found = claims(kept, table, bench)
+    said = list(sentences(table, bench, found))
+    steps = steps_block(found)
+    absent = sorted({"CE", "KD"} - {row.rung for row in rows})
+    said += [f"The control {control} has not finished (below: what to type)." for control in absent]
+    seeds = sorted({seed for row in rows for seed in row.seeds})
     return Section(
         f"Bench {bench}",
         tuple(said),
-        (accuracy_block(rows), cost_block(rows)),
-        (*shown_with(counted, bench), *(f"{text}." for text in not_shared(kept, bench))),
-    )
+        (*([steps] if steps.rows else ()), accuracy_block(rows), cost_block(rows)),
+        (
+            *fusion_notes(rows), *validation_notes(of_bench), *shown_with(counted, bench),
+            *(f"{text}." for text in not_shared(kept, bench)),
+        ),
+        tuple(evidence.multirun(seeds, cfg=control) for control in absent),
+    )  # fmt: skip
 
 
 def _nothing_finished(experiment: str, asked: Asked) -> Section:
@@ -160,13 +175,12 @@ def _nothing_finished(experiment: str, asked: Asked) -> Section:
         )
         return Section("Nothing left", (none,), ())
     where = f"experiment {experiment}" + (f" on bench {asked.bench}" if asked.bench else "")
-    said = (f"No distillation run has finished in {where}.", _next("L3", asked.bench))
-    return Section("Nothing finished", said, ())
-
-
-def _next(rung: str, bench: str | None) -> str:
-    on_bench = f" -P bench={bench.replace(' ', ' -P ')}" if bench else ""
-    return f"type `mlflow run . -e distill -P cfg={rung}{on_bench}`"
+    said = f"No distillation run has finished in {where}. To begin:"
+    there = [f"bench={asked.bench}"] if asked.bench else []
+    if experiment != names.DEFAULT_EXPERIMENT:
+        there.append(f"runtime.experiment={experiment}")
+    command = " ".join(["python -m pipeline distill cfg=L3", *there])
+    return Section("Nothing finished", (said,), (), commands=(command,))
 
 
 def _teachers_section(rows: tuple[TeacherRow, ...], said: tuple[str, ...]) -> Section:
@@ -185,6 +199,7 @@ def _text(experiment: str, sections: list[Section]) -> str:
     for section in sections:
         parts.append(f"{section.title}\n{'-' * len(section.title)}")
         parts += [wrapped(section.sentences)] * bool(section.sentences)
+        parts += [as_command(command) for command in section.commands]
         parts += [as_text(block) for block in section.blocks]
         parts += [wrapped(section.notes)] * bool(section.notes)
     return "\n\n".join(parts) + "\n"
@@ -195,6 +210,7 @@ def _markdown(experiment: str, sections: list[Section]) -> str:
     for section in sections:
         parts.append(f"## {section.title}")
         parts += ["\n".join(f"- {line}" for line in section.sentences)] * bool(section.sentences)
+        parts += [as_command(command) for command in section.commands]
         parts += [as_markdown(block) for block in section.blocks]
         parts += ["\n".join(f"- {line}" for line in section.notes)] * bool(section.notes)
     return "\n\n".join(parts) + "\n"
@@ -209,6 +225,6 @@ def _figures(kept: pd.DataFrame, history: pd.DataFrame, table: LadderTable) -> d
         if apart.rows:
             drawn[f"differences_{name}"] = draw_differences(apart)
         drawn[f"learning_curves_{name}"] = figures.draw_learning_curves(curves)
-        cost = figures.accuracy_cost(table, bench)
-        drawn[f"accuracy_cost_{name}"] = figures.draw_accuracy_cost(cost)
+        cost = costs.accuracy_cost(table, bench)
+        drawn[f"accuracy_cost_{name}"] = costs.draw_accuracy_cost(cost)
     return drawn

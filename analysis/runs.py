@@ -178,7 +178,8 @@ def _experiment_id(store: Rows, uri: str, name: str) -> str:
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     deleted = " (it was deleted)" if named else ""
     raise ValueError(
-        f"no experiment {name!r} in {uri}{deleted}{hint}; there are: {', '.join(existing)}"
+        f"no experiment {name!r} in {uri}{deleted}{hint}; "
+        f"add experiment=NAME, there are: {', '.join(existing)}"
     )
 
 

@@ -17,6 +17,7 @@ class Interval(NamedTuple):
     high: float
 
 
+ROUNDING = 1e-6  # of accuracies, which come from single precision: means this close are equal
 NO_INTERVAL = Interval(0, math.nan, math.nan, math.nan)
 
 
@@ -179,21 +180,23 @@ def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, 
     )
 
 
-def one_standard_error(values: Sequence[Sequence[float]]) -> int | None:
-    """The first of the settings, simplest first, that is within one standard error of the best.
+def one_standard_error(values: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """Which of the settings, simplest first, are within one standard error of the best: the rule
+    takes the first of them.
 
     Each setting has the values of its seeds; the standard error is the best one's (Breiman et al.
-    1984). None where no setting has a value, or the best has one alone: it has no standard error.
+    1984), of equally good ones the simplest one's. None of them where no setting has a value, or
+    the best has one alone: it has no standard error.
     """
     means = [float(np.mean(v)) if len(v) else -math.inf for v in values]
     if not means or max(means) == -math.inf:
-        return None
+        return ()
     best = int(np.argmax(means))
     chosen = np.asarray(values[best], dtype=float)
     if chosen.size < 2:
-        return None
-    error = float(chosen.std(ddof=1)) / math.sqrt(chosen.size)
-    return next(index for index, mean in enumerate(means) if mean >= means[best] - error)
+        return ()
+    least = means[best] - float(chosen.std(ddof=1)) / math.sqrt(chosen.size)
+    return tuple(index for index, mean in enumerate(means) if mean >= least - ROUNDING)
 
 
 def power(n: int, difference: float, deviation: float, level: float = 0.05) -> float:

@@ -17,6 +17,7 @@ FAINT = "#e4e4e4"
 BOUNDARY = "#a0a0a0"
 TEXT = "#404040"
 SMALL = 8  # points
+_ROOMY = 11  # rungs that a figure of the usual height has room for
 
 # Okabe and Ito (2008), safe for the common forms of colour blindness; its yellow is too light for
 # thin lines. Controls are black and grey. Marker and dashes tell rungs apart without colour.
@@ -87,6 +88,11 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def make_room(figure: Figure, rungs: int) -> None:
+    """A higher figure where labels of many rungs would stand on each other."""
+    figure.set_size_inches(WIDTH, HEIGHT * max(1.0, rungs / _ROOMY))
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
@@ -163,6 +169,14 @@ def view(intervals: Sequence[Interval], *more: float, scale: float = 1.0) -> tup
     shown += [bound for one in intervals if one.n > 2 for bound in (one.low, one.high)]
     margin = 0.06 * (max(shown) - min(shown) or abs(shown[0]) or 1.0)
     return scale * (min(shown) - margin), scale * (max(shown) + margin)
+
+
+def with_margin(shown: Sequence[float]) -> tuple[float, float]:
+    """Limits in percent with some room around the values; all of 0 to 100 where there is none."""
+    if not shown:
+        return 0.0, 100.0
+    margin = max(0.08 * (max(shown) - min(shown)), 0.5)
+    return min(shown) - margin, max(shown) + margin
 
 
 def bars_caption(intervals: Iterable[Interval]) -> str:

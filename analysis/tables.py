@@ -4,6 +4,7 @@ Accuracies and their differences are fractions, times seconds, memory MiB; missi
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -38,10 +39,11 @@ class LadderRow(NamedTuple):
     synergy: float  # validation accuracy of the fusion module that the last B-Step used
     gain: float  # of that over the best teacher
     seconds: float  # all epochs of both steps, and the banks
-    times_ce: float  # seconds / CE's seconds
+    times_ce: float  # CE's seconds, over the seeds that both have
     images_per_second: float  # in B-Steps
     peak_memory_mb: float
     configuration: str = ""  # which one it is, where the rung ran in several
+    as_loaded: bool = True  # whether the gain is over the teacher as loaded, not as it was by then
 
 
 class LadderTable(NamedTuple):
@@ -78,7 +80,7 @@ def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
     for bench in sorted(column(kept, RUNG_COLUMNS[0]).dropna().unique()):
         on_bench = kept[kept[RUNG_COLUMNS[0]] == bench]
         rungs = rung_order(on_bench[RUNG_COLUMNS[1]].dropna().unique())
-        accuracy = {rung: accuracy_by_seed(on_bench, bench, rung) for rung in rungs}
+        accuracy = {rung: logged_by_seed(on_bench, bench, rung) for rung in rungs}
         rows += [_row(on_bench, bench, rung, accuracy, level) for rung in rungs]
     return LadderTable(tuple(rows), level)
 
@@ -116,11 +118,12 @@ def fused(kept: pd.DataFrame) -> pd.DataFrame:
 def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The runs with images/s as the median of their B-Step epochs and memory as the maximum.
 
-    `history` holds `EPOCH_METRICS` as `load_history` gives them. The last epoch alone would
-    flatter distillation: at the end of its cooldown nothing but cross-entropy is computed.
+    `history` holds `EPOCH_METRICS` as `load_history` gives them; a run that logs no steps, as a
+    teacher's, has B-Steps alone. The last epoch alone would flatter distillation: at the end of its
+    cooldown nothing but cross-entropy is computed.
     """
     wide = by_step(history)
-    b_steps = wide[column(wide, names.STAGE_STEP).eq(B_STEP)]
+    b_steps = wide[column(wide, names.STAGE_STEP).fillna(B_STEP).eq(B_STEP)]
     speed = column(b_steps, names.IMAGES_PER_SECOND).groupby("run_id").median()
     memory = column(wide, names.PEAK_MEMORY).groupby("run_id").max()
     result = kept.copy()
@@ -130,7 +133,7 @@ def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def accuracy_by_seed(
+def logged_by_seed(
     kept: pd.DataFrame, bench: str, rung: str, metric: str = names.TEST_TOP1
 ) -> dict[int, float]:
     """Test accuracy (or another metric) by seed of one rung on one bench."""
@@ -148,9 +151,13 @@ def best_control(table: LadderTable, bench: str) -> LadderRow | None:
 
     Choosing it by test accuracy favours the control, never the rung compared with it.
     """
+    return max(controls(table, bench), key=lambda row: row.test.mean, default=None)
+
+
+def controls(table: LadderTable, bench: str) -> list[LadderRow]:
+    """The controls that are there, in the order of `CONTROLS`."""
     of_bench = {row.rung: row for row in table.rows if row.bench == bench}
-    controls = [of_bench[rung] for rung in CONTROLS if rung in of_bench]
-    return max(controls, key=lambda row: row.test.mean, default=None)
+    return [of_bench[rung] for rung in CONTROLS if rung in of_bench]
 
 
 def _row(
@@ -158,7 +165,6 @@ def _row(
     level: float,
 ) -> LadderRow:  # fmt: skip
     of_rung = on_bench[on_bench[RUNG_COLUMNS[1]] == rung]
-    of_ce = on_bench[on_bench[RUNG_COLUMNS[1]] == "CE"]
     by_seed = accuracy[rung]
 
     def against(control: str) -> Interval:
@@ -167,7 +173,9 @@ def _row(
             return NO_INTERVAL
         return paired_difference(by_seed, accuracy[control], level)
 
-    seconds = mean_logged(of_rung, names.RUN_SECONDS)
+    seconds = logged_by_seed(on_bench, bench, rung, names.RUN_SECONDS)
+    of_ce = logged_by_seed(on_bench, bench, "CE", names.RUN_SECONDS)
+    gain, as_loaded = _gain(of_rung)
     return LadderRow(
         bench=bench,
         rung=rung,
@@ -176,13 +184,25 @@ def _row(
         vs_ce=against("CE"),
         vs_kd=against("KD"),
         synergy=mean_logged(of_rung, names.SYNERGY_RESTORED),
-        gain=mean_logged(of_rung, names.SYNERGY_GAIN),
-        seconds=seconds,
-        times_ce=ratio(seconds, mean_logged(of_ce, names.RUN_SECONDS)),
+        gain=gain,
+        seconds=mean_logged(of_rung, names.RUN_SECONDS),
+        times_ce=paired_ratio(seconds, of_ce),
         images_per_second=mean_logged(of_rung, names.IMAGES_PER_SECOND),
         peak_memory_mb=mean_logged(of_rung, names.PEAK_MEMORY),
         configuration=next(iter(column(of_rung, CONFIGURATION).dropna()), ""),
+        as_loaded=as_loaded,
     )
+
+
+def _gain(of_rung: pd.DataFrame) -> tuple[float, bool]:
+    """The fusion's mean gain over the best teacher as it was loaded, so that a teacher that lost
+    by its adaptation makes no gain; where a run lacks that, over the teachers as they were by
+    then. And whether it is the first: the two are never in one mean."""
+    logged = (f"metrics.{one}" for one in (names.SYNERGY_GAIN, names.SYNERGY_GAIN_ORIGINAL))
+    now, loaded = (np.isfinite(column(of_rung, one).astype(float)) for one in logged)
+    as_loaded = not (now & ~loaded).any()
+    metric = names.SYNERGY_GAIN_ORIGINAL if as_loaded else names.SYNERGY_GAIN
+    return mean_logged(of_rung, metric), as_loaded
 
 
 def mean_logged(runs: pd.DataFrame, metric: str) -> float:
@@ -194,6 +214,16 @@ def mean_logged(runs: pd.DataFrame, metric: str) -> float:
 def ratio(a: float, b: float) -> float:
     """a / b, NaN where b is 0 or one of them is missing."""
     return a / b if b else math.nan
+
+
+def paired_ratio(a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, float]) -> float:
+    """The mean of a over that of b on the seeds that have both: a machine that was busier at one
+    seed weighs on both. NaN where they share none."""
+    common = [
+        seed for seed in a_by_seed.keys() & b_by_seed.keys()
+        if math.isfinite(a_by_seed[seed] + b_by_seed[seed])
+    ]  # fmt: skip
+    return ratio(sum(a_by_seed[seed] for seed in common), sum(b_by_seed[seed] for seed in common))
 
 
 def teachers_table(kept: pd.DataFrame) -> tuple[TeacherRow, ...]:

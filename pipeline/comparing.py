@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from analysis.comparison import as_screen, comparison
 from analysis.divergence import as_words, compared_metrics, divergence
 from analysis.runs import exported_experiment, load_history, load_runs
+from analysis.tables import EPOCH_METRICS
 from analysis.which import Side, sides
 from pipeline import names
 from pipeline.config import ConfigError, compose
@@ -42,7 +43,9 @@ def compare_command(arguments: list[str]) -> None:
         ConfigError: another key, fewer than two runs, or a word that means no run or several.
     """
     asked = _asked_for("compare", arguments, most=26)
-    out.print(as_screen(comparison(asked.sides)), markup=False, highlight=False)
+    run_ids = [str(side.run["run_id"]) for side in asked.sides]
+    history = load_history(asked.uri, run_ids, EPOCH_METRICS)
+    out.print(as_screen(comparison(asked.sides, history)), markup=False, highlight=False)
 
 
 def explain_command(arguments: list[str]) -> None:

@@ -240,8 +240,8 @@ def _test(
     def test(weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, float]]:
         model = build()
         model.load_state_dict(weights)
-        folder = shell.store.run(stage, key)
-        return model, read_test(folder, model, data, config, numerics)
+        found = read_test(shell.store.run(stage, key), model, data, config, numerics)
+        return model, found | {names.VAL_IMAGES: float(len(data.val.labels))}
 
     return test
 

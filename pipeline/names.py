@@ -41,6 +41,7 @@ VAL_TOP1_ALL = (
 )
 BEST_VAL_TOP1 = "val/best_top1"  # once, at the end: the epoch that was selected
 BEST_VAL_EPOCH = "val/best_epoch"
+VAL_IMAGES = "val/images"  # how many select: with n of them an accuracy moves in steps of 1/n
 
 # Of the selected weights, by the finalise step; each is logged once. The count of readings goes
 # up when `evaluate` reads the test split again.

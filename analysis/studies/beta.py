@@ -14,10 +14,11 @@ from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence, grid
 from analysis.health import warned
-from analysis.render import Block, accuracy_cell, number, percent
+from analysis.render import Block, accuracy_cell, number, percent, validation_notes
 from analysis.runs import column
 from analysis.stats import (
     NO_INTERVAL,
+    ROUNDING,
     Interval,
     mean_interval,
     one_standard_error,
@@ -47,15 +48,31 @@ class BetaRow(NamedTuple):
 
 class BetaInfo(NamedTuple):
     """Rows by rising β; `drawn` says whether rate and distortion are of drawn z on validation,
-    or of training batches; `recommended` is by the one-standard-error rule
-    on the seeds that every β has: other seeds are other students, not another β. None where they
-    share fewer than two, for one seed has no standard error."""
+    or of training batches; `within` are the β within one standard error of the best, on the seeds
+    that every β has: other seeds are other students, not another β. None are where they share
+    fewer than two, for one seed has no standard error."""
 
     bench: str
     rung: str
     rows: tuple[BetaRow, ...]
     drawn: bool
-    recommended: float | None
+    within: tuple[float, ...]
+
+    @property
+    def best(self) -> tuple[BetaRow, ...]:
+        """The rows of the highest validation mean, several where they tie."""
+        highest = max((row.shared.mean for row in self.rows), default=float("nan"))
+        return tuple(row for row in self.rows if row.shared.mean >= highest - ROUNDING)
+
+    @property
+    def tied(self) -> bool:
+        """Whether all means are equal, so that validation tells nothing of β."""
+        return bool(self.rows) and len(self.best) == len(self.rows)
+
+    @property
+    def recommended(self) -> float | None:
+        """By the one-standard-error rule; None where it cannot tell."""
+        return None if self.tied else max(self.within, default=None)
 
 
 def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
@@ -69,11 +86,10 @@ def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
     seeds = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     shared = [[of[seed] for seed in seeds] for of in by_seed]
     rows = [r._replace(shared=share_interval(v)) for r, v in zip(rows, shared, strict=True)]
-    # Of equally good ones the largest β, which keeps the least of the input.
+    # The largest β is the simplest setting: it keeps the least of the input.
     simplest_first = rows[::-1]
-    index = one_standard_error(shared[::-1])
-    recommended = None if index is None else simplest_first[index].beta
-    return BetaInfo(bench, rung, tuple(rows), drawn, recommended)
+    within = tuple(simplest_first[index].beta for index in one_standard_error(shared[::-1]))
+    return BetaInfo(bench, rung, tuple(rows), drawn, within)
 
 
 def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
@@ -103,16 +119,16 @@ def study(evidence: Evidence) -> Study:
     title = "Sensitivity to β"
     if len(info.rows) < 2:
         what = "fewer than two values of method.ib_beta have finished"
-        each = evidence.loop(cfg=FIRST, method__ib_beta="$beta")
-        loop = f"for beta in {' '.join(TRIED)}; do {each}; done"
-        return Study("beta", evidence.bench, title, gaps=(Gap(what, loop),))
+        command = evidence.multirun(cfg=FIRST, method__ib_beta=",".join(TRIED))
+        return Study("beta", evidence.bench, title, gaps=(Gap(what, command),))
     return Study(
         "beta", evidence.bench, title,
-        sentences=_sentences(info),
+        sentences=(*_sentences(info), *validation_notes(chosen.kept)),
         tables=(Table(f"{info.rung} by β (means over seeds, 95 % t-intervals)", block(info)),),
         drawings=(Drawing(f"beta_{info.bench}", draw(info), _caption(info)),),
         gaps=_gaps(evidence, info),
         run_ids=tuple(chosen.kept["run_id"]),
+        summary=_advice(info),
     )  # fmt: skip
 
 
@@ -127,10 +143,13 @@ def _gaps(evidence: Evidence, info: BetaInfo) -> tuple[Gap, ...]:
         if absent := [seed for seed in seeds if seed not in there]:
             listed = ", ".join(map(str, absent))
             what = f"β = {beta:g} {f'has no seed {listed}' if there else 'is not there'}"
-            command = evidence.loop(absent, cfg=info.rung, method__ib_beta=f"{beta:g}")
+            command = evidence.multirun(absent, cfg=info.rung, method__ib_beta=f"{beta:g}")
             found.append(Gap(what, command))
-    if info.recommended == info.rows[-1].beta and not _doubts(info):
-        command = evidence.loop(seeds, cfg=info.rung, method__ib_beta=f"{10 * info.recommended:g}")
+    apart = len(info.within) < len(info.rows)  # else a larger β would tie as well
+    if info.recommended == info.rows[-1].beta and apart and not _doubts(info):
+        command = evidence.multirun(
+            seeds, cfg=info.rung, method__ib_beta=f"{10 * info.recommended:g}"
+        )
         found.append(Gap("the recommended β is the largest that was tried", command))
     return tuple(found)
 
@@ -138,14 +157,25 @@ def _gaps(evidence: Evidence, info: BetaInfo) -> tuple[Gap, ...]:
 def _sentences(info: BetaInfo) -> tuple[str, ...]:
     means = [row.test.mean for row in info.rows]
     said = [
-        _recommendation(info),
-        *_doubts(info),
+        *_advice(info),
         f"Over {len(info.rows)} values of β the mean test accuracy of {info.rung} lies between "
         f"{percent(min(means))} and {percent(max(means))} %.",
     ]
     if any(row.test.n < 2 for row in info.rows):
         said.append("A β with one seed has no interval.")
     return tuple(said)
+
+
+_RULE = (
+    "The rule: of the values whose mean validation accuracy is at most one standard error below "
+    "the highest, the largest, since it keeps the least of the input."
+)
+
+
+def _advice(info: BetaInfo) -> tuple[str, ...]:
+    """What is recommended, by which rule, and what speaks against it."""
+    rule = () if info.recommended is None else (_RULE,)
+    return (_recommendation(info), *rule, *_doubts(info))
 
 
 def _recommendation(info: BetaInfo) -> str:
@@ -155,21 +185,28 @@ def _recommendation(info: BetaInfo) -> str:
         return "No β is recommended: no seed has finished at every β."
     same = all(row.validation.n == n for row in info.rows)
     seeds = counted(n, "seed") + ("" if same else " that every β has")
-    # Of equals the largest β, as in the rule.
-    best = max(reversed(info.rows), key=lambda row: row.shared.mean)
+    reached = f"{accuracy_cell(info.best[-1].shared)} %"  # of equals the rule takes the largest β
+    if info.tied:
+        return (
+            f"No β is recommended: all {len(info.rows)} values tie on validation ({reached}; "
+            f"{seeds}), which does not tell them apart."
+        )
+    best = ", ".join(f"{row.beta:g}" for row in info.best)
     if info.recommended is None:
         return (
             f"No β is recommended: {seeds}, so that there is no standard error. The highest by "
-            f"validation is β = {best.beta:g} ({percent(best.shared.mean)} %), no more than that."
+            f"validation: β = {best} ({reached}), no more than that."
         )
-    if best.beta == info.recommended:
-        why = f"the best by validation ({accuracy_cell(best.shared)} %)"
+    if len(info.best) == 1 and info.best[0].beta == info.recommended:
+        why = f"the best by validation ({reached})"
     else:
-        why = (
-            f"the largest within one standard error of the best ({best.beta:g}, "
-            f"{accuracy_cell(best.shared)} %)"
-        )
-    return f"Recommended β: {info.recommended:g}, {why}; {seeds}."
+        tie = "the best" if len(info.best) == 1 else f"{len(info.best)} that tie for the best"
+        why = f"the largest within one standard error of {tie} ({best}: {reached})"
+    everything = (
+        f" All {len(info.rows)} values lie within one standard error of the best: none is shown to "
+        "differ, and the rule alone chooses."
+    ) * (len(info.within) == len(info.rows))
+    return f"Recommended β: {info.recommended:g}, {why}; {seeds}.{everything}"
 
 
 def _doubts(info: BetaInfo) -> tuple[str, ...]:
@@ -200,13 +237,17 @@ def _caption(info: BetaInfo) -> str:
     where = "validation images, z drawn 8 times" if info.drawn else "training batches"
     counts = seeds_caption((f"β = {row.beta:g}", len(row.seeds)) for row in info.rows)
     bars = style.bars_caption(row.test for row in info.rows)
-    dotted = "" if info.recommended is None else " Dotted: the recommended β."
+    dotted = "" if info.recommended is None else " Dotted line: the recommended β."
+    zero = any(row.beta == 0 for row in info.rows)
+    grey = " Grey bar: left of it β = 0, which has no place on a logarithmic axis." if zero else ""
     return (
-        f"{info.rung} on {info.bench}: means with {bars} against β, β = 0 apart; rate and "
-        f"distortion of {where}; {counts}.{dotted}"
+        f"{info.rung} on {info.bench}: means with {bars} against β, validation and test a little "
+        f"aside so that none covers the other; rate and distortion of {where}; {counts}."
+        f"{dotted}{grey}"
     )
 
 
+_ASIDE = 0.1  # decades between the bars of two series
 _PANELS = (
     ("top-1, %", 100, ("validation", "test")),
     ("rate, nats", 1, ("rate",)),
@@ -226,7 +267,9 @@ def draw(info: BetaInfo) -> Figure:
     for axes, (_, scale, fields) in zip(drawn, panels, strict=True):
         series = [[getattr(row, field) for row in info.rows] for field in fields]
         for index, (field, intervals) in enumerate(zip(fields, series, strict=True)):
-            style.draw_intervals(axes, x, intervals, style.series(index), field, scale=scale)
+            shift = _ASIDE * (index - (len(fields) - 1) / 2)
+            aside = [at + shift for at in x]
+            style.draw_intervals(axes, aside, intervals, style.series(index), field, scale=scale)
         axes.set_ylim(style.view([one for of in series for one in of], scale=scale))
         beta_axis(axes, betas, x)
         if info.recommended is not None:

@@ -107,7 +107,7 @@ def study(evidence: Evidence) -> Study:
     kept = of_asib(evidence.kept)
     info = stability_info(kept, evidence.history(kept, METRICS), evidence.bench)
     gaps = tuple(
-        Gap(f"{rung} ({what} CCCP) has not finished", evidence.loop(cfg=rung))
+        Gap(f"{rung} ({what} CCCP) has not finished", evidence.multirun(cfg=rung))
         for rung, what in (("L1", "without"), ("L2", "with"))
         if rung not in {row.rung for row in info.rows}
     )

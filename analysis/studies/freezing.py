@@ -20,7 +20,7 @@ from analysis.stats import (
     share_interval,
 )
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
-from analysis.tables import B_STEP, accuracy_by_seed, fused, ratio, rung_order
+from analysis.tables import B_STEP, fused, logged_by_seed, ratio, rung_order
 from pipeline import names
 
 METRICS = (
@@ -72,7 +72,7 @@ def freezing_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Free
         rows.append(_row(rung, runs, by_run.reindex(runs["run_id"])))
     front = pareto_front([r.step_seconds.mean for r in rows], [r.test.mean for r in rows])
     rows = [row._replace(front=on) for row, on in zip(rows, front, strict=True)]
-    a, b = (accuracy_by_seed(kept, bench, rung) if len(kept) else {} for rung in PAIR)
+    a, b = (logged_by_seed(kept, bench, rung) if len(kept) else {} for rung in PAIR)
     return FreezingInfo(bench, tuple(rows), paired_difference(a, b), _times(kept, by_run))
 
 
@@ -104,7 +104,7 @@ def study(evidence: Evidence) -> Study:
     info = freezing_info(kept, evidence.history(kept, METRICS), evidence.bench)
     there = {row.rung for row in info.rows}
     gaps = tuple(
-        Gap(f"{rung} ({what} freezing) has not finished", evidence.loop(cfg=rung))
+        Gap(f"{rung} ({what} freezing) has not finished", evidence.multirun(cfg=rung))
         for rung, what in zip(PAIR, ("with", "without"), strict=True)
         if rung not in there
     )

@@ -97,7 +97,7 @@ def study(evidence: Evidence) -> Study:
     swept = _with_values(swept) if len(swept) else swept
     if not len(runs) and not len(swept):
         what = "no run measured rate and cross-entropy with z drawn on validation"
-        command = evidence.loop(cfg=FIRST)
+        command = evidence.multirun(cfg=FIRST)
         return Study("information_plane", evidence.bench, title, gaps=(Gap(what, command),))
     infos = [("rungs", _by_rung(evidence, runs))] if len(runs) else []
     beta = column(swept, f"params.{PARAMETER}")
@@ -127,8 +127,8 @@ def _with_values(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sweep(evidence: Evidence) -> Gap:
-    command = evidence.loop(cfg=FIRST, method__ib_beta="$beta")
-    return Gap("only one β was measured", f"for beta in {' '.join(TRIED)}; do {command}; done")
+    command = evidence.multirun(cfg=FIRST, method__ib_beta=",".join(TRIED))
+    return Gap("only one β was measured", command)
 
 
 def _by_rung(evidence: Evidence, runs: pd.DataFrame) -> PlaneInfo:

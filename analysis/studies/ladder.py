@@ -1,6 +1,6 @@
 """The ladder: what each rung gives against the best control, what it costs, and what is claimed."""
 
-from analysis import figures, style
+from analysis import costs, figures, style
 from analysis.claims import (
     LEVEL,
     PRIMARY,
@@ -8,6 +8,7 @@ from analysis.claims import (
     Claim,
     claims,
     control_sentence,
+    family_size,
     little_to_teach,
     p_value,
     sentence,
@@ -20,14 +21,16 @@ from analysis.render import (
     Block,
     accuracy_block,
     cost_block,
+    fusion_notes,
     interval_notes,
     left_out_notes,
     paired_cell,
     points,
     teachers_block,
+    validation_notes,
 )
 from analysis.runs import select
-from analysis.study import Drawing, Gap, Study, Table, seeds_caption
+from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from analysis.tables import (
     EPOCH_METRICS,
     RUNG_ORDER,
@@ -72,7 +75,10 @@ def study(evidence: Evidence) -> Study:
         ),
         drawings=_drawings(evidence, kept, history, table, found),
         gaps=gaps,
-        notes=(*unlike, *interval_notes(table), *_claim_notes(found), *notes),
+        notes=(
+            *unlike, *interval_notes(table), *validation_notes(kept), *fusion_notes(rows),
+            *_claim_notes(found), *notes,
+        ),
         run_ids=(*kept["run_id"], *tuned["run_id"]),
         warnings=(*(sentence(claim) for claim in found if claim.twin), *little, *unlike),
     )  # fmt: skip
@@ -94,14 +100,14 @@ def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[
     if not any(c.primary for c in found):
         told.insert(0, f"Primary claim ({PRIMARY} against the best control): no run of {PRIMARY}.")
     primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
-    return (*primary, control_sentence(control), *told)
+    return (*primary, control_sentence(table, control), *told)
 
 
 def _drawings(evidence, kept, history, table, found) -> tuple[Drawing, ...]:
     bench = evidence.bench
     counts = seeds_caption((row.rung, row.test.n) for row in table.rows)
-    curves = figures.draw_learning_curves(figures.learning_curves(kept, history, bench))
-    cost = figures.draw_accuracy_cost(figures.accuracy_cost(table, bench))
+    curves = figures.learning_curves(kept, history, bench)
+    cost = costs.draw_accuracy_cost(costs.accuracy_cost(table, bench))
     apart = differences(table, bench, found)
     first = Drawing(
         f"differences_{bench}", draw_differences(apart),
@@ -116,8 +122,8 @@ def _drawings(evidence, kept, history, table, found) -> tuple[Drawing, ...]:
             f"{style.means_caption(row.test for row in table.rows)}; {counts}.",
         ),
         Drawing(
-            f"learning_curves_{bench}", curves,
-            f"Validation accuracy on {bench} over student epochs, thick lines the mean; {counts}.",
+            f"learning_curves_{bench}", figures.draw_learning_curves(curves),
+            figures.curves_caption(curves),
         ),
     )  # fmt: skip
 
@@ -142,7 +148,8 @@ def _claim_notes(found: tuple[Claim, ...]) -> tuple[str, ...]:
     notes = [
         f"One primary claim, fixed beforehand: {PRIMARY} against the best control, the one of "
         "the highest mean test accuracy (a choice that favours the control). All other "
-        f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm). p is of the paired "
+        f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm, over "
+        f"{counted(family_size(found), 'claim')}). p is of the paired "
         f"t-test; seeds to see {points(VISIBLE)} points: with a power of 80 %."
     ]
     impossible = sorted({c.interval.n for c in found if c.permutation != c.permutation})
@@ -166,5 +173,5 @@ def _gaps(evidence: Evidence, rows: list[LadderRow]) -> tuple[Gap, ...]:
             if rung in seeds:
                 what = f"has no seed {', '.join(map(str, absent))}"
             of_rung = {"cfg": rung} if is_rung(rung) else {"method": rung}
-            found.append(Gap(f"{rung} {what}", evidence.loop(absent, **of_rung)))
+            found.append(Gap(f"{rung} {what}", evidence.multirun(absent, **of_rung)))
     return tuple(found)

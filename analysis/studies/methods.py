@@ -94,12 +94,11 @@ def _gaps(evidence: Evidence, there: set[str]) -> tuple[Gap, ...]:
     absent = [n for n in BASELINES if n not in there and not (n == "ce" and "CE" in there)]
     found = []
     if absent:
-        each = evidence.loop(method="$method")
-        command = f"for method in {' '.join(absent)}; do {each}; done"
+        command = evidence.multirun(method=",".join(absent))
         what = f"baselines that have not finished (with default weights): {', '.join(absent)}"
         found.append(Gap(what, command))
     if not there & set(OURS):
-        command = evidence.loop(cfg=OURS[0])
+        command = evidence.multirun(cfg=OURS[0])
         found.append(Gap(f"{OURS[0]} has not finished", command))
     return tuple(found)
 

@@ -12,7 +12,7 @@ from analysis.render import Block, accuracy_cell, paired_cell, points
 from analysis.runs import Selection, column
 from analysis.stats import Interval, paired_difference, share_interval
 from analysis.study import Drawing, Gap, Study, Table, seeds_caption
-from analysis.tables import accuracy_by_seed, rung_order
+from analysis.tables import logged_by_seed, rung_order
 from pipeline import names
 
 COMPARED = ("CE", "KD", "L4")  # what a first study runs, at these overlaps in percent
@@ -42,9 +42,9 @@ def overlap_info(runs: Selection, bench: str) -> tuple[OverlapInfo, pd.DataFrame
     for value in sorted(overlap.dropna().unique()):
         kept = one_configuration(Selection(runs.kept[overlap == value], runs.left_out)).kept
         used.append(kept)
-        kd = accuracy_by_seed(kept, bench, "KD")
+        kd = logged_by_seed(kept, bench, "KD")
         for rung in kept[RUNG_COLUMNS[1]].unique():
-            found = accuracy_by_seed(kept, bench, rung)
+            found = logged_by_seed(kept, bench, rung)
             against = paired_difference(found, {} if rung == "KD" else kd)
             rows.append(OverlapRow(float(value), rung, share_interval([*found.values()]), against))
     order = rung_order({row.rung for row in rows})
@@ -60,7 +60,7 @@ def study(evidence: Evidence) -> Study:
     gaps = tuple(
         Gap(
             f"{rung} at {overlap:g} % overlap has not finished",
-            evidence.loop(cfg=rung, overlap=f"{overlap:g}"),
+            evidence.multirun(cfg=rung, overlap=f"{overlap:g}"),
         )
         for overlap in overlaps
         for rung in COMPARED
@@ -80,9 +80,8 @@ def study(evidence: Evidence) -> Study:
 
 
 def _nothing(evidence: Evidence) -> Gap:
-    run = evidence.loop(cfg="$cfg", overlap="$overlap")
-    loop = f"for cfg in {' '.join(COMPARED)}; do for overlap in {' '.join(map(str, OVERLAPS))}; do"
-    return Gap("no run with overlapping teachers has finished", f"{loop} {run}; done; done")
+    command = evidence.multirun(cfg=",".join(COMPARED), overlap=",".join(map(str, OVERLAPS)))
+    return Gap("no run with overlapping teachers has finished", command)
 
 
 def _sentences(info: OverlapInfo) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ def study(evidence: Evidence) -> Study:
     title = "Teacher adaptation"
     gaps: tuple[Gap, ...] = ()
     if not info.teachers:
-        gaps = (Gap("no finished run adapts its teachers", evidence.loop(cfg="L3")),)
+        gaps = (Gap("no finished run adapts its teachers", evidence.multirun(cfg="L3")),)
     if not info.teachers and not info.gains:
         return Study("teacher_adaptation", evidence.bench, title, gaps=gaps)
     tables = [Table("Validation accuracy of each teacher (means over seeds)", block(info))]

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from analysis.claims import claims, little_to_teach, sentence, sentences
+from analysis.claims import (
+    claims,
+    control_sentence,
+    family_size,
+    little_to_teach,
+    sentence,
+    sentences,
+    steps,
+    steps_block,
+)
 from analysis.stats import power
-from analysis.tables import TeacherRow, ladder_table
+from analysis.tables import TeacherRow, best_control, ladder_table
 from pipeline import names
 from tests.analysis.frames import distill, runs
 
@@ -118,6 +127,50 @@ def test_the_sentences_are_the_control_and_all_against_it_and_the_steps_that_are
     assert "L4 − L3" in starts
     assert "L3 − L2" not in starts
     assert {"CE − KD", "L2 − KD", "L3 − KD"} <= set(starts)
+
+
+def test_the_best_control_is_told_with_how_it_was_chosen():
+    def said(kept):
+        table = ladder_table(kept)
+        return control_sentence(table, best_control(table, "toy"))
+
+    both = runs(distill("CE", 0, 0.7), distill("KD", 0, 0.8), distill("L4", 0, 0.9))
+    assert said(both) == (
+        "Best control: KD, test top-1 80.00 % (the highest mean of the controls: a choice that "
+        "favours them)."
+    )
+    assert said(both[:1]) == "Best control: CE, test top-1 70.00 % (the only control)."
+
+
+def test_the_report_says_over_how_many_claims_holm_corrects():
+    kept = store(KD=1.0, L2=1.0, L3=1.0, L4=5.0)
+    table, told = ladder_table(kept), found(kept)
+    assert len(told) == 6  # L4, CE, L2, L3 against KD, and two steps; the first is primary
+    smallest = min(claim.p for claim in told[1:])
+    assert min(claim.adjusted for claim in told[1:]) == pytest.approx(smallest * 5)
+    assert family_size(told) == 5
+    assert sentences(table, "toy", told)[-1] == (
+        "Holm corrects over 5 claims: all but the primary one, those between rungs too."
+    )
+
+
+def test_the_steps_of_the_ladder_are_those_between_neighbours_that_are_both_there():
+    told = found(store(KD=1.0, L0=1.0, L1=1.0, L3=1.0, L4=5.0))
+    assert ("L3", "L1") in {(c.rung, c.reference) for c in told}  # two factors: no step
+    assert [(c.rung, c.reference) for c in steps(told)] == [("L1", "L0"), ("L4", "L3")]
+    (first, last) = steps_block(told).rows
+    assert first[0] == "L1 − L0"
+    assert first[-1] == "no"
+    assert last[1].endswith("n=5")
+    assert last[-2:] == ("1.00", "yes")
+
+
+def test_a_seed_that_one_of_the_two_lacks_is_in_neither_accuracy_nor_time():
+    slow = [distill("CE", s, 0.7 + s / 100, seconds=t) for s, t in enumerate((10, 10, 10, 40))]
+    three = [distill("L4", s, 0.8 + s / 100, seconds=15.0) for s in (0, 1, 2)]
+    first = found(runs(*slow, *three))[0]
+    assert first.interval.n == 3
+    assert first.times == pytest.approx(1.5)
 
 
 def test_unequal_seeds_are_paired_by_what_they_share():

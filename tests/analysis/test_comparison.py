@@ -2,13 +2,15 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from analysis.comparison import as_screen, comparison
 from analysis.render import WIDTH
+from analysis.tables import ladder_table, with_epoch_costs
 from analysis.which import sides
 from pipeline import names
-from tests.analysis.frames import distill, params, runs
+from tests.analysis.frames import distill, history, params, runs
 
 
 def ladder(**of_l3) -> list[dict]:
@@ -39,6 +41,36 @@ def test_configuration_results_and_cost():
     assert (b.seconds, b.memory_mb) == (15.0, 100.0)
     assert math.isnan(b.validation)
     assert found.same == ()
+
+
+def test_speed_and_memory_are_those_of_the_ladder():
+    frame = runs(*(row | {"metrics.cost/images_per_second": 9.0} for row in ladder()))
+    found = sides(frame, ["L2", "L3"])
+    logged = pd.concat([
+        history(
+            str(side.run["run_id"]), stage__step=[(0, 0), (1, 1), (2, 1), (3, 1)],
+            cost__images_per_second=[(0, 9e3), (1, 200.0), (2, 100.0), (3, 9.0)],
+            cost__peak_memory_mb=[(0, 70.0), (1, 50.0)],
+        )
+        for side in found
+    ])  # fmt: skip
+    assert [one.images_per_second for one in comparison(found).runs] == [9.0, 9.0]
+    told = [(one.images_per_second, one.memory_mb) for one in comparison(found, logged).runs]
+    first = frame[frame["tags.seed"].eq("0")]
+    table = ladder_table(with_epoch_costs(first, logged))
+    assert told == [(row.images_per_second, row.peak_memory_mb) for row in table.rows]
+    assert told == [(100.0, 70.0)] * 2
+
+
+def test_the_screen_begins_with_the_experiment_and_what_may_be_concluded_from():
+    frame = runs(*ladder()).assign(experiment="asib/other")
+    text = as_screen(compared(frame, "L2", "L3"))
+    assert text.startswith("Experiment asib/other\n\nrun")
+    results = text.partition("\nResults\n\n")[2].splitlines()
+    assert results[0].split()[-2:] == ["−", "A"]
+    assert results[2].split()[:2] == ["B", "+10.00"]
+    one = as_screen(compared(frame[frame["tags.seed"].eq("0")], "L2", "L3"))
+    assert "no conclusion. Runs of another experiment: experiment=NAME." in one
 
 
 def test_one_experiment_is_called_so():

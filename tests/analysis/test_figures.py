@@ -8,18 +8,14 @@ import pytest
 
 from analysis import style
 from analysis.figures import (
-    CostInfo,
-    CostPoint,
     Curve,
     CurvesInfo,
-    accuracy_cost,
-    draw_accuracy_cost,
+    Mixed,
+    curves_caption,
     draw_learning_curves,
     learning_curves,
     mean_points,
 )
-from analysis.stats import Interval
-from analysis.tables import ladder_table
 from tests.analysis.frames import distill, history, runs
 
 NAN = math.nan
@@ -99,61 +95,48 @@ def test_artists_of_the_learning_curves(info):
     assert labels == ["CE (n = 1)", "KD (n = 1): no curve", "L3 (n = 2)"]
 
 
+def mixing(start: str, epochs: str = "40", alpha: str = "1.0", stop: str = "None") -> dict:
+    return {
+        f"params.{name}": value
+        for name, value in (
+            ("budget.student_epochs", epochs), ("mix.start", start), ("mix.stop", stop),
+            ("mix.mixup_alpha", "0.0"), ("mix.cutmix_alpha", alpha),
+        )
+    }  # fmt: skip
+
+
+def mixed(*options: dict) -> Mixed | None:
+    rows = [distill(f"L{k}", 0, 0.5) | one for k, one in enumerate(options)]
+    return learning_curves(runs(*rows), history("r0"), "toy").mixed
+
+
+def test_the_epochs_of_mixed_images_are_those_of_most_runs():
+    quarter = mixing("0.25")
+    assert mixed(quarter) == Mixed(10.0, 40.0, ())
+    assert mixed(mixing("5", stop="0.5")) == Mixed(5.0, 20.0, ())
+    assert mixed(quarter, mixing("0.25", "60"), quarter) == Mixed(10.0, 40.0, ("L1",))
+    assert mixed(mixing("0.25", alpha="0.0")) is mixed({}) is None
+
+
+def test_a_step_and_mixed_images_are_told_apart(info):
+    """Mixing begins in all rungs where some have an A-Step: what follows is not the A-Step's."""
+    figure = draw_learning_curves(info._replace(mixed=Mixed(2.0, 4.0, ())))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[-2:] == ["A-Step (of the fusion)", "images mixed (all rungs)"]
+    (band,) = figure.axes[0].patches
+    assert (band.get_x(), band.get_width()) == (2.0, 2.0)
+    frame, legend = (one.get_window_extent() for one in (figure, figure.legends[0]))
+    assert frame.x0 <= legend.x0 < legend.x1 <= frame.x1
+    caption = curves_caption(info._replace(mixed=Mixed(2.0, 4.0, ("KD",))))
+    assert "Dotted lines: where A-Steps begin (CE, KD have none)." in caption
+    assert "(KD mix at other epochs or never); accuracy may fall" in caption
+    assert "Shaded" not in curves_caption(info)
+
+
 def test_curves_without_any_value_are_still_a_figure():
     figure = draw_learning_curves(CurvesInfo("toy", ()))
     figure.draw_without_rendering()
     assert not figure.axes[0].lines
-
-
-def test_cost_is_read_from_the_table_with_its_front():
-    kept = runs(
-        *(distill("CE", seed, value, seconds=10.0) for seed, value in ((0, 0.5), (1, 0.6))),
-        distill("KD", 0, 0.5, seconds=12.0),
-        distill("L3", 0, 0.7, seconds=20.0),
-        distill("L4", 0, 0.7, seconds=20.0),
-        distill("L2", 0, 0.9),
-    )
-    table = ladder_table(kept)
-    found = accuracy_cost(table, "toy")
-    assert [(point.rung, point.seconds, point.front) for point in found.points] == [
-        ("CE", 10.0, True),
-        ("KD", 12.0, False),
-        ("L3", 20.0, True),
-        ("L4", 20.0, True),
-    ]
-    assert found.missing == ("L2",)
-    assert found.points[0].test == table.rows[0].test
-
-
-def test_artists_of_the_cost_figure():
-    info = CostInfo(
-        "toy",
-        (
-            CostPoint("CE", 10.0, Interval(3, 0.5, 0.4, 0.6), True),
-            CostPoint("KD", 11.0, Interval(2, 0.5, -1.0, 2.0), False),
-            CostPoint("L3", 20.0, Interval(1, 0.7, NAN, NAN), True),
-        ),
-        ("L2",),
-        0.95,
-    )
-    (axes,) = draw_accuracy_cost(info).axes
-    assert [text.get_text() for text in axes.texts] == [
-        "CE (n = 3)",
-        "KD (n = 2, bar cut)",
-        "L3 (n = 1)",
-    ]
-    front = axes.lines[0]
-    assert (list(front.get_xdata()), front.get_ydata()) == ([10, 20], pytest.approx([50, 70]))
-    low, high = axes.get_ylim()
-    assert 30 < low < 40
-    assert 70 < high < 80
-    assert "no time: L2" in axes.get_title(loc="left")
-    assert [len(bars.get_segments()) for bars in axes.collections] == [1, 1]
-    assert axes.collections[0].get_segments()[0][:, 1] == pytest.approx([40, 60])
-
-
-def test_no_point_is_still_a_figure():
-    draw_accuracy_cost(CostInfo("toy", (), ("CE",), 0.95)).draw_without_rendering()
 
 
 def test_rungs_differ_in_colour_and_marker():

@@ -41,11 +41,19 @@ def test_nothing_to_tell(frame: pd.DataFrame, told: str):
     assert health.sentences(frame) == (told,)
 
 
-def test_many_runs_are_cut():
-    rows = [distill("L3", s) | {"tags.health": "non_finite", "name": f"s{s}"} for s in range(11)]
-    (told,) = health.sentences(runs(*rows))
-    assert "s7 and 3 more)" in told
-    assert "s8" not in told
+def test_many_runs_are_told_by_their_rungs():
+    ill = [
+        distill(rung, s) | {"tags.health": "non_finite", "name": f"{rung}-{s}"}
+        for rung in ("L3", "L2") for s in (0, 1)
+    ]  # fmt: skip
+    well = [distill("CE", 0) | CHECKED, distill("L4", 0)]  # L4 logged no health
+    (told,) = health.sentences(runs(*ill, *well))
+    assert told.startswith("non_finite (L2, L3: all 4 runs): ")
+    (told,) = health.sentences(runs(*ill, distill("L2", 2) | CHECKED, *well))
+    assert told.startswith("non_finite (L2, L3: 4 of 5 runs): ")
+    teachers = [distill("", s) | {"tags.health": "non_finite", "name": f"t{s}"} for s in range(4)]
+    (told,) = health.sentences(runs(*teachers).drop(columns="tags.rung"))
+    assert told.startswith("non_finite (teachers: all 4 runs): ")
 
 
 def test_the_report_lists_them_with_failed_runs(store):

@@ -7,7 +7,7 @@ import pytest
 from analysis import page
 from analysis.evidence import Asked, chosen
 from analysis.investigate import COMPREHENSIVE, STUDIES, investigate
-from analysis.render import Block
+from analysis.render import WIDTH, Block
 from analysis.runs import load_runs
 from pipeline import names
 
@@ -37,7 +37,7 @@ def test_the_page_needs_nothing_beside_itself(found):
 
 def test_every_form_answers_first_and_names_what_is_missing(found):
     answer = "Primary claim: L4 − CE: +10.00 points, 95 % interval +10.00 to +10.00, n = 3"
-    command = f"python -m pipeline distill bench=toy runtime.experiment={NAME} cfg=KD seed=$seed"
+    command = f"python -m pipeline distill -m bench=toy runtime.experiment={NAME} cfg=KD seed=0,1,2"
     for text in (page.as_page(found), page.as_markdown_report(found), page.as_terminal(found)):
         plain = " ".join(text.split())
         assert answer in plain
@@ -47,6 +47,19 @@ def test_every_form_answers_first_and_names_what_is_missing(found):
     assert "`python -m pipeline analyze what=comprehensive`" in page.as_note(
         found, "what=comprehensive"
     )
+
+
+def test_gaps_of_one_command_stand_together_in_the_terminal(found):
+    text = page.as_terminal(found)
+    missing = text.partition("\nMissing:\n")[2]
+    told = missing.replace(" \\\n", " ").splitlines()
+    commands = [" ".join(line.split()) for line in told if line.startswith("    python")]
+    every = [gap.command for study in found.studies for gap in study.gaps]
+    assert commands == list(dict.fromkeys(every))
+    assert len(commands) < len(every)
+    assert "- L2 has not finished; L2 (with CCCP) has not finished:" in told
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert f"{len(every)} gaps, each with the command that fills it." in " ".join(text.split())
 
 
 def test_every_run_behind_a_number_is_named(found):

@@ -75,7 +75,8 @@ def told(store, request) -> Callable[..., Told]:
         found = investigate(store.uri, request.node.name)
         html = re.sub(r"<[^>]+>", " ", page.as_page(found))
         texts = (html, page.as_markdown_report(found), page.as_terminal(found))
-        return Told(found, tuple(" ".join(text.split()) for text in texts))
+        plain = (text.replace("\\\n", "") for text in texts)  # a command goes on in the next line
+        return Told(found, tuple(" ".join(text.split()) for text in plain))
 
     return plant
 

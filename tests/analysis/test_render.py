@@ -1,6 +1,7 @@
 """Tables and notes as text."""
 
 import math
+import subprocess
 
 import pandas as pd
 import pytest
@@ -9,16 +10,21 @@ from analysis.render import (
     WIDTH,
     Block,
     accuracy_block,
+    as_command,
     as_markdown,
     as_text,
     cost_block,
+    fusion_notes,
     interval_notes,
     left_out_notes,
     teachers_block,
+    validation_notes,
     wrapped,
 )
 from analysis.stats import NO_INTERVAL, Interval
 from analysis.tables import LadderRow, LadderTable, TeacherRow
+from pipeline import names
+from tests.analysis.frames import distill, runs
 
 NAN = math.nan
 
@@ -52,6 +58,14 @@ def test_a_rung_of_several_configurations_says_which_it_is():
     row = FULL._replace(configuration="method.ib_beta=0.001")
     for block in (accuracy_block([BARE, row]), cost_block([BARE, row])):
         assert [cells[0] for cells in block.rows] == ["CE", "L3 (ib_beta=0.001)"]
+
+
+def test_a_gain_over_teachers_as_they_were_by_then_is_marked_and_explained():
+    then = FULL._replace(rung="L4", as_loaded=False)
+    assert [row[2] for row in cost_block([BARE, FULL, then]).rows] == ["–", "−1.00", "−1.00*"]
+    assert fusion_notes([BARE]) == []
+    assert fusion_notes([FULL])[0].endswith("the best teacher as it was loaded.")
+    assert fusion_notes([FULL, then])[0].endswith("as it was loaded (with *: as it was by then).")
 
 
 def test_costs_and_what_is_missing():
@@ -144,7 +158,28 @@ def test_nothing_left_out_is_said():
     ]
 
 
+def test_a_long_command_is_broken_so_that_it_can_be_pasted():
+    command = " ".join(
+        ["python -m pipeline distill -m", *(f"data.option{k}=a,b" for k in range(9))]
+    )
+    lines = as_command(command).splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= WIDTH
+    shell = ["bash", "-c", "python() { echo python $*; }\n" + "\n".join(lines)]
+    assert subprocess.run(shell, capture_output=True, text=True).stdout == command + "\n"
+
+
 def test_long_lines_go_on_below():
     lines = wrapped(["word " * 50, "end"]).splitlines()
     assert max(map(len, lines)) <= WIDTH
     assert lines[-1] == "end"
+
+
+def test_what_a_validation_image_is_worth_is_told_where_all_runs_say_how_many_there_were():
+    images = f"metrics.{names.VAL_IMAGES}"
+    known = runs(distill("CE", 0, 0.5, **{images: 144.0}), distill("L3", 0, 0.5, **{images: 144.0}))
+    assert validation_notes(known) == ["Validation: 144 images, so that one is 0.69 points."]
+    for other in (None, 0.0, 1333.0):
+        unlike = distill("L3", 0, 0.5, **{images: other})
+        assert validation_notes(runs(distill("CE", 0, 0.5, **{images: 144.0}), unlike)) == []
+    assert validation_notes(runs(distill("CE", 0, 0.5))) == []

@@ -56,7 +56,8 @@ def test_sentences_come_first(report):
         "Bench toy",
         "---------",
         "",
-        "Best control: KD, test top-1 61.00 %.",
+        "Best control: KD, test top-1 61.00 % (the highest mean of the controls: a choice that "
+        "favours them).",
         "CE − KD: −10.00 points, 95 % interval −10.00 to −10.00, n = 3, p < 0.001, after Holm "
         "< 0.001, 1.00 ×",
         "the time: worse than KD.",
@@ -96,13 +97,27 @@ def test_table_and_figures(report):
     }
 
 
+def test_the_steps_of_the_ladder_stand_under_the_claims_against_the_control(store):
+    for rung, base in (("CE", 0.5), ("L3", 0.6), ("L4", 0.6)):
+        for seed, noise in enumerate((0.0, 0.02, 0.01)):
+            store.distill("steps", rung, seed, base + noise * (rung == "L4") + seed / 100)
+    lines = analyze(store.uri, "steps").text.splitlines()
+    (step,) = [line.split() for line in lines if line.startswith("L4 − L3  ")]
+    assert step[3:7] == ["+1.00", "[−1.48,", "+3.48]", "n=3"]
+    assert step[-1] == "no"
+    tables = [line.split()[0] for line in lines if line.startswith(("step ", "rung "))]
+    assert tables == ["step", "rung", "rung"]
+
+
 def test_several_benches_are_kept_apart(store):
     store.distill("benches", "L3", 0, 0.6)
     store.distill("benches", "CE", 0, 0.5, tags={names.BENCH: "b", names.RUN_KEY: "b"})
     both = analyze(store.uri, "benches")
     assert both.text.index("Bench b") < both.text.index("Bench toy")
-    command = "type `mlflow run . -e distill -P cfg=KD -P bench=toy`"
-    assert f"The control KD has not finished: {command}" in both.text
+    toy = both.text.partition("Bench toy")[2]
+    assert "The control KD has not finished (below: what to type)." in toy
+    typed = "python -m pipeline distill bench=toy runtime.experiment=benches cfg=KD seed=0"
+    assert f"    {typed}\n" in toy
     assert "The control CE has not finished" in both.text.partition("Bench toy")[2]
     assert "Best control" not in both.text.partition("Bench toy")[2]
     assert len(both.figures) == 4
@@ -123,7 +138,7 @@ def test_what_a_filter_leaves_out_is_neither_missing_nor_unfinished(store):
         analyze(store.uri, "filtered", asked=Asked(tags={"sed": "1"}))
     none = analyze(store.uri, "filtered", asked=Asked("none", {names.SEED: "1"}))
     assert "experiment filtered is left by bench=none tag.seed=1." in none.text
-    assert "type `mlflow run" not in none.text.partition("Teachers")[0]
+    assert "python -m pipeline" not in none.text.partition("Teachers")[0]
     some = investigate(store.uri, "filtered", asked=Asked(tags={names.SEED: "1"}))
     assert not any(study.gaps for study in some.studies)
     assert any(study.gaps for study in investigate(store.uri, "filtered").studies)
@@ -133,7 +148,7 @@ def test_nothing_finished_is_a_report_that_says_what_to_type(store):
     run_id = store.distill("started", "L3", 0, None, status="RUNNING")
     report = analyze(store.uri, "started")
     assert "No distillation run has finished in experiment started." in report.text
-    assert "type `mlflow run . -e distill -P cfg=L3`" in report.text
+    assert "    python -m pipeline distill cfg=L3 runtime.experiment=started\n" in report.text
     assert run_id in report.text
     assert "No fine-tuning run has finished." in report.markdown
     assert report.figures == {}

@@ -187,11 +187,14 @@ def test_an_interval_of_shares_stays_among_shares_and_covers_as_often():
 
 def test_one_standard_error_rule():
     best = [0.90, 0.92, 0.94]  # standard error 0.0115
-    assert one_standard_error([[0.80], [0.91, 0.911], best]) == 1
-    assert one_standard_error([[0.80], [0.905, 0.905], best]) == 2
-    assert one_standard_error([[], [0.5], [0.6]]) is None  # one seed has no standard error
-    assert one_standard_error([[], []]) is None
-    assert one_standard_error([]) is None
+    assert one_standard_error([[0.80], [0.91, 0.911], best]) == (1, 2)
+    assert one_standard_error([[0.80], [0.905, 0.905], best]) == (2,)
+    assert one_standard_error([[], [0.5], [0.6]]) == ()  # one seed has no standard error
+    assert one_standard_error([[], []]) == ()
+    assert one_standard_error([]) == ()
+    # Two wrong images of 144 at one of three seeds, and one: exactly one standard error apart.
+    two, one = (float(np.float32(right / 144)) for right in (142, 143))
+    assert one_standard_error([[1.0, 1.0, two], [1.0, 1.0, one]]) == (0, 1)
 
 
 def test_power_by_simulation_and_at_its_limits():

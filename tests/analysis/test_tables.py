@@ -9,10 +9,10 @@ from scipy import stats
 from analysis.stats import NO_INTERVAL
 from analysis.tables import (
     METHOD_ORDER,
-    accuracy_by_seed,
     best_control,
     fused,
     ladder_table,
+    logged_by_seed,
     of_asib,
     rung_order,
     teachers_table,
@@ -91,10 +91,26 @@ def test_missing_comparisons_are_missing(rows):
 def test_other_numbers_are_means_of_what_is_there(rows):
     row, ce = rows["toy", "L3"], rows["toy", "CE"]
     assert (row.synergy, row.gain) == pytest.approx((0.75, 0.01))
-    assert (row.seconds, row.times_ce, row.images_per_second) == pytest.approx((40, 40 / 15, 600))
+    assert (row.seconds, row.images_per_second) == pytest.approx((40, 600))
+    assert row.times_ce == pytest.approx(30 / 20)  # at seed 1: the only one that both have
     assert math.isnan(row.peak_memory_mb)
     assert (ce.seconds, ce.times_ce, ce.peak_memory_mb) == pytest.approx((15, 1, 200))
     assert math.isnan(ce.synergy)
+
+
+def test_the_gain_is_over_teachers_as_loaded_where_every_run_says_it():
+    """A teacher that lost by its adaptation is no gain of the fusion; the two are never mixed."""
+    kept = runs(
+        distill("L3", 0, 0.6, gain=0.03, gain_original=0.01),
+        distill("L3", 1, 0.6, gain=0.05, gain_original=0.02),
+        distill("L4", 0, 0.6, gain=0.03, gain_original=0.01),
+        distill("L4", 1, 0.6, gain=0.05),
+        distill("CE", 0, 0.6),
+    )
+    rows = {row.rung: row for row in ladder_table(kept).rows}
+    assert (rows["L3"].gain, rows["L3"].as_loaded) == (pytest.approx(0.015), True)
+    assert (rows["L4"].gain, rows["L4"].as_loaded) == (pytest.approx(0.04), False)
+    assert math.isnan(rows["CE"].gain)
 
 
 def test_level_reaches_every_interval(kept):
@@ -112,7 +128,7 @@ def test_no_runs_make_an_empty_table():
 def test_a_seed_twice_is_refused():
     frame = runs(distill("CE", 0, 0.5), distill("CE", 0, 0.6))
     with pytest.raises(ValueError, match="CE on toy: a seed occurs twice"):
-        accuracy_by_seed(frame, "toy", "CE")
+        logged_by_seed(frame, "toy", "CE")
 
 
 def test_speed_is_the_median_of_b_steps_and_memory_the_maximum(kept):
@@ -125,6 +141,9 @@ def test_speed_is_the_median_of_b_steps_and_memory_the_maximum(kept):
     costs = with_epoch_costs(kept, found).set_index("run_id")
     assert costs.loc["r0", "metrics.cost/images_per_second"] == 200
     assert costs.loc["r0", "metrics.cost/peak_memory_mb"] == 70
+    teacher = history("r1", cost__images_per_second=[(0, 10), (1, 30), (2, 80)])
+    of_teacher = with_epoch_costs(kept, pd.concat([found, teacher])).set_index("run_id")
+    assert of_teacher.loc["r1", "metrics.cost/images_per_second"] == 30  # it has no A-Steps
     # Without a history the last values stay.
     assert costs.loc["r1", "metrics.cost/images_per_second"] == 700
     assert costs.loc["r3", "metrics.cost/peak_memory_mb"] == 100

@@ -63,7 +63,8 @@ def test_l3_logs_what_a_study_needs(finished: Path) -> None:
         "bottleneck/rate", "bottleneck/distortion", "bottleneck/sigma_mean", "stage/J",
         "teacher0/top1_before", "teacher0/top1_after", "teacher1/top1_before",
         "cost/images_per_second", "cost/epoch_seconds", "cost/peak_memory_mb",
-        "cost/run_seconds", "cost/bank_seconds", "test/top1", "test/nll", "test/reads",
+        "cost/run_seconds", "cost/bank_seconds", "test/top1", "test/nll",
+        "test/reads", "val/images",
     }  # fmt: skip
     assert expected <= seen
     assert [entry["index"] for entry in result["history"]] == list(range(8))

@@ -22,16 +22,50 @@ def test_beta_recommends_the_largest_within_one_standard_error():
     assert not found.drawn
 
 
+def grid(values: dict[str, float], spread: float = 0.01) -> list[dict]:
+    """Two seeds of each β, validation `spread` apart."""
+    return [with_beta(b, s, v + spread * s, 0.8) for b, v in values.items() for s in (0, 1)]
+
+
 def test_where_the_largest_is_recommended_a_larger_one_is_to_be_tried():
-    rows = [with_beta(b, s, 0.9 + s / 100, 0.8) for b in ("0", "0.01") for s in (0, 1)]
+    rows = grid({"0": 0.5, "0.01": 0.9})
     found = beta.study(evidence(runs(*rows)))
-    assert found.sentences[0].startswith("Recommended β: 0.01, the best")
+    assert found.summary[0].startswith("Recommended β: 0.01, the best by validation (90.50 [")
+    assert found.summary[1].startswith("The rule: of the values whose mean validation accuracy is")
     (gap,) = found.gaps
     assert gap.what == "the recommended β is the largest that was tried"
-    assert "for seed in 0 1" in gap.command
-    assert "method.ib_beta=0.1 " in gap.command
+    assert gap.command.startswith("python -m pipeline distill -m bench=toy ")
+    assert gap.command.endswith("method.ib_beta=0.1 seed=0,1")
     rows += [with_beta("0.1", s, 0.5, 0.8) for s in (0, 1)]
     assert beta.study(evidence(runs(*rows))).gaps == ()
+
+
+def test_values_that_all_tie_on_validation_recommend_none_and_ask_for_no_larger_one():
+    found = beta.study(evidence(runs(*grid({"0": 0.9, "0.01": 0.9, "0.1": 0.9}))))
+    assert found.summary == (
+        "No β is recommended: all 3 values tie on validation (90.50 [84.15, 96.85] %; 2 seeds), "
+        "which does not tell them apart.",
+    )
+    assert found.gaps == ()
+    assert not any("*" in row[0] for row in found.tables[0].block.rows)
+
+
+def test_some_that_tie_are_named_and_none_is_called_the_best():
+    found = beta.study(evidence(runs(*grid({"0": 0.5, "0.001": 0.9, "0.01": 0.9, "0.1": 0.5}))))
+    assert found.summary[0] == (
+        "Recommended β: 0.01, the largest within one standard error of 2 that tie for the best "
+        "(0.001, 0.01: 90.50 [84.15, 96.85] %); 2 seeds."
+    )
+
+
+def test_where_all_are_within_one_standard_error_none_is_shown_to_differ():
+    found = beta.study(evidence(runs(*grid({"0": 0.902, "0.01": 0.901, "0.1": 0.9}))))
+    assert found.summary[0].startswith("Recommended β: 0.1, the largest within one standard error")
+    assert found.summary[0].endswith(
+        "All 3 values lie within one standard error of the best: none is shown to differ, and the "
+        "rule alone chooses."
+    )
+    assert found.gaps == ()  # a larger one would tie as well
 
 
 def test_a_beta_is_not_recommended_for_the_seed_that_it_lacks():
@@ -39,8 +73,8 @@ def test_a_beta_is_not_recommended_for_the_seed_that_it_lacks():
     rows = [with_beta(b, s, v, 0.8) for b, of in values.items() for s, v in enumerate(of)]
     said = beta.study(evidence(runs(*rows))).sentences[0]
     assert said.startswith("Recommended β: 0.01, the largest within one standard error of the best")
-    assert "(0.001, 82.50 [" in said  # 0.01 is the best only where the bad seed is missing
-    assert said.endswith("2 seeds that every β has.")
+    assert "(0.001: 82.50 [" in said  # 0.01 is the best only where the bad seed is missing
+    assert "; 2 seeds that every β has." in said
     rows = [with_beta("0", 0, 0.8, 0.8), with_beta("0.001", 1, 0.9, 0.8)]
     assert beta.beta_info(runs(*rows), "toy").recommended is None
     assert "No β is recommended" in beta.study(evidence(runs(*rows))).sentences[0]
@@ -73,7 +107,7 @@ def test_one_seed_has_no_standard_error_and_so_no_recommendation():
     found = beta.study(evidence(runs(*rows)))
     assert found.sentences[0] == (
         "No β is recommended: 1 seed, so that there is no standard error. The highest by "
-        "validation is β = 0.1 (92.00 %), no more than that."
+        "validation: β = 0.01, 0.1 (92.00 %), no more than that."
     )
     assert not any("*" in row[0] for row in found.tables[0].block.rows)
     assert "Dotted" not in found.drawings[0].caption
@@ -81,7 +115,7 @@ def test_one_seed_has_no_standard_error_and_so_no_recommendation():
 
 def test_intervals_over_beta_are_drawn_and_the_caption_says_of_how_many():
     rows = [with_beta(b, s, 0.9, 0.8 + s / 50) for b in ("0", "0.01") for s in (0, 1, 2)]
-    rows.append(with_beta("0.1", 0, 0.9, 0.8))
+    rows.append(with_beta("0.1", 0, 0.91, 0.8))
     found = beta.study(evidence(runs(*rows)))
     left = found.drawings[0].figure.axes[0]
     bars = left.containers[1].lines[2][0].get_segments()  # of the test accuracies
@@ -91,6 +125,9 @@ def test_intervals_over_beta_are_drawn_and_the_caption_says_of_how_many():
     assert bars[2][0, 1] == bars[2][1, 1]  # one seed has no bar
     assert "n = 3 (β = 0), 3 (β = 0.01), 1 (β = 0.1)" in found.drawings[0].caption
     assert any(line.get_linewidth() == 3 for line in left.lines)  # between β = 0 and the others
+    assert "Grey bar: left of it β = 0" in found.drawings[0].caption
+    validation, test = (bars.lines[0].get_xdata() for bars in left.containers)
+    assert (test - validation > 0.05).all()  # so that no bar covers another
 
 
 def test_beta_takes_no_run_that_differs_in_more():
@@ -104,16 +141,16 @@ def test_beta_takes_no_run_that_differs_in_more():
 
 
 def test_a_recommended_beta_is_told_with_the_warnings_of_its_runs():
-    """The largest of equals is recommended, and its latent carries nothing."""
-    rows = [
-        with_beta(b, s, 0.9, 0.8, **({"tags.health": "sigma_at_one,gate_always_open"} if b == "0.1"
-                                     else {})) for b in ("0.001", "0.1") for s in (0, 1)
-    ]  # fmt: skip
+    """The largest is the best, and its latent carries nothing."""
+    ill = {"tags.health": "sigma_at_one,gate_always_open"}
+    rows = grid({"0.001": 0.8}, 0.0)
+    rows += [row | ill for row in grid({"0.1": 0.9}, 0.0)]
     found = beta.study(evidence(runs(*rows)))
     said = found.sentences
     assert said[0].startswith("Recommended β: 0.1")
-    assert said[1].startswith(
+    assert found.summary == said[:3]
+    assert said[2].startswith(
         "Runs at β = 0.1 gave the warning sigma_at_one: The latent's standard"
     )
-    assert "gate" not in said[2]
+    assert "gate" not in said[3]
     assert [gap.what for gap in found.gaps] == ["β = 0 is not there"]  # and no larger one

@@ -26,13 +26,16 @@ def commands(*rows: dict) -> str:
 def test_a_gap_is_filled_in_the_experiment_that_has_it_with_the_options_of_its_method():
     typed = {"params.overrides": "bench=toy method.ib_beta=1e-3 cfg=L2 seed=0"}
     said = commands(distill("L2", 0, 0.5, **typed))
-    assert "method.ib_beta=1e-3 runtime.experiment=other cfg=L4 seed=$seed" in said
-    assert "bench=toy runtime.experiment=other method=$method seed=$seed" in said
+    assert "method.ib_beta=1e-3 runtime.experiment=other cfg=L4 seed=0,1,2" in said
+    assert (
+        "distill -m bench=toy runtime.experiment=other "
+        "method=ce,kd,fitnet,at,crd,dkd,dist,kd_ls seed=0,1,2"
+    ) in said
     typed = {"params.overrides": "method=kd method.weight=0.5 runtime.experiment=other seed=0"}
     said = commands(distill("kd", 0, 0.5, **typed))
     (own,) = [line for line in said.splitlines() if "method.weight" in line]
     assert "method.weight=0.5 runtime.experiment=other method=kd seed=" in own
-    assert "bench=toy runtime.experiment=other cfg=L4 seed=$seed" in said
+    assert "distill -m bench=toy runtime.experiment=other cfg=L4 seed=0,1,2" in said
     assert said.count("runtime.experiment") == said.count("python -m")
 
 
@@ -44,8 +47,7 @@ def test_what_a_study_varies_is_no_option_of_the_rungs_that_are_missing():
     ]  # fmt: skip
     by = {gap.what: gap.command for gap in ladder.study(evidence(runs(*rows))).gaps}
     assert by["L4 has not finished"] == (  # at the seeds that the others have, three at least
-        "for seed in 0 1 2; do "
-        "python -m pipeline distill bench=toy budget=short cfg=L4 seed=$seed; done"
+        "python -m pipeline distill -m bench=toy budget=short cfg=L4 seed=0,1,2"
     )
     assert by["L2 has no seed 2"] == (  # of the configuration that is shown
         "python -m pipeline distill bench=toy budget=short method.ib_beta=0.1 cfg=L2 seed=2"
