@@ -149,25 +149,24 @@ def _missing(found: Findings) -> str:
     return "\n".join(lines)
 
 
-def as_markdown_report(found: Findings, folder: str = ".") -> str:
-    """The report as Markdown; figures are PNG files in `folder`, seen from it."""
+def as_markdown_report(found: Findings) -> str:
+    """The report as Markdown; figures are PNG files beside it."""
     parts = [f"# {title(found)}", about(found), "## Summary"]
     for bench, sentences in summary(found):
         parts += [f"**{bench}**", _items(sentences)]
     parts += [] if found.studies else [nothing(found)]
     parts += ["**Warnings**", _items(warnings(found))] if warnings(found) else []
     for study in found.studies:
-        parts += [f"## {heading(found, study)}", *_body(study, found, folder)]
+        parts += [f"## {heading(found, study)}", *_body(study, found)]
     parts += _sources(found)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _body(study: Study, found: Findings, folder: str) -> list[str]:
+def _body(study: Study, found: Findings) -> list[str]:
     parts = [_items(study.sentences)]
     for table in study.tables:
         parts += [f"{table.caption}:", as_markdown(table.block)]
-    place = "" if folder == "." else f"{folder}/"
-    parts += [f"![{d.caption}]({place}{d.name}.png)\n\n*{d.caption}*" for d in study.drawings]
+    parts += [f"![{d.caption}]({d.name}.png)\n\n*{d.caption}*" for d in study.drawings]
     parts += [f"{gap.what}:\n\n```bash\n{gap.command}\n```" for gap in study.gaps]
     parts += [_items(study.notes)]
     named = sorted({found.sources[run].name for run in study.run_ids if run in found.sources})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,26 +26,17 @@ from pipeline.launcher import (
     make,
     take_options,
 )
-from pipeline.matching import commands
 from pipeline.multirun import absent_teachers
-from pipeline.planning import (
-    Setting,
-    duration,
-    expected_seconds,
-    planned_students,
-    show,
-    time_of,
-)
 from pipeline.publish import last_line
-from pipeline.shell import Shell, store_of
+from pipeline.shell import Shell
 from pipeline.shortcuts import dry_run
 from pipeline.store import Store
 from sweeps import report
 from sweeps.board import Board
+from sweeps.plan import commands_of, plan
 from sweeps.reading import OPTIONS, idle_options, study_of
 from sweeps.runs import TrialDestination, end, publish, study_destination
-from sweeps.storage import where
-from sweeps.study import Point, Study, composed
+from sweeps.study import Study, composed
 from sweeps.worker import work
 from trainers.loop import Interrupted
 
@@ -127,16 +117,17 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
         Interrupted: stopped after commits, or left to Slurm.
     """
     request = read(name, overrides)
-    there = (request.root / request.study.key).is_dir()
+    study = request.study
+    there = (request.root / study.key).is_dir()
     if cancel:
         _cancel(request, overrides, there)
         return
     if dry_run(os.environ):
-        _plan(request, request.board() if there else None)
+        plan(study, request.typed, request.workers, request.board() if there else None)
         return
     shell = Shell.open(in_experiment(request.study), VERB, overrides)
     board = request.board()
-    _plan(request, board)
+    plan(request.study, request.typed, request.workers, board)
     launcher = make(request.launcher, board.folder / JOBS)
     board.enqueue()
     destination = study_destination(board, shell.destination)
@@ -235,7 +226,7 @@ def _tasks(
     """Absent teachers, and the workers that wait for them."""
     study = request.study
     teachers: dict[str, Task] = {}
-    for overrides in _commands(study, study.points or [{}]):
+    for overrides in commands_of(study, study.points or [{}]):
         teachers |= absent_teachers(composed(tuple(overrides)), overrides, store, environment)
     arguments = ("work", study.name, *request.typed, f"trials={study.wanted}")
     after = tuple(sorted(task.name for task in teachers.values()))
@@ -246,15 +237,6 @@ def _tasks(
             for number in range(workers)
         ),
     ]
-
-
-def _commands(study: Study, points: Iterable[Point]) -> Iterator[list[str]]:
-    """The command lines of these points at the first seed, each after those of the runs that it
-    follows from."""
-    for point in points:
-        overrides = study.overrides(point, study.seeds[0])
-        yield from commands(study.at(point, study.seeds[0]), overrides)
-        yield overrides
 
 
 def _end(
@@ -276,47 +258,3 @@ def _close(board: Board, destination: TrialDestination, shell: Shell, status: st
         end(board, destination, status)
     except Exception as error:  # noqa: BLE001 - told; the next call ends it
         say(f"the study's run could not be ended ({last_line(error)[:120]}): call again")
-
-
-def _plan(request: Request, board: Board | None) -> None:
-    """New, reused and to resume, with the time that finished runs of the kind say."""
-    study, store = request.study, store_of(request.study.config.runtime)
-    runs = list(_runs(study))
-    configs, settings = [config for config, _ in runs], [setting for _, setting in runs]
-    stages = planned_students(configs or [study.config], store, settings)
-    show(stages if configs else [], request.workers)
-    say(f"study    {study.key}: {study.wanted} trials x {_seeds(study)}, {study.sampler}")
-    if note := _note_on_seeds(request):
-        say(f"note     {note}")
-    if board is not None:
-        say(f"so far   {report.counted(board)}")
-        say(f"storage  {where(board.folder)}")
-    drawn = study.wanted - max(len(study.points), 0 if board is None else len(board.begun()))
-    if study.sampler != "grid" and drawn > 0:
-        each = expected_seconds(study.config, store)
-        lots = [] if each is None else [each * len(study.seeds)] * drawn
-        about = time_of(lots, request.workers) if lots else duration(None)
-        say(f"to draw  {drawn} more trials, about {about}")
-
-
-def _runs(study: Study) -> Iterator[tuple[Config, Setting]]:
-    """Every run that is known beforehand, with what its trial sets."""
-    for point in study.points:
-        for overrides in _commands(study, [point]):
-            for seed in study.seeds:
-                yield replace(composed(tuple(overrides)), seed=seed), report.setting(point)
-
-
-def _seeds(study: Study) -> str:
-    """`seed 3`, or `3 seeds (0, 1, 2)`."""
-    listed = ", ".join(map(str, study.seeds))
-    return f"{len(study.seeds)} seeds ({listed})" if len(study.seeds) > 1 else f"seed {listed}"
-
-
-def _note_on_seeds(request: Request) -> str | None:
-    """That one number is no count of seeds, where it may have been typed as one."""
-    first, *others = request.study.seeds
-    typed = any(text.startswith("seeds=") for text in request.typed)
-    if not typed or others or first == 0:
-        return None
-    return f"seeds={first} is seed {first} alone; several are listed, as in seeds=0,1,2"
