@@ -148,9 +148,10 @@ def family_size(found: Sequence[Claim]) -> int:
 
 
 def steps(found: Sequence[Claim]) -> tuple[Claim, ...]:
-    """The claims of each rung of the ladder against the one just before it, which has one factor
-    less; none where one of the two is not there."""
-    pairs = list(itertools.pairwise(rung for rung in RUNG_ORDER if rung not in CONTROLS))
+    """The claims of each rung of the ladder, KD its foot, against the one just before it, which has
+    one factor less; none where one of the two is not there."""
+    ladder = ["KD", *(rung for rung in RUNG_ORDER if rung not in CONTROLS)]
+    pairs = list(itertools.pairwise(ladder))
     return tuple(claim for claim in found if (claim.reference, claim.rung) in pairs)
 
 

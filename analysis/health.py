@@ -30,16 +30,16 @@ def warned(runs: pd.DataFrame) -> tuple[Warned, ...]:
     return tuple(Warned(warning, tuple(by)) for warning, by in found.items() if by)
 
 
-def sentences(runs: pd.DataFrame) -> tuple[str, ...]:
+def sentences(runs: pd.DataFrame, seen: tuple[str, ...] = ()) -> tuple[str, ...]:
     """One a warning: the runs that gave it and what it means; or that there was none; or that no
-    run was looked at."""
+    run was looked at. `seen`: warnings that the store shows, whatever the runs gave."""
     values = [name for name in runs if str(name).startswith(f"metrics.{names.HEALTH_METRICS}")]
     looked_at = runs[values].notna().any(axis=1) | column(runs, f"tags.{names.HEALTH}").notna()
     if not looked_at.any():
-        return ("No run logged its health.",)
+        return (*seen, "No run logged its health.")
     rung_of = {_label(run): _rung(run) for _, run in runs[looked_at].iterrows()}
     told = tuple(_sentence(one, rung_of) for one in warned(runs[looked_at]))
-    return told or (f"No warning in {counted(int(looked_at.sum()), 'run')}.",)
+    return (*told, *seen) or (f"No warning in {counted(int(looked_at.sum()), 'run')}.",)
 
 
 def _sentence(one: Warned, rung_of: Mapping[str, str]) -> str:

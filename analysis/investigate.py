@@ -35,6 +35,7 @@ STUDIES: dict[str, Callable[[Evidence], Study]] = {
     "health": health.study,
 }
 COMPREHENSIVE = "comprehensive"
+_ALONE = STUDIES | {"ladder": ladder.alone}  # as each is where it is the only one
 
 
 class Source(NamedTuple):
@@ -79,7 +80,7 @@ def findings(reading: Reading, what: str = COMPREHENSIVE) -> Findings:
     """`investigate` of an experiment that was read already."""
     _check(what)
     runs, asked = reading.runs, reading.asked
-    wanted = list(STUDIES.values()) if what == COMPREHENSIVE else [STUDIES[what]]
+    wanted = list(STUDIES.values()) if what == COMPREHENSIVE else [_ALONE[what]]
     of_bench = column(runs, f"tags.{names.BENCH}")
     each = [
         Evidence(name, runs[of_bench.eq(name)], reading.history) for name in benches(runs, asked)

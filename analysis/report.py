@@ -30,6 +30,7 @@ from analysis.render import (
 )
 from analysis.runs import Selection, column, select
 from analysis.stats import Interval
+from analysis.studies.health import read_again
 from analysis.tables import (
     EPOCH_METRICS,
     LadderRow,
@@ -96,13 +97,17 @@ def report(reading: Reading) -> Report:
     counted = Selection(kept, ladder.left_out)
     of_bench = column(runs, f"tags.{names.BENCH}")
     sections = [
-        _bench_section(counted, table, Evidence(name, runs[of_bench.eq(name)], reading.history))
+        _bench_section(
+            experiment, counted, table, Evidence(name, runs[of_bench.eq(name)], reading.history)
+        )
         for name in _benches(table)
     ] or [_nothing_finished(experiment, reading.asked)]
     teachers = teachers_table(tuned.kept)
     little = [said for name in _benches(table) for said in little_to_teach(kept, teachers, name)]
     sections.append(_teachers_section(teachers, tuple(little)))
-    sections.append(Section("Health", health.sentences(_trained(runs, bench)), ()))
+    trained = _trained(runs, bench)
+    again = read_again(trained, reading.history(trained["run_id"].tolist(), [names.TEST_TOP1]))
+    sections.append(Section("Health", health.sentences(trained, again), ()))
     notes = [*(interval_notes(table) if table.rows else ()), *left_out_notes(left_out)]
     sections.append(Section("Notes", (), (), tuple(notes)))
     return Report(
@@ -146,7 +151,9 @@ def _benches(table: LadderTable) -> list[str]:
     return list(dict.fromkeys(row.bench for row in table.rows))
 
 
-def _bench_section(counted: Selection, table: LadderTable, evidence: Evidence) -> Section:
+def _bench_section(
+    experiment: str, counted: Selection, table: LadderTable, evidence: Evidence
+) -> Section:
     kept, bench = counted.kept, evidence.bench
     of_bench = kept[column(kept, f"tags.{names.BENCH}").eq(bench)]
     rows = [row for row in table.rows if row.bench == bench]
@@ -154,7 +161,10 @@ def _bench_section(counted: Selection, table: LadderTable, evidence: Evidence) -
     said = list(sentences(table, bench, found))
     steps = steps_block(found)
     absent = sorted({"CE", "KD"} - {row.rung for row in rows})
-    said += [f"The control {control} has not finished (below: what to type)." for control in absent]
+    said += [
+        f"The control {control} has not finished in experiment {experiment} (below: what to type)."
+        for control in absent
+    ]
     seeds = sorted({seed for row in rows for seed in row.seeds})
     return Section(
         f"Bench {bench}",

@@ -37,8 +37,14 @@ class Side(NamedTuple):
         return value if isinstance(value, str) else ""
 
 
-def sides(runs: pd.DataFrame, words: Sequence[str], bench: str | None = None) -> list[Side]:
+def sides(
+    runs: pd.DataFrame,
+    words: Sequence[str],
+    bench: str | None = None,
+    experiment: str | None = None,
+) -> list[Side]:
     """A side for each word. Rungs stand for their runs at the lowest seed that all sides have.
+    `experiment` is the one that the runs are of, for messages.
 
     Raises ValueError with one message for all words that mean no run, or several.
     """
@@ -48,7 +54,7 @@ def sides(runs: pd.DataFrame, words: Sequence[str], bench: str | None = None) ->
     found, mistakes = [], []
     for word in words:
         try:
-            found.append(_side(trained, word))
+            found.append(_side(trained, word, experiment))
         except ValueError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -56,7 +62,7 @@ def sides(runs: pd.DataFrame, words: Sequence[str], bench: str | None = None) ->
     return _at_one_seed(found)
 
 
-def _side(trained: pd.DataFrame, word: str) -> Side:
+def _side(trained: pd.DataFrame, word: str, experiment: str | None) -> Side:
     texts = {name: column(trained, name).fillna("").astype(str) for name in _SEARCHED}
     whole = [texts["run_id"].eq(word), texts[_KEY].eq(word), texts["name"].eq(word)]
     if _HEX.fullmatch(word):
@@ -68,7 +74,7 @@ def _side(trained: pd.DataFrame, word: str) -> Side:
     of_rung = trained[texts[_RUNG].eq(word)]
     if len(of_rung):
         return _of_rung(trained, of_rung, word)
-    raise ValueError(_unknown(trained, word))
+    raise ValueError(_unknown(trained, word, experiment))
 
 
 _KEY, _RUNG = f"tags.{names.RUN_KEY}", f"tags.{names.RUNG}"
@@ -137,12 +143,13 @@ def _listed(runs: pd.DataFrame) -> str:
     return ", ".join(shown) + (f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else "")
 
 
-def _unknown(trained: pd.DataFrame, word: str) -> str:
+def _unknown(trained: pd.DataFrame, word: str, experiment: str | None) -> str:
     known = [name for one in ("name", _RUNG) for name in column(trained, one).dropna().unique()]
     near = difflib.get_close_matches(word, known, n=2)
     guess = f"; did you mean {' or '.join(near)}?" if near else ""
     rungs = ", ".join(sorted(column(trained, _RUNG).dropna().unique())) or "none"
+    where = f" in experiment '{experiment}' (experiment=NAME chooses another)" if experiment else ""
     return (
-        f"{word}: no run of this id, key, name or rung{guess} (an id or a key can be cut to its "
-        f"first 4 digits; rungs that ran: {rungs})"
+        f"{word}: no run of this id, key, name or rung{where}{guess} (an id or a key can be cut to "
+        f"its first 4 digits; rungs that ran: {rungs})"
     )

@@ -106,7 +106,7 @@ def _asked_for(verb: str, arguments: list[str], most: int) -> _Asked:
         else:
             tracking = Destination.from_environment(verb, given.get("experiment"), root)
             uri, experiment = tracking.uri, tracking.experiment_name()
-        found = sides(load_runs(uri, experiment), words, given.get("bench"))
+        found = sides(load_runs(uri, experiment), words, given.get("bench"), experiment)
     except ValueError as error:
         raise ConfigError.of(error) from error
     return _Asked(found, uri, tracking, store_of(runtime))

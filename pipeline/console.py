@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -12,7 +13,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from pipeline import names
 from trainers.loop import Epoch
 
-out = Console(highlight=False, soft_wrap=True)
+COLUMNS = 100  # of a log file or a pipe, which have no width of their own
+
+
+def _width() -> int | None:
+    """Of what is no terminal, unless COLUMNS says otherwise; None: rich finds out."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else COLUMNS
+
+
+out = Console(highlight=False, soft_wrap=True, width=_width())
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from pipeline import names
 from pipeline.config import Config, ConfigError, compose
 from pipeline.console import out, say
+from pipeline.destination import Destination
 from pipeline.evaluation import Compared, Evaluation, Facts, artifacts, as_report
 from pipeline.finalise import open_test
 from pipeline.identity import splits
 from pipeline.jobs import device_name
-from pipeline.publish import flat, last_line, log_data, now_ms, replay
+from pipeline.publish import arrived, flat, last_line, log_data, now_ms, replay
 from pipeline.shell import Shell
 from pipeline.subject import Subject, find, is_file, on_data, pixel_options, stored
 from trainers import measures
@@ -129,7 +130,8 @@ def _launch(shell: Shell) -> Parent:
 
 def _tracked(subject: Subject, shell: Shell) -> Parent:
     """The tracked run of the subject; one from the store that is not tracked yet is sent now."""
-    run_id, destination = subject.run_id, shell.destination
+    destination = shell.destination
+    run_id = subject.run_id or _arrived(subject, shell)
     if run_id is None:
         run_id = replay(subject.folder, destination, log_model=shell.runtime.log_model)
     client = destination.client()
@@ -140,6 +142,28 @@ def _tracked(subject: Subject, shell: Shell) -> Parent:
         max((int(metric.value) for metric in history), default=0),
         max((metric.step for metric in history), default=0),
     )
+
+
+def _arrived(subject: Subject, shell: Shell) -> str | None:
+    """The run of a key where it is already, unless an experiment was chosen: a copy of it in the
+    default experiment would be taken for a run of that one."""
+    destination = shell.destination
+    if shell.runtime.experiment or destination.experiment != names.DEFAULT_EXPERIMENT:
+        return None
+    there = arrived(subject.folder, destination)
+    if not there:
+        return None
+    first, *others = (_experiment(run_id, destination) for run_id in there)
+    also = f"; it is in {', '.join(others)} too" if others else ""
+    if others or first != destination.experiment:
+        say(f"tracked  in experiment {first}, where the run is{also} "
+            "(runtime.experiment=NAME chooses another)")  # fmt: skip
+    return there[0]
+
+
+def _experiment(run_id: str, destination: Destination) -> str:
+    client = destination.client()
+    return str(client.get_experiment(client.get_run(run_id).info.experiment_id).name)
 
 
 def _open_test(subject: Subject, data: Splits, parent: Parent, client: Any) -> tuple[Images, int]:

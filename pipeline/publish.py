@@ -234,9 +234,9 @@ def replay(folder: RunFolder, destination: Destination, *, log_model: bool) -> s
     Raises:
         MlflowException: the store cannot be reached.
     """
-    arrived = Record.load(folder, destination)
-    if arrived.finished and arrived.run_id and not is_gone(destination.client(), arrived.run_id):
-        return arrived.run_id
+    record = Record.load(folder, destination)
+    if record.finished and record.run_id and not is_gone(destination.client(), record.run_id):
+        return record.run_id
     result = folder.result()
     assert result is not None, f"{folder.path} is not finished"
     with acquire(folder.path, poll_s=0.05):
@@ -244,6 +244,23 @@ def replay(folder: RunFolder, destination: Destination, *, log_model: bool) -> s
         publication.start(reused=True)
         publication.finish(result, log_model=log_model)
     return str(publication.record.run_id)
+
+
+def records(folder: RunFolder, destination: Destination) -> list[Record]:
+    """What has arrived, or was meant to, in any experiment of a destination's store."""
+    paths = sorted(folder.path.glob(f"{RECORD_PREFIX}*.json"))
+    found = [Record(**body) for p in paths if (body := folder.read_json(p.stem)) is not None]
+    return [record for record in found if record.where == shown(destination.uri)]
+
+
+def arrived(folder: RunFolder, destination: Destination) -> list[str]:
+    """The ids of the finished runs of a folder in all experiments of a destination's store, where
+    it was trained first, where it was reused after that."""
+    client = destination.client()
+    finished = {r.run_id: r for r in records(folder, destination) if r.finished and r.run_id}
+    there = {run_id: r.experiment for run_id, r in finished.items() if not is_gone(client, run_id)}
+    reused = {run_id: names.REUSED in client.get_run(run_id).data.tags for run_id in there}
+    return sorted(there, key=lambda run_id: (reused[run_id], there[run_id], run_id))
 
 
 def is_gone(client: Any, run_id: str) -> bool:

@@ -15,6 +15,7 @@ from analysis.exported import SUFFIX
 from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, findings
 from analysis.reading import Reading
 from analysis.runs import column, export, exported_experiment, load_runs
+from analysis.study import counted
 from pipeline import names
 from pipeline.config import ConfigError, compose
 from pipeline.console import out, say
@@ -93,7 +94,8 @@ def export_command(overrides: list[str]) -> None:
     except ValueError as error:
         raise ConfigError.of(error) from error
     write_atomic(file, data)
-    say(f"exported: {len(trained)} runs, {len(data) / 1e6:.2f} MB: {file}")
+    what = f"{counted(len(trained), 'run')} of experiment {reading.experiment}"
+    say(f"exported: {what}, {len(data) / 1e6:.2f} MB: {file}")
     filters = f" experiment={reading.experiment} what={COMPREHENSIVE}"
     say(f"look:     python -m pipeline analyze store={file}{filters}")
 

@@ -8,7 +8,7 @@ from pipeline.config import Config
 from pipeline.console import say
 from pipeline.destination import Destination, shown
 from pipeline.lease import try_acquire
-from pipeline.publish import RECORD_PREFIX, Publication, Record
+from pipeline.publish import Publication, Record, records
 from pipeline.shell import Shell
 from pipeline.store import RunFolder
 
@@ -45,10 +45,7 @@ def sync(config: Config, shell: Shell) -> None:
 
 def _missing(folder: RunFolder, shell: Shell) -> list[Record]:
     """Where this run was meant to go in the present store and has not arrived whole."""
-    bodies = (folder.read_json(p.stem) for p in sorted(folder.path.glob(f"{RECORD_PREFIX}*.json")))
-    records = [Record(**body) for body in bodies if body is not None]
-    here = shown(shell.destination.uri)
-    return [r for r in records if r.where == here and not _complete(folder, r)]
+    return [r for r in records(folder, shell.destination) if not _complete(folder, r)]
 
 
 def _complete(folder: RunFolder, record: Record) -> bool:

@@ -87,8 +87,8 @@ Accuracy, calibration and confusion of a finished network, logged with its run.
                                takes student.model=NAME and the data set of bench=
   split=val|test|train         each reading of test is counted
   bench= data= data.root= ...  other data with the same classes, channels and image size
-A run is evaluated in its own configuration, as a child of its run; only runtime.* can be given
-beside.
+A run is evaluated in its own configuration, as a child of its run and in its experiment (unless
+another is chosen); only runtime.* can be given beside.
 """,
     "analyze": f"""\
 analyze key=value ...

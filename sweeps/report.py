@@ -19,7 +19,7 @@ from sweeps.storage import where
 from sweeps.study import Point, Study, spoken
 
 MOST = 20  # finished trials that are shown in the end
-MOST_LIVE = 5  # and while others are under way, on one screen
+MOST_LIVE = 12  # and while others are under way, on one screen
 MOST_LABELS = 8
 REPORTS = {"method.ib_beta": "beta", "overlap": "overlap", "methods": "methods"}
 WORDS = {

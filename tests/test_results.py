@@ -13,6 +13,7 @@ from analysis.investigate import findings
 from analysis.reading import Reading
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.server import NoAnswer
+from analysis.stats import paired_difference
 from pipeline import names
 from pipeline.config import ConfigError
 from pipeline.reporting import analyse_command
@@ -168,3 +169,19 @@ def test_a_file_where_a_folder_is_wanted_is_one_message(tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_is_nobodys_mistake() -> None:
     assert str(ConfigError.of(NoAnswer("is the server up?"))) == "is the server up?"
     assert "1 mistake in the configuration" in str(ConfigError.of(ValueError("no such bench")))
+
+
+def test_the_check_of_kds_weight_is_what_the_page_says() -> None:
+    study, check = (
+        _runs(f"proof_pretrained_overlap0{name}.db.xz").query("status == 'FINISHED'")
+        for name in ("", "_weights")
+    )
+    fused, light = (
+        of[of["tags.rung"] == rung].set_index("tags.seed")[f"metrics.{names.TEST_TOP1}"].to_dict()
+        for of, rung in ((study, "L2"), (check, "KD"))
+    )
+    found = paired_difference(fused, light)
+    assert found.n == 5
+    told = f"({100 * sum(light.values()) / 5:.2f} %), but\nvaries more from seed to seed: "
+    told += f"L2 is over it by {100 * found.mean:.2f} points, {100 * found.low:.2f} to "
+    assert told.replace("-", "−") + f"{100 * found.high:.2f}" in PAGES[0].read_text()

@@ -15,6 +15,7 @@ from pipeline import names
 _PREFIX = f"metrics.{names.HEALTH}/"
 _LISTED = 6  # names of runs in a table
 _DIGITS = 6  # of a key or an id
+READ_AGAIN = "the test split was read more than once"
 _DONE = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -81,7 +82,7 @@ def _seen(runs: pd.DataFrame, again: Collection[str]) -> dict[str, pd.Series]:
         infinite |= np.isinf(runs[name].astype(float))
     reads = column(runs, f"metrics.{names.TEST_READS}").astype(float)
     return {
-        "the test split was read more than once": (reads > 1) | runs["run_id"].isin(again),
+        READ_AGAIN: (reads > 1) | runs["run_id"].isin(again),
         "a value is infinite": infinite,
         "no mixed precision from some epoch on": column(runs, f"tags.{names.FALLBACK}").notna(),
         "failed": runs["status"].eq("FAILED"),
@@ -101,7 +102,7 @@ def study(evidence: Evidence) -> Study:
     if not found:
         sentence = f"No warning in {counted(len(runs), 'run')}."
         return Study("health", evidence.bench, "Health", (sentence,), notes=notes)
-    warnings = tuple(f"{one.warning}: {counted(len(one.runs), 'run')}" for one in found)
+    warnings = tuple(map(_told, found))
     return Study(
         "health", evidence.bench, "Health",
         sentences=(f"{counted(len(found), 'kind')} of warning in {counted(len(runs), 'run')}.",),
@@ -110,6 +111,17 @@ def study(evidence: Evidence) -> Study:
         run_ids=tuple(dict.fromkeys(run for one in found for run in one.run_ids)),
         warnings=warnings,
     )  # fmt: skip
+
+
+def read_again(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[str, ...]:
+    """The warning of the runs whose test split was read more than once, where there are any;
+    `history` holds `names.TEST_TOP1`."""
+    found = health_info(runs, tested_again(runs, history))
+    return tuple(_told(one) for one in found if one.warning == READ_AGAIN)
+
+
+def _told(one: Warned) -> str:
+    return f"{one.warning}: {counted(len(one.runs), 'run')}"
 
 
 def block(found: tuple[Warned, ...]) -> Block:

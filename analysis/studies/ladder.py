@@ -1,6 +1,6 @@
 """The ladder: what each rung gives against the best control, what it costs, and what is claimed."""
 
-from analysis import costs, figures, style
+from analysis import costs, figures, health, style
 from analysis.claims import (
     LEVEL,
     PRIMARY,
@@ -29,7 +29,8 @@ from analysis.render import (
     teachers_block,
     validation_notes,
 )
-from analysis.runs import select
+from analysis.runs import column, select
+from analysis.studies.health import read_again
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
 from analysis.tables import (
     EPOCH_METRICS,
@@ -82,6 +83,21 @@ def study(evidence: Evidence) -> Study:
         run_ids=(*kept["run_id"], *tuned["run_id"]),
         warnings=(*(sentence(claim) for claim in found if claim.twin), *little, *unlike),
     )  # fmt: skip
+
+
+def alone(evidence: Evidence) -> Study:
+    """The analysis of one bench with the health of its runs, as no study of that stands beside
+    it."""
+    plain = study(evidence)
+    stages = column(evidence.runs, f"tags.{names.STAGE}").isin(["distill", "finetune"])
+    runs = evidence.runs[stages]
+    if runs.empty:
+        return plain
+    again = read_again(runs, evidence.history(runs, [names.TEST_TOP1]))
+    told = health.sentences(runs, again)
+    if again or health.warned(runs):
+        return plain._replace(warnings=(*plain.warnings, *told))
+    return plain._replace(notes=(*plain.notes, *told))
 
 
 def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 
 from analysis import health
+from analysis.investigate import investigate
+from analysis.page import as_markdown_report, as_page, warnings
 from analysis.report import analyze
 from pipeline import names
 from tests.analysis.frames import distill, runs
@@ -64,3 +66,34 @@ def test_the_report_lists_them_with_failed_runs(store):
     assert "gate_never_open (distill-L3-toy-s0 (L3-0)): The gate was closed" in section
     assert "non_finite (distill-L3-toy-s1 (L3-1))" in section
     assert "## Health" in report.markdown
+
+
+def test_page_and_markdown_of_the_ladder_tell_them_too(store):
+    for seed in (0, 1):
+        store.distill("told", "L3", seed, 0.5, tags={names.HEALTH: "gate_never_open"})
+    ladder = investigate(store.uri, "told", "ladder")
+    (warning,) = [text for text in warnings(ladder) if text.startswith("gate_never_open")]
+    assert names.WARNINGS["gate_never_open"] in warning
+    assert "gate_never_open" in as_page(ladder)
+    assert warning in as_markdown_report(ladder)
+    everything = investigate(store.uri, "told")  # of which health is a part
+    of_gate = [text for text in warnings(everything) if text.startswith("gate_never_open")]
+    assert of_gate == ["gate_never_open: 2 runs"]
+
+
+def test_the_ladder_notes_that_no_run_gave_a_warning(store):
+    store.distill("well", "L3", 0, 0.5, metrics={"health/non_finite": 0.0})
+    ladder = investigate(store.uri, "well", "ladder")
+    assert "No warning in 1 run." in ladder.studies[0].notes
+    assert "No warning" not in " ".join(warnings(ladder))
+
+
+def test_the_ladder_tells_of_a_test_split_that_was_read_again(store):
+    read = {names.TEST_READS: 2.0, "health/non_finite": 0.0}
+    store.distill("again", "L3", 0, 0.5, metrics=read)
+    said = "the test split was read more than once: 1 run"
+    assert said in warnings(investigate(store.uri, "again", "ladder"))
+    assert warnings(investigate(store.uri, "again")).count(said) == 1
+    section = analyze(store.uri, "again").text.partition("\nHealth\n")[2]
+    assert said in section
+    assert "No warning" not in section

@@ -61,6 +61,12 @@ def test_all_mistakes_are_one_message():
     assert "L4: no run of it has finished: dddd0000 (L4-s0, failed)" in unfinished
 
 
+def test_a_word_that_means_no_run_names_the_experiment_that_was_read():
+    with pytest.raises(ValueError) as error:
+        sides(FRAME, ["CE"], experiment="asib")
+    assert "rung in experiment 'asib' (experiment=NAME chooses another)" in str(error.value)
+
+
 def test_a_rung_of_two_benches_asks_which():
     both = runs(distill("L2", 0, 0.5), distill("L2", 0, 0.6, bench="other"))
     with pytest.raises(ValueError, match=r"bench=other, bench=toy"):

@@ -103,7 +103,8 @@ def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
 
 def test_an_exported_study_is_analysed_without_its_store(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "study.db.xz"
-    assert "3 runs" in command.run("export", f"out={file}", cwd=finished)
+    exported = command.run("export", f"out={file}", cwd=finished)
+    assert "exported: 3 runs of experiment asib, 0.0" in exported
     before = len(load_runs(_uri(finished), "asib"))
     there = command.run("analyze", f"out={tmp_path}/a", cwd=finished)
     copied = command.run("analyze", f"store={file}", f"out={tmp_path}/b", cwd=tmp_path)
@@ -336,6 +337,7 @@ def test_runs_beside_each_other_and_where_they_part(finished: Path) -> None:
     assert "Weights: not equal after epoch 1." in parted
     unknown = command.run("compare", "L3", "distill-L3-digits-s9", cwd=finished, code=2)
     assert "did you mean distill-L3-digits-s0?" in unknown
+    assert "in experiment 'asib' (experiment=NAME chooses another)" in unknown
     assert len(load_runs(_uri(finished), "asib")) == len(runs)  # nothing was written
     command.run("export", "out=given/study.db.xz", cwd=finished)
     elsewhere = finished / "given"

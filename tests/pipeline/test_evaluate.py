@@ -13,10 +13,11 @@ import torch
 
 from pipeline import names
 from pipeline.config import ConfigError, compose
-from pipeline.evaluate import Request, request
+from pipeline.evaluate import Request, _tracked, request
 from pipeline.evaluation import Compared, Evaluation, Facts, artifacts, as_report
 from pipeline.finalise import open_test
 from pipeline.identity import splits
+from pipeline.publish import replay
 from pipeline.shell import Shell
 from pipeline.store import RunFolder, Store
 from pipeline.subject import find, on_data, stored
@@ -237,3 +238,50 @@ def test_a_store_that_is_empty_says_so(tmp_path: Path, shell: Shell) -> None:
     shell.store = Store(tmp_path / "empty")
     with pytest.raises(ConfigError, match="holds: nothing"):
         find("abcd", compose([]), shell)
+
+
+# Where it belongs -----------------------------------------------------------------------------
+
+
+def _send(shell: Shell, experiment: str) -> str:
+    """A finished student of the store in an experiment."""
+    folder = shell.store.run("distill", KEYS[0])
+    spec = folder.read_json("spec") | {"folder": "f0", "time": 1_000, "params": {}, "texts": {}}
+    spec["tags"] |= {
+        names.STAGE: "distill", names.RUN_KEY: folder.key, names.RUNG: "L3", names.SEED: "0",
+        names.TEACHERS: "resnet20",
+    }  # fmt: skip
+    folder.write_json("spec", spec)
+    ended = {"time": 2_000, "metrics": {}, "history": [], "tags": {}}
+    folder.write_json("result", folder.read_json("result") | ended)
+    return replay(folder, replace(shell.destination, experiment=experiment), log_model=False)
+
+
+def _experiments(shell: Shell) -> set[str]:
+    return {experiment.name for experiment in shell.destination.client().search_experiments()}
+
+
+def test_a_key_is_evaluated_in_the_experiment_that_its_run_is_in(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_study = _send(shell, "asib/ladder")
+    subject = find(KEYS[0], compose([]), shell)
+    assert _tracked(subject, shell).run_id == of_study
+    assert _experiments(shell) == {"Default", "asib/ladder"}
+    assert "in experiment asib/ladder, where the run is (runtime." in capsys.readouterr().out
+    _send(shell, "another")  # reused there too, as in asib/ladder: the first by name
+    assert _tracked(subject, shell).run_id != of_study
+    said = capsys.readouterr().out
+    assert "in experiment another, where the run is; it is in asib/ladder too" in said
+
+
+def test_an_experiment_that_was_chosen_gets_a_copy_of_the_run(shell: Shell) -> None:
+    of_study = _send(shell, "asib/ladder")
+    subject = find(KEYS[0], compose([]), shell)
+    typed = replace(shell, runtime=replace(shell.runtime, experiment="asib", log_model=False))
+    named = replace(
+        shell, runtime=replace(shell.runtime, log_model=False),
+        destination=replace(shell.destination, experiment="of the environment"),
+    )  # fmt: skip
+    assert of_study not in {_tracked(subject, one).run_id for one in (typed, named)}
+    assert _experiments(shell) == {"Default", "asib", "asib/ladder", "of the environment"}

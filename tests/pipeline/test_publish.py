@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from pipeline import names
 from pipeline.destination import Destination
-from pipeline.publish import Publication, replay
+from pipeline.publish import Publication, arrived, replay
 from pipeline.store import RunFolder
 
 NAME = "finetune-resnet20-toy-s0"
@@ -84,3 +84,23 @@ def test_a_run_that_was_deleted_from_the_store_is_sent_again(
     assert replay(folder, there, log_model=False) == first
     there.client().delete_run(first)
     assert replay(folder, there, log_model=False) != first
+
+
+def test_a_folder_has_arrived_where_it_was_trained_before_where_it_was_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    at = {
+        name: Destination.from_environment("sweeps", name, tmp_path / "store")
+        for name in ("asib", "asib/ladder", "gone")
+    }
+    assert arrived(folder, at["asib"]) == []
+    trained = Publication(folder, at["asib/ladder"])
+    trained.finish(folder.result() or {}, log_model=False)
+    reused = {name: replay(folder, at[name], log_model=False) for name in ("asib", "gone")}
+    at["gone"].client().delete_run(reused["gone"])
+    assert arrived(folder, at["asib"]) == [trained.record.run_id, reused["asib"]]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    other = Destination.from_environment("sweeps", "asib", tmp_path / "store")
+    assert arrived(folder, other) == []
