@@ -43,6 +43,7 @@ _BESIDE = {
     "kd_ls": "#6699cc",
     "CE_matched": "#663333",
     "KD_null": "#bbaa66",
+    "L2_null": "#ddcc77",
     "L3_null": "#cc6677",
     "side_cccp_ppf": "#661100",
     "side_asib_cccp": "#88ccee",

@@ -19,7 +19,7 @@ verbs (each has its own page: python -m pipeline VERB --help)
 _OPTIONS = """\
 options, the most used; every key of conf/ and its dataclass works (docs/configuration.md)
   cfg=CE|KD|L0|L1|L2|L3|L4           rung of the ladder: each adds one factor; also
-      side_cccp_ppf side_asib_cccp   side branches; L3_null KD_null placebos; CE_matched
+      side_cccp_ppf side_asib_cccp   side branches; L2_null L3_null KD_null placebos; CE_matched
   bench=digits|fashion_mnist         data, teachers, student, budget
   seed=0                             first weights, order, crops, mixes
   budget=short data.train_limit=8000 less training, fewer images

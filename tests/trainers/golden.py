@@ -39,8 +39,8 @@ OVERRIDES = [
 
 BASELINES = tuple(name for name in METHODS if name != "asib")
 
-# Teachers this good leave auto routing nothing to choose, and the placebo nothing to take.
-MORE = {"L3_null": ["method.kd_target=synergy"]}
+# Teachers this good leave auto routing nothing to choose, and the placebos nothing to take.
+MORE = {f"{rung}_null": ["method.kd_target=synergy"] for rung in ("L2", "L3")}
 
 
 def trajectories() -> dict[str, Any]:

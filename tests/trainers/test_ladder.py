@@ -31,6 +31,7 @@ FACTORS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
 BESIDE: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "side_cccp_ppf": ("L4", {"method.bottleneck": (True, False)}),
     "side_asib_cccp": ("L2", {"method.target_view": ("two_view", "same")}),
+    "L2_null": ("L2", {"method.placebo": ("none", "synergy")}),
     "L3_null": ("L3", {"method.placebo": ("none", "synergy")}),
     "KD_null": ("KD", {"method.placebo": ("none", "teachers")}),
     "CE_matched": ("CE", {"budget.matched_to": (None, "L4")}),

@@ -107,9 +107,10 @@ def teaching_of(cfg: str, world: World, rows: Tensor) -> Teaching:
     return Tables(work, state, FIRST).teaching(rows, images, images)
 
 
-def test_l3_null_is_taught_the_synergy_of_other_images(world: World) -> None:
+@pytest.mark.parametrize("rung", ["L2", "L3"])
+def test_a_null_is_taught_the_synergy_of_other_images(rung: str, world: World) -> None:
     rows = torch.arange(2 * len(world.data.train.labels))
-    true, null = teaching_of("L3", world, rows), teaching_of("L3_null", world, rows)
+    true, null = teaching_of(rung, world, rows), teaching_of(f"{rung}_null", world, rows)
     assert torch.equal(true.teachers, null.teachers)
     assert true.synergy is not None
     assert null.synergy is not None

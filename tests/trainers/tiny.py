@@ -22,7 +22,7 @@ from trainers.views import Normaliser, Rows, Views, assemble, image_rows, train_
 
 RUNGS = (
     "CE", "KD", "L0", "L1", "L2", "L3", "L4",
-    "side_cccp_ppf", "side_asib_cccp", "L3_null", "KD_null",
+    "side_cccp_ppf", "side_asib_cccp", "L2_null", "L3_null", "KD_null",
 )  # fmt: skip
 OVERRIDES = [
     "bench=digits", "data.train_limit=200", "data.image_size=8", "data.crop_pad=1",
