@@ -48,6 +48,7 @@ from pipeline import names
 
 PRIMARY = "L4"  # against the best control
 ALONE = ("CE", "CE_matched", "ce")  # students without teachers
+_PLACEBO = "_null"  # what the name of a rung's placebo ends in
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
 LEVEL = 0.05  # of all claims that are not primary together
 
@@ -82,7 +83,8 @@ class Claim(NamedTuple):
 
 def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, ...]:
     """Every comparison of a bench: the primary one first, then each rung, method and other control
-    with the best control, and each rung of the ladder with the one before it that is there."""
+    with the best control, each rung of the ladder with the one before it that is there, and each
+    rung with its placebo."""
     rows = {row.rung: row for row in table.rows if row.bench == bench}
     pairs = _pairs(list(rows), best_control(table, bench))
     accuracy = {rung: logged_by_seed(kept, bench, rung) for rung in rows}
@@ -103,7 +105,12 @@ def _pairs(rungs: list[str], control: LadderRow | None) -> list[tuple[str, str]]
     primary = [pair for pair in against if pair[0] == PRIMARY]
     ladder = [rung for rung in RUNG_ORDER if rung in rungs]
     steps = [(b, a) for a, b in itertools.pairwise(ladder) if (a, b) not in against]
-    return list(dict.fromkeys([*primary, *against, *steps]))
+    placebos = [pair for pair in _with_placebo(rungs) if pair[::-1] not in against]
+    return list(dict.fromkeys([*primary, *against, *steps, *placebos]))
+
+
+def _with_placebo(rungs: Sequence[str]) -> list[tuple[str, str]]:
+    return [(rung, rung + _PLACEBO) for rung in rungs if rung + _PLACEBO in rungs]
 
 
 def _claim(
@@ -149,10 +156,11 @@ def family_size(found: Sequence[Claim]) -> int:
 
 def steps(found: Sequence[Claim]) -> tuple[Claim, ...]:
     """The claims of each rung of the ladder, KD its foot, against the one just before it, which has
-    one factor less; none where one of the two is not there."""
+    one factor less, and against its placebo; none where one of the two is not there."""
     ladder = ["KD", *(rung for rung in RUNG_ORDER if rung not in CONTROLS)]
-    pairs = list(itertools.pairwise(ladder))
-    return tuple(claim for claim in found if (claim.reference, claim.rung) in pairs)
+    pairs = [(b, a) for a, b in itertools.pairwise(ladder)]
+    pairs += _with_placebo([claim.reference for claim in found] + [claim.rung for claim in found])
+    return tuple(claim for claim in found if (claim.rung, claim.reference) in pairs)
 
 
 def sentence(claim: Claim) -> str:
@@ -178,8 +186,8 @@ def sentence(claim: Claim) -> str:
 
 def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
     """The best control, what each row gives against it, the primary claim first, the steps of the
-    ladder whose difference is shown, and over how many claims all but the primary one are
-    corrected."""
+    ladder and the gains over a placebo whose difference is shown, and over how many claims all but
+    the primary one are corrected."""
     control = best_control(table, bench)
     name = "" if control is None else control.rung
     told = [c for c in found if c.reference == name or c.shown or c.twin]
@@ -201,7 +209,7 @@ def control_sentence(table: LadderTable, control: LadderRow) -> str:
 
 
 def steps_block(found: Sequence[Claim]) -> Block:
-    """A row a step of the ladder."""
+    """A row a step of the ladder, and one for each rung beside its placebo."""
     header = ("step", "points", "p", "p, Holm", "× time", "shown")
     return Block(header, tuple(
         (

@@ -16,6 +16,7 @@ from analysis.study import counted
 from pipeline import names
 
 _FIELDS_SHOWN, _METRICS_SHOWN, _VALUE = 16, 8, 28
+_UNUSED = "not used"
 _NOT_RESULTS = ("cost/", "test/", "val/best")  # of the machine, or of the whole run
 
 # What a field of the identity changes first, in the order in which a run comes to it.
@@ -116,8 +117,9 @@ def _alone(own: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _fields(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[tuple[str, str, str], ...]:
-    """In the order in which a run comes to them."""
-    of = {name: (a.get(name, "not set"), b.get(name, "not set")) for name in (*a, *b)}
+    """In the order in which a run comes to them. An identity leaves out what its run does not use:
+    what is switched off, the teachers of CE."""
+    of = {name: (a.get(name, _UNUSED), b.get(name, _UNUSED)) for name in (*a, *b)}
     different = [(name, str(x), str(y)) for name, (x, y) in of.items() if x != y]
     return tuple(sorted(different, key=lambda field: (_rank(field[0]), field[0])))
 

@@ -80,8 +80,8 @@ def summary(found: Findings) -> list[tuple[str, list[str]]]:
         for study in (one for one in found.studies if one.bench == bench):
             start = "" if study.name in ("ladder", found.what) else f"{study.title}: "
             said += [start + sentence for sentence in study.summary or study.sentences[:1]]
-        missing = sum(len(one.gaps) for one in found.studies if one.bench == bench)
-        told = f"{counted(missing, 'gap')}, each with the command that fills it."
+        missing = {gap.command for one in found.studies if one.bench == bench for gap in one.gaps}
+        told = f"{counted(len(missing), 'gap')}, each with the command that fills it."
         said += [told] * bool(missing)
         result.append((f"Bench {bench}", said))
     return result
@@ -124,15 +124,16 @@ def _picture(drawing: Drawing) -> Picture:
 
 
 def as_terminal(found: Findings) -> str:
-    """Summary, warnings and gaps; at most 100 columns."""
+    """Summary, warnings and gaps, of a single analysis its tables too; at most 100 columns."""
     parts = [title(found), about(found)]
     for bench, sentences in summary(found):
         parts += [f"{bench}\n{'-' * len(bench)}", wrapped(sentences or [nothing(found)])]
     parts += [] if found.studies else [nothing(found)]
     parts += [wrapped(["Warnings:", *warnings(found)])] if warnings(found) else []
     if len(found.studies) == 1:
-        tables = found.studies[0].tables
-        parts += [f"{table.caption}\n{as_text(table.block)}" for table in tables]
+        (study,) = found.studies
+        parts += [f"{table.caption}\n{as_text(table.block)}" for table in study.tables]
+        parts += [wrapped(study.notes)] if study.notes else []
     missing = _missing(found)
     return "\n\n".join([*parts, missing] if missing else parts) + "\n"
 

@@ -217,6 +217,14 @@ def accuracy_cell(interval: Interval) -> str:
     return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 
+def value_cell(interval: Interval, decimals: int) -> str:
+    """A mean of values, not of shares, with its interval: `7.896 [7.012, 8.780]`."""
+    if interval.n < 2:
+        return number(interval.mean, decimals)
+    low, high = number(interval.low, decimals), number(interval.high, decimals)
+    return f"{number(interval.mean, decimals)} [{low}, {high}]"
+
+
 def paired_cell(interval: Interval) -> str:
     """A difference in points with its interval and the number of pairs."""
     if interval.n == 0:

@@ -51,9 +51,18 @@ def request(overrides: list[str]) -> tuple[Request, list[str]]:
     keys = {key for _, key, _ in pairs} - own.keys()
     mistakes = []
     if not own["run"]:
-        mistakes.append("run: say which, as in run=KEY, run=MLFLOW_RUN_ID or run=FILE.safetensors")
+        mistakes.append(
+            "run: say which, as in run=KEY, run=NAME, run=MLFLOW_RUN_ID or run=FILE.safetensors"
+        )
     if own["split"] not in SPLITS:
         mistakes.append(f"split={own['split']}: unknown (allowed: {', '.join(SPLITS)})")
+    if "experiment" in keys:
+        mistakes.append(
+            "experiment: an evaluation goes to the experiment of its run; to another with "
+            "runtime.experiment=NAME"
+        )
+        keys -= {"experiment"}
+        rest = [text for text in rest if not text.startswith("experiment=")]
     if own["run"] and not is_file(own["run"]):
         known = {f"data.{f.name}" for f in fields(DataConfig)}
         free = {"bench", "data", *(f"data.{name}" for name in pixel_options())}

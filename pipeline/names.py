@@ -135,7 +135,8 @@ WARNINGS = {
     "the teachers' average did. Look at synergy/restored; try more budget.adapt_epochs or a lower "
     "bench.enable_kd_after_syn_acc.",
     "gate_always_open": "The gate was open in every stage, so it decided nothing. That is well "
-    "where synergy/gain is not below 0; else raise bench.enable_kd_after_syn_acc.",
+    "where synergy/gain is above 0, or below it by no more than a few of the val/images; else set "
+    "bench.enable_kd_after_syn_acc to the validation accuracy of the best teacher.",
     "sigma_at_one": "The latent's standard deviations are near 1, those of its prior: its rate "
     "says whether its mean carries anything. Try a smaller method.ib_beta, and leave "
     "method.a_step_sample on.",

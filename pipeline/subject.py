@@ -1,4 +1,4 @@
-"""What `evaluate` looks at: a run by its MLflow id or its key, or a file of weights."""
+"""What `evaluate` looks at: a run by its MLflow id, its key or its name, or a file of weights."""
 
 from __future__ import annotations
 
@@ -76,19 +76,14 @@ def find(text: str, config: Config, shell: Shell) -> Subject:
         return _of_file(Path(text), config, shell)
     if RUN_ID.fullmatch(text):
         return _of_tracked(text, shell)
-    if KEY.fullmatch(text):
-        folder = _folder_of_key(text, shell)
-        found = stored(folder)
-        if found is None:
-            raise ConfigError(
-                [f"run={text}: {folder.stage} {folder.key} is not finished; the command that began "
-                 "it goes on with it"]
-            )  # fmt: skip
-        return found
-    raise ConfigError(
-        [f"run={text}: neither an MLflow run id (32 hexadecimal digits), nor a run key "
-         f"({KEY_LENGTH}, or at least its first 4), nor a file ({', '.join(SUFFIXES)})"]
-    )  # fmt: skip
+    folder = (_folder_of_key if KEY.fullmatch(text) else _folder_of_name)(text, shell)
+    found = stored(folder)
+    if found is None:
+        raise ConfigError(
+            [f"run={text}: {folder.stage} {folder.key} is not finished; the command that began "
+             "it goes on with it"]
+        )  # fmt: skip
+    return found
 
 
 def stored(folder: RunFolder) -> Subject | None:
@@ -128,23 +123,50 @@ def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFold
     return subject
 
 
-# By key ---------------------------------------------------------------------------------------
+# By key or by name ----------------------------------------------------------------------------
 
 
 def _folder_of_key(text: str, shell: Shell) -> RunFolder:
-    folders = [folder for folder in shell.store.runs() if folder.stage in STAGES]
+    folders = _networks(shell)
     found = [folder for folder in folders if folder.key.startswith(text)]
     if len(found) == 1:
         return found[0]
-    there = found or folders
-    listed = ", ".join(f"{folder.key} ({_name(folder)})" for folder in there[:_LISTED])
-    listed += f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
     if found:
-        raise ConfigError([f"run={text}: {len(found)} keys begin so: {listed}; type more of it"])
+        raise ConfigError(
+            [f"run={text}: {len(found)} keys begin so: {_listed(found)}; type more of it"]
+        )
+    raise ConfigError([f"run={text}: no such key in {_holding(folders, shell)}"])
+
+
+def _folder_of_name(text: str, shell: Shell) -> RunFolder:
+    """By its name. Of a part of one (a rung), or a name that several have, the keys are told."""
+    folders = _networks(shell)
+    found = [folder for folder in folders if _name(folder) == text]
+    if len(found) == 1:
+        return found[0]
+    near = found or [one for one in folders if f"-{text}-" in f"-{_name(one)}-"]
+    if near:
+        word = "called so" if found else f"of {text}"
+        raise ConfigError([f"run={text}: give the key of one run {word}: {_listed(near)}"])
     raise ConfigError(
-        [f"run={text}: no such key in the store {shell.store.root}, which holds: "
-         f"{listed or 'nothing'} (another store: runtime.store=FOLDER)"]
+        [f"run={text}: neither an MLflow run id (32 hexadecimal digits), nor a run key "
+         f"({KEY_LENGTH}, or at least its first 4), nor a file ({', '.join(SUFFIXES)}), "
+         f"nor a name in {_holding(folders, shell)}"]
     )  # fmt: skip
+
+
+def _networks(shell: Shell) -> list[RunFolder]:
+    return [folder for folder in shell.store.runs() if folder.stage in STAGES]
+
+
+def _holding(folders: list[RunFolder], shell: Shell) -> str:
+    there, another = _listed(folders) or "nothing", "another store: runtime.store=FOLDER"
+    return f"the store {shell.store.root}, which holds: {there} ({another})"
+
+
+def _listed(folders: list[RunFolder]) -> str:
+    listed = ", ".join(f"{folder.key} ({_name(folder)})" for folder in folders[:_LISTED])
+    return listed + (f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else "")
 
 
 def _name(folder: RunFolder) -> str:

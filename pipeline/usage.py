@@ -83,8 +83,8 @@ Trains one student; teachers and view banks that are absent are made first.
 evaluate run=RUN key=value ...
 
 Accuracy, calibration and confusion of a finished network, logged with its run.
-  run=KEY|MLFLOW_RUN_ID|FILE   a key can be cut to its first 4 digits or more; a weights file
-                               takes student.model=NAME and the data set of bench=
+  run=KEY|NAME|MLFLOW_RUN_ID|FILE   a key can be cut to its first 4 digits or more; a weights file
+                                    takes student.model=NAME and the data set of bench=
   split=val|test|train         each reading of test is counted
   bench= data= data.root= ...  other data with the same classes, channels and image size
 A run is evaluated in its own configuration, as a child of its run and in its experiment (unless

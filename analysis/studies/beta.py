@@ -14,7 +14,7 @@ from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence, grid
 from analysis.health import warned
-from analysis.render import Block, accuracy_cell, number, percent, validation_notes
+from analysis.render import Block, accuracy_cell, percent, validation_notes, value_cell
 from analysis.runs import column
 from analysis.stats import (
     NO_INTERVAL,
@@ -42,6 +42,7 @@ class BetaRow(NamedTuple):
     test: Interval
     rate: Interval
     distortion: Interval
+    synergy: Interval = NO_INTERVAL  # validation accuracy of the last fusion
     shared: Interval = NO_INTERVAL  # validation on the seeds that every β has
     warnings: tuple[str, ...] = ()  # that its runs gave while they trained
 
@@ -96,9 +97,12 @@ def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
     rate, distortion = (mean_interval(_values(runs, name)) for name in measured)
     accuracies = (_values(runs, name) for name in (names.BEST_VAL_TOP1, names.TEST_TOP1))
     validation, test = map(share_interval, accuracies)
+    synergy = share_interval(_values(runs, names.SYNERGY_RESTORED))
     seeds = tuple(sorted(seeds_of(runs).astype(int)))
     told = tuple(one.warning for one in warned(runs))
-    return BetaRow(float(beta), seeds, validation, test, rate, distortion, warnings=told)
+    return BetaRow(
+        float(beta), seeds, validation, test, rate, distortion, synergy, warnings=told
+    )  # fmt: skip
 
 
 def _by_seed(runs: pd.DataFrame) -> dict[int, float]:
@@ -123,9 +127,13 @@ def study(evidence: Evidence) -> Study:
         return Study("beta", evidence.bench, title, gaps=(Gap(what, command),))
     return Study(
         "beta", evidence.bench, title,
-        sentences=(*_sentences(info), *validation_notes(chosen.kept)),
-        tables=(Table(f"{info.rung} by β (means over seeds, 95 % t-intervals)", block(info)),),
+        sentences=_sentences(info),
+        tables=(
+            Table(f"{info.rung} by β (means over seeds, 95 % t-intervals)", block(info)),
+            Table("What the latent and the fusion keep (the same)", kept_block(info)),
+        ),
         drawings=(Drawing(f"beta_{info.bench}", draw(info), _caption(info)),),
+        notes=(*validation_notes(chosen.kept), _terms(info)),
         gaps=_gaps(evidence, info),
         run_ids=tuple(chosen.kept["run_id"]),
         summary=_advice(info),
@@ -220,21 +228,47 @@ def _doubts(info: BetaInfo) -> tuple[str, ...]:
 
 
 def block(info: BetaInfo) -> Block:
-    """One row a β, the recommended one with a star."""
-    header = ("β", "n", "validation, %", "test, %", "rate, nats", "distortion, nats")
-    rows = tuple(
+    """What the student reaches: one row a β, the recommended one with a star."""
+    header = ("β", "n", "validation, %", "test, %")
+    return Block(header, tuple(
         (
-            f"{row.beta:g}" + " *" * (row.beta == info.recommended), str(len(row.seeds)),
-            accuracy_cell(row.validation), accuracy_cell(row.test),
-            number(row.rate.mean, 3), number(row.distortion.mean, 3),
+            _starred(row, info), str(len(row.seeds)), accuracy_cell(row.validation),
+            accuracy_cell(row.test),
         )
         for row in info.rows
-    )  # fmt: skip
-    return Block(header, rows)
+    ))  # fmt: skip
+
+
+def kept_block(info: BetaInfo) -> Block:
+    """What the latent carries and the fusion makes of it: one row a β."""
+    header = ("β", "rate, nats", "distortion, nats", "synergy, %")
+    return Block(header, tuple(
+        (
+            _starred(row, info), value_cell(row.rate, 3), value_cell(row.distortion, 3),
+            accuracy_cell(row.synergy),
+        )
+        for row in info.rows
+    ))  # fmt: skip
+
+
+def _starred(row: BetaRow, info: BetaInfo) -> str:
+    return f"{row.beta:g}" + " *" * (row.beta == info.recommended)
+
+
+def _terms(info: BetaInfo) -> str:
+    return (
+        "Rate: the Kullback-Leibler divergence of the latent from its prior, a bound on what it "
+        "keeps of the teachers' features; distortion: the cross-entropy of the labels given the "
+        f"latent; both in nats, on {_measured_on(info)}. Synergy: validation accuracy of the "
+        "fusion that the last B-Step used."
+    )
+
+
+def _measured_on(info: BetaInfo) -> str:
+    return "validation images, z drawn 8 times" if info.drawn else "training batches"
 
 
 def _caption(info: BetaInfo) -> str:
-    where = "validation images, z drawn 8 times" if info.drawn else "training batches"
     counts = seeds_caption((f"β = {row.beta:g}", len(row.seeds)) for row in info.rows)
     bars = style.bars_caption(row.test for row in info.rows)
     dotted = "" if info.recommended is None else " Dotted line: the recommended β."
@@ -242,8 +276,8 @@ def _caption(info: BetaInfo) -> str:
     grey = " Grey bar: left of it β = 0, which has no place on a logarithmic axis." if zero else ""
     return (
         f"{info.rung} on {info.bench}: means with {bars} against β, validation and test a little "
-        f"aside so that none covers the other; rate and distortion of {where}; {counts}."
-        f"{dotted}{grey}"
+        f"aside so that none covers the other; rate and distortion of {_measured_on(info)}; "
+        f"{counts}.{dotted}{grey}"
     )
 
 

@@ -38,11 +38,13 @@ class Adapted(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """A run: the synergy gain of its last A-Step and the student's test accuracy."""
+    """A run: the synergy gain of its last A-Step over the best teacher, as it was loaded (as it was
+    by then where that was not logged), and the student's test accuracy."""
 
     rung: str
     gain: float
     student: float
+    loaded: bool = True
 
 
 class Unfused(NamedTuple):
@@ -81,20 +83,25 @@ def adaptation_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Ad
         of_rung = history[history["run_id"].map(rung_of).eq(rung)]
         for k in range(len(metrics_of(kept)) // 2):
             found += _adapted(of_rung, rung, k)
-    gains = tuple(
-        Gain(str(run[RUNG_COLUMNS[1]]), float(run[_GAIN]), float(run[_TEST]))
-        for _, run in kept.iterrows()
-        if np.isfinite(run.get(_GAIN, np.nan))
-    )
+    gains = tuple(gain for _, run in kept.iterrows() if (gain := _gain(run)) is not None)
     within = _correlation(gains)
     return AdaptationInfo(bench, tuple(found), gains, _unfused(kept), *within)
 
 
 _GAIN, _TEST = f"metrics.{names.SYNERGY_GAIN}", f"metrics.{names.TEST_TOP1}"
+_GAIN_LOADED = f"metrics.{names.SYNERGY_GAIN_ORIGINAL}"
 _AGAINST = {
     "the best teacher": (names.SYNERGY_GAIN, names.SYNERGY_GAIN_ORIGINAL),
     "the teachers' average": (names.SYNERGY_GAIN_AVERAGE, names.SYNERGY_GAIN_AVERAGE_ORIGINAL),
 }
+
+
+def _gain(run: pd.Series) -> Gain | None:
+    loaded = bool(np.isfinite(run.get(_GAIN_LOADED, np.nan)))
+    gain = float(run.get(_GAIN_LOADED if loaded else _GAIN, np.nan))
+    if not np.isfinite(gain):
+        return None
+    return Gain(str(run[RUNG_COLUMNS[1]]), gain, float(run[_TEST]), loaded)
 
 
 def _unfused(kept: pd.DataFrame) -> tuple[Unfused, ...]:
@@ -198,11 +205,20 @@ def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
     if np.isfinite(info.correlation):
         low, high = correlation_interval(info.correlation, info.freedom)
         said.append(
-            f"Synergy gain and student accuracy, within rungs: correlation "
+            f"Synergy gain over the best teacher {_as(info)} and student accuracy, within rungs: "
+            f"correlation "
             f"{signed(info.correlation)} [{signed(low)}, {signed(high)}] over "
             f"{len(info.gains)} runs, which is no proof of cause."
         )
     return tuple(said)
+
+
+def _as(info: AdaptationInfo) -> str:
+    """Which state of the teachers the gains of the runs are over."""
+    loaded = [one.loaded for one in info.gains]
+    if all(loaded):
+        return "as it was loaded"
+    return "as it was by then" + f" (of {sum(loaded)} runs as it was loaded)" * any(loaded)
 
 
 def _bounds(found: Interval) -> str:
@@ -233,8 +249,8 @@ def _caption(info: AdaptationInfo) -> str:
     counts = seeds_caption((f"{t.rung} teacher {t.teacher}", t.n) for t in info.teachers)
     left = f"Validation accuracy before (open) and after (filled) each A-Step, means; {counts}."
     right = (
-        "Each run's synergy gain at its last A-Step against the student's test accuracy; "
-        f"{counted(len(info.gains), 'run')}."
+        f"Each run's synergy gain at its last A-Step over the best teacher {_as(info)}, against "
+        f"the student's test accuracy; {counted(len(info.gains), 'run')}."
     )
     if info.teachers and info.gains:
         return f"Left. {left} Right. {right}"
@@ -281,7 +297,7 @@ def _draw_teachers(axes: Axes, info: AdaptationInfo) -> None:
 
 
 def _draw_gains(axes: Axes, info: AdaptationInfo) -> None:
-    axes.set_xlabel("synergy gain, points")
+    axes.set_xlabel("synergy gain over the best teacher, points")
     axes.axvline(0, color=style.BOUNDARY, linestyle=":", linewidth=1, zorder=0)
     for rung, look in style.looks(rung_order({one.rung for one in info.gains})).items():
         of = [one for one in info.gains if one.rung == rung]

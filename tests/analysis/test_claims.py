@@ -167,6 +167,19 @@ def test_the_steps_of_the_ladder_are_those_between_neighbours_that_are_both_ther
     assert last[-2:] == ("1.00", "yes")
 
 
+def test_a_rung_is_compared_with_its_placebo_and_both_with_the_control():
+    told = found(store(KD=3.0, L2=4.0, L2_null=1.0, KD_null=2.0))
+    assert [(c.rung, c.reference) for c in steps(told)] == [("L2", "L2_null")]
+    (only,) = steps_block(told).rows
+    assert (only[0], only[-1]) == ("L2 − L2_null", "yes")
+    pairs = [(c.rung, c.reference) for c in told]
+    assert ("KD_null", "KD") in pairs  # the control's placebo is compared once
+    assert ("KD", "KD_null") not in pairs
+    assert len(set(pairs)) == len(pairs)
+    placebo_of_no_control = found(store(KD=-3.0, KD_null=-4.0))
+    assert ("KD", "KD_null") in {(c.rung, c.reference) for c in placebo_of_no_control}
+
+
 def test_a_seed_that_one_of_the_two_lacks_is_in_neither_accuracy_nor_time():
     slow = [distill("CE", s, 0.7 + s / 100, seconds=t) for s, t in enumerate((10, 10, 10, 40))]
     three = [distill("L4", s, 0.8 + s / 100, seconds=15.0) for s in (0, 1, 2)]

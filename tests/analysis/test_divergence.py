@@ -43,7 +43,7 @@ def test_weights_show_what_losses_do_not_yet():
 def test_identity_comes_first_in_the_order_of_a_run():
     other = SAME | {"seed": 1, "optim.lr": 0.1}
     found = told(points([3], [7]), points([2], [6]), (SAME, other), ("k", "l"))
-    assert found.fields == (("seed", "0", "1"), ("optim.lr", "not set", "0.1"))
+    assert found.fields == (("seed", "0", "1"), ("optim.lr", "not used", "0.1"))
     assert "part before they start, at seed: the first weights" in as_words(found)
 
 

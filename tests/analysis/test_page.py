@@ -59,7 +59,7 @@ def test_gaps_of_one_command_stand_together_in_the_terminal(found):
     assert len(commands) < len(every)
     assert "- L2 has not finished; L2 (with CCCP) has not finished:" in told
     assert max(map(len, text.splitlines())) <= WIDTH
-    assert f"{len(every)} gaps, each with the command that fills it." in " ".join(text.split())
+    assert f"{len(commands)} gaps, each with the command that fills it." in " ".join(text.split())
 
 
 def test_every_run_behind_a_number_is_named(found):

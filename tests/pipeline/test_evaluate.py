@@ -76,6 +76,7 @@ def test_a_file_takes_any_option() -> None:
         (["run=abcd", "split=tset"], ["1 mistake ", "split=tset", "train, val, test"]),
         (["run=abcd", "cfg=L1"], ["1 mistake ", "cfg: a run is evaluated in its own", "data.root"]),
         (["run=abcd", "data.mean=[0.1]"], ["1 mistake ", "data.mean: a run is evaluated"]),
+        (["run=abcd", "experiment=x"], ["1 mistake ", "of its run", "runtime.experiment=NAME"]),
         (["split=x", "seed=1", "run=abcd", "runtime.devcie=cpu"],
          ["3 mistakes", "split=x", "seed: a run", "runtime.devcie: no such option"]),
     ],
@@ -87,6 +88,14 @@ def test_mistakes_are_all_told(overrides: list[str], said: list[str]) -> None:
 
 
 # What it means --------------------------------------------------------------------------------
+
+
+def test_a_name_is_enough_where_one_run_has_it_and_a_rung_lists_its_keys(shell: Shell) -> None:
+    assert find("distill-L3-digits-s0", compose([]), shell).key == "abcd00000001"
+    with pytest.raises(ConfigError, match="run=L3: give the key of one run of L3: abcd00000001"):
+        find("L3", compose([]), shell)
+    with pytest.raises(ConfigError, match=r"run=L9: neither an MLflow run id .* nor a name in the"):
+        find("L9", compose([]), shell)
 
 
 def test_a_key_may_be_cut_where_it_stays_unique(shell: Shell) -> None:
