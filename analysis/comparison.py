@@ -186,7 +186,10 @@ def _parameters_block(found: Comparison) -> Block:
 def _results_block(found: Comparison) -> Block:
     """Over seeds first, which is what may be concluded from, then the single run."""
     first = found.runs[0]
-    header = ("", "− A, paired by seed", "over seeds, %", "seed", "validation, %", "test, %", "− A")
+    header = (
+        "", "test − A, paired by seed", "test over seeds, %", "seed", "its val, %", "its test, %",
+        "− A",
+    )  # fmt: skip
     return Block(header, tuple(
         (
             one.label, paired_cell(one.difference),

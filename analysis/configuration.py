@@ -14,6 +14,7 @@ RUNG_COLUMNS = (f"tags.{names.BENCH}", f"tags.{names.RUNG}")
 # Of runs that count: the configuration that their rung is shown with, and why that one; empty
 # where the rung has no other.
 CONFIGURATION, WHY = "configuration", "configuration_why"
+_BETA_ALONE = re.compile(r"method\.ib_beta=[^,]*")
 _TYPED = "typed"  # while runs are chosen
 _ABSENT = "None"  # as a parameter says null
 
@@ -98,9 +99,12 @@ def shown_with(selection: Selection, bench: str) -> tuple[str, ...]:
         counts = others.value_counts(sort=False)
         listed = [f"{other} ({_runs(count)})" for other, count in counts.items()]
         more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        shown = str(runs[CONFIGURATION].iloc[0])
+        of_beta = all(_BETA_ALONE.fullmatch(one) for one in (shown, *counts.index))
+        how = "; what=beta compares them" * of_beta
         sentences.append(
-            f"{rung} is shown with {runs[CONFIGURATION].iloc[0]} ({_runs(len(runs))}), "
-            f"{runs[WHY].iloc[0]}; left aside: {', '.join(listed[:_LISTED])}{more}."
+            f"{rung} is shown with {shown} ({_runs(len(runs))}), "
+            f"{runs[WHY].iloc[0]}; left aside: {', '.join(listed[:_LISTED])}{more}{how}."
         )
     return tuple(sentences)
 

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.configuration import one_configuration, seeds_of
+from analysis.configuration import configuration, one_configuration, seeds_of
 from analysis.runs import column, select
 from pipeline import names
 
 _HEX = re.compile(r"[0-9a-f]{4,32}")
 _LISTED = 6
+_TOLD = 2  # parameters that tell runs of one name apart
 _STAGES = {"distill": names.TEST_TOP1, "finetune": names.BEST_VAL_TOP1}  # and what a result needs
 
 
@@ -84,8 +85,8 @@ _SEARCHED = ("run_id", "name", _KEY, _RUNG)
 def _one(matches: pd.DataFrame, word: str) -> pd.Series:
     """The run that is meant; of one key the original that has finished, of equals the oldest."""
     if column(matches, _KEY).nunique(dropna=False) > 1:
-        listed = _listed(matches)
-        raise ValueError(f"{word}: {len(matches)} runs are called so: {listed}; give an id")
+        told = _told_apart(matches)
+        raise ValueError(f"{word}: {len(matches)} runs are called so: {told}; give an id")
     ranked = matches.assign(
         _late=matches["status"].ne("FINISHED"),
         _reused=column(matches, f"tags.{names.REUSED}").eq("true"),
@@ -135,12 +136,30 @@ def _at_one_seed(found: list[Side]) -> list[Side]:
     ]
 
 
+def _told_apart(runs: pd.DataFrame) -> str:
+    """Runs of one name by what differs between them, where it is known."""
+    found = configuration(runs)
+    varying = [str(name) for name in found if found[name].nunique() > 1][:_TOLD]
+    if not varying:
+        return _listed(runs)
+    shown = []
+    for run_id, values in zip(runs["run_id"], found[varying].to_numpy(), strict=True):
+        parts = zip(varying, values, strict=True)
+        words = ", ".join(f"{name.removeprefix('params.')}={value}" for name, value in parts)
+        shown.append(f"{run_id[:8]} ({words})")
+    return ", ".join(shown[:_LISTED]) + _more(runs)
+
+
 def _listed(runs: pd.DataFrame) -> str:
     shown = [
         f"{run['run_id'][:8]} ({run['name']}, {str(run['status']).lower()})"
         for _, run in runs.head(_LISTED).iterrows()
     ]
-    return ", ".join(shown) + (f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else "")
+    return ", ".join(shown) + _more(runs)
+
+
+def _more(runs: pd.DataFrame) -> str:
+    return f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
 
 
 def _unknown(trained: pd.DataFrame, word: str, experiment: str | None) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
+DRY_RUN_FLAG = "--dry-run"
 EMPTY = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject that were not given
 
 
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage.PAGE)
         return OK if arguments else MISTAKE
-    verb, *rest = arguments
+    verb, *rest = without_dry_run(arguments) or [""]
     if verb not in VERBS:
         import difflib
 
@@ -51,6 +52,13 @@ def main(arguments: list[str]) -> int:
         plain = as_overrides([text for text in rest if text not in (*FLAGS, CANCEL)])
         return guarded(lambda: multirun(_asked_for(verb, plain), cancel=CANCEL in rest))
     return guarded(lambda: VERBS[verb](_asked_for(verb, as_overrides(rest))))
+
+
+def without_dry_run(arguments: list[str]) -> list[str]:
+    """The other words; `--dry-run` among them is DRY_RUN=1 for this process."""
+    if DRY_RUN_FLAG in arguments:
+        os.environ["DRY_RUN"] = "1"
+    return [text for text in arguments if text != DRY_RUN_FLAG]
 
 
 def as_overrides(arguments: list[str]) -> list[str]:
@@ -101,7 +109,7 @@ def _asked_for(verb: str, overrides: list[str]) -> list[str]:
     typed = [text for text in overrides if text not in EMPTY]
     if verb not in STAGES and dry_run(os.environ):
         plans = f"{', '.join(STAGES)} and of studies"
-        raise ConfigError([f"DRY_RUN shows the plan of {plans}, not of {verb}: unset it"])
+        raise ConfigError([f"DRY_RUN shows the plan of {plans}, not of {verb}: leave it out"])
     found = with_shortcuts(typed, os.environ) if verb in STAGES else typed
     if len(found) > len(typed):
         say(f"from the environment: {' '.join(found[: len(found) - len(typed)])}")

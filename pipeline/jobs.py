@@ -62,7 +62,7 @@ def finetune_teacher(config: Config, number: int, shell: Shell) -> dict[str, Any
     spec = _spec(config, shell, f"{name}-given" if given else name, key, tags)
     spec["identity"] = identity("finetune", config, teacher=number)
     spec["config"]["teacher"] = {"0": asdict(teacher)}  # of all teachers, this one's
-    spec["params"] = _params(spec["config"])
+    spec["params"] = _params(spec["config"]) | {"overrides": spec["params"]["overrides"]}
     job = Job(
         folder=shell.store.run("finetune", key),
         name=spec["name"],

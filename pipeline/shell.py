@@ -6,7 +6,7 @@ import logging
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -113,3 +113,20 @@ def choose_device(runtime: RuntimeConfig) -> torch.device:
         allowed = ", ".join(["auto", *there])
         raise ConfigError([f"runtime.device={runtime.device}: not here (allowed: {allowed})"])
     return torch.device(name)
+
+
+def slow_precision(
+    precision: str, device: torch.device, processor: Mapping[str, Any] | None = None
+) -> str | None:
+    """What to say of mixed precision on a CPU without instructions for it, where it is emulated
+    and many times slower than float32; None where there is nothing to say. `processor` is what
+    torch says of this one where not given."""
+    there = torch.cpu.get_capabilities() if processor is None else processor
+    if precision != "bfloat16" or device.type != "cpu" or there.get("architecture") != "x86_64":
+        return None
+    if there.get("avx512_bf16") or there.get("amx_bf16"):
+        return None
+    return (
+        "this processor has no bfloat16 instructions: every step takes many times as long as with "
+        "numerics=float32 (which gives other runs, of other keys)"
+    )

@@ -18,7 +18,7 @@ from pipeline import names
 from pipeline.console import StageProgress, say, warn
 from pipeline.lease import Holder, Lease, acquire
 from pipeline.publish import Record, last_line, now_ms, replay
-from pipeline.shell import Shell
+from pipeline.shell import Shell, slow_precision
 from pipeline.store import RunFolder
 from pipeline.tracking import Tracker
 from trainers import health, measures
@@ -136,6 +136,8 @@ def _run_tracked(job: Job, shell: Shell, lease: Lease) -> dict[str, Any]:
 def _train(job: Job, shell: Shell, lease: Lease, tracker: Tracker) -> dict[str, Any]:
     """All epochs that are missing, then the finalise step."""
     state, history = _resume(job, shell)
+    if doubt := slow_precision(job.spec["config"]["numerics"]["precision"], shell.device):
+        log.warning("%s: %s", job.name, doubt)
     tracker.committed(history)
     reset_peak_memory(shell.device)
     while not state.progress.done:

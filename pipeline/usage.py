@@ -39,7 +39,8 @@ studies: python -m sweeps --help
 """
 
 _SHORTCUTS = """\
-environment: TEACHER_PAIR=a,b STUDENT= METHOD= SEED= stand for options; DRY_RUN=1 shows the plan
+--dry-run shows the plan; so does DRY_RUN=1 in the environment, where TEACHER_PAIR=a,b STUDENT=
+METHOD= SEED= stand for options
 """
 
 _ENDS = """\

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.__main__ import MISTAKE, OK, as_overrides, guarded
+from pipeline.__main__ import MISTAKE, OK, as_overrides, guarded, without_dry_run
 from pipeline.multirun import CANCEL
 
 WORK = "work"
@@ -31,12 +31,13 @@ options
   launcher=local|slurm      where; hydra.launcher.partition=NAME and all of conf/hydra/launcher/
   sampler=grid|tpe|gp|random   pruner=none|hyperband|median
   cfg=L2 bench=digits ...   every option of `python -m pipeline distill`, for all trials
+  --dry-run                 show the plan alone; DRY_RUN=1 in the environment does the same
   --cancel                  end what was submitted (with the launcher that it was submitted by)
 
 The goal is validation accuracy, never test. Trials meet in a journal file below runtime.store, or
 in the database that ASIB_STUDY_STORAGE names; a trial whose worker died is taken up again.
 python -m sweeps work STUDY ... is one worker in this process, for sites that forbid launchers.
-DRY_RUN=1 shows the plan. Exit codes: 0 done, 1 failed, 2 mistake, 75 stopped: type it again.
+Exit codes: 0 done, 1 failed, 2 mistake, 75 stopped: type it again.
 """
 
 
@@ -45,7 +46,8 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in (*HELP_FLAGS, "help"):
         print(HELP)
         return OK if arguments else MISTAKE
-    works, rest = arguments[0] == WORK, arguments[1:] if arguments[0] == WORK else arguments
+    arguments = without_dry_run(arguments)
+    works, rest = arguments[:1] == [WORK], arguments[1:] if arguments[:1] == [WORK] else arguments
     plain = as_overrides([text for text in rest if text not in (CANCEL, *HELP_FLAGS)])
     names = [text.removeprefix("study=") for text in plain if "=" not in text or _names(text)]
     overrides = [text for text in plain if "=" in text and not _names(text) and text not in EMPTY]

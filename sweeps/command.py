@@ -193,9 +193,9 @@ def _follow(
         launcher.submit(
             _tasks(request, shell.store, environment, min(request.workers, wanted - before))
         )
-        status = follow(
-            launcher, shell, above=lambda: report.live(board), tell=report.Events(board).tell
-        )
+        events = report.Events(board)
+        status = follow(launcher, shell, above=lambda: report.live(board), tell=events.tell)
+        events.look()  # what has ended with the last job
         failed = [name for name, one in status.items() if one.state == FAILED]
         ended = [name for name, one in status.items() if one.cancelled]
         if ended and len(board.ended()) < wanted:  # new workers would undo that

@@ -128,8 +128,11 @@ class Events:
 
     def tell(self) -> None:
         """Say what is new, at most once a second."""
-        if time.monotonic() - self.looked < self.EVERY_S:
-            return
+        if time.monotonic() - self.looked >= self.EVERY_S:
+            self.look()
+
+    def look(self) -> None:
+        """Say what is new, however short the last look is ago."""
         self.looked = time.monotonic()
         for label, trial in self.board.trials().items():
             if trial.state != self.told.get(label) and trial.state != TrialState.WAITING:

@@ -181,7 +181,8 @@ def test_a_rungs_default_is_shown_and_the_runs_of_a_study_beside_it_are_counted(
     frame = runs(*ladder, *study)
     assert shown(frame) == (
         "L2 is shown with method.ib_beta=0.001 (2 runs), its default; left aside: "
-        "method.ib_beta=0.0 (3 runs), method.ib_beta=0.01 (3 runs), method.ib_beta=0.1 (3 runs).",
+        "method.ib_beta=0.0 (3 runs), method.ib_beta=0.01 (3 runs), method.ib_beta=0.1 (3 runs); "
+        "what=beta compares them.",
     )
     kept = one_configuration(Selection(frame, frame[:0].assign(reason=""))).kept
     assert kept["configuration"].tolist() == ["", "", *["method.ib_beta=0.001"] * 2]

@@ -162,7 +162,8 @@ def test_a_study_beside_the_ladder_does_not_take_its_place(told):
     report = told(accuracies(), study=("L3", ("0.0", "0.1")))
     sentence = (
         "L3 is shown with method.ib_beta=0.001 (5 runs), its default; left aside: "
-        "method.ib_beta=0.0 (5 runs), method.ib_beta=0.1 (5 runs)."
+        "method.ib_beta=0.0 (5 runs), method.ib_beta=0.1 (5 runs); "
+        "what=beta compares them."
     )
     ladder = next(study for study in report.found.studies if study.name == "ladder")
     assert sentence in ladder.sentences

@@ -52,6 +52,15 @@ def test_the_other_seeds_of_a_run_are_its_group():
     assert sorted(side.group["run_id"]) == ["bbbb0000", "bbbb1111"]
 
 
+def test_runs_of_one_name_are_told_apart_by_what_differs():
+    frame = runs(*(
+        row("L2", 0, f"{k}aaa0000", f"{k}{k}11", name="same", **{"params.method.ib_beta": beta})
+        for k, beta in enumerate(("0.1", "0.2"))
+    ))  # fmt: skip
+    with pytest.raises(ValueError, match=r"same: 2 runs .*: 0aaa0000 \(method.ib_beta=0.1\), 1aaa"):
+        sides(frame, ["same"])
+
+
 def test_all_mistakes_are_one_message():
     with pytest.raises(ValueError) as error:
         sides(FRAME, ["aaaa", "L2-s9", "L4"])

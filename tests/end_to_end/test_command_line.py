@@ -37,6 +37,7 @@ def test_everything_is_read_back_from_the_tracking_store(finished: Path) -> None
     assert student[f"metrics.{names.TEST_READS}"] == 1
     teachers = runs[runs[f"tags.{names.STAGE}"] == "finetune"]
     assert len(teachers) == 2
+    assert teachers["params.overrides"].str.contains("data.train_limit=200").all()
     assert (
         set(teachers["parent_id"]) == {student["parent_id"]} == {runs.loc["launch-distill"].run_id}
     )
@@ -276,7 +277,7 @@ def test_ce_matched_gets_the_time_of_its_rung(with_teachers: Path) -> None:
 
 
 def test_dry_run_shows_the_plan_and_runs_nothing(with_teachers: Path) -> None:
-    output = command.run("distill", *command.L3, cwd=with_teachers, DRY_RUN="1", SEED="7")
+    output = command.run("distill", *command.L3, "--dry-run", cwd=with_teachers, SEED="7")
     assert "from the environment: seed=7" in output
     assert "distill-L3-digits-s7" in output
     assert "4 finished, 1 to run" in output  # teachers and their view banks

@@ -69,6 +69,24 @@ def test_the_closing_table_has_every_trial_or_says_how_many_are_left_out(
     assert rows[20:] == ([] if more is None else [more])
 
 
+def test_what_ended_with_the_last_job_is_told_however_soon(
+    told: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = told([], space=BETAS)
+    events = report.Events(board)
+    taken = board.take(3)
+    assert taken is not None
+    events.look()
+    taken.part.tell(taken.trial, 0.5)
+    taken.lease.release()
+    events.tell()  # within the second
+    events.look()
+    events.look()  # nothing is told twice
+    begun, ended = capsys.readouterr().out.splitlines()
+    assert "running" in begun
+    assert ended.endswith("val 50.00 %")
+
+
 def test_before_a_trial_has_finished_there_is_no_head_and_no_report(
     told: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
