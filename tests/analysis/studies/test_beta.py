@@ -22,6 +22,18 @@ def test_beta_recommends_the_largest_within_one_standard_error():
     assert not found.drawn
 
 
+def test_what_the_latent_keeps_and_the_fusion_makes_of_it_has_intervals():
+    restored = f"metrics.{names.SYNERGY_RESTORED}"
+    rows = [
+        with_beta(b, s, v, 0.8, **{restored: 0.7 + s / 100, f"metrics.{names.RATE}": 5.0 + s})
+        for b, v in {"0": 0.90, "0.001": 0.8}.items() for s in (0, 1)
+    ]  # fmt: skip
+    found = beta.study(evidence(runs(*rows)))
+    (_, kept) = found.tables
+    assert kept.block.rows[0][1:] == ("5.500 [−0.853, 11.853]", "–", "70.50 [64.15, 76.85]")
+    assert "in nats, on training batches" in found.notes[-1]
+
+
 def grid(values: dict[str, float], spread: float = 0.01) -> list[dict]:
     """Two seeds of each β, validation `spread` apart."""
     return [with_beta(b, s, v + spread * s, 0.8) for b, v in values.items() for s in (0, 1)]
