@@ -35,6 +35,7 @@ from analysis.stats import (
 from analysis.study import counted
 from analysis.tables import (
     CONTROLS,
+    PRIMARY,
     RUNG_ORDER,
     LadderRow,
     LadderTable,
@@ -46,7 +47,6 @@ from analysis.tables import (
 )
 from pipeline import names
 
-PRIMARY = "L4"  # against the best control
 ALONE = ("CE", "CE_matched", "ce")  # students without teachers
 _PLACEBO = "_null"  # what the name of a rung's placebo ends in
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
@@ -81,12 +81,15 @@ class Claim(NamedTuple):
         return self.interval.n > 1 and not any(self.differences)
 
 
-def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, ...]:
-    """Every comparison of a bench: the primary one first, then each rung, method and other control
+def claims(
+    kept: pd.DataFrame, table: LadderTable, bench: str, primary: str = PRIMARY
+) -> tuple[Claim, ...]:
+    """Every comparison of a bench: the primary one, of the rung `primary` with the best control,
+    first, then each rung, method and other control
     with the best control, each rung of the ladder with the one before it that is there, and each
     rung with its placebo."""
     rows = {row.rung: row for row in table.rows if row.bench == bench}
-    pairs = _pairs(list(rows), best_control(table, bench))
+    pairs = _pairs(list(rows), best_control(table, bench), primary)
     accuracy = {rung: logged_by_seed(kept, bench, rung) for rung in rows}
     seconds = {rung: logged_by_seed(kept, bench, rung, names.RUN_SECONDS) for rung in rows}
     found = []
@@ -94,19 +97,19 @@ def claims(kept: pd.DataFrame, table: LadderTable, bench: str) -> tuple[Claim, .
         alike = same_setting(kept, bench, rung, reference)
         differences = differences_by_seed(accuracy[rung], accuracy[reference]) if alike else ()
         times = paired_ratio(seconds[rung], seconds[reference])
-        primary = rung == PRIMARY and (rung, reference) == pairs[0]
-        found.append(_claim(bench, rung, reference, primary, differences, times))
+        first = rung == primary and (rung, reference) == pairs[0]
+        found.append(_claim(bench, rung, reference, first, differences, times))
     return _corrected(found)
 
 
-def _pairs(rungs: list[str], control: LadderRow | None) -> list[tuple[str, str]]:
+def _pairs(rungs: list[str], control: LadderRow | None, primary: str) -> list[tuple[str, str]]:
     others = [] if control is None else [rung for rung in rungs if rung != control.rung]
     against = [(rung, control.rung) for rung in others] if control is not None else []
-    primary = [pair for pair in against if pair[0] == PRIMARY]
+    first = [pair for pair in against if pair[0] == primary]
     ladder = [rung for rung in RUNG_ORDER if rung in rungs]
     steps = [(b, a) for a, b in itertools.pairwise(ladder) if (a, b) not in against]
     placebos = [pair for pair in _with_placebo(rungs) if pair[::-1] not in against]
-    return list(dict.fromkeys([*primary, *against, *steps, *placebos]))
+    return list(dict.fromkeys([*first, *against, *steps, *placebos]))
 
 
 def _with_placebo(rungs: Sequence[str]) -> list[tuple[str, str]]:

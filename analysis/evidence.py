@@ -11,6 +11,7 @@ import pandas as pd
 from analysis import typed
 from analysis.configuration import RUNG_COLUMNS, configuration, one_configuration, seeds_of
 from analysis.runs import Selection, column, select, split
+from analysis.tables import PRIMARY
 from pipeline import names
 
 FEWEST_SEEDS = 3  # below it an interval says next to nothing
@@ -28,6 +29,7 @@ class Asked:
     tags: Mapping[str, str] = field(default_factory=dict)
     since: str | None = None
     until: str | None = None
+    primary: str = PRIMARY  # the rung of the claim that was fixed beforehand; chooses no run
 
     @property
     def narrow(self) -> bool:
@@ -47,8 +49,9 @@ def chosen(runs: pd.DataFrame, asked: Asked) -> pd.DataFrame:
 
     A tag that says which students are meant (`OF_STUDENTS`) keeps all teachers; `until` a day takes
     that whole day. Raises ValueError for a date that cannot be read, a time in which no run began,
-    and a tag or a value of it that no run has.
+    a tag or a value of it that no run has, and a primary rung that never ran.
     """
+    _check_primary(runs, asked.primary)
     for name, value in asked.tags.items() if len(runs) else ():
         _check_tag(runs, name, value)
     keep = pd.Series(True, runs.index)
@@ -81,6 +84,12 @@ def _check_tag(runs: pd.DataFrame, name: str, value: str) -> None:
         raise ValueError(f"{start} that value{_near(value, sorted(there.astype(str).unique()))}")
 
 
+def _check_primary(runs: pd.DataFrame, rung: str) -> None:
+    there = sorted(column(runs, RUNG_COLUMNS[1]).dropna().astype(str).unique())
+    if rung != PRIMARY and rung not in there:
+        raise ValueError(f"primary={rung}: no run of that rung or method{_near(rung, there)}")
+
+
 def _near(word: str, known: Sequence[str]) -> str:
     guess = difflib.get_close_matches(word, known, n=1)
     more = f", … ({len(known)} in all)" if len(known) > _LISTED else ""
@@ -105,6 +114,7 @@ class Evidence:
     bench: str
     runs: pd.DataFrame
     histories: Histories
+    primary: str = PRIMARY
 
     @cached_property
     def finished(self) -> Selection:

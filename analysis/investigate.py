@@ -83,7 +83,8 @@ def findings(reading: Reading, what: str = COMPREHENSIVE) -> Findings:
     wanted = list(STUDIES.values()) if what == COMPREHENSIVE else [_ALONE[what]]
     of_bench = column(runs, f"tags.{names.BENCH}")
     each = [
-        Evidence(name, runs[of_bench.eq(name)], reading.history) for name in benches(runs, asked)
+        Evidence(name, runs[of_bench.eq(name)], reading.history, asked.primary)
+        for name in benches(runs, asked)
     ]
     found = tuple(one(evidence) for evidence in each for one in wanted)
     if asked.narrow:  # a run that was not asked for is no gap

@@ -98,7 +98,10 @@ def report(reading: Reading) -> Report:
     of_bench = column(runs, f"tags.{names.BENCH}")
     sections = [
         _bench_section(
-            experiment, counted, table, Evidence(name, runs[of_bench.eq(name)], reading.history)
+            experiment,
+            counted,
+            table,
+            Evidence(name, runs[of_bench.eq(name)], reading.history, reading.asked.primary),
         )
         for name in _benches(table)
     ] or [_nothing_finished(experiment, reading.asked)]
@@ -114,7 +117,7 @@ def report(reading: Reading) -> Report:
         text=_text(experiment, sections),
         markdown=_markdown(experiment, sections),
         table=table_frame(table),
-        draw=lambda: _figures(kept, history, table),
+        draw=lambda: _figures(kept, history, table, reading.asked.primary),
     )
 
 
@@ -157,7 +160,7 @@ def _bench_section(
     kept, bench = counted.kept, evidence.bench
     of_bench = kept[column(kept, f"tags.{names.BENCH}").eq(bench)]
     rows = [row for row in table.rows if row.bench == bench]
-    found = claims(kept, table, bench)
+    found = claims(kept, table, bench, evidence.primary)
     said = list(sentences(table, bench, found))
     steps = steps_block(found)
     absent = sorted({"CE", "KD"} - {row.rung for row in rows})
@@ -226,12 +229,14 @@ def _markdown(experiment: str, sections: list[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _figures(kept: pd.DataFrame, history: pd.DataFrame, table: LadderTable) -> dict[str, Figure]:
+def _figures(
+    kept: pd.DataFrame, history: pd.DataFrame, table: LadderTable, primary: str
+) -> dict[str, Figure]:
     drawn = {}
     for bench in _benches(table):
         curves = figures.learning_curves(kept, history, bench)
         name = bench.replace(" ", "_")
-        apart = differences(table, bench, claims(kept, table, bench))
+        apart = differences(table, bench, claims(kept, table, bench, primary))
         if apart.rows:
             drawn[f"differences_{name}"] = draw_differences(apart)
         drawn[f"learning_curves_{name}"] = figures.draw_learning_curves(curves)

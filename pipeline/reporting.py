@@ -16,6 +16,7 @@ from analysis.investigate import COMPREHENSIVE, STUDIES, Findings, findings
 from analysis.reading import Reading
 from analysis.runs import column, export, exported_experiment, load_runs
 from analysis.study import counted
+from analysis.tables import PRIMARY
 from pipeline import names
 from pipeline.config import ConfigError, compose
 from pipeline.console import out, say
@@ -26,7 +27,7 @@ from pipeline.groups import options_of
 from pipeline.shell import Shell
 
 FILTERS = ("bench", "experiment", "since", "until")
-KEYS = ("what", *FILTERS, "out", "store")
+KEYS = ("what", *FILTERS, "primary", "out", "store")
 EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
 WHAT = (*STUDIES, COMPREHENSIVE)
 TAG = "tag."
@@ -39,7 +40,8 @@ PAGE, MARKDOWN, TABLES, TABLE = "report.html", "report.md", "tables.tex", "table
 
 def analyse_command(overrides: list[str]) -> None:
     """`analyze what=ANALYSIS experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE
-    out=FOLDER store=FILE`, each optional. An exported `store` is read and nothing is tracked.
+    primary=RUNG out=FOLDER store=FILE`, each optional. An exported `store` is read and nothing is
+    tracked.
 
     Raises:
         ConfigError: another key, an unknown analysis, or an experiment that does not exist.
@@ -117,7 +119,8 @@ def _given(overrides: list[str]) -> tuple[dict[str, str], Asked]:
     """What was typed by key, and the runs that it asks for."""
     given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
     tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
-    return given, Asked(given.get("bench"), tags, given.get("since"), given.get("until"))
+    dates = given.get("since"), given.get("until")
+    return given, Asked(given.get("bench"), tags, *dates, given.get("primary", PRIMARY))
 
 
 def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[str]) -> None:

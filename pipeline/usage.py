@@ -100,6 +100,8 @@ report/EXPERIMENT/WHAT/ and logged as a run.
                          freezing, information_plane, teacher_adaptation, overlap, health;
                          comprehensive is all of them
 {_FILTERS}\
+  primary=RUNG           whose claim against the best control was fixed beforehand: L4 (default);
+                         all others are corrected after Holm
   out=FOLDER             where the files go
   store=FILE             read an exported store; nothing is tracked
 """,

@@ -14,6 +14,7 @@ from analysis.reading import Reading
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.server import NoAnswer
 from analysis.stats import paired_difference
+from analysis.tables import PRIMARY
 from pipeline import names
 from pipeline.config import ConfigError
 from pipeline.reporting import analyse_command
@@ -42,7 +43,7 @@ def test_the_pages_have_tables() -> None:
 
 @pytest.mark.parametrize(("options", "text"), BLOCKS, ids=[b[0]["what"] for b in BLOCKS])
 def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> None:
-    asked = Asked(options.get("bench"))
+    asked = Asked(options.get("bench"), primary=options.get("primary", PRIMARY))
     reading = Reading(str(ROOT / options["store"]), options["experiment"], asked)
     what = options["what"]
     plain = what == "ladder"

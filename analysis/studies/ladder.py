@@ -3,7 +3,6 @@
 from analysis import costs, figures, health, style
 from analysis.claims import (
     LEVEL,
-    PRIMARY,
     VISIBLE,
     Claim,
     claims,
@@ -56,7 +55,7 @@ def study(evidence: Evidence) -> Study:
     notes = tuple(left_out_notes(evidence.ladder.left_out))
     if not rows:
         return Study("ladder", evidence.bench, "Ladder", gaps=gaps, notes=notes)
-    found = claims(kept, table, evidence.bench)
+    found = claims(kept, table, evidence.bench, evidence.primary)
     tuned = select(evidence.runs, stage="finetune", bench=evidence.bench, needs=names.VAL_TOP1).kept
     teachers = teachers_table(tuned)
     little = little_to_teach(kept, teachers, evidence.bench)
@@ -67,7 +66,7 @@ def study(evidence: Evidence) -> Study:
             *sentences(table, evidence.bench, found), *little,
             *shown_with(evidence.ladder, evidence.bench),
         ),
-        summary=_summary(table, evidence.bench, found),
+        summary=_summary(table, evidence, found),
         tables=(
             Table("Accuracy", accuracy_block(rows)),
             Table("Cost and fusion", cost_block(rows)),
@@ -78,7 +77,7 @@ def study(evidence: Evidence) -> Study:
         gaps=gaps,
         notes=(
             *unlike, *interval_notes(table), *validation_notes(kept), *fusion_notes(rows),
-            *_claim_notes(found), *notes,
+            *_claim_notes(found, evidence.primary), *notes,
         ),
         run_ids=(*kept["run_id"], *tuned["run_id"]),
         warnings=(*(sentence(claim) for claim in found if claim.twin), *little, *unlike),
@@ -100,12 +99,12 @@ def alone(evidence: Evidence) -> Study:
     return plain._replace(notes=(*plain.notes, *told))
 
 
-def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
+def _summary(table: LadderTable, evidence: Evidence, found: tuple[Claim, ...]) -> tuple[str, ...]:
     """The primary claim, every difference that is shown, and those to the best control that are
     not."""
-    control = best_control(table, bench)
+    control, rung = best_control(table, evidence.bench), evidence.primary
     if control is None:
-        return sentences(table, bench, found)
+        return sentences(table, evidence.bench, found)
     of_control = [c for c in found if c.reference == control.rung and not c.primary]
     told = [sentence(c) for c in found if not c.primary and (c.shown or c.twin)]
     silent = [c for c in of_control if not c.shown and not c.twin]
@@ -114,7 +113,7 @@ def _summary(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[
     if single := [c.rung for c in silent if c.interval.n < 2]:
         told.append(f"Fewer than two seeds, so no conclusion: {', '.join(single)}.")
     if not any(c.primary for c in found):
-        told.insert(0, f"Primary claim ({PRIMARY} against the best control): no run of {PRIMARY}.")
+        told.insert(0, f"Primary claim ({rung} against the best control): no run of {rung}.")
     primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
     return (*primary, control_sentence(table, control), *told)
 
@@ -160,9 +159,9 @@ def claims_block(found: tuple[Claim, ...]) -> Block:
     ))  # fmt: skip
 
 
-def _claim_notes(found: tuple[Claim, ...]) -> tuple[str, ...]:
+def _claim_notes(found: tuple[Claim, ...], primary: str) -> tuple[str, ...]:
     notes = [
-        f"One primary claim, fixed beforehand: {PRIMARY} against the best control, the one of "
+        f"One primary claim, fixed beforehand: {primary} against the best control, the one of "
         "the highest mean test accuracy (a choice that favours the control). All other "
         f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm, over "
         f"{counted(family_size(found), 'claim')}). p is of the paired "

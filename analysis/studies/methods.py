@@ -15,7 +15,7 @@ from analysis.render import Block, accuracy_cell, number, paired_cell, percent, 
 from analysis.runs import column
 from analysis.stats import NO_INTERVAL, Interval
 from analysis.study import Drawing, Gap, Study, Table, counted, seeds_caption
-from analysis.tables import CONTROLS, best_control, ladder_table
+from analysis.tables import CONTROLS, PRIMARY, best_control, ladder_table
 
 BASELINES = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 OURS = ("L4", "L3", "L2", "L1", "L0")  # the highest rung that is there
@@ -44,7 +44,7 @@ class MethodsInfo(NamedTuple):
     mixing: str
 
 
-def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
+def methods_info(kept: pd.DataFrame, bench: str, primary: str = PRIMARY) -> MethodsInfo:
     """The baselines, the controls and the highest rung that the kept runs have."""
     table = ladder_table(kept)
     of_bench = {row.rung: row for row in table.rows if row.bench == bench}
@@ -52,7 +52,8 @@ def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
     there = [m for m in dict.fromkeys([*CONTROLS, *BASELINES, *ours]) if m in of_bench]
     control = best_control(table, bench)
     reference = "" if control is None else control.rung
-    claimed = {c.rung: c for c in claims(kept, table, bench) if c.reference == reference}
+    found = claims(kept, table, bench, primary)
+    claimed = {c.rung: c for c in found if c.reference == reference}
     rows = []
     for method in there:
         row, claim = of_bench[method], claimed.get(method)
@@ -68,7 +69,7 @@ def methods_info(kept: pd.DataFrame, bench: str) -> MethodsInfo:
 
 def study(evidence: Evidence) -> Study:
     """The analysis of one bench."""
-    info = methods_info(evidence.kept, evidence.bench)
+    info = methods_info(evidence.kept, evidence.bench, evidence.primary)
     there = {row.method for row in info.rows}
     gaps = _gaps(evidence, there)
     if not info.rows:

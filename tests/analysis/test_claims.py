@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom
 
@@ -16,6 +17,7 @@ from analysis.claims import (
     steps,
     steps_block,
 )
+from analysis.evidence import Asked, chosen
 from analysis.stats import power
 from analysis.tables import TeacherRow, best_control, ladder_table
 from pipeline import names
@@ -49,6 +51,18 @@ def test_the_primary_claim_is_l4_against_the_best_control_and_needs_no_correctio
     assert all(claim.adjusted >= claim.p for claim in others)
     pairs = {(claim.rung, claim.reference) for claim in others}
     assert pairs == {("CE", "KD"), ("L3", "KD"), ("L4", "L3")}
+
+
+def test_another_rung_may_be_the_one_of_the_primary_claim():
+    kept = store(KD=1.0, L2=3.0, L4=5.0)
+    first, *others = claims(kept, ladder_table(kept), "toy", "L2")
+    assert (first.rung, first.reference, first.primary) == ("L2", "KD", True)
+    assert first.adjusted == first.p
+    assert ("L4", "KD", False) in {(c.rung, c.reference, c.primary) for c in others}
+    frame = kept.assign(start_time=pd.Timestamp(0, tz="UTC"))
+    assert len(chosen(frame, Asked(primary="L2"))) == len(frame)
+    with pytest.raises(ValueError, match="primary=L5: no run of that rung or method"):
+        chosen(frame, Asked(primary="L5"))
 
 
 def test_a_harmful_rung_is_worse_and_no_effect_is_not_shown():
