@@ -7,6 +7,7 @@ Times of single values are left out. Nothing in it is run by reading it.
 
 import lzma
 import math
+import re
 import sqlite3
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ from analysis.sql import COLUMNS, SqlStore
 
 SUFFIX = ".db.xz"
 _NOT_OF_THE_STUDY = ("mlflow.user", "mlflow.source.", "mlflow.log-model.")  # tags of one machine
+_PLACES = ("runtime.store", "data.root")  # parameters that are paths of one machine
+_PLACE = re.compile(rf" ?({'|'.join(map(re.escape, _PLACES))})=[^\s`]+")
 _PARENT, _TIME = "mlflow.parentRunId", 0
 
 
@@ -31,8 +34,10 @@ def packed(experiment: Experiment, runs: RunRows, history: pd.DataFrame) -> byte
     number, ids = int(experiment.experiment_id), {info.run_id for info in runs.infos}
     _fill(base, "experiments", [(number, experiment.name, "active")])
     _fill(base, "runs", [(*info, number, "active") for info in runs.infos])
-    _fill(base, "params", runs.params)
-    _fill(base, "tags", [tag for tag in runs.tags if _belongs(tag[1], tag[2], ids)])
+    params = [(run, key, _moved(value)) for run, key, value in runs.params if key not in _PLACES]
+    tags = [(run, key, _moved(v)) for run, key, v in runs.tags if _belongs(key, v, ids)]
+    _fill(base, "params", params)
+    _fill(base, "tags", tags)
     last = [(run, key, *_number(value)) for run, key, value in runs.metrics]
     _fill(base, "latest_metrics", last)
     columns = [history[name] for name in ("run_id", "metric", "step", "value")]
@@ -76,6 +81,11 @@ def _fill(base: sqlite3.Connection, name: str, rows: Iterable[tuple]) -> None:
 
 def _belongs(key: str, value: str, ids: set[str]) -> bool:
     return value in ids if key == _PARENT else not key.startswith(_NOT_OF_THE_STUDY)
+
+
+def _moved(text: str) -> str:
+    """What was typed, without where on this machine things lie."""
+    return _PLACE.sub("", text)
 
 
 def _number(value: float) -> tuple[float, bool]:

@@ -42,12 +42,15 @@ def accuracy_block(rows: Iterable[LadderRow]) -> Block:
 
 def cost_block(rows: Iterable[LadderRow]) -> Block:
     """The fusion's validation accuracy and what a rung costs."""
-    header = ("rung", "synergy, %", "gain", "time, s", "× CE", "images/s", "memory, MiB")
+    header = (
+        "rung", "synergy, %", "gain", "share, %", "time, s", "× CE", "images/s", "memory, MiB"
+    )  # fmt: skip
     cells = tuple(
         (
             _label(row),
             percent(row.synergy),
             points(row.gain) + "*" * (not row.as_loaded),
+            percent(row.share),
             number(row.seconds),
             number(row.times_ce, 2),
             number(row.images_per_second),
@@ -147,7 +150,8 @@ def fusion_notes(rows: Iterable[LadderRow]) -> list[str]:
     then = " (with *: as it was by then)" * any(not row.as_loaded for row in fused)
     note = (
         "Synergy: validation accuracy of the fusion that the last B-Step used; gain: less that of "
-        f"the best teacher as it was loaded{then}."
+        f"the best teacher as it was loaded{then}; share: of the samples of the last B-Step epoch, "
+        "those that the fusion taught (the others the teachers' average)."
     )
     return [note] if fused else []
 

@@ -95,13 +95,14 @@ def report(reading: Reading) -> Report:
     table = ladder_table(kept)
     left_out = pd.concat([ladder.left_out, tuned.left_out]).drop_duplicates("run_id")
     counted = Selection(kept, ladder.left_out)
-    of_bench = column(runs, f"tags.{names.BENCH}")
+    spread = by_overlap(runs)
+    of_bench = column(spread, f"tags.{names.BENCH}")
     sections = [
         _bench_section(
             experiment,
             counted,
             table,
-            Evidence(name, runs[of_bench.eq(name)], reading.history, reading.asked.primary),
+            Evidence(name, spread[of_bench.eq(name)], reading.history, reading.asked.primary),
         )
         for name in _benches(table)
     ] or [_nothing_finished(experiment, reading.asked)]

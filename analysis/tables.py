@@ -44,6 +44,7 @@ class LadderRow(NamedTuple):
     images_per_second: float  # in B-Steps
     peak_memory_mb: float
     configuration: str = ""  # which one it is, where the rung ran in several
+    share: float = math.nan  # of the last B-Step's samples, those whose target came from the fusion
     as_loaded: bool = True  # whether the gain is over the teacher as loaded, not as it was by then
 
 
@@ -191,6 +192,7 @@ def _row(
         images_per_second=mean_logged(of_rung, names.IMAGES_PER_SECOND),
         peak_memory_mb=mean_logged(of_rung, names.PEAK_MEMORY),
         configuration=next(iter(column(of_rung, CONFIGURATION).dropna()), ""),
+        share=mean_logged(of_rung, names.SYNERGY_SHARE),
         as_loaded=as_loaded,
     )
 

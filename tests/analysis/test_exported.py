@@ -61,6 +61,19 @@ def test_nothing_of_the_machine_goes_with_it(file) -> None:
     assert b"someone" not in text
 
 
+def test_no_place_of_the_machine_goes_with_it(store) -> None:
+    typed = "cfg=CE runtime.store=/home/someone/store data.root=/data seed=0"
+    note = f"Again: `python -m pipeline distill {typed}`"
+    run = store.distill(
+        "places", "CE", 0, 0.5, tags={"mlflow.note.content": note},
+        params={"overrides": typed, "runtime.store": "/home/someone/store", "data.root": "/data"},
+    )  # fmt: skip
+    text = lzma.decompress(export(store.uri, "places", [run], KEPT))
+    assert b"someone" not in text
+    assert b"/data" not in text
+    assert text.count(b"cfg=CE seed=0") == 2
+
+
 def test_it_can_be_exported_again(file, ids) -> None:
     assert lzma.decompress(export(file, NAME, ids, KEPT))
 

@@ -37,6 +37,7 @@ FULL = LadderRow(
     Interval(1, -0.0004, NAN, NAN),
     synergy=0.7,
     gain=-0.01,
+    share=0.9,
     seconds=1234.4,
     times_ce=1.234,
     images_per_second=99.94,
@@ -64,14 +65,14 @@ def test_a_gain_over_teachers_as_they_were_by_then_is_marked_and_explained():
     then = FULL._replace(rung="L4", as_loaded=False)
     assert [row[2] for row in cost_block([BARE, FULL, then]).rows] == ["–", "−1.00", "−1.00*"]
     assert fusion_notes([BARE]) == []
-    assert fusion_notes([FULL])[0].endswith("the best teacher as it was loaded.")
-    assert fusion_notes([FULL, then])[0].endswith("as it was loaded (with *: as it was by then).")
+    assert "as it was loaded; share: of the samples" in fusion_notes([FULL])[0]
+    assert "loaded (with *: as it was by then); share: " in fusion_notes([FULL, then])[0]
 
 
 def test_costs_and_what_is_missing():
     assert cost_block([BARE, FULL]).rows == (
-        ("CE", *["–"] * 6),
-        ("L3", "70.00", "−1.00", "1,234", "1.23", "99.9", "812"),
+        ("CE", *["–"] * 7),
+        ("L3", "70.00", "−1.00", "90.00", "1,234", "1.23", "99.9", "812"),
     )
 
 

@@ -72,7 +72,7 @@ def test_sentences_come_first(report):
 def test_tables_hold_the_numbers(report):
     lines = [line.split() for line in report.text.splitlines()]
     assert ["L0", "1", "55.00", "+4.00", "n=1", "−6.00", "n=1"] in lines
-    assert ["L3", "90.00", "–", "40.0", "2.00", "350", "–"] in lines
+    assert ["L3", "90.00", "–", "–", "40.0", "2.00", "350", "–"] in lines
     assert ["resnet20", "0", "91.00", "–", "–"] in lines
     assert "| L0 | 1 | 55.00 | +4.00 n=1 | −6.00 n=1 |" in report.markdown.splitlines()
 
