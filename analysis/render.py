@@ -153,7 +153,11 @@ def fusion_notes(rows: Iterable[LadderRow]) -> list[str]:
         f"the best teacher as it was loaded{then}; share: of the samples of the last B-Step epoch, "
         "those that the fusion taught (the others the teachers' average)."
     )
-    return [note] if fused else []
+    time = (
+        "Time: A-Steps, B-Steps and the view banks that a run reads, counted in full where they "
+        "were there already."
+    )
+    return [note, time] if fused else []
 
 
 def left_out_notes(left_out: pd.DataFrame) -> list[str]:
@@ -215,9 +219,12 @@ def signed(value: float) -> str:
 
 
 def accuracy_cell(interval: Interval) -> str:
-    """A fraction in percent with its interval: `90.12 [89.50, 90.74]`."""
+    """A fraction in percent with its interval: `90.12 [89.50, 90.74]`; where all seeds
+    have the same, `90.12 (equal)`."""
     if interval.n < 2:
         return percent(interval.mean)
+    if interval.low == interval.high:  # as many images at every seed: a band of no width would lie
+        return f"{percent(interval.mean)} (equal)"
     return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 

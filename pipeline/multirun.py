@@ -170,6 +170,8 @@ def _run(request: Request, launcher: Launcher, shell: Shell) -> None:
         launcher.submit(tasks)
         status = follow(launcher, shell)
     out.print(report(request.students, status, shell.store))
+    if not (experiment := shell.destination.experiment).startswith("#"):
+        say(f"the report:   python -m pipeline analyze experiment={experiment}")
     failed = [name for name, one in status.items() if one.state == "failed"]
     if failed:
         raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")

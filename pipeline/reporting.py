@@ -186,8 +186,10 @@ def _show(
 
 
 def _own_folder(found: Findings) -> Path:
-    """`report/asib-ladder/beta`: each experiment and analysis has a folder of its own."""
-    return REPORTS / re.sub(r"[^\w.-]+", "-", found.experiment) / found.what
+    """`report/asib-ladder/beta`, `report/asib/ladder-bench-digits`: each experiment, analysis and
+    filter has a folder of its own, so that no report takes the place of another."""
+    what = " ".join([found.what, found.filters]).strip()
+    return REPORTS.joinpath(*(re.sub(r"[^\w.-]+", "-", one) for one in (found.experiment, what)))
 
 
 def _emptied(target: Path) -> Path:

@@ -165,8 +165,18 @@ def _holding(folders: list[RunFolder], shell: Shell) -> str:
 
 
 def _listed(folders: list[RunFolder]) -> str:
-    listed = ", ".join(f"{folder.key} ({_name(folder)})" for folder in folders[:_LISTED])
+    told = [_name(folder) for folder in folders]
+    if len(folders) > 1 and len(set(told)) == 1:  # by what was typed for one and not for all
+        words = [_typed(folder) for folder in folders]
+        told = [" ".join(w for w in of if not all(w in other for other in words)) for of in words]
+    shown = [f"{folder.key} ({text})" for folder, text in zip(folders, told, strict=True)]
+    listed = ", ".join(shown[:_LISTED])
     return listed + (f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else "")
+
+
+def _typed(folder: RunFolder) -> list[str]:
+    spec = folder.read_json("spec") or {}
+    return str(spec.get("params", {}).get("overrides", "")).split()
 
 
 def _name(folder: RunFolder) -> str:

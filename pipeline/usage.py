@@ -86,16 +86,16 @@ evaluate run=RUN key=value ...
 Accuracy, calibration and confusion of a finished network, logged with its run.
   run=KEY|NAME|MLFLOW_RUN_ID|FILE   a key can be cut to its first 4 digits or more; a weights file
                                     takes student.model=NAME and the data set of bench=
-  split=val|test|train         each reading of test is counted
+  split=val|test|train         val where not given; each reading of test is counted
   bench= data= data.root= ...  other data with the same classes, channels and image size
 A run is evaluated in its own configuration, as a child of its run and in its experiment (unless
-another is chosen); only runtime.* can be given beside.
+another is chosen); of options only the data above and runtime.* can be given beside.
 """,
     "analyze": f"""\
 analyze key=value ...
 
 Report, tables and figures from the tracking store alone: printed, written to
-report/EXPERIMENT/WHAT/ and logged as a run.
+report/EXPERIMENT/WHAT-FILTERS/ and logged as a run.
   what=ladder            each rung against the best control (default); or methods, beta, cccp,
                          freezing, information_plane, teacher_adaptation, overlap, health;
                          comprehensive is all of them

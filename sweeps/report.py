@@ -22,6 +22,7 @@ MOST = 20  # finished trials that are shown in the end
 MOST_LIVE = 12  # and while others are under way, on one screen
 MOST_LABELS = 8
 REPORTS = {"method.ib_beta": "beta", "overlap": "overlap", "methods": "methods"}
+_BETA = "method.ib_beta"
 WORDS = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
@@ -60,6 +61,10 @@ def next_commands(board: Board, typed: tuple[str, ...], destination: TrialDestin
         seeds = ",".join(map(str, study.seeds))
         again = f"python -m pipeline distill -m {shlex.join(overrides)} seed={seeds}"
         lines.append(f"the best:     {again}")
+        if tied := [k for k, t in finished[1:] if t.value == finished[0][1].value]:
+            lines.append(f"tied with it: trial {', '.join(tied[:MOST_LABELS])}")
+        if _BETA in study.distributions:
+            lines.append("which to use: the report says, by a rule of its own (one standard error)")
     if note := _note(study, finished):
         lines.append(f"note:         {note}")
     dashboard = f"; optuna-dashboard {where(board.folder)}" if which("optuna-dashboard") else ""

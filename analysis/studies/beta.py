@@ -29,6 +29,7 @@ from pipeline import names
 
 PARAMETER = "method.ib_beta"
 _AGAINST = ("sigma_at_one", "sigma_at_floor", "synergy_at_chance")  # warnings against a β
+_LOST = 2.0  # times the least distortion, from which on it is told
 FIRST = "L1"  # the first rung with a bottleneck, and the cheapest
 TRIED = ("0", "1e-4", "1e-3", "1e-2")  # a first sweep
 
@@ -154,7 +155,8 @@ def _gaps(evidence: Evidence, info: BetaInfo) -> tuple[Gap, ...]:
             command = evidence.multirun(absent, cfg=info.rung, method__ib_beta=f"{beta:g}")
             found.append(Gap(what, command))
     apart = len(info.within) < len(info.rows)  # else a larger β would tie as well
-    if info.recommended == info.rows[-1].beta and apart and not _doubts(info):
+    doubted = _warned(info, list(info.rows[-1:]))
+    if info.recommended == info.rows[-1].beta and apart and not doubted:
         command = evidence.multirun(
             seeds, cfg=info.rung, method__ib_beta=f"{10 * info.recommended:g}"
         )
@@ -218,8 +220,24 @@ def _recommendation(info: BetaInfo) -> str:
 
 
 def _doubts(info: BetaInfo) -> tuple[str, ...]:
-    """What the runs of the recommended β said against it while they trained."""
+    """What the latent of the recommended β has lost, and what its runs said against it while they
+    trained."""
     chosen = [row for row in info.rows if row.beta == info.recommended]
+    return (*_lost(info, chosen), *_warned(info, chosen))
+
+
+def _lost(info: BetaInfo, chosen: list[BetaRow]) -> tuple[str, ...]:
+    known = [row for row in info.rows if row.distortion.n]
+    least = min(known, key=lambda row: row.distortion.mean, default=None)
+    return tuple(
+        f"At β = {row.beta:g} the latent tells less of the label: its distortion is "
+        f"{row.distortion.mean:.2f} nats, at β = {least.beta:g} {least.distortion.mean:.2f}."
+        for row in chosen
+        if least is not None and row.distortion.mean > _LOST * least.distortion.mean
+    )
+
+
+def _warned(info: BetaInfo, chosen: list[BetaRow]) -> tuple[str, ...]:
     told = [warning for row in chosen for warning in row.warnings if warning in _AGAINST]
     return tuple(
         f"Runs at β = {info.recommended:g} gave the warning {warning}: {names.WARNINGS[warning]}"

@@ -10,6 +10,7 @@ from analysis.render import (
     WIDTH,
     Block,
     accuracy_block,
+    accuracy_cell,
     as_command,
     as_markdown,
     as_text,
@@ -53,6 +54,10 @@ def test_accuracies_are_percent_and_differences_signed_points():
         ("CE", "1", "80.00", "–", "–"),
         ("L3", "2", "85.23 [84.10, 86.36]", "+1.20 [−0.30, +2.10] n=2", "−0.04 n=1"),
     )
+
+
+def test_equal_values_are_no_interval_of_no_width():
+    assert accuracy_cell(Interval(2, 0.7708, 0.7708, 0.7708)) == "77.08 (equal)"
 
 
 def test_a_rung_of_several_configurations_says_which_it_is():

@@ -96,6 +96,8 @@ def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
     assert {".png", ".pdf", ".html", ".md", ".tex", ".csv"} <= {p.suffix for p in folder.iterdir()}
     assert not (folder / "of_another_report.png").exists()
     assert (folder / "notes.txt").exists()
+    command.run("analyze", "bench=digits", "since=2001-01-01", cwd=finished)  # another folder
+    assert (folder.parent / "ladder-bench-digits-since-2001-01-01" / "report.html").exists()
     runs = load_runs(_uri(finished), "asib").set_index("name")
     client = MlflowClient(tracking_uri=_uri(finished))
     logged = {f.path for f in client.list_artifacts(runs.loc["analyze-all"].run_id)}

@@ -98,6 +98,16 @@ def test_a_name_is_enough_where_one_run_has_it_and_a_rung_lists_its_keys(shell: 
         find("L9", compose([]), shell)
 
 
+def test_runs_of_one_name_are_told_apart_by_what_was_typed(shell: Shell) -> None:
+    for key, beta in zip(KEYS[:2], ("0.1", "0.2"), strict=True):
+        folder = shell.store.run("distill", key)
+        typed = f"cfg=L3 method.ib_beta={beta}"
+        spec = folder.read_json("spec") | {"name": "same", "params": {"overrides": typed}}
+        folder.write_json("spec", spec)
+    with pytest.raises(ConfigError, match=rf"{KEYS[0]} \(method.ib_beta=0.1\), {KEYS[1]} \(method"):
+        find("same", compose([]), shell)
+
+
 def test_a_key_may_be_cut_where_it_stays_unique(shell: Shell) -> None:
     found = find("abcd00000001", compose([]), shell)
     assert (found.name, found.model, found.teachers) == (

@@ -148,6 +148,18 @@ def test_the_report_answers_the_question_of_the_study(
     assert "experiment=" not in lines(board, "#7")["the report"]
 
 
+def test_what_ties_with_the_best_is_told_and_which_rule_chooses_a_beta(told: Make) -> None:
+    said = lines(told([[0.9, 0.9], [0.9, 0.9], [0.5, 0.6]], space=BETAS))
+    assert said["tied with it"] == "trial 1"
+    assert "one standard error" in said["which to use"]
+
+
+def test_without_a_tie_or_a_beta_neither_is_said(told: Make) -> None:
+    said = lines(told([[0.9, 0.9], [0.8, 0.9]], space={"optim.lr": [0.1, 0.2]}))
+    assert "the best" in said
+    assert not {"tied with it", "which to use"} & said.keys()
+
+
 @pytest.mark.parametrize(
     ("values", "note"),
     [

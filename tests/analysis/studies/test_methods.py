@@ -55,7 +55,7 @@ def test_published_numbers_stand_beside_those_of_their_pair():
 def test_a_rung_alone_has_nothing_to_be_compared_with():
     found = methods.study(evidence(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
     assert found.sentences == (
-        "Highest mean test accuracy of 1 method: L3, 50.00 [50.00, 50.00] % (n = 2).",
+        "Highest mean test accuracy of 1 method: L3, 50.00 (equal) % (n = 2).",
         "Nothing to compare with: none of CE, KD, kd has finished.",
     )
     (drawing,) = found.drawings
