@@ -21,8 +21,8 @@ from sweeps.study import Point, Study, spoken
 MOST = 20  # finished trials that are shown in the end
 MOST_LIVE = 12  # and while others are under way, on one screen
 MOST_LABELS = 8
-REPORTS = {"method.ib_beta": "beta", "overlap": "overlap", "methods": "methods"}
 _BETA = "method.ib_beta"
+REPORTS = {_BETA: "beta", "overlap": "overlap", "methods": "methods"}
 WORDS = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",

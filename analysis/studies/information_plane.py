@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis import style
 from analysis.configuration import RUNG_COLUMNS, seeds_of
 from analysis.evidence import Evidence, grid
-from analysis.render import Block, number
+from analysis.render import Block, number, value_cell
 from analysis.runs import by_step, column
 from analysis.stats import (
     NO_INTERVAL,
@@ -191,7 +191,7 @@ def block(info: PlaneInfo) -> Block:
     return Block(header, tuple(
         (
             path.label, str(path.n),
-            *(number(one.mean, 3) + _bounds(one, 3) for one in (path.rate, path.information)),
+            *(value_cell(one, 3) for one in (path.rate, path.information)),
             "yes" if path.front else "no",
         )
         for path in info.paths
