@@ -11,29 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.configuration import same_setting
-from analysis.render import (
-    Block,
-    accuracy_cell,
-    in_percent,
-    number,
-    paired_cell,
-    percent,
-    points,
-)
-from analysis.stats import (
-    NO_INTERVAL,
-    Interval,
-    can_permute,
-    differences_by_seed,
-    holm,
-    permutation_test,
-    primary_interval,
-    seeds_needed,
-    t_test,
-)
-from analysis.study import counted
-from analysis.tables import (
+from analysis.ladder_table import (
     CONTROLS,
     PRIMARY,
     RUNG_ORDER,
@@ -45,7 +23,29 @@ from analysis.tables import (
     logged_by_seed,
     paired_ratio,
 )
-from pipeline import names
+from analysis.render.text import (
+    TextTable,
+    accuracy_cell,
+    in_percent,
+    number,
+    paired_cell,
+    percent,
+    points,
+)
+from analysis.report_model import counted
+from analysis.selection.configurations import same_setting
+from analysis.stats import (
+    NO_INTERVAL,
+    Interval,
+    can_permute,
+    differences_by_seed,
+    holm,
+    permutation_test,
+    primary_interval,
+    seeds_needed,
+    t_test,
+)
+from trainers import metrics
 
 ALONE = ("CE", "CE_matched", "ce")  # students without teachers
 _PLACEBO = "_null"  # what the name of a rung's placebo ends in
@@ -90,7 +90,7 @@ def claims(
     rows = {row.rung: row for row in table.rows if row.bench == bench}
     pairs = _pairs(list(rows), best_control(table, bench), primary)
     accuracy = {rung: logged_by_seed(kept, bench, rung) for rung in rows}
-    seconds = {rung: logged_by_seed(kept, bench, rung, names.RUN_SECONDS) for rung in rows}
+    seconds = {rung: logged_by_seed(kept, bench, rung, metrics.RUN_SECONDS) for rung in rows}
     found = []
     for rung, reference in pairs:
         alike = same_setting(kept, bench, rung, reference)
@@ -116,15 +116,28 @@ def _with_placebo(rungs: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _claim(
-    bench: str, rung: str, reference: str, primary: bool, differences: tuple[float, ...],
+    bench: str,
+    rung: str,
+    reference: str,
+    primary: bool,
+    differences: tuple[float, ...],
     times: float,
-) -> Claim:  # fmt: skip
+) -> Claim:
     interval = primary_interval(differences) if differences else NO_INTERVAL
     p = t_test(differences)
     return Claim(
-        bench, rung, reference, primary, differences, interval, p, p, math.nan,
-        _needed(differences), times,
-    )  # fmt: skip
+        bench,
+        rung,
+        reference,
+        primary,
+        differences,
+        interval,
+        p,
+        p,
+        math.nan,
+        _needed(differences),
+        times,
+    )
 
 
 def _needed(differences: tuple[float, ...]) -> int | None:
@@ -210,16 +223,23 @@ def control_sentence(table: LadderTable, control: LadderRow) -> str:
     return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} % ({why})."
 
 
-def steps_block(found: Sequence[Claim]) -> Block:
+def steps_block(found: Sequence[Claim]) -> TextTable:
     """A row a step of the ladder, and one for each rung beside its placebo."""
     header = ("step", "points", "p", "p, Holm", "× time", "shown")
-    return Block(header, tuple(
-        (
-            f"{c.rung} − {c.reference}", paired_cell(c.interval), p_value(c.p),
-            p_value(c.adjusted), number(c.times, 2), "yes" if c.shown else "no",
-        )
-        for c in steps(found)
-    ))  # fmt: skip
+    return TextTable(
+        header,
+        tuple(
+            (
+                f"{c.rung} − {c.reference}",
+                paired_cell(c.interval),
+                p_value(c.p),
+                p_value(c.adjusted),
+                number(c.times, 2),
+                "yes" if c.shown else "no",
+            )
+            for c in steps(found)
+        ),
+    )
 
 
 def little_to_teach(
@@ -232,7 +252,7 @@ def little_to_teach(
     best = max(whole, key=lambda one: one.validation, default=None)
     said = []
     for rung in ALONE:
-        of_seeds = logged_by_seed(kept, bench, rung, names.BEST_VAL_TOP1).values()
+        of_seeds = logged_by_seed(kept, bench, rung, metrics.BEST_VAL_TOP1).values()
         alone = primary_interval([value for value in of_seeds if not math.isnan(value)])
         if best is not None and alone.mean >= best.validation:
             said.append(

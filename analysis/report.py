@@ -8,14 +8,21 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import costs, figures, health
+from analysis import tags
 from analysis.claims import claims, little_to_teach, sentences, steps_block
-from analysis.configuration import by_overlap, not_shared, one_configuration, shown_with
-from analysis.differences import differences, draw_differences
-from analysis.evidence import Asked, Evidence
-from analysis.reading import Reading
-from analysis.render import (
-    Block,
+from analysis.figures import accuracy_cost, learning_curves
+from analysis.figures.differences import differences, draw_differences
+from analysis.ladder_table import (
+    EPOCH_METRICS,
+    LadderRow,
+    LadderTable,
+    TeacherRow,
+    ladder_table,
+    teachers_table,
+    with_epoch_costs,
+)
+from analysis.render.text import (
+    TextTable,
     accuracy_block,
     as_command,
     as_markdown,
@@ -29,18 +36,13 @@ from analysis.render import (
     wrapped,
 )
 from analysis.runs import Selection, column, select
+from analysis.sections import run_warnings
+from analysis.sections.health import read_again
+from analysis.selection.bench_runs import BenchRuns, RunFilter
+from analysis.selection.configurations import by_overlap, not_shared, one_configuration, shown_with
+from analysis.selection.experiment import ExperimentReader
 from analysis.stats import Interval
-from analysis.studies.health import read_again
-from analysis.tables import (
-    EPOCH_METRICS,
-    LadderRow,
-    LadderTable,
-    TeacherRow,
-    ladder_table,
-    teachers_table,
-    with_epoch_costs,
-)
-from pipeline import names
+from trainers import metrics
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,18 @@ class Report:
         return self.draw()
 
 
-class Section(NamedTuple):
+class ReportSection(NamedTuple):
     """A heading with what stands under it."""
 
     title: str
     sentences: tuple[str, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[TextTable, ...]
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()  # what the sentences say to type
 
 
 def analyze(
-    uri: str, experiment: str, bench: str | None = None, *, asked: Asked | None = None
+    uri: str, experiment: str, bench: str | None = None, *, asked: RunFilter | None = None
 ) -> Report:
     """Read an experiment (one bench of it, the runs `asked` for, or all) and report the ladder
     and its teachers.
@@ -80,29 +82,29 @@ def analyze(
 
     Raises ValueError where there is no such store or experiment.
     """
-    return report(Reading(uri, experiment, asked or Asked(bench)))
+    return report(ExperimentReader(uri, experiment, asked or RunFilter(bench)))
 
 
-def report(reading: Reading) -> Report:
+def report(reading: ExperimentReader) -> Report:
     """`analyze` of an experiment that was read already."""
     runs, bench, experiment = reading.runs, reading.asked.bench, reading.experiment
     distilled = select(runs, stage="distill", bench=bench)
     ladder = one_configuration(distilled._replace(kept=by_overlap(distilled.kept)))
-    tuned = select(runs, stage="finetune", bench=bench, needs=names.VAL_TOP1)
-    metrics = (*EPOCH_METRICS, *figures.CURVE_METRICS)
-    history = reading.history(ladder.kept["run_id"].tolist(), metrics)
+    tuned = select(runs, stage="finetune", bench=bench, needs=metrics.VAL_TOP1)
+    values = (*EPOCH_METRICS, *learning_curves.CURVE_METRICS)
+    history = reading.history(ladder.kept["run_id"].tolist(), values)
     kept = with_epoch_costs(ladder.kept, history)
     table = ladder_table(kept)
     left_out = pd.concat([ladder.left_out, tuned.left_out]).drop_duplicates("run_id")
     counted = Selection(kept, ladder.left_out)
     spread = by_overlap(runs)
-    of_bench = column(spread, f"tags.{names.BENCH}")
+    of_bench = column(spread, f"tags.{tags.BENCH}")
     sections = [
         _bench_section(
             experiment,
             counted,
             table,
-            Evidence(name, spread[of_bench.eq(name)], reading.history, reading.asked.primary),
+            BenchRuns(name, spread[of_bench.eq(name)], reading.history, reading.asked.primary),
         )
         for name in _benches(table)
     ] or [_nothing_finished(experiment, reading.asked)]
@@ -110,10 +112,10 @@ def report(reading: Reading) -> Report:
     little = [said for name in _benches(table) for said in little_to_teach(kept, teachers, name)]
     sections.append(_teachers_section(teachers, tuple(little)))
     trained = _trained(runs, bench)
-    again = read_again(trained, reading.history(trained["run_id"].tolist(), [names.TEST_TOP1]))
-    sections.append(Section("Health", health.sentences(trained, again), ()))
+    again = read_again(trained, reading.history(trained["run_id"].tolist(), [metrics.TEST_TOP1]))
+    sections.append(ReportSection("Health", run_warnings.sentences(trained, again), ()))
     notes = [*(interval_notes(table) if table.rows else ()), *left_out_notes(left_out)]
-    sections.append(Section("Notes", (), (), tuple(notes)))
+    sections.append(ReportSection("Notes", (), (), tuple(notes)))
     return Report(
         text=_text(experiment, sections),
         markdown=_markdown(experiment, sections),
@@ -156,12 +158,12 @@ def _benches(table: LadderTable) -> list[str]:
 
 
 def _bench_section(
-    experiment: str, counted: Selection, table: LadderTable, evidence: Evidence
-) -> Section:
-    kept, bench = counted.kept, evidence.bench
-    of_bench = kept[column(kept, f"tags.{names.BENCH}").eq(bench)]
+    experiment: str, counted: Selection, table: LadderTable, bench_runs: BenchRuns
+) -> ReportSection:
+    kept, bench = counted.kept, bench_runs.bench
+    of_bench = kept[column(kept, f"tags.{tags.BENCH}").eq(bench)]
     rows = [row for row in table.rows if row.bench == bench]
-    found = claims(kept, table, bench, evidence.primary)
+    found = claims(kept, table, bench, bench_runs.primary)
     said = list(sentences(table, bench, found))
     steps = steps_block(found)
     absent = sorted({"CE", "KD"} - {row.rung for row in rows})
@@ -170,45 +172,47 @@ def _bench_section(
         for control in absent
     ]
     seeds = sorted({seed for row in rows for seed in row.seeds})
-    return Section(
+    return ReportSection(
         f"Bench {bench}",
         tuple(said),
         (*([steps] if steps.rows else ()), accuracy_block(rows), cost_block(rows)),
         (
-            *fusion_notes(rows), *validation_notes(of_bench), *shown_with(counted, bench),
+            *fusion_notes(rows),
+            *validation_notes(of_bench),
+            *shown_with(counted, bench),
             *(f"{text}." for text in not_shared(kept, bench)),
         ),
-        tuple(evidence.multirun(seeds, cfg=control) for control in absent),
-    )  # fmt: skip
+        tuple(bench_runs.multirun(seeds, cfg=control) for control in absent),
+    )
 
 
-def _nothing_finished(experiment: str, asked: Asked) -> Section:
+def _nothing_finished(experiment: str, asked: RunFilter) -> ReportSection:
     if asked.narrow:
         none = (
             f"No finished distillation run of experiment {experiment} is left by {asked.words()}."
         )
-        return Section("Nothing left", (none,), ())
+        return ReportSection("Nothing left", (none,), ())
     where = f"experiment {experiment}" + (f" on bench {asked.bench}" if asked.bench else "")
     said = f"No distillation run has finished in {where}. To begin:"
     there = [f"bench={asked.bench}"] if asked.bench else []
-    if experiment != names.DEFAULT_EXPERIMENT:
+    if experiment != tags.DEFAULT_EXPERIMENT:
         there.append(f"runtime.experiment={experiment}")
     command = " ".join(["python -m pipeline distill cfg=L3", *there])
-    return Section("Nothing finished", (said,), (), commands=(command,))
+    return ReportSection("Nothing finished", (said,), (), commands=(command,))
 
 
-def _teachers_section(rows: tuple[TeacherRow, ...], said: tuple[str, ...]) -> Section:
+def _teachers_section(rows: tuple[TeacherRow, ...], said: tuple[str, ...]) -> ReportSection:
     if not rows:
-        return Section("Teachers", ("No fine-tuning run has finished.",), ())
+        return ReportSection("Teachers", ("No fine-tuning run has finished.",), ())
     notes = []
     if any(not row.selected for row in rows):
         notes.append("With *: of the last epoch; that of the selected one was not logged.")
     if any(row.overlap is not None for row in rows):
         notes.append("Validation of a teacher with an overlap is on its own classes, test on all.")
-    return Section("Teachers", said, (teachers_block(rows),), tuple(notes))
+    return ReportSection("Teachers", said, (teachers_block(rows),), tuple(notes))
 
 
-def _text(experiment: str, sections: list[Section]) -> str:
+def _text(experiment: str, sections: list[ReportSection]) -> str:
     parts = [f"Experiment {experiment}"]
     for section in sections:
         parts.append(f"{section.title}\n{'-' * len(section.title)}")
@@ -219,7 +223,7 @@ def _text(experiment: str, sections: list[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(experiment: str, sections: list[Section]) -> str:
+def _markdown(experiment: str, sections: list[ReportSection]) -> str:
     parts = [f"# Experiment {experiment}"]
     for section in sections:
         parts.append(f"## {section.title}")
@@ -235,12 +239,12 @@ def _figures(
 ) -> dict[str, Figure]:
     drawn = {}
     for bench in _benches(table):
-        curves = figures.learning_curves(kept, history, bench)
+        curves = learning_curves.learning_curves(kept, history, bench)
         name = bench.replace(" ", "_")
         apart = differences(table, bench, claims(kept, table, bench, primary))
         if apart.rows:
             drawn[f"differences_{name}"] = draw_differences(apart)
-        drawn[f"learning_curves_{name}"] = figures.draw_learning_curves(curves)
-        cost = costs.accuracy_cost(table, bench)
-        drawn[f"accuracy_cost_{name}"] = costs.draw_accuracy_cost(cost)
+        drawn[f"learning_curves_{name}"] = learning_curves.draw_learning_curves(curves)
+        cost = accuracy_cost.accuracy_cost(table, bench)
+        drawn[f"accuracy_cost_{name}"] = accuracy_cost.draw_accuracy_cost(cost)
     return drawn

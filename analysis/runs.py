@@ -1,6 +1,6 @@
 """Runs and metric histories of an MLflow store as data frames, and which runs count.
 
-Values are as they were logged (units: `pipeline.names`); what was not logged is NaN.
+Values are as they were logged (units: `analysis.tags`); what was not logged is NaN.
 """
 
 import difflib
@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis import exported
-from analysis.rows import Experiment, Points, Rows, RunRows
-from analysis.server import ClientStore, ServerStore
-from analysis.sql import SCHEMES, SqlStore
-from pipeline import names
+from analysis import tags
+from analysis.stores import archive
+from analysis.stores.mlflow_client import ClientStore, ServerStore
+from analysis.stores.protocol import Experiment, Points, RunRows, StoreReader
+from analysis.stores.sql import SCHEMES, SqlStore
+from trainers import metrics
 
 RUN_COLUMNS = ("run_id", "name", "status", "start_time", "end_time", "parent_id", "experiment")
 HISTORY_COLUMNS = ("run_id", "metric", "step", "value", "timestamp")
@@ -31,9 +32,9 @@ def exported_experiment(path: str) -> str:
 
     Raises ValueError where the file is not there, or is not such a file.
     """
-    if not path.endswith(exported.SUFFIX):
-        raise ValueError(f"store={path}: not a file NAME{exported.SUFFIX} as export writes it")
-    (only,) = exported.opened(path).experiments()
+    if not path.endswith(archive.SUFFIX):
+        raise ValueError(f"store={path}: not a file NAME{archive.SUFFIX} as export writes it")
+    (only,) = archive.opened(path).experiments()
     return only.name
 
 
@@ -52,8 +53,8 @@ def load_runs(uri: str, experiment: str) -> pd.DataFrame:
     experiment_id = _experiment_id(store, uri, experiment)
     found = store.runs(experiment_id)
     row_of = {info.run_id: row for row, info in enumerate(found.infos)}
-    tags = _columns("tags.", found.tags, row_of, object)
-    parent = tags.get(f"tags.{names.PARENT}", [None] * len(row_of))
+    run_tags = _columns("tags.", found.tags, row_of, object)
+    parent = run_tags.get(f"tags.{tags.PARENT}", [None] * len(row_of))
     frame = pd.DataFrame(
         {
             "run_id": list(row_of),
@@ -65,7 +66,7 @@ def load_runs(uri: str, experiment: str) -> pd.DataFrame:
             "experiment": experiment,
         }
         | _columns("params.", found.params, row_of, object)
-        | {name: values for name, values in tags.items() if not name.startswith("tags.mlflow.")}
+        | {name: values for name, values in run_tags.items() if not name.startswith("tags.mlflow.")}
         | _columns("metrics.", found.metrics, row_of, float)
     )
     frame.attrs["experiment_id"] = experiment_id
@@ -88,7 +89,7 @@ def export(uri: str, experiment: str, run_ids: Sequence[str], metrics: Sequence[
         [row for row in found.metrics if row[0] in wanted],
     )
     history = load_history(uri, run_ids, metrics)
-    return exported.packed(Experiment(number, experiment, True), some, history)
+    return archive.packed(Experiment(number, experiment, True), some, history)
 
 
 def load_history(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -128,9 +129,12 @@ def _arrays(found: Iterable[Points], runs: list[str], metrics: list[str]) -> _Ar
     parts = [tuple(np.empty(0, kind) for kind in types)]
     for points in found:
         columns = (
-            map(run_of.__getitem__, points.run_ids), map(metric_of.__getitem__, points.metrics),
-            points.steps, points.values, points.times,
-        )  # fmt: skip
+            map(run_of.__getitem__, points.run_ids),
+            map(metric_of.__getitem__, points.metrics),
+            points.steps,
+            points.values,
+            points.times,
+        )
         size = len(points.steps)
         parts.append(
             tuple(np.fromiter(c, kind, size) for c, kind in zip(columns, types, strict=True))
@@ -155,17 +159,17 @@ def _tidy(found: _Arrays, runs: list[str], metrics: list[str]) -> pd.DataFrame:
     )
 
 
-def _store(uri: str) -> Rows:
+def _store(uri: str) -> StoreReader:
     """The fastest way to read that the store has; each gives the same rows."""
-    if uri.endswith(exported.SUFFIX):
-        return exported.opened(uri)
+    if uri.endswith(archive.SUFFIX):
+        return archive.opened(uri)
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in SCHEMES:
         return SqlStore.at(uri)
     return ServerStore(uri) if scheme in ("http", "https") else ClientStore(uri)
 
 
-def _experiment_id(store: Rows, uri: str, name: str) -> str:
+def _experiment_id(store: StoreReader, uri: str, name: str) -> str:
     all_ = store.experiments()
     named = [one for one in all_ if one.name == name]
     active = [one for one in named if one.active]
@@ -224,7 +228,7 @@ _REASON_OF_STATUS = {
 
 
 def select(
-    runs: pd.DataFrame, *, stage: str, bench: str | None = None, needs: str = names.TEST_TOP1
+    runs: pd.DataFrame, *, stage: str, bench: str | None = None, needs: str = metrics.TEST_TOP1
 ) -> Selection:
     """The finished runs of a stage (and a bench) that logged a finite value of `needs`.
 
@@ -232,13 +236,13 @@ def select(
     that started first. Reasons: failed, killed, running, no test value (no `needs` otherwise),
     duplicate key. Runs of other stages and benches are in neither frame.
     """
-    asked = column(runs, f"tags.{names.STAGE}").eq(stage)
+    asked = column(runs, f"tags.{tags.STAGE}").eq(stage)
     if bench is not None:
-        asked &= column(runs, f"tags.{names.BENCH}").eq(bench)
+        asked &= column(runs, f"tags.{tags.BENCH}").eq(bench)
     frame = runs[asked]
     reason = frame["status"].map(_REASON_OF_STATUS).astype(object)
     value = column(frame, f"metrics.{needs}").astype(float)
-    missing = "no test value" if needs == names.TEST_TOP1 else f"no {needs}"
+    missing = "no test value" if needs == metrics.TEST_TOP1 else f"no {needs}"
     reason[reason.isna() & ~np.isfinite(value)] = missing
     good = frame[reason.isna()]
     reason[_repeated_keys(good)] = "duplicate key"
@@ -252,7 +256,7 @@ def split(frame: pd.DataFrame, reason: pd.Series) -> Selection:
 
 
 def _repeated_keys(good: pd.DataFrame) -> pd.Index:
-    key = column(good, f"tags.{names.RUN_KEY}")
-    reused = column(good, f"tags.{names.REUSED}").eq("true")
+    key = column(good, f"tags.{tags.RUN_KEY}")
+    reused = column(good, f"tags.{tags.REUSED}").eq("true")
     ranked = good.assign(_key=key, _reused=reused).sort_values(["_reused", "start_time", "run_id"])
     return ranked.index[ranked["_key"].notna() & ranked.duplicated("_key")]

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from benchmarks.setting import Run, Setting
 from benchmarks.shown import at_least, at_most, ratios, spread, table
-from trainers.b_step import BStep
 from trainers.data import TrainingData
+from trainers.distillation.b_step import BStep
+from trainers.distillation.state import Teacher
 from trainers.loop import snapshot
-from trainers.methods.base import Moment
+from trainers.methods.base import StepPosition
 from trainers.mixing import plan_epoch
-from trainers.run import Teacher
 
 BARE = "bare loop"
 WARM_UP = 2  # rounds that are not counted
@@ -65,15 +65,15 @@ def interleaved(
 def b_step_epoch(run: Run) -> Epoch:
     """The loop of a rung's own B-Step, in the middle of its budget, again and again."""
     config, state, total = run.config, run.state, run.config.budget.student_epochs
-    moment = Moment(total // 2, total)
-    assert config.mix.active(moment.epoch, total), "the middle of the budget is not mixed"
-    assert not run.teachers or state.method.needs_teachers(moment), "no teacher work there"
+    position = StepPosition(total // 2, total)
+    assert config.mix.active(position.epoch, total), "the middle of the budget is not mixed"
+    assert not run.teachers or state.method.needs_teachers(position), "no teacher work there"
     state.stage_student, state.gate_open = snapshot(state.student), state.method.fuses
-    step = BStep(run.work(), state, moment, fresh=True)
+    step = BStep(run.work(), state, position, fresh=True)
     images = _images_of_epoch(run)
 
     def epoch() -> int:
-        step._train(moment)  # `step.epoch` would add the validation
+        step._train(position)  # `step.epoch` would add the validation
         return images
 
     return epoch
@@ -102,9 +102,16 @@ def _ready_batches(run: Run) -> list[tuple[Tensor, Tensor]]:
     """Normalised float images and labels of an epoch's first batches."""
     config, views = run.config, run.work().views
     plan = plan_epoch(
-        config.seed, "student", 0, images=len(run.data.train.labels), views=views.count,
-        batch=config.optim.batch, mix=None, size=config.data.image_size, device=views.device,
-    )  # fmt: skip
+        config.seed,
+        "student",
+        0,
+        images=len(run.data.train.labels),
+        views=views.count,
+        batch=config.optim.batch,
+        mix=None,
+        size=config.data.image_size,
+        device=views.device,
+    )
     return [(views.batch(rows), views.labels(rows)) for rows in plan.rows[:BATCHES_KEPT]]
 
 

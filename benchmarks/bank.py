@@ -22,16 +22,16 @@ from torch import Tensor, nn
 
 from benchmarks.setting import Setting
 from benchmarks.shown import at_most, ratios, spread, table
-from pipeline.banks import view_bank
 from pipeline.config import RuntimeConfig
-from pipeline.destination import Destination
-from pipeline.shell import Shell
-from pipeline.store import Store
+from pipeline.session import Session
+from pipeline.stages.view_bank import view_bank
+from pipeline.storage.run_store import Store
+from pipeline.tracking.target import TrackingTarget
 from trainers import models
 from trainers.data import DataConfig, Images, TrainingData
+from trainers.data.views import Numerics, Views
+from trainers.distillation.state import Bank
 from trainers.loop import OptimConfig, build_optimiser, peak_memory_mb, reset_peak_memory
-from trainers.run import Bank
-from trainers.views import Numerics, Views
 
 CLASSES, SIZE, BATCH, WIDTHS = 100, 32, 128, (2048, 768)
 VAL_SHARE = 10  # one image in ten, beside the training images
@@ -103,9 +103,14 @@ def main() -> None:
 def recipe() -> DataConfig:
     """The views of CIFAR-100."""
     return DataConfig(
-        image_size=SIZE, channels=3, classes=CLASSES, crop_pad=4, flip=True,
-        mean=[0.5071, 0.4867, 0.4408], std=[0.2675, 0.2565, 0.2761],
-    )  # fmt: skip
+        image_size=SIZE,
+        channels=3,
+        classes=CLASSES,
+        crop_pad=4,
+        flip=True,
+        mean=[0.5071, 0.4867, 0.4408],
+        std=[0.2675, 0.2565, 0.2761],
+    )
 
 
 def synthetic(count: int, device: torch.device) -> TrainingData:
@@ -122,8 +127,8 @@ def make_banks(
     root: Path, data: TrainingData, config: DataConfig, numerics: Numerics, device: torch.device
 ) -> tuple[list[Bank], list[Memory]]:
     """The banks, one after the other, each held while the next is made; the last row is all."""
-    nowhere = cast(Destination, None)  # nothing is tracked
-    shell = Shell(RuntimeConfig(), Store(root), nowhere, device)
+    nowhere = cast(TrackingTarget, None)  # nothing is tracked
+    session = Session(RuntimeConfig(), Store(root), nowhere, device)
     banks, memory, before = [], [], held_mb(device)
     highest = before
     for width in WIDTHS:
@@ -131,8 +136,8 @@ def make_banks(
         start = held_mb(device)
         reset_peak_memory(device)
         bank, _ = view_bank(
-            shell, f"width{width}", f"bank-{width}", model, data, config, numerics
-        )  # fmt: skip
+            session, f"width{width}", f"bank-{width}", model, data, config, numerics
+        )
         peak = peak_memory_mb(device)
         highest = max(highest, peak)
         banks.append(bank)

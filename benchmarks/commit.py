@@ -22,8 +22,8 @@ import torch
 from benchmarks.setting import Run, Setting
 from benchmarks.shown import at_most, heading, spread, table
 from pipeline.config import ConfigError
-from pipeline.destination import quiet_mlflow
-from pipeline.store import Store
+from pipeline.storage.run_store import Store
+from pipeline.tracking.target import quiet_mlflow
 from trainers.data import DataDamaged, DataMissing
 from trainers.distill import distill, plan
 
@@ -146,10 +146,11 @@ def rows(commits: list[Cost], plain: Cost, sending: Cost) -> list[list[str]]:
     """The table's rows, the last with the sum that the target is about."""
     larger = max(commits, key=lambda cost: median(cost.seconds))
     both = Cost(
-        "commit and sending", 0,
+        "commit and sending",
+        0,
         [sum(pair) for pair in zip(larger.seconds, sending.seconds, strict=True)],
         [sum(pair) for pair in zip(larger.cpu, sending.cpu, strict=True)],
-    )  # fmt: skip
+    )
     found = []
     for cost in [*commits, plain, sending, both]:
         percent = [100 * s / EPOCH_SECONDS for s in cost.seconds]

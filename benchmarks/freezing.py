@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.shown import WIDTH, device_name, ratios, spread, table
-from trainers import freezing, models
+from trainers import models
 from trainers.loop import peak_memory_mb, reset_peak_memory
+from trainers.models import freezing
 
 MODELS, CLASSES, IMAGE = ("resnet152", "mobilenet_v2"), 100, 32
 CAPTION = """\
@@ -63,11 +64,17 @@ def compare(name: str, batch: int, device: torch.device, rounds: int) -> str:
             seconds[level].append(timed(step, device))
             memory[level] = memory.get(level) or peak_memory(model, step, device)
     rows = [
-        [str(level), f"{freezing.requested_fraction(model, level):.4f}", f"{learns[level]:.4f}",
-         spread(ratios(seconds[level], seconds[-1])), spread(seconds[level], 3),
-         f"{memory[level]:.0f}", f"{memory[level] / memory[-1]:.2f}"]
+        [
+            str(level),
+            f"{freezing.requested_fraction(model, level):.4f}",
+            f"{learns[level]:.4f}",
+            spread(ratios(seconds[level], seconds[-1])),
+            spread(seconds[level], 3),
+            f"{memory[level]:.0f}",
+            f"{memory[level] / memory[-1]:.2f}",
+        ]
         for level in levels
-    ]  # fmt: skip
+    ]
     shown = MEASURED if device.type == "cuda" else COUNTED
     caption = CAPTION.format(name=name, batch=batch, rounds=rounds, memory=shown)
     head = ["level", "requested", "real", "time / level -1", "seconds", "memory", "/ level -1"]

@@ -60,11 +60,11 @@ def compare(setting: Setting, options: argparse.Namespace) -> str:
     data = random_data(options.images, setting.device)
     teachers = [random_teacher(options.teacher, data)] * 2  # of two as any bench has
     runs = {
-        name: b_steps(
-            config(name, options.student, options.batch), data, teachers, options.steps
-        )[0]
+        name: b_steps(config(name, options.student, options.batch), data, teachers, options.steps)[
+            0
+        ]
         for name in options.methods
-    }  # fmt: skip
+    }
     times: dict[str, list[float]] = {name: [] for name in runs}
     memory = dict.fromkeys(runs, 0.0)
     for turn in range(WARM_UP + options.rounds):

@@ -25,13 +25,13 @@ from benchmarks.synthetic import CLASSES, PIXELS, b_steps, config, random_data, 
 from pipeline.config import compose
 from trainers import models
 from trainers.data import Images
-from trainers.freezing import freeze
+from trainers.data.views import Numerics
 from trainers.loop import build_optimiser
-from trainers.methods.base import Dims, Moment, Teaching
+from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.methods.kd import Kd, KdConfig
 from trainers.mixing import UNMIXED
 from trainers.models import outputs
-from trainers.views import Numerics
+from trainers.models.freezing import freeze
 
 PAIRS = ("sota_resnet8x4", "sota_shufflenet_v2", "sota_mobilenet_v2")  # benches
 OURS = "this project"
@@ -165,9 +165,9 @@ def _ours(student: nn.Module, teach: Callable[[Tensor], Tensor]) -> Step:
     def step(images: Tensor, labels: Tensor) -> None:
         images = images.contiguous(memory_format=LAYOUT)
         with torch.no_grad():
-            teaching = Teaching(teach(images)[None])
+            teacher_outputs = TeacherOutputs(teach(images)[None])
         terms = method.student_terms(
-            outputs(net, images), teaching, labels, UNMIXED, Moment(0, 1)
+            outputs(net, images), teacher_outputs, labels, UNMIXED, StepPosition(0, 1)
         ).losses
         _learn(optimiser, torch.stack(list(terms.values())).sum())
 
@@ -194,9 +194,15 @@ def _timm(student: nn.Module, teacher: nn.Module) -> Step:
 
     net = copy.deepcopy(student).train()
     task = LogitDistillationTask(
-        net, teacher, nn.CrossEntropyLoss(), distill_loss_weight=0.9, task_loss_weight=0.1,
-        temperature=4.0, device=next(net.parameters()).device, verbose=False,
-    )  # fmt: skip
+        net,
+        teacher,
+        nn.CrossEntropyLoss(),
+        distill_loss_weight=0.9,
+        task_loss_weight=0.1,
+        temperature=4.0,
+        device=next(net.parameters()).device,
+        verbose=False,
+    )
     task.train()
     optimiser = _optimiser(net)
     return lambda images, labels: _learn(optimiser, task(images, labels)["loss"])
@@ -239,11 +245,14 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
         self.pixels = images.pixels.permute(0, 2, 3, 1).cpu().numpy()
         self.labels = images.labels.tolist()
-        self.transform = transforms.Compose([
-            transforms.RandomCrop(PIXELS, padding=4, padding_mode="reflect"),
-            transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ])  # fmt: skip
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(PIXELS, padding=4, padding_mode="reflect"),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

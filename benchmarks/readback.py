@@ -30,24 +30,35 @@ from typing import Any
 
 import numpy as np
 
-from analysis import page
-from analysis.investigate import investigate
-from analysis.render import Block, as_text
+from analysis import tags
+from analysis.render import page
+from analysis.render.text import TextTable, as_text
 from analysis.runs import load_history, load_runs
-from pipeline import names
+from analysis.sections.registry import investigate
+from trainers import metrics
 
 EXPERIMENT, START = "bench", 1_700_000_000_000
 RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
 BENCHES = ("toy", "large")
-WANTED = (names.VAL_TOP1, names.STAGE_STEP, names.SYNERGY_TOP1)
+WANTED = (metrics.VAL_TOP1, metrics.STAGE_STEP, metrics.SYNERGY_TOP1)
 EPOCHWISE = (
-    names.VAL_TOP1, names.STAGE_STEP, names.SYNERGY_TOP1, names.IMAGES_PER_SECOND,
-    names.PEAK_MEMORY, names.STEP_SECONDS, names.OBJECTIVE, names.VAL_RATE, names.VAL_CE,
-    names.LABEL_ENTROPY, names.STUDENT_TRAINABLE, names.STUDENT_TRAINABLE_REQUESTED,
-    names.teacher(0, "top1_before"), names.teacher(0, "top1_after"),
+    metrics.VAL_TOP1,
+    metrics.STAGE_STEP,
+    metrics.SYNERGY_TOP1,
+    metrics.IMAGES_PER_SECOND,
+    metrics.PEAK_MEMORY,
+    metrics.STEP_SECONDS,
+    metrics.OBJECTIVE,
+    metrics.VAL_RATE,
+    metrics.VAL_CE,
+    metrics.LABEL_ENTROPY,
+    metrics.STUDENT_TRAINABLE,
+    metrics.STUDENT_TRAINABLE_REQUESTED,
+    metrics.teacher(0, "top1_before"),
+    metrics.teacher(0, "top1_after"),
     *(f"train/loss/term{k}" for k in range(32)),
-)  # fmt: skip
-AT_END = (names.TEST_TOP1, names.BEST_VAL_TOP1, names.RUN_SECONDS, names.SYNERGY_GAIN)
+)
+AT_END = (metrics.TEST_TOP1, metrics.BEST_VAL_TOP1, metrics.RUN_SECONDS, metrics.SYNERGY_GAIN)
 PARAMS = 60
 PLAIN_RUNS = 50
 SERVER_RUNS = 200
@@ -78,10 +89,14 @@ def _rows(
     group, rung = divmod(number, len(RUNGS))
     seed, bench = divmod(group, len(BENCHES))
     at = START + number * 1000
-    tags = {
-        names.STAGE: "distill", names.RUNG: RUNGS[rung], names.BENCH: BENCHES[bench],
-        names.SEED: str(seed), names.RUN_KEY: f"{number:012x}", names.RECIPE: RUNGS[rung],
-    }  # fmt: skip
+    run_tags = {
+        tags.STAGE: "distill",
+        tags.RUNG: RUNGS[rung],
+        tags.BENCH: BENCHES[bench],
+        tags.SEED: str(seed),
+        tags.RUN_KEY: f"{number:012x}",
+        tags.RECIPE: RUNGS[rung],
+    }
     params = {"seed": str(seed), "overrides": f"cfg={RUNGS[rung]} seed={seed}"}
     params |= {"method.ib_beta": "0.001"} | {f"method.p{k}": str(k) for k in range(PARAMS - 3)}
     values = draw.normal(0.7, 0.02, (epochs, len(EPOCHWISE)))
@@ -91,7 +106,7 @@ def _rows(
         "user_id)",
         [(run_id, f"run-{number}", "FINISHED", at, at + 900, "active", experiment, "bench")],
     )
-    yield "tags (key, value, run_uuid)", [(k, v, run_id) for k, v in tags.items()]
+    yield "tags (key, value, run_uuid)", [(k, v, run_id) for k, v in run_tags.items()]
     yield "params (key, value, run_uuid)", [(k, v, run_id) for k, v in params.items()]
     points = [
         (key, float(values[step, column]), at + step, step, 0, run_id)
@@ -131,7 +146,7 @@ def plain_runs(uri: str) -> float:
 COLD = """
 import resource, time
 began = time.perf_counter()
-from analysis.investigate import investigate
+from analysis.sections.registry import investigate
 investigate({uri!r}, {experiment!r}, "ladder")
 cold = time.perf_counter()
 investigate({uri!r}, {experiment!r}, "ladder")
@@ -157,11 +172,25 @@ def server(uri: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1",
-         "--port", str(port), "--backend-store-uri", uri],
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--workers",
+            "1",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--backend-store-uri",
+            uri,
+        ],
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         _await(f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}"
@@ -215,7 +244,7 @@ def main(runs: int = 1000, epochs: int = 100) -> None:
         (name, f"{s:.2f}", f"{p:.2f}" if p else "", f"{p / s:.1f}" if p else "")
         for name, s, p in rows
     ]
-    print(as_text(Block(("", "s", "the plain way, s", "ratio"), tuple(cells))))
+    print(as_text(TextTable(("", "s", "the plain way, s", "ratio"), tuple(cells))))
     print(f"highest memory of the ladder analysis: {memory:.0f} MiB")
 
 

@@ -10,11 +10,11 @@ import torch
 
 from pipeline.config import compose
 from pipeline.identity import distill_config, finetune_config, splits
-from trainers import freezing
 from trainers.data import TrainingData
+from trainers.distillation.stage_cache import network_bank
+from trainers.distillation.state import DistillConfig, DistillState, StepInputs, Teacher
 from trainers.finetune import FinetuneState
-from trainers.run import DistillConfig, DistillState, Teacher, Work
-from trainers.tables import network_bank
+from trainers.models import freezing
 
 RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
 
@@ -27,9 +27,9 @@ class Run(NamedTuple):
     teachers: list[Teacher]
     state: DistillState
 
-    def work(self) -> Work:
+    def work(self) -> StepInputs:
         """What the run's epochs read."""
-        return Work.prepare(self.config, self.data, self.teachers, self.state)
+        return StepInputs.prepare(self.config, self.data, self.teachers, self.state)
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,12 @@ class Setting:
         are really used."""
         limit = "null" if self.train_limit is None else str(self.train_limit)
         return [
-            f"bench={self.bench}", f"cfg={rung}", f"budget={self.budget}",
-            "method.enable_kd_after_syn_acc=0", f"data.train_limit={limit}",
-        ]  # fmt: skip
+            f"bench={self.bench}",
+            f"cfg={rung}",
+            f"budget={self.budget}",
+            "method.enable_kd_after_syn_acc=0",
+            f"data.train_limit={limit}",
+        ]
 
     def config(self, rung: str) -> DistillConfig:
         """The distillation of a rung."""

@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from benchmarks.setting import Setting
-from pipeline.provenance import versions
+from pipeline.stages.provenance import versions
 from trainers.data import TrainingData
 
 WIDTH = 100

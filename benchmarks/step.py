@@ -27,9 +27,12 @@ def main() -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     setting = Setting(
-        options.bench, options.budget, options.train_limit, torch.device(options.device),
+        options.bench,
+        options.budget,
+        options.train_limit,
+        torch.device(options.device),
         cpu_clock=options.clock == "cpu",
-    )  # fmt: skip
+    )
     try:
         data = setting.data()
     except (ConfigError, DataMissing, DataDamaged) as error:
@@ -57,9 +60,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument(
-        "--clock", choices=("wall", "cpu"), default="wall",
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
         help="cpu: CPU seconds of the process, on a machine that others use (with --threads 1)",
-    )  # fmt: skip
+    )
     options = parser.parse_args()
     chosen = options.rungs.split(",")
     unknown = [rung for rung in chosen if rung not in RUNGS]

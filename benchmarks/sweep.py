@@ -24,13 +24,13 @@ import torch
 from benchmarks.setting import Setting
 from benchmarks.shown import at_most, heading, ratios, spread, table
 from pipeline.config import ConfigError
-from pipeline.launcher import ENDED, LocalConfig, Task
-from pipeline.local import Local
-from pipeline.shell import Shell
-from sweeps.board import Board
-from sweeps.command import read
-from sweeps.runs import VALUES, study_destination
+from pipeline.launch.base import ENDED, LocalConfig, Task
+from pipeline.launch.local import Local
+from pipeline.session import Session
+from sweeps.run_study import read
 from sweeps.study import Study
+from sweeps.tracking import VALUES, study_target
+from sweeps.trials import TrialStore
 from sweeps.worker import work
 from trainers.data import DataDamaged, DataMissing
 
@@ -80,17 +80,25 @@ def main() -> None:
 def study(trials: int, options: argparse.Namespace) -> Study:
     """Short students that differ in their learning rate."""
     base = [
-        "bench=digits", "cfg=CE", f"data.train_limit={options.train_limit}", "optim.batch=20",
-        f"budget.student_epochs={options.epochs}", "runtime.log_model=false", "runtime.threads=1",
-    ]  # fmt: skip
+        "bench=digits",
+        "cfg=CE",
+        f"data.train_limit={options.train_limit}",
+        "optim.batch=20",
+        f"budget.student_epochs={options.epochs}",
+        "runtime.log_model=false",
+        "runtime.threads=1",
+    ]
     return Study(
-        "benchmark", base, sampler="random", trials=trials,
+        "benchmark",
+        base,
+        sampler="random",
+        trials=trials,
         space={"optim.lr": {"low": 1e-3, "high": 1e-2, "log": True}},
-    )  # fmt: skip
+    )
 
 
-def board(asked: Study, root: Path) -> Board:
-    return Board(asked, root, HEARTBEAT_S, EXPIRY_S)
+def trial_store(asked: Study, root: Path) -> TrialStore:
+    return TrialStore(asked, root, HEARTBEAT_S, EXPIRY_S)
 
 
 # Start-up -------------------------------------------------------------------------------------
@@ -115,7 +123,9 @@ def started(folder: Path, seed: int, options: argparse.Namespace) -> float:
     launcher.submit([Task("worker", "sweeps", ("work", "ladder", *typed), where)])
     while launcher.poll()["worker"].state not in ENDED:
         time.sleep(0.01)
-    (trial,) = (t for t in read("ladder", typed).board().trials().values() if t.datetime_complete)
+    (trial,) = (
+        t for t in read("ladder", typed).trial_store().trials().values() if t.datetime_complete
+    )
     assert trial.datetime_start is not None
     return trial.datetime_start.timestamp() - began
 
@@ -157,18 +167,18 @@ def simulated(root: Path, workers: int, options: argparse.Namespace) -> Simulate
     seconds = time.perf_counter() - began
     for process in processes:
         process.join()
-    return Simulated(workers, options.trials, len(board(asked, root).ended()), count, seconds)
+    return Simulated(workers, options.trials, len(trial_store(asked, root).ended()), count, seconds)
 
 
 def tell_trials(asked: Study, root: Path, ready: Any, go: Any, told: Any) -> None:
     """One worker: how many trials it has told."""
-    mine, count = board(asked, root), 0
+    mine, count = trial_store(asked, root), 0
     ready.wait()
     go.wait()
-    while (taken := mine.take(asked.wanted)) is not None:
-        with taken.lease:
-            taken.trial.set_user_attr(VALUES, {"0": {"key": taken.label, "val": 0.5}})
-            taken.part.tell(taken.trial, 0.5)
+    while (claimed := mine.take(asked.wanted)) is not None:
+        with claimed.lease:
+            claimed.trial.set_user_attr(VALUES, {"0": {"key": claimed.label, "val": 0.5}})
+            claimed.part.tell(claimed.trial, 0.5)
         count += 1
     told.put(count)
 
@@ -195,9 +205,11 @@ def show_trials(folder: Path, options: argparse.Namespace) -> None:
         ["1 worker / 2 workers", spread(sooner), ""],
     ]
     caption = TRIALS.format(
-        trials=options.students, epochs=options.epochs, images=options.train_limit,
+        trials=options.students,
+        epochs=options.epochs,
+        images=options.train_limit,
         rounds=options.rounds,
-    )  # fmt: skip
+    )
     print(table(caption, ["", "", "target"], rows), flush=True)
 
 
@@ -222,7 +234,7 @@ def trained(folder: Path, workers: int, options: argparse.Namespace) -> Trained:
     began = time.time()
     for process in processes:
         process.join()
-    found = sorted(board(asked, folder).trials().values(), key=lambda t: t.datetime_start)  # type: ignore[arg-type,return-value]
+    found = sorted(trial_store(asked, folder).trials().values(), key=lambda t: t.datetime_start)  # type: ignore[arg-type,return-value]
     begins = [trial.datetime_start.timestamp() for trial in found]  # type: ignore[union-attr]
     ends = [trial.datetime_complete.timestamp() for trial in found]  # type: ignore[union-attr]
     training = [trial.user_attrs[VALUES]["0"]["seconds"] for trial in found]
@@ -235,12 +247,12 @@ def run_trials(asked: Study, folder: Path, ready: Any) -> None:
     """One worker, warm: its tracking store is open and its data is read before it begins."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     with chdir(folder), redirect_stdout(StringIO()):
-        shell = Shell.open(asked.config, "benchmark", [])
-        place = study_destination(board(asked, folder), shell.destination)
+        session = Session.open(asked.config, "benchmark", [])
+        place = study_target(trial_store(asked, folder), session.target)
         place.parent_id()
         asked.key  # noqa: B018
         ready.wait()
-        work(board(asked, folder), asked.wanted, shell, place)
+        work(trial_store(asked, folder), asked.wanted, session, place)
 
 
 def parse() -> argparse.Namespace:

@@ -13,13 +13,13 @@ import torch
 from pipeline.config import compose
 from pipeline.identity import distill_config
 from trainers import models
-from trainers.b_step import BStep
 from trainers.data import Images, TrainingData
-from trainers.freezing import freeze
+from trainers.data.views import Rows
+from trainers.distillation.b_step import BStep
+from trainers.distillation.state import Bank, DistillConfig, DistillState, StepInputs, Teacher
 from trainers.loop import Interrupted
-from trainers.methods.base import Moment
-from trainers.run import Bank, DistillConfig, DistillState, Teacher, Work
-from trainers.views import Rows
+from trainers.methods.base import StepPosition
+from trainers.models.freezing import freeze
 
 CLASSES, PIXELS = 100, 32
 UNMIXED = ("mix.mixup_alpha=0", "mix.cutmix_alpha=0", "data.views=1", "numerics=float32")
@@ -64,14 +64,18 @@ def b_steps(
     needed = teachers if config.method.reads_teachers() else []
     state = DistillState.new(config, data, needed)
     total = config.budget.student_epochs
-    step = BStep(Work.prepare(config, data, needed, state), state, Moment(total // 2, total),
-                 fresh=True)  # fmt: skip
+    step = BStep(
+        StepInputs.prepare(config, data, needed, state),
+        state,
+        StepPosition(total // 2, total),
+        fresh=True,
+    )
 
     def run() -> int:
         left = iter([False] * count)
         state.stop = lambda: next(left, True)
         with suppress(Interrupted):  # in the middle of an epoch: the next call goes on there
-            step._train(Moment(total // 2, total))
+            step._train(StepPosition(total // 2, total))
         return count * config.optim.batch
 
     return run, state

@@ -40,14 +40,14 @@ class Seconds(NamedTuple):
 
 def compare(setting: Setting, data: TrainingData, rungs: list[str], rounds: int) -> str:
     """The table of whole runs."""
-    taken: dict[str, list[Seconds]] = {rung: [] for rung in rungs}
+    claimed: dict[str, list[Seconds]] = {rung: [] for rung in rungs}
     for turn in range(rounds):
         teachers, bank = setting.teachers(data)
         first = turn % len(rungs)
         for rung in rungs[first:] + rungs[:first]:
             run = setting.run(rung, data, teachers)
-            taken[rung].append(Seconds(*train(setting, run), bank if run.teachers else 0.0))
-    rows = [_row(rung, taken[rung], taken["CE"]) for rung in rungs]
+            claimed[rung].append(Seconds(*train(setting, run), bank if run.teachers else 0.0))
+    rows = [_row(rung, claimed[rung], claimed["CE"]) for rung in rungs]
     return table(CAPTION.format(rounds=rounds), HEAD, rows)
 
 

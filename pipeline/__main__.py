@@ -14,11 +14,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline import usage
-from pipeline.console import say
+from pipeline.cli import help
+from pipeline.cli.console import say
 
 if TYPE_CHECKING:
-    from pipeline.planning import Planned
+    from pipeline.stages.plan import Planned
 
 OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     """Run one verb; give the exit code."""
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage.PAGE)
+        print(help.PAGE)
         return OK if arguments else MISTAKE
     verb, *rest = without_dry_run(arguments) or [""]
     if verb not in VERBS:
@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> int:
         print(f"no verb {verb!r}{hint} (verbs: {', '.join(VERBS)})", file=sys.stderr)
         return MISTAKE
     if "-h" in rest or "--help" in rest:
-        print(usage.of_verb(verb))
+        print(help.of_verb(verb))
         return OK
-    from pipeline.multirun import CANCEL, FLAGS, is_multirun, multirun
+    from pipeline.launch.multirun import CANCEL, FLAGS, is_multirun, multirun
 
     if is_multirun(rest):
         if verb != "distill":
@@ -74,13 +74,13 @@ def as_overrides(arguments: list[str]) -> list[str]:
 
 def guarded(run: Callable[[], None]) -> int:
     """Exit codes of what a verb raises; a mistake is one message, all else has a traceback."""
-    from pipeline import lease
     from pipeline.config import ConfigError
-    from pipeline.fleet import JobsFailed
-    from trainers.checkpoints import BadCheckpoint
+    from pipeline.launch.monitor import JobsFailed
+    from pipeline.storage import lease
     from trainers.data import DataDamaged, DataMissing
     from trainers.loop import Interrupted
     from trainers.models import CannotBuild
+    from trainers.models.weight_files import BadCheckpoint
 
     try:
         run()
@@ -103,8 +103,8 @@ def guarded(run: Callable[[], None]) -> int:
 def _asked_for(verb: str, overrides: list[str]) -> list[str]:
     """What was typed, with the environment's shortcuts where a stage is asked for; they are told.
     MLproject's parameters that were not given arrive empty."""
+    from pipeline.cli.environment import dry_run, with_shortcuts
     from pipeline.config import ConfigError
-    from pipeline.shortcuts import dry_run, with_shortcuts
 
     typed = [text for text in overrides if text not in EMPTY]
     if verb not in STAGES and dry_run(os.environ):
@@ -124,38 +124,38 @@ def _in_launch(
 ) -> None:
     """Compose, open the shell, do the work, end the launch with its true status. With DRY_RUN
     show the plan instead."""
+    from pipeline.cli.environment import dry_run
     from pipeline.config import compose
-    from pipeline.shell import Shell
-    from pipeline.shortcuts import dry_run
+    from pipeline.session import Session
     from trainers.loop import Interrupted
 
     config = compose(overrides)
     if plan is not None and dry_run(os.environ):
-        from pipeline.planning import show
-        from pipeline.shell import choose_device, store_of
+        from pipeline.session import choose_device, store_of
+        from pipeline.stages.plan import show
 
         choose_device(config.runtime)
         show(plan(config, store_of(config.runtime)))
         return
-    shell = Shell.open(config, verb, overrides)
+    session = Session.open(config, verb, overrides)
     try:
-        work(config, shell)
+        work(config, session)
     except BaseException as error:
-        shell.end_launch("KILLED" if isinstance(error, Interrupted) else "FAILED")
+        session.end_launch("KILLED" if isinstance(error, Interrupted) else "FAILED")
         raise
-    shell.end_launch("FINISHED")
+    session.end_launch("FINISHED")
 
 
 def _finetune(overrides: list[str]) -> None:
-    from pipeline.jobs import finetune_teacher
-    from pipeline.planning import planned_teachers
+    from pipeline.stages.plan import planned_teachers
+    from pipeline.stages.student import finetune_teacher
 
     _for_teachers("finetune", overrides, finetune_teacher, planned_teachers)
 
 
 def _bank(overrides: list[str]) -> None:
-    from pipeline.jobs import make_bank
-    from pipeline.planning import planned_banks
+    from pipeline.stages.plan import planned_banks
+    from pipeline.stages.student import make_bank
 
     _for_teachers("bank", overrides, make_bank, planned_banks)
 
@@ -178,78 +178,78 @@ def _for_teachers(
             raise ConfigError([f"teacher={which[-1]}: unknown (allowed: {', '.join(allowed)})"])
         return range(len(config.teacher)) if which[-1] == "all" else [int(which[-1])]
 
-    def work(config, shell):
+    def work(config, session):
         for number in numbers(config):
-            one(config, number, shell)
+            one(config, number, session)
 
-    _in_launch(
-        verb, rest, work, lambda config, store: planned(config, numbers(config), store)
-    )  # fmt: skip
+    _in_launch(verb, rest, work, lambda config, store: planned(config, numbers(config), store))
 
 
 def _distill(overrides: list[str]) -> None:
-    from pipeline.jobs import distill_student
-    from pipeline.matching import standards
-    from pipeline.planning import planned_students
+    from pipeline.stages.matched_budget import standards
+    from pipeline.stages.plan import planned_students
+    from pipeline.stages.student import distill_student
 
     _in_launch(
-        "distill", overrides, distill_student,
-        lambda config, store: planned_students(
-            [*standards(config, overrides), config], store
-        ),
-    )  # fmt: skip
+        "distill",
+        overrides,
+        distill_student,
+        lambda config, store: planned_students([*standards(config, overrides), config], store),
+    )
 
 
 def _main(overrides: list[str]) -> None:
-    from analysis.evidence import Asked
+    from analysis.selection.bench_runs import RunFilter
+    from pipeline.analyze import analyse
     from pipeline.config import compose
     from pipeline.identity import run_key
-    from pipeline.jobs import distill_student, finetune_teacher
-    from pipeline.planning import planned_students
-    from pipeline.reporting import analyse
+    from pipeline.stages.plan import planned_students
+    from pipeline.stages.student import distill_student, finetune_teacher
 
     control = compose([*(o for o in overrides if not o.startswith("cfg=")), "cfg=CE"])
 
-    def work(config, shell):
+    def work(config, session):
         for number in range(len(config.teacher)):
-            finetune_teacher(config, number, shell)
-        distill_student(config, shell)
+            finetune_teacher(config, number, session)
+        distill_student(config, session)
         if run_key("distill", control) != run_key("distill", config):
-            distill_student(control, shell)
-        analyse(shell, Asked(config.bench.name))
+            distill_student(control, session)
+        analyse(session, RunFilter(config.bench.name))
 
     _in_launch(
-        "main", overrides, work,
+        "main",
+        overrides,
+        work,
         lambda config, store: planned_students([config, control], store),
-    )  # fmt: skip
+    )
 
 
 def _analyze(overrides: list[str]) -> None:
-    from pipeline.reporting import analyse_command
+    from pipeline.analyze import analyse_command
 
     analyse_command(overrides)
 
 
 def _export(overrides: list[str]) -> None:
-    from pipeline.reporting import export_command
+    from pipeline.analyze import export_command
 
     export_command(overrides)
 
 
 def _compare(arguments: list[str]) -> None:
-    from pipeline.comparing import compare_command
+    from pipeline.compare import compare_command
 
     compare_command(arguments)
 
 
 def _explain(arguments: list[str]) -> None:
-    from pipeline.comparing import explain_command
+    from pipeline.compare import explain_command
 
     explain_command(arguments)
 
 
 def _evaluate(overrides: list[str]) -> None:
-    from pipeline.evaluate import evaluate, request
+    from pipeline.evaluation.evaluate import evaluate, request
 
     asked, rest = request(overrides)
     _in_launch("evaluate", rest, partial(evaluate, asked))

@@ -1,4 +1,4 @@
-"""What makes a run the run it is.
+"""Run identity: the hash that decides whether two runs are the same experiment.
 
 A stage receives a dataclass with exactly what can change its result; its key is the hash of
 that, of the data's digest, of its teachers' keys and of the version of the numerics. What
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 from pipeline.config import Config
 from trainers.data import DataConfig, Splits, load
 from trainers.distill import DISTILL_VERSION
+from trainers.distillation.state import DistillConfig
 from trainers.finetune import FINETUNE_VERSION, FinetuneConfig
-from trainers.run import DistillConfig
 
 KEY_LENGTH = 12
 
@@ -40,34 +41,53 @@ def key_of(found: dict[str, Any]) -> str:
     return digest_of(found)[:KEY_LENGTH]
 
 
-def identity(stage: str, config: Config, *, teacher: int = 0) -> dict[str, Any]:
-    """What the key of a stage is the hash of, as plain values."""
+def same_experiment(stage: str, config: Config) -> str:
+    """A digest that two configurations share where they are the same experiment, from the options
+    alone: neither images nor files are read, so it also works where the data set is absent."""
+    return digest_of(identity(stage, config, data_digest=_options_of_data, read_files=False))
+
+
+def identity(
+    stage: str,
+    config: Config,
+    *,
+    teacher: int = 0,
+    data_digest: Callable[[DataConfig], str] | None = None,
+    read_files: bool = True,
+) -> dict[str, Any]:
+    """What the key of a stage is the hash of, as plain values. `data_digest` replaces the digest
+    of the images; without `read_files` a teacher's file is known by its path."""
+    digest = data_digest or (lambda data: splits(data).digest)
     if stage == "finetune":
         spec = finetune_config(config, teacher)
-        data = splits(spec.data).digest
-        if spec.teacher.ckpt:
-            return {
-                "stage": "finetune",
-                "file": file_digest(spec.teacher.ckpt),
-                "config": canonical(spec),
-                "data": data,
-            }
-        return {
-            "stage": "finetune",
-            "version": FINETUNE_VERSION,
-            "config": canonical(spec),
-            "data": data,
-        }
+        path = spec.teacher.ckpt
+        source: dict[str, Any] = {"version": FINETUNE_VERSION}
+        if path:
+            source = {"file": file_digest(path) if read_files else path}
+        data = digest(spec.data)
+        return {"stage": "finetune", **source, "config": canonical(spec), "data": data}
     if stage == "distill":
         teachers = range(len(config.teacher)) if needs_teachers(config) else range(0)
+        keys = [
+            key_of(
+                identity(
+                    "finetune", config, teacher=k, data_digest=data_digest, read_files=read_files
+                )
+            )
+            for k in teachers
+        ]
         return {
             "stage": "distill",
             "version": DISTILL_VERSION,
             "config": canonical(distill_config(config)),
-            "data": splits(config.data).digest,
-            "teachers": [run_key("finetune", config, teacher=k) for k in teachers],
+            "data": digest(config.data),
+            "teachers": keys,
         }
     raise ValueError(f"unknown stage {stage!r} (finetune or distill)")
+
+
+def _options_of_data(config: DataConfig) -> str:
+    return digest_of(vars(config))
 
 
 def recipe_key(found: dict[str, Any]) -> str:
@@ -81,8 +101,10 @@ def setting_key(found: dict[str, Any]) -> str:
     optimiser it has the batch alone: its other numbers may be tuned for each method."""
     config = {k: v for k, v in found["config"].items() if k not in ("seed", "method")}
     kept = {"budget": "student_epochs", "optim": "batch"}
-    parts = {part: {k: v for k, v in config.get(part, {}).items() if k == name}
-             for part, name in kept.items()}  # fmt: skip
+    parts = {
+        part: {k: v for k, v in config.get(part, {}).items() if k == name}
+        for part, name in kept.items()
+    }
     setting = {"config": config | parts, "data": found["data"]}
     return digest_of(setting)[:KEY_LENGTH]
 
@@ -108,9 +130,16 @@ def distill_config(config: Config) -> DistillConfig:
     if not config.method.uses_gate():  # no A-Step: its budget changes nothing
         budget = replace(budget, adapt_epochs=0)
     return DistillConfig(
-        config.student, config.method, config.data, config.mix, config.optim, budget,
-        config.numerics, config.select, config.seed,
-    )  # fmt: skip
+        config.student,
+        config.method,
+        config.data,
+        config.mix,
+        config.optim,
+        budget,
+        config.numerics,
+        config.select,
+        config.seed,
+    )
 
 
 def needs_teachers(config: Config) -> bool:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.cli.console import say
 from pipeline.config import Config
-from pipeline.console import say
-from pipeline.destination import Destination, shown
-from pipeline.lease import try_acquire
-from pipeline.publish import Publication, Record, records
-from pipeline.shell import Shell
-from pipeline.store import RunFolder
+from pipeline.session import Session
+from pipeline.storage.lease import try_acquire
+from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.target import TrackingTarget, shown
+from pipeline.tracking.upload import RunUpload, UploadState, records
 
 
-def sync(config: Config, shell: Shell) -> None:
+def sync(config: Config, session: Session) -> None:
     """Bring every run of the store up to date at the present tracking store, each in the
     experiment and under the launch that it was meant for.
 
     Runs that are being trained are left to their own process.
     """
-    sent, destinations = 0, dict[tuple[str, str | None, str], Destination]()
-    for folder in shell.store.runs():
-        missing = _missing(folder, shell)
+    sent, targets = 0, dict[tuple[str, str | None, str], TrackingTarget]()
+    for folder in session.store.runs():
+        missing = _missing(folder, session)
         if not missing:
             continue
         lease = try_acquire(folder.path)
@@ -31,24 +31,26 @@ def sync(config: Config, shell: Shell) -> None:
         with lease:
             for record in missing:
                 goal = (record.experiment, record.launch_id, record.command)
-                if goal not in destinations:
-                    destinations[goal] = replace(
-                        shell.destination, experiment=goal[0], launch_id=goal[1],
+                if goal not in targets:
+                    targets[goal] = replace(
+                        session.target,
+                        experiment=goal[0],
+                        launch_id=goal[1],
                         verb=record.verb or "sync",
-                    )  # fmt: skip
-                _send(folder, destinations[goal], shell)
+                    )
+                _send(folder, targets[goal], session)
                 sent += 1
-    for destination in destinations.values():
-        destination.end_launch("FINISHED")
-    say(f"synced   {sent} run{'' if sent == 1 else 's'} with {shown(shell.destination.uri)}")
+    for target in targets.values():
+        target.end_launch("FINISHED")
+    say(f"synced   {sent} run{'' if sent == 1 else 's'} with {shown(session.target.uri)}")
 
 
-def _missing(folder: RunFolder, shell: Shell) -> list[Record]:
+def _missing(folder: RunFolder, session: Session) -> list[UploadState]:
     """Where this run was meant to go in the present store and has not arrived whole."""
-    return [r for r in records(folder, shell.destination) if not _complete(folder, r)]
+    return [r for r in records(folder, session.target) if not _complete(folder, r)]
 
 
-def _complete(folder: RunFolder, record: Record) -> bool:
+def _complete(folder: RunFolder, record: UploadState) -> bool:
     """Whether all that is committed has arrived."""
     if record.finished:
         return True
@@ -58,15 +60,15 @@ def _complete(folder: RunFolder, record: Record) -> bool:
     return commit is None or record.epochs >= len(commit.history)
 
 
-def _send(folder: RunFolder, destination: Destination, shell: Shell) -> None:
+def _send(folder: RunFolder, target: TrackingTarget, session: Session) -> None:
     """Send the rest of one run."""
-    publication = Publication(folder, destination)
+    upload = RunUpload(folder, target)
     result = folder.result()
     if result is not None:
-        publication.finish(result, log_model=shell.runtime.log_model)
+        upload.finish(result, log_model=session.runtime.log_model)
     else:
         commit = folder.latest()
-        publication.start()
-        publication.epochs(commit.history if commit is not None else [])
-        publication.stop("KILLED", {"interrupted": "true"})
+        upload.start()
+        upload.epochs(commit.history if commit is not None else [])
+        upload.stop("KILLED", {"interrupted": "true"})
     say(f"sent     {folder.stage}  key {folder.key}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from pipeline.__main__ import MISTAKE, OK, as_overrides, guarded, without_dry_run
-from pipeline.multirun import CANCEL
+from pipeline.launch.multirun import CANCEL
 
 WORK = "work"
 HELP_FLAGS = ("-h", "--help")
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     if len(names) != 1:
         print(f"one study is needed, not {names}: python -m sweeps --help", file=sys.stderr)
         return MISTAKE
-    from sweeps.command import run_study, run_worker
+    from sweeps.run_study import run_study, run_worker
 
     if works:
         return guarded(lambda: run_worker(names[0], overrides))
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
 
 def _help(names: list[str]) -> None:
     """What can be typed, unless a study is named that does not exist."""
-    from sweeps.reading import read_study
+    from sweeps.study_file import read_study
 
     for name in names:
         read_study(name)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from pipeline.cli.console import say
 from pipeline.config import Config
-from pipeline.console import say
-from pipeline.matching import commands
-from pipeline.planning import (
+from pipeline.session import store_of
+from pipeline.stages.matched_budget import commands
+from pipeline.stages.plan import (
     Setting,
     duration,
     expected_seconds,
@@ -16,16 +17,15 @@ from pipeline.planning import (
     show,
     time_of,
 )
-from pipeline.shell import store_of
-from sweeps import report
-from sweeps.board import Board
+from sweeps import summary
 from sweeps.storage import where
 from sweeps.study import Point, Study, composed
+from sweeps.trials import TrialStore
 
 
-def plan(study: Study, typed: Sequence[str], workers: int, board: Board | None) -> None:
+def plan(study: Study, typed: Sequence[str], workers: int, trial_store: TrialStore | None) -> None:
     """Print what is new, reused and to resume, with the time that finished runs of the kind say.
-    `board`: None of a study that has not begun."""
+    `trial_store`: None of a study that has not begun."""
     store = store_of(study.config.runtime)
     runs = list(_runs(study))
     configs, settings = [config for config, _ in runs], [setting for _, setting in runs]
@@ -34,10 +34,12 @@ def plan(study: Study, typed: Sequence[str], workers: int, board: Board | None) 
     say(f"study    {study.key}: {study.wanted} trials x {_seeds(study)}, {study.sampler}")
     if note := _note_on_seeds(study, typed):
         say(f"note     {note}")
-    if board is not None:
-        say(f"so far   {report.counted(board)}")
-        say(f"storage  {where(board.folder)}")
-    drawn = study.wanted - max(len(study.points), 0 if board is None else len(board.begun()))
+    if trial_store is not None:
+        say(f"so far   {summary.counted(trial_store)}")
+        say(f"storage  {where(trial_store.folder)}")
+    drawn = study.wanted - max(
+        len(study.points), 0 if trial_store is None else len(trial_store.begun())
+    )
     if study.sampler != "grid" and drawn > 0:
         each = expected_seconds(study.config, store)
         lots = [] if each is None else [each * len(study.seeds)] * drawn
@@ -59,7 +61,7 @@ def _runs(study: Study) -> Iterator[tuple[Config, Setting]]:
     for point in study.points:
         for overrides in commands_of(study, [point]):
             for seed in study.seeds:
-                yield replace(composed(tuple(overrides)), seed=seed), report.setting(point)
+                yield replace(composed(tuple(overrides)), seed=seed), summary.setting(point)
 
 
 def _seeds(study: Study) -> str:

@@ -13,7 +13,7 @@ from optuna.storages.journal._file import get_lock_file
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.config import ConfigError
-from pipeline.destination import shown
+from pipeline.tracking.target import shown
 
 VARIABLE = "ASIB_STUDY_STORAGE"  # an RDB address; it may hold a password: never written
 JOURNAL = "journal.log"
@@ -54,10 +54,13 @@ class Journal(JournalFileBackend):
         try:
             yield from super().read_logs(log_number_from)
         except ValueError as error:
-            raise ConfigError([
-                f"{self.path}: damaged ({error}). Move it away and type the same command: finished "
-                "runs are in the store, and trials of the same points take their values untrained"
-            ]) from error  # fmt: skip
+            raise ConfigError(
+                [
+                    f"{self.path}: damaged ({error}). Move it away and run the same command "
+                    "again: finished runs are in the store, and trials of the same points take "
+                    "their values untrained"
+                ]
+            ) from error
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         with get_lock_file(self.lock):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import multirun, reference
 from pipeline.__main__ import VERBS
-from pipeline.config import Config, compose
-from pipeline.fields import leaves
-from pipeline.reference import COMMAND, ROOT
-from sweeps import command
+from pipeline.config import Config, compose, reference
+from pipeline.config.fields import leaves
+from pipeline.config.reference import COMMAND, ROOT
+from pipeline.launch import multirun
+from sweeps import run_study
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -66,7 +65,7 @@ def test_commands_of_studies_are_accepted() -> None:
     calls = [call for text in texts for call in SWEEP.findall(text)]
     assert calls
     for name, rest in calls:
-        command.read(name, [text for text in shlex.split(rest) if "=" in text])
+        run_study.read(name, [text for text in shlex.split(rest) if "=" in text])
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -100,32 +99,6 @@ def test_a_row_says_what_is_part_of_the_key() -> None:
     assert "`method.num_stages` is above 1" in cells["method.cccp_alpha"]
     nested = "where the teacher is not given by `ckpt` and the optimiser is sgd"
     assert cells["teacher.0.recipe.optim.nesterov"] == nested
-
-
-SOURCE = """\
-@dataclass
-class A:
-    '''What A is.'''
-
-    x: int = option(1, 'x')
-    y: str = 'a'
-    _z: int = 0
-
-    def f(self) -> int:
-        '''One.'''
-        return 1
-
-    def _g(self) -> None: ...
-"""
-
-
-def test_a_stub_is_the_source_down_to_the_docstring() -> None:
-    node = ast.parse(SOURCE).body[0]
-    assert isinstance(node, ast.ClassDef)
-    assert reference.stub(node, SOURCE.splitlines()) == (
-        "@dataclass\nclass A:\n    '''What A is.'''\n\n    x: int\n    y: str = 'a'\n\n"
-        "    def f(self) -> int:\n        '''One.'''"
-    )
 
 
 def test_first_comment_leaves_directives_out(tmp_path: Path) -> None:

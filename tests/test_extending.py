@@ -14,17 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.groups import CONF
+from pipeline.config.groups import CONF
 
 ROOT = CONF.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 TREE = ("analysis", "conf", "pipeline", "trainers")
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.M | re.S)
 TINY = (
-    "data.train_limit=100", "optim.batch=20", "budget.student_epochs=2",
-    "teacher.0.recipe.epochs=1", "teacher.1.recipe.epochs=1", "runtime.log_model=false",
+    "data.train_limit=100",
+    "optim.batch=20",
+    "budget.student_epochs=2",
+    "teacher.0.recipe.epochs=1",
+    "teacher.1.recipe.epochs=1",
+    "runtime.log_model=false",
     "runtime.device=cpu",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +81,13 @@ def _add_lines(path: Path, registry: str, diff: str) -> None:
 
 def _python(project: Path, *arguments: str, **env: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=project, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(project)} | env, timeout=300,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(project)} | env,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

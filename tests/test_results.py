@@ -7,17 +7,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import page, report
-from analysis.evidence import Asked
-from analysis.investigate import findings
-from analysis.reading import Reading
+from analysis import report
+from analysis.ladder_table import PRIMARY
+from analysis.render import page
 from analysis.runs import exported_experiment, load_history, load_runs
-from analysis.server import NoAnswer
+from analysis.sections.registry import findings
+from analysis.selection.bench_runs import RunFilter
+from analysis.selection.experiment import ExperimentReader
 from analysis.stats import paired_difference
-from analysis.tables import PRIMARY
-from pipeline import names
+from analysis.stores.mlflow_client import NoAnswer
+from pipeline.analyze import analyse_command
 from pipeline.config import ConfigError
-from pipeline.reporting import analyse_command
+from trainers import metrics
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / name for name in ("results.md", "analysis.md")]
@@ -43,8 +44,8 @@ def test_the_pages_have_tables() -> None:
 
 @pytest.mark.parametrize(("options", "text"), BLOCKS, ids=[b[0]["what"] for b in BLOCKS])
 def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> None:
-    asked = Asked(options.get("bench"), primary=options.get("primary", PRIMARY))
-    reading = Reading(str(ROOT / options["store"]), options["experiment"], asked)
+    asked = RunFilter(options.get("bench"), primary=options.get("primary", PRIMARY))
+    reading = ExperimentReader(str(ROOT / options["store"]), options["experiment"], asked)
     what = options["what"]
     plain = what == "ladder"
     said = report.report(reading).text if plain else page.as_terminal(findings(reading, what))
@@ -70,7 +71,7 @@ def test_the_recipes_of_the_protocol_are_what_tuning_found(heading: str, export:
     runs = _runs(f"{export}.db.xz")
     students = runs[(runs["tags.stage"] == "distill") & (runs["status"] == "FINISHED")]
     assert set(students["tags.seed"]) == {"100"}
-    values = students[f"metrics.{names.BEST_VAL_TOP1}"].mul(100).round(2)
+    values = students[f"metrics.{metrics.BEST_VAL_TOP1}"].mul(100).round(2)
     rates_of = students["params.optim.lr"].astype(float)
     found = list(zip(students["tags.rung"], rates_of, values, strict=True))
     assert told == Counter((rung, rate, f"{value:.2f}") for rung, rate, value in found)
@@ -85,7 +86,7 @@ def test_later_rounds_had_the_teachers_that_the_protocol_says() -> None:
         _runs(f"{name}.db.xz").query("`tags.stage` == 'finetune' and status == 'FINISHED'")
         for name in ("tune_longer", "tune_pretrained")
     )
-    val, test = f"metrics.{names.BEST_VAL_TOP1}", f"metrics.{names.TEST_TOP1}"
+    val, test = f"metrics.{metrics.BEST_VAL_TOP1}", f"metrics.{metrics.TEST_TOP1}"
     low, high = sorted(100 * longer[val])
     said = f"{low:.1f} and {high:.1f} % of validation ({100 * longer[test].min():.1f} and "
     assert said + f"{100 * longer[test].max():.1f} % of test)" in text
@@ -102,7 +103,9 @@ def test_the_gap_of_l4_opens_where_the_results_say() -> None:
     students = runs[runs["tags.rung"].isin(["L3", "L4"]) & (runs["status"] == "FINISHED")]
     rung = students.set_index("run_id")["tags.rung"]
     path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
-    points = load_history(path, list(rung.index), [names.VAL_TOP1]).sort_values(["run_id", "step"])
+    points = load_history(path, list(rung.index), [metrics.VAL_TOP1]).sort_values(
+        ["run_id", "step"]
+    )
     epoch = points.groupby("run_id", observed=True).cumcount() + 1
     mean = 100 * points.groupby([points["run_id"].map(rung), epoch])["value"].mean().unstack(0)
     assert len(mean) == 20
@@ -114,7 +117,7 @@ def test_the_gap_of_l4_opens_where_the_results_say() -> None:
 
 def test_the_report_says_that_the_twins_had_little_to_teach() -> None:
     path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
-    reading = Reading(path, exported_experiment(path), Asked())
+    reading = ExperimentReader(path, exported_experiment(path), RunFilter())
     ladder = findings(reading, "ladder")
     for text in (report.report(reading).text, page.as_terminal(ladder)):
         told = " ".join(text.split())
@@ -123,17 +126,17 @@ def test_the_report_says_that_the_twins_had_little_to_teach() -> None:
 
 def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
     runs = _runs("proof_twins.db.xz")
-    best = runs.groupby("tags.rung")[f"metrics.{names.BEST_VAL_TOP1}"].mean() * 100
+    best = runs.groupby("tags.rung")[f"metrics.{metrics.BEST_VAL_TOP1}"].mean() * 100
     epochs = runs.loc[runs["tags.rung"] == "CE_matched", "params.budget.student_epochs"].astype(int)
     teachers = runs[runs["tags.stage"] == "finetune"]
     told = [
         f"given {epochs.min()} to {epochs.max()} epochs (CE_matched), "
         f"go from {best['CE']:.1f} to {best['CE_matched']:.1f} %",
-        f"stand at {100 * teachers[f'metrics.{names.BEST_VAL_TOP1}'].mean():.1f} %",
+        f"stand at {100 * teachers[f'metrics.{metrics.BEST_VAL_TOP1}'].mean():.1f} %",
     ]
     text = " ".join((ROOT / "docs" / "protocol.md").read_text().split())
     assert [one for one in told if one not in text] == []
-    tests = sorted(100 * teachers[f"metrics.{names.TEST_TOP1}"], reverse=True)
+    tests = sorted(100 * teachers[f"metrics.{metrics.TEST_TOP1}"], reverse=True)
     results = " ".join((ROOT / "docs" / "results.md").read_text().split())
     assert f"would-be teachers ({tests[0]:.2f} and {tests[1]:.2f} %)" in results
 
@@ -178,7 +181,7 @@ def test_the_check_of_kds_weight_is_what_the_page_says() -> None:
         for name in ("", "_weights")
     )
     fused, light = (
-        of[of["tags.rung"] == rung].set_index("tags.seed")[f"metrics.{names.TEST_TOP1}"].to_dict()
+        of[of["tags.rung"] == rung].set_index("tags.seed")[f"metrics.{metrics.TEST_TOP1}"].to_dict()
         for of, rung in ((study, "L2"), (check, "KD"))
     )
     found = paired_difference(fused, light)

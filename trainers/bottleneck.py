@@ -121,9 +121,11 @@ class SynergyHead(nn.Module):
         start = None if log_temperature is None else torch.tensor(log_temperature)
         self.log_temperature = None if start is None else nn.Parameter(start)
         self.layers = nn.Sequential(
-            nn.LayerNorm(latent_dim), nn.GELU(), nn.Dropout(dropout),
+            nn.LayerNorm(latent_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
             nn.Linear(latent_dim, num_classes),
-        )  # fmt: skip
+        )
 
     def forward(self, latent_BD: Tensor) -> Tensor:
         logits = wide(self.layers(latent_BD))

@@ -11,21 +11,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from trainers.a_step import AStep
-from trainers.b_step import BStep
+from trainers import metrics
 from trainers.data import TrainingData
-from trainers.digests import state_digests
+from trainers.distillation.a_step import AStep
+from trainers.distillation.b_step import BStep
+from trainers.distillation.state import (
+    DistillConfig,
+    DistillState,
+    PlannedEpoch,
+    StepInputs,
+    Teacher,
+)
 from trainers.loop import Epoch, check_finite, peak_memory_mb, reset_peak_memory
-from trainers.methods.base import Moment
-from trainers.run import DistillConfig, DistillState, Slot, Teacher, Work
+from trainers.methods.base import StepPosition
 from trainers.schedules import even_split
+from trainers.weight_digest import state_digests
 
 DISTILL_VERSION = 2  # raise it when the numbers of this stage change
 
 STEPS: dict[str, type[AStep] | type[BStep]] = {"A": AStep, "B": BStep}
 
 
-def plan(config: DistillConfig) -> list[Slot]:
+def plan(config: DistillConfig) -> list[PlannedEpoch]:
     """All epochs of a run in order: for each stage its A-Step (if any), then its B-Step."""
     stages = config.method.stage_count()
     a_lengths = config.method.a_step_epochs(config.budget.adapt_epochs) or [0] * stages
@@ -35,7 +42,7 @@ def plan(config: DistillConfig) -> list[Slot]:
         for step, lengths in (("A", a_lengths), ("B", b_lengths)):
             done, total = sum(lengths[:stage]), sum(lengths)
             slots += [
-                Slot(step, Moment(done + i, total, stage, i, lengths[stage]))
+                PlannedEpoch(step, StepPosition(done + i, total, stage, i, lengths[stage]))
                 for i in range(lengths[stage])
             ]
     return slots
@@ -50,7 +57,7 @@ def distill(
         NonFinite: a loss or a weight is not finite.
         Interrupted: `state.stop()` turned true; the state stands at a step boundary.
     """
-    work = Work.prepare(config, data, teachers, state)
+    work = StepInputs.prepare(config, data, teachers, state)
     slots, current = plan(config), None
     while state.progress.slot < len(slots):
         began, index = time.perf_counter(), state.progress.slot
@@ -58,18 +65,18 @@ def distill(
         if current is None or slot.first:
             fresh = slot.first and state.progress.step == 0
             reset_peak_memory(work.device)  # each step's own peak: freezing is to save memory
-            current = STEPS[slot.step](work, state, slot.moment, fresh=fresh)
-        metrics = current.epoch(slot)
+            current = STEPS[slot.step](work, state, slot.position, fresh=fresh)
+        values = current.epoch(slot)
         check_finite(state.student, state.method, *state.teachers)
-        metrics |= state_digests(
+        values |= state_digests(
             student=[state.student], method=[state.method], teachers=state.teachers
         )
-        metrics |= {
-            "stage/index": slot.moment.stage + 1.0,
-            "stage/step": float(slot.step == "B"),
-            "cost/epoch_seconds": time.perf_counter() - began,
-            "cost/peak_memory_mb": peak_memory_mb(work.device),
+        values |= {
+            metrics.STAGE_INDEX: slot.position.stage + 1.0,
+            metrics.STAGE_STEP: float(slot.step == "B"),
+            metrics.EPOCH_SECONDS: time.perf_counter() - began,
+            metrics.PEAK_MEMORY: peak_memory_mb(work.device),
         }
         state.progress.slot += 1
         state.progress.done = state.progress.slot == len(slots)
-        yield Epoch(index, slot.moment.stage + 1, slot.step, metrics)
+        yield Epoch(index, slot.position.stage + 1, slot.step, values)

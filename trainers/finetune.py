@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import models, targets
+from trainers import metrics, models, targets
 from trainers.data import DataConfig, TrainingData
-from trainers.digests import state_digests
+from trainers.data.class_overlap import images_of
+from trainers.data.views import Normaliser, Numerics, Views, image_rows
 from trainers.loop import (
     Epoch,
     OptimConfig,
@@ -32,9 +33,8 @@ from trainers.loop import (
 from trainers.mixing import MixConfig, mix_images, plan_epoch
 from trainers.models import outputs
 from trainers.options import option
-from trainers.overlap import images_of
-from trainers.streams import seeded
-from trainers.views import Normaliser, Numerics, Views, image_rows
+from trainers.rng import seeded
+from trainers.weight_digest import state_digests
 
 CPU = torch.device("cpu")
 FINETUNE_VERSION = 1  # raise it when the numbers of this stage change
@@ -68,13 +68,17 @@ class TeacherConfig:
     seed: int = option(0, "seed of its weights and data order", low=0)
     pretrained: bool = option(False, "start from published weights")
     ckpt: str | None = option(
-        None, "your own weights (safetensors or a state dict): used as they are, not fine-tuned",
+        None,
+        "your own weights (safetensors or a state dict): used as they are, not fine-tuned",
         identity=False,
-    )  # fmt: skip
+    )
     classes: list[int] | None = option(
-        None, "classes that it is trained on, from 0 (null: all; `overlap` sets those of all "
-        "teachers); its head keeps all", low=0, when=_specialised,
-    )  # fmt: skip
+        None,
+        "classes that it is trained on, from 0 (null: all; `overlap` sets those of all "
+        "teachers); its head keeps all",
+        low=0,
+        when=_specialised,
+    )
     recipe: RecipeConfig = option(RecipeConfig, "fine-tuning recipe", when=_trained)
 
 
@@ -104,9 +108,12 @@ class FinetuneState:
         data = config.data
         with seeded(config.teacher.seed, "teacher"):
             model = models.build(
-                config.teacher.model, data.classes, data.image_size, config.teacher.pretrained,
+                config.teacher.model,
+                data.classes,
+                data.image_size,
+                config.teacher.pretrained,
                 in_chans=data.channels,
-            )  # fmt: skip
+            )
         model = models.place(model, device, config.numerics.layout())
         return cls(model, build_optimiser(config.teacher.recipe.optim, model.parameters()))
 
@@ -145,17 +152,17 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
     normalise = Normaliser(config.data, numerics, device)
     while state.progress.slot < recipe.epochs:
         began, epoch = time.perf_counter(), state.progress.slot
-        metrics = _train_epoch(config, numerics, views, state, epoch)
+        values = _train_epoch(config, numerics, views, state, epoch)
         check_finite(state.model)
-        metrics |= state_digests(teacher=[state.model])
+        values |= state_digests(teacher=[state.model])
         out = image_rows(state.model, data.val, normalise, numerics)
-        metrics |= _validation(config.teacher.classes, out.logits, data.val.labels)
-        keep_best(state.best, metrics.get("val/top1"), epoch, state.model, config.select)
-        metrics["cost/epoch_seconds"] = time.perf_counter() - began
-        metrics["cost/peak_memory_mb"] = peak_memory_mb(device)
+        values |= _validation(config.teacher.classes, out.logits, data.val.labels)
+        keep_best(state.best, values.get(metrics.VAL_TOP1), epoch, state.model, config.select)
+        values[metrics.EPOCH_SECONDS] = time.perf_counter() - began
+        values[metrics.PEAK_MEMORY] = peak_memory_mb(device)
         state.progress.slot += 1
         state.progress.done = state.progress.slot == recipe.epochs
-        yield Epoch(epoch, 1, "B", metrics)
+        yield Epoch(epoch, 1, "B", values)
 
 
 def _validation(classes: list[int] | None, logits_MC: Tensor, labels_M: Tensor) -> dict[str, float]:
@@ -164,7 +171,9 @@ def _validation(classes: list[int] | None, logits_MC: Tensor, labels_M: Tensor) 
     if classes is None or not whole:
         return whole
     own = images_of(classes, labels_M)
-    return validation(logits_MC[own], labels_M[own]) | {"val/top1_all_classes": whole["val/top1"]}
+    return validation(logits_MC[own], labels_M[own]) | {
+        metrics.VAL_TOP1_ALL: whole[metrics.VAL_TOP1]
+    }
 
 
 def _train_epoch(
@@ -175,10 +184,16 @@ def _train_epoch(
     classes, labels_N = config.teacher.classes, views.images.labels
     own = None if classes is None else images_of(classes, labels_N)
     plan = plan_epoch(
-        config.teacher.seed, "teacher", epoch, images=len(labels_N if own is None else own),
-        views=views.count, batch=recipe.optim.batch, mix=mixing,
-        size=config.data.image_size, device=device,
-    )  # fmt: skip
+        config.teacher.seed,
+        "teacher",
+        epoch,
+        images=len(labels_N if own is None else own),
+        views=views.count,
+        batch=recipe.optim.batch,
+        mix=mixing,
+        size=config.data.image_size,
+        device=device,
+    )
     if own is not None:  # the plan is of the teacher's own images: find them among all
         rows = own[plan.rows // views.count] * views.count + plan.rows % views.count
         plan = plan._replace(rows=rows)
@@ -196,10 +211,10 @@ def _train_epoch(
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         state.optimiser.step()
-        return {"train/loss/total": loss, "train/top1": right(logits, labels, plan.mixes[i])}
+        return {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: right(logits, labels, plan.mixes[i])}
 
     purpose = (config.teacher.seed, "teacher", "dropout", epoch)
     means = run_steps(state.progress, steps, step, state.stop, purpose)
     images = steps * plan.rows.shape[1]
-    means["cost/images_per_second"] = images / means.pop("steps_seconds")
-    return means | {"train/lr": recipe.optim.lr_at((epoch + 1) * steps - 1, steps, recipe.epochs)}
+    means[metrics.IMAGES_PER_SECOND] = images / means.pop("steps_seconds")
+    return means | {metrics.LR: recipe.optim.lr_at((epoch + 1) * steps - 1, steps, recipe.epochs)}

@@ -1,23 +1,23 @@
-"""Signs that a part of a run does nothing: pure rules over the metrics of its epochs.
+"""Health warnings: pure rules over the metrics of a run's epochs, each with its advice.
 
-A rule is given the metrics of all epochs so far, the present one last, and says whether it holds;
-None where it does not apply. All that a rule carries over is in those metrics, so a run that goes
-on is judged as one that was never cut off. `pipeline.names.WARNINGS` says what each means.
+A rule gets the metrics of all epochs so far, the present one last, and returns whether the warning
+holds; None where it does not apply. A rule depends on those metrics alone, so a resumed run gets
+the warnings of a run that was never interrupted. `WARNINGS` is the table of all of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-import torch
-from torch import nn
+from trainers import metrics
 
 Metrics = Mapping[str, float]
 Epochs = Sequence[Metrics]
 Rule = Callable[[Epochs], bool | None]
 
-PREFIX = "health/"
+PREFIX = metrics.HEALTH
 NEGLIGIBLE = 0.01  # of the cross-entropy term
 NO_GRADIENT = 1e-12  # norm
 SPREAD = 1e-3  # standard deviation over mean of a weight that counts as constant
@@ -31,18 +31,21 @@ def check(epochs: Epochs, *, final: bool) -> dict[str, float]:
 
     `final`: it is the run's last one, so that rules over the whole run apply.
     """
-    rules = EVERY_EPOCH | (OVER_THE_RUN if final else {})
-    found = {name: rule(epochs) for name, rule in rules.items()}
-    return {PREFIX + name: float(holds) for name, holds in found.items() if holds is not None}
+    found = {
+        name: warning.rule(epochs)
+        for name, warning in WARNINGS.items()
+        if final or not warning.over_the_run
+    }
+    return {metrics.HEALTH + k: float(holds) for k, holds in found.items() if holds is not None}
 
 
 def fired(epochs: Epochs) -> list[str]:
     """The warnings that `check` gave to any of the epochs, in the order of their first."""
     names = [
-        key.removeprefix(PREFIX)
-        for metrics in epochs
-        for key, value in metrics.items()
-        if key.startswith(PREFIX) and value
+        key.removeprefix(metrics.HEALTH)
+        for epoch in epochs
+        for key, value in epoch.items()
+        if key.startswith(metrics.HEALTH) and value
     ]
     return list(dict.fromkeys(names))
 
@@ -53,9 +56,9 @@ def fired(epochs: Epochs) -> list[str]:
 def synergy_at_chance(epochs: Epochs) -> bool | None:
     """The fusion that the B-Step will use is no better than guessing."""
     now = epochs[-1]
-    if "synergy/restored" not in now or "synergy/chance" not in now:
+    if metrics.SYNERGY_RESTORED not in now or metrics.SYNERGY_CHANCE not in now:
         return None
-    return now["synergy/restored"] <= now["synergy/chance"]
+    return now[metrics.SYNERGY_RESTORED] <= now[metrics.SYNERGY_CHANCE]
 
 
 def gate_never_open(epochs: Epochs) -> bool | None:
@@ -73,20 +76,20 @@ def gate_always_open(epochs: Epochs) -> bool | None:
 def sigma_at_one(epochs: Epochs) -> bool | None:
     """The latent's standard deviation is that of the prior, and its mean tells next to nothing."""
     now = epochs[-1]
-    if "bottleneck/sigma_mean" not in now:
+    if metrics.SIGMA_MEAN not in now:
         return None
-    low, high = now["bottleneck/sigma_min"], now["bottleneck/sigma_max"]
+    low, high = now[metrics.SIGMA_MIN], now[metrics.SIGMA_MAX]
     flat = low >= 1 - AROUND_ONE and high <= 1 + AROUND_ONE
-    empty = now.get("bottleneck/rate", 0.0) <= EMPTY
-    return flat and empty and abs(now["bottleneck/sigma_mean"] - 1) <= NEAR
+    empty = now.get(metrics.RATE, 0.0) <= EMPTY
+    return flat and empty and abs(now[metrics.SIGMA_MEAN] - 1) <= NEAR
 
 
 def sigma_at_floor(epochs: Epochs) -> bool | None:
     """The latent's standard deviation is at its least value: nothing is random."""
     now = epochs[-1]
-    if "bottleneck/sigma_mean" not in now or "bottleneck/sigma_floor" not in now:
+    if metrics.SIGMA_MEAN not in now or metrics.SIGMA_FLOOR not in now:
         return None
-    return now["bottleneck/sigma_mean"] <= (1 + NEAR) * now["bottleneck/sigma_floor"]
+    return now[metrics.SIGMA_MEAN] <= (1 + NEAR) * now[metrics.SIGMA_FLOOR]
 
 
 def kd_negligible(epochs: Epochs) -> bool | None:
@@ -94,13 +97,13 @@ def kd_negligible(epochs: Epochs) -> bool | None:
     never above 0. It does not apply where a schedule holds the weight below half of its largest
     value so far."""
     now = epochs[-1]
-    terms = {k: v for k, v in now.items() if k.startswith("train/loss/") and k != _TOTAL}
-    ce = terms.pop("train/loss/ce", 0.0)
-    weight = now.get("kd/weight", math.inf)
-    largest = max(epoch.get("kd/weight", 0.0) for epoch in epochs)
-    if now.get("stage/step") != 1.0 or ce <= 0:
+    terms = {k: v for k, v in now.items() if k.startswith(metrics.LOSS) and k != metrics.LOSS_TOTAL}
+    ce = terms.pop(metrics.LOSS_CE, 0.0)
+    weight = now.get(metrics.KD_WEIGHT, math.inf)
+    largest = max(epoch.get(metrics.KD_WEIGHT, 0.0) for epoch in epochs)
+    if now.get(metrics.STAGE_STEP) != 1.0 or ce <= 0:
         return None
-    if "kd/weight" in now and largest == 0:
+    if metrics.KD_WEIGHT in now and largest == 0:
         return True
     if not terms or weight < 0.5 * largest:
         return None
@@ -109,18 +112,18 @@ def kd_negligible(epochs: Epochs) -> bool | None:
 
 def weight_constant(epochs: Epochs) -> bool | None:
     """A weight that is to tell samples apart is the same for all of them."""
-    spread = epochs[-1].get("kd/weight_spread")
+    spread = epochs[-1].get(metrics.KD_WEIGHT_SPREAD)
     return None if spread is None else spread < SPREAD
 
 
 def adapter_without_gradient(epochs: Epochs) -> bool | None:
     """An adapter of the fusion does not learn."""
-    return _stuck(epochs[-1], "bottleneck/adapter_grad")
+    return _stuck(epochs[-1], metrics.ADAPTER_GRAD)
 
 
 def module_without_gradient(epochs: Epochs) -> bool | None:
     """A part of the fusion module, or a module of the method's own, does not learn."""
-    return _stuck(epochs[-1], "bottleneck/fusion_grad", "kd/module_grad")
+    return _stuck(epochs[-1], metrics.FUSION_GRAD, metrics.KD_MODULE_GRAD)
 
 
 def freezing_not_as_asked(epochs: Epochs) -> bool | None:
@@ -135,47 +138,85 @@ def non_finite(epochs: Epochs) -> bool | None:
     return not all(math.isfinite(value) for value in epochs[-1].values())
 
 
-_TOTAL = "train/loss/total"
-EVERY_EPOCH: dict[str, Rule] = {
-    rule.__name__: rule
-    for rule in (
-        synergy_at_chance, sigma_at_one, sigma_at_floor, kd_negligible, weight_constant,
-        adapter_without_gradient, module_without_gradient, freezing_not_as_asked, non_finite,
-    )
-}  # fmt: skip
-OVER_THE_RUN: dict[str, Rule] = {
-    rule.__name__: rule for rule in (gate_never_open, gate_always_open)
+class HealthWarning(NamedTuple):
+    """A health warning. `over_the_run`: the rule is checked once, at the end of the run."""
+
+    rule: Rule
+    advice: str
+    over_the_run: bool = False
+
+
+WARNINGS: dict[str, HealthWarning] = {
+    "synergy_at_chance": HealthWarning(
+        synergy_at_chance,
+        "The fusion that teaches the student is no better than guessing. Try a larger "
+        "method.a_lr, more budget.adapt_epochs, or a smaller method.ib_beta.",
+    ),
+    "gate_never_open": HealthWarning(
+        gate_never_open,
+        "The gate was closed in every stage: the fusion never taught the student, the teachers' "
+        "average did. Look at synergy/restored; try more budget.adapt_epochs or a lower "
+        "bench.enable_kd_after_syn_acc.",
+        over_the_run=True,
+    ),
+    "gate_always_open": HealthWarning(
+        gate_always_open,
+        "The gate was open in every stage, so it decided nothing. That is well where synergy/gain"
+        " is above 0, or below it by no more than a few of the val/images; else set "
+        "bench.enable_kd_after_syn_acc to the validation accuracy of the best teacher.",
+        over_the_run=True,
+    ),
+    "sigma_at_one": HealthWarning(
+        sigma_at_one,
+        "The latent's standard deviations are near 1, those of its prior: its rate says whether "
+        "its mean carries anything. Try a smaller method.ib_beta, and leave method.a_step_sample "
+        "on.",
+    ),
+    "sigma_at_floor": HealthWarning(
+        sigma_at_floor,
+        "The standard deviations of the latent are at their least value: nothing is sampled. Try "
+        "a larger method.ib_beta, or lower method.min_std and raise method.logvar_clip.",
+    ),
+    "kd_negligible": HealthWarning(
+        kd_negligible,
+        "What the student learns from teachers is under 1 % of the labels' term. Try a larger "
+        "weight (method.kd_alpha of the rungs, method.weight of other methods), another "
+        "method.tau, or better teachers.",
+    ),
+    "weight_constant": HealthWarning(
+        weight_constant,
+        "The weight of the distillation term is the same for all samples, so it tells none apart."
+        " Try other values of it, or switch it off (method.kd_uncertainty_weight=0).",
+    ),
+    "adapter_without_gradient": HealthWarning(
+        adapter_without_gradient,
+        "An adapter of the fusion does not learn: features pass through a random projection. Set "
+        "method.adapt to adapters or backbone; a method.loss_clamp=hard that is always reached "
+        "stops gradients too.",
+    ),
+    "module_without_gradient": HealthWarning(
+        module_without_gradient,
+        "A part of the fusion module, or a module of the method's own, gets no gradient. Leave "
+        "method.a_step_sample on, and look for a weight of 0 among the terms.",
+    ),
+    "freezing_not_as_asked": HealthWarning(
+        freezing_not_as_asked,
+        "Another share of the parameters learns than was asked for: compare "
+        "stage/student_trainable and teacher<k>/trainable with …_requested, and look at the "
+        "blocks of the network (method.student_levels, method.teacher_levels).",
+    ),
+    "non_finite": HealthWarning(
+        non_finite,
+        "A value was not a finite number. Try a smaller learning rate (optim.lr, method.a_lr) or "
+        "numerics=float32.",
+    ),
 }
 
 
 def _readings(epochs: Epochs) -> list[bool]:
-    return [epoch["synergy/gate"] > 0 for epoch in epochs if "synergy/gate" in epoch]
+    return [epoch[metrics.GATE] > 0 for epoch in epochs if metrics.GATE in epoch]
 
 
 def _stuck(now: Metrics, *keys: str) -> bool | None:
     norms = [now[key] for key in keys if key in now]
     return min(norms) <= NO_GRADIENT if norms else None
-
-
-# What the loops measure for them --------------------------------------------------------------
-
-
-def chance(labels_M: torch.Tensor) -> float:
-    """The accuracy that guessing reaches: the share of the commonest class, and two standard
-    errors of an accuracy over M images."""
-    share = float(labels_M.bincount().max()) / len(labels_M)
-    return share + 2 * math.sqrt(share * (1 - share) / len(labels_M))
-
-
-@torch.no_grad()
-def weakest_gradient(named: Iterable[tuple[str, nn.Parameter]], depth: int = 1) -> float:
-    """The smallest gradient norm of the modules that the first `depth` parts of the names tell
-    apart, from the last backward pass; 0 where a module got none. One wait."""
-    groups: dict[str, list[nn.Parameter]] = {}
-    for name, parameter in named:
-        groups.setdefault(".".join(name.split(".")[:depth]), []).append(parameter)
-    norms = [
-        torch.stack([p.new_zeros(()) if p.grad is None else p.grad.norm() for p in group]).norm()
-        for group in groups.values()
-    ]
-    return float(torch.stack(norms).min())

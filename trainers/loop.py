@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers import losses
+from trainers import losses, metrics
 from trainers.mixing import Mix
 from trainers.options import option, span
+from trainers.rng import stream_seed
 from trainers.schedules import cosine_lr, step_lr
-from trainers.streams import stream_seed
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -69,22 +69,28 @@ class OptimConfig:
 
     name: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
     schedule: str = option(
-        "cosine", "cosine to min_lr with a warm-up, or steps at the milestones",
-        choices=("cosine", "step"), when=_steps,
-    )  # fmt: skip
-    milestones: list[float] = option(
-        [0.625, 0.75, 0.875], "epochs (or fractions of the budget below 1) of the steps", low=0,
+        "cosine",
+        "cosine to min_lr with a warm-up, or steps at the milestones",
+        choices=("cosine", "step"),
         when=_steps,
-    )  # fmt: skip
+    )
+    milestones: list[float] = option(
+        [0.625, 0.75, 0.875],
+        "epochs (or fractions of the budget below 1) of the steps",
+        low=0,
+        when=_steps,
+    )
     step_factor: float = option(0.1, "factor of a step", low=0, high=1, when=_steps)
     lr: float = option(1e-3, "peak learning rate", low=0)
     weight_decay: float = option(3e-4, "weight decay", low=0)
     momentum: float = option(0.9, "momentum", low=0, high=1, when=_sgd)
     nesterov: bool = option(True, "Nesterov momentum", when=_sgd)
     warmup_epochs: float = option(
-        0.0625, "linear warm-up: epochs, or a fraction of the budget below 1", low=0,
+        0.0625,
+        "linear warm-up: epochs, or a fraction of the budget below 1",
+        low=0,
         when=_cosine,
-    )  # fmt: skip
+    )
     min_lr: float = option(1e-6, "learning rate of the last step", low=0, when=_cosine)
     batch: int = option(128, "images a step", low=1)
 
@@ -104,9 +110,13 @@ def build_optimiser(
     """The optimiser in its fused form (one kernel for all parameters)."""
     if config.name == "sgd":
         return torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum,
-            weight_decay=config.weight_decay, nesterov=config.nesterov, fused=True,
-        )  # fmt: skip
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            fused=True,
+        )
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
@@ -207,7 +217,7 @@ def validation(logits_BC: Tensor, labels_B: Tensor) -> dict[str, float]:
     if not len(labels_B):
         return {}
     loss = losses.cross_entropy(logits_BC, labels_B).mean()
-    return {"val/top1": top1(logits_BC, labels_B), "val/loss": float(loss)}
+    return {metrics.VAL_TOP1: top1(logits_BC, labels_B), metrics.VAL_LOSS: float(loss)}
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:

@@ -5,8 +5,10 @@ Shapes: M images, C classes.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -14,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import losses
+from trainers.data.views import Numerics
 from trainers.loop import top1
 from trainers.models import outputs
-from trainers.views import Numerics
 
 ECE_BINS = 15
 SPEED_BATCH = 128
@@ -115,3 +117,24 @@ def images_per_second(model: nn.Module, images_BCHW: Tensor, numerics: Numerics)
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
     return len(images_BCHW) / statistics.median(times[_WARM_UP:])
+
+
+def chance(labels_M: Tensor) -> float:
+    """The accuracy that guessing reaches: the share of the commonest class, and two standard
+    errors of an accuracy over M images."""
+    share = float(labels_M.bincount().max()) / len(labels_M)
+    return share + 2 * math.sqrt(share * (1 - share) / len(labels_M))
+
+
+@torch.no_grad()
+def weakest_gradient(named: Iterable[tuple[str, nn.Parameter]], depth: int = 1) -> float:
+    """The smallest gradient norm of the modules that the first `depth` parts of the names tell
+    apart, from the last backward pass; 0 where a module got none. One wait."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in named:
+        groups.setdefault(".".join(name.split(".")[:depth]), []).append(parameter)
+    norms = [
+        torch.stack([p.new_zeros(()) if p.grad is None else p.grad.norm() for p in group]).norm()
+        for group in groups.values()
+    ]
+    return float(torch.stack(norms).min())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainers.options import option, span
-from trainers.streams import stream_seed
+from trainers.rng import stream_seed
 
 
 def _mixes(m: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Fact:
+class OptionInfo:
     """What is known of an option beside its type and default."""
 
     help: str
@@ -36,9 +36,9 @@ def option(
     when: Callable[[Any], bool] | None = None,
     identity: bool = True,
 ) -> Any:
-    """A dataclass field with its `Fact`. `choices` may be a function, so registries can grow."""
+    """A dataclass field with its `OptionInfo`; `choices` can be a function of a registry."""
     allowed = (lambda: choices) if isinstance(choices, tuple) else choices
-    fact = Fact(help, low, high, allowed, free, when, identity)
+    fact = OptionInfo(help, low, high, allowed, free, when, identity)
     if isinstance(default, (list, dict, type)):
         factory = default if isinstance(default, type) else lambda: type(default)(default)
         return field(default_factory=factory, metadata={"fact": fact})

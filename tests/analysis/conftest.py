@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline import names
+from analysis import tags
+from trainers import metrics
 
 START = 1_700_000_000_000  # ms
 
@@ -68,18 +69,18 @@ class Store:
 
     def distill(self, experiment: str, rung: str, seed: int, test: float | None, **more) -> str:
         """A distillation run; `tags`, `params`, `metrics` add to what it has."""
-        tags = {
-            names.STAGE: "distill",
-            names.RUNG: rung,
-            names.BENCH: "toy",
-            names.SEED: str(seed),
-            names.RUN_KEY: f"{rung}-{seed}",
-            names.PARENT: "launch",
+        run_tags = {
+            tags.STAGE: "distill",
+            tags.RUNG: rung,
+            tags.BENCH: "toy",
+            tags.SEED: str(seed),
+            tags.RUN_KEY: f"{rung}-{seed}",
+            tags.PARENT: "launch",
         } | more.pop("tags", {})
         params = {"seed": str(seed), "runtime.device": f"cuda:{seed}"} | more.pop("params", {})
-        metrics = ({} if test is None else {names.TEST_TOP1: test}) | more.pop("metrics", {})
-        name = f"distill-{rung}-{tags[names.BENCH]}-s{seed}"
-        return self.run(experiment, name, tags=tags, params=params, metrics=metrics, **more)
+        values = ({} if test is None else {metrics.TEST_TOP1: test}) | more.pop("metrics", {})
+        name = f"distill-{rung}-{run_tags[tags.BENCH]}-s{seed}"
+        return self.run(experiment, name, tags=run_tags, params=params, metrics=values, **more)
 
 
 @pytest.fixture(scope="session")

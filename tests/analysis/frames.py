@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis.evidence import Evidence
 from analysis.runs import HISTORY_COLUMNS
-from pipeline import names
+from analysis.selection.bench_runs import BenchRuns
+from trainers import metrics
 
 
 def runs(*rows: dict) -> pd.DataFrame:
@@ -26,14 +26,14 @@ def distill(rung: str, seed: int, test: float | None = None, bench: str = "toy",
     """A distillation run; `more` has metrics by the last part of their name, params as given."""
     row = {"tags.stage": "distill", "tags.bench": bench, "tags.rung": rung, "tags.seed": str(seed)}
     row["metrics.test/top1"] = test
-    short = {"seconds": names.RUN_SECONDS, "speed": names.IMAGES_PER_SECOND}
+    short = {"seconds": metrics.RUN_SECONDS, "speed": metrics.IMAGES_PER_SECOND}
     short |= {
-        "memory": names.PEAK_MEMORY,
-        "synergy": names.SYNERGY_RESTORED,
-        "gain": names.SYNERGY_GAIN,
-        "gain_average": names.SYNERGY_GAIN_AVERAGE,
-        "gain_original": names.SYNERGY_GAIN_ORIGINAL,
-        "gain_average_original": names.SYNERGY_GAIN_AVERAGE_ORIGINAL,
+        "memory": metrics.PEAK_MEMORY,
+        "synergy": metrics.SYNERGY_RESTORED,
+        "gain": metrics.SYNERGY_GAIN,
+        "gain_average": metrics.SYNERGY_GAIN_AVERAGE,
+        "gain_original": metrics.SYNERGY_GAIN_ORIGINAL,
+        "gain_average_original": metrics.SYNERGY_GAIN_AVERAGE_ORIGINAL,
     }
     for key, value in more.items():
         row[f"metrics.{short[key]}" if key in short else key] = value
@@ -55,7 +55,7 @@ def history(run_id: str, **metrics: list[tuple[int, float]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
 
 
-def evidence(frame: pd.DataFrame, *points: pd.DataFrame) -> Evidence:
+def bench_runs(frame: pd.DataFrame, *points: pd.DataFrame) -> BenchRuns:
     """`points` are the histories; only what is asked for is handed out."""
     known = pd.concat([history("none"), *points])
 
@@ -65,11 +65,14 @@ def evidence(frame: pd.DataFrame, *points: pd.DataFrame) -> Evidence:
 
     last = known.groupby(["run_id", "metric"])["value"].last().unstack()
     last = last.reindex(frame["run_id"]).set_axis(frame.index).add_prefix("metrics.")
-    return Evidence("toy", frame.combine_first(last), histories)
+    return BenchRuns("toy", frame.combine_first(last), histories)
 
 
 def with_beta(value: str, seed: int, val: float, test: float, **more) -> dict:
     return distill(
-        "L1", seed, test, **params(method__ib_beta=value, method__bottleneck=True),
-        **{f"metrics.{names.BEST_VAL_TOP1}": val, f"metrics.{names.RATE}": 3.0, **more},
-    )  # fmt: skip
+        "L1",
+        seed,
+        test,
+        **params(method__ib_beta=value, method__bottleneck=True),
+        **{f"metrics.{metrics.BEST_VAL_TOP1}": val, f"metrics.{metrics.RATE}": 3.0, **more},
+    )

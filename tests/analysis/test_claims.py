@@ -17,11 +17,11 @@ from analysis.claims import (
     steps,
     steps_block,
 )
-from analysis.evidence import Asked, chosen
+from analysis.ladder_table import TeacherRow, best_control, ladder_table
+from analysis.selection.bench_runs import RunFilter, chosen
 from analysis.stats import power
-from analysis.tables import TeacherRow, best_control, ladder_table
-from pipeline import names
 from tests.analysis.frames import distill, runs
+from trainers import metrics
 
 SEEDS = range(5)
 
@@ -60,9 +60,9 @@ def test_another_rung_may_be_the_one_of_the_primary_claim():
     assert first.adjusted == first.p
     assert ("L4", "KD", False) in {(c.rung, c.reference, c.primary) for c in others}
     frame = kept.assign(start_time=pd.Timestamp(0, tz="UTC"))
-    assert len(chosen(frame, Asked(primary="L2"))) == len(frame)
+    assert len(chosen(frame, RunFilter(primary="L2"))) == len(frame)
     with pytest.raises(ValueError, match="primary=L5: no run of that rung or method"):
-        chosen(frame, Asked(primary="L5"))
+        chosen(frame, RunFilter(primary="L5"))
 
 
 def test_a_harmful_rung_is_worse_and_no_effect_is_not_shown():
@@ -83,10 +83,13 @@ def test_a_twin_is_called_one_experiment():
 
 def test_teachers_that_are_no_better_than_a_student_without_them_are_told():
     """Of validation, never of test; specialised teachers know some classes only."""
-    kept = runs(*(
-        distill(rung, seed, 0.99, **{f"metrics.{names.BEST_VAL_TOP1}": val + seed / 100})
-        for rung, val in (("CE", 0.70), ("CE_matched", 0.80), ("L4", 0.95)) for seed in (0, 1)
-    ))  # fmt: skip
+    kept = runs(
+        *(
+            distill(rung, seed, 0.99, **{f"metrics.{metrics.BEST_VAL_TOP1}": val + seed / 100})
+            for rung, val in (("CE", 0.70), ("CE_matched", 0.80), ("L4", 0.95))
+            for seed in (0, 1)
+        )
+    )
 
     def said(*teachers: TeacherRow) -> list[str]:
         return [text.split(" has")[0] for text in little_to_teach(kept, teachers, "toy")]
@@ -99,15 +102,18 @@ def test_teachers_that_are_no_better_than_a_student_without_them_are_told():
     assert said(weak._replace(validation=0.6)) == ["CE", "CE_matched"]
     (text,) = little_to_teach(kept, (weak,), "toy")
     assert "80.50 [74.15, 86.85] % of validation (n = 2), the best teacher, resnet20, 75.00" in text
-    no_values = kept.drop(columns=f"metrics.{names.BEST_VAL_TOP1}")
+    no_values = kept.drop(columns=f"metrics.{metrics.BEST_VAL_TOP1}")
     assert little_to_teach(no_values, (weak,), "toy") == ()
 
 
 def test_permutation_only_where_it_can_reject():
     first = found(store(L4=5.0))[0]
     assert math.isnan(first.permutation)  # 2/2⁵ = 0.0625 > 0.05
-    rows = [distill(r, s, 0.7 + (r == "L4") / 10 + s / 1e4 * (r == "CE")) for r in ("CE", "L4")
-            for s in range(6)]  # fmt: skip
+    rows = [
+        distill(r, s, 0.7 + (r == "L4") / 10 + s / 1e4 * (r == "CE"))
+        for r in ("CE", "L4")
+        for s in range(6)
+    ]
     assert found(runs(*rows))[0].permutation == pytest.approx(2 / 2**6)
 
 
@@ -121,8 +127,10 @@ def test_one_seed_concludes_nothing():
 def test_other_controls_are_in_the_family_and_another_setting_is_not_compared():
     told = found(store(KD=1.0, kd=-3.0, L1=0.0))
     assert {(c.rung, c.reference) for c in told} == {
-        ("CE", "KD"), ("kd", "KD"), ("L1", "KD"),
-    }  # fmt: skip
+        ("CE", "KD"),
+        ("kd", "KD"),
+        ("L1", "KD"),
+    }
     rows = [distill("CE", s, 0.7 + s / 100) | {"tags.setting": "a"} for s in SEEDS]
     rows += [distill("L4", s, 0.8) | {"tags.setting": "b"} for s in SEEDS]
     (only,) = found(runs(*rows))
@@ -172,8 +180,10 @@ def test_the_steps_of_the_ladder_are_those_between_neighbours_that_are_both_ther
     told = found(store(KD=1.0, L0=1.0, L1=1.0, L3=1.0, L4=5.0))
     assert ("L3", "L1") in {(c.rung, c.reference) for c in told}  # two factors: no step
     assert [(c.rung, c.reference) for c in steps(told)] == [
-        ("L0", "KD"), ("L1", "L0"), ("L4", "L3"),
-    ]  # fmt: skip
+        ("L0", "KD"),
+        ("L1", "L0"),
+        ("L4", "L3"),
+    ]
     (first, _, last) = steps_block(told).rows
     assert first[0] == "L0 − KD"
     assert first[-1] == "no"
@@ -203,8 +213,10 @@ def test_a_seed_that_one_of_the_two_lacks_is_in_neither_accuracy_nor_time():
 
 
 def test_unequal_seeds_are_paired_by_what_they_share():
-    kept = runs(*[distill("CE", s, 0.7 + s / 100) for s in (0, 1, 2)],
-                *[distill("L4", s, 0.8 + s / 100) for s in (1, 2, 3)])  # fmt: skip
+    kept = runs(
+        *[distill("CE", s, 0.7 + s / 100) for s in (0, 1, 2)],
+        *[distill("L4", s, 0.8 + s / 100) for s in (1, 2, 3)],
+    )
     first = found(kept)[0]
     assert first.interval.n == 2
     assert first.interval.mean == pytest.approx(0.1)

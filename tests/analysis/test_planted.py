@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from analysis import page
-from analysis.investigate import Findings, investigate
-from pipeline import names
+from analysis import tags
+from analysis.render import page
+from analysis.sections.registry import Findings, investigate
+from trainers import metrics
 
 RUNGS, SEEDS = ("CE", "KD", "L3", "L4"), range(5)
 BASE = {"CE": 0.65, "KD": 0.70, "L3": 0.70, "L4": 0.70}  # no rung is better than KD
@@ -55,22 +56,28 @@ def told(store, request) -> Callable[..., Told]:
     values of a rung) and reads its whole report."""
 
     def add(rung: str, seed: int, test: float | None, *words: str, **change) -> None:
-        logged = {names.VAL_TOP1: [(0, 0.4), (1, test or 0.5)], names.RUN_SECONDS: 10.0}
-        logged |= {names.TEST_READS: 1.0, f"{names.HEALTH_METRICS}non_finite": 0.0}
+        logged = {metrics.VAL_TOP1: [(0, 0.4), (1, test or 0.5)], metrics.RUN_SECONDS: 10.0}
+        logged |= {metrics.TEST_READS: 1.0, f"{metrics.HEALTH}non_finite": 0.0}
         params = {"overrides": " ".join(["bench=toy", f"cfg={rung}", *words, f"seed={seed}"])}
         store.distill(
-            request.node.name, rung, seed, test, metrics=logged | change.pop("metrics", {}),
-            params=params | {"method.ib_beta": "0.001"} | change.pop("params", {}), **change,
-        )  # fmt: skip
+            request.node.name,
+            rung,
+            seed,
+            test,
+            metrics=logged | change.pop("metrics", {}),
+            params=params | {"method.ib_beta": "0.001"} | change.pop("params", {}),
+            **change,
+        )
 
     def plant(
-        tests: Tests, changes: Mapping[tuple[str, int], dict] = MappingProxyType({}),
+        tests: Tests,
+        changes: Mapping[tuple[str, int], dict] = MappingProxyType({}),
         study: tuple[str, tuple[str, ...]] = ("", ()),
-    ) -> Told:  # fmt: skip
+    ) -> Told:
         for (rung, seed), test in tests.items():
             add(rung, seed, test, **dict(changes.get((rung, seed), {})))
         for beta, seed in itertools.product(study[1], SEEDS):
-            own = {"params": {"method.ib_beta": beta}, "tags": {names.RUN_KEY: f"{beta}-{seed}"}}
+            own = {"params": {"method.ib_beta": beta}, "tags": {tags.RUN_KEY: f"{beta}-{seed}"}}
             add(study[0], seed, 0.9, f"method.ib_beta={beta}", **own)
         found = investigate(store.uri, request.node.name)
         html = re.sub(r"<[^>]+>", " ", page.as_page(found))
@@ -128,13 +135,16 @@ def test_a_seed_that_failed_is_no_number_and_has_a_command(told):
     ladder = next(study for study in report.found.studies if study.name == "ladder")
     assert "Left out: 1 run (1 failed)." in ladder.notes
     assert [row[:2] for row in ladder.tables[0].block.rows] == [
-        ("CE", "5"), ("KD", "5"), ("L3", "5"), ("L4", "4"),
-    ]  # fmt: skip
+        ("CE", "5"),
+        ("KD", "5"),
+        ("L3", "5"),
+        ("L4", "4"),
+    ]
 
 
 @pytest.mark.parametrize(
     "leak",
-    [{names.TEST_READS: 2.0}, {names.TEST_TOP1: [(1, 0.70), (2, 0.73)]}],
+    [{metrics.TEST_READS: 2.0}, {metrics.TEST_TOP1: [(1, 0.70), (2, 0.73)]}],
     ids=["counted", "silent"],
 )
 def test_a_run_that_read_its_test_split_twice_is_named(told, leak):
@@ -149,8 +159,11 @@ def test_a_run_that_read_its_test_split_twice_is_named(told, leak):
 
 def test_rungs_of_other_settings_are_a_warning(told):
     longer = {("L4", seed): {"params": {"budget.student_epochs": "80"}} for seed in SEEDS}
-    others = {(rung, seed): {"params": {"budget.student_epochs": "20"}}
-              for rung in RUNGS[:-1] for seed in SEEDS}  # fmt: skip
+    others = {
+        (rung, seed): {"params": {"budget.student_epochs": "20"}}
+        for rung in RUNGS[:-1]
+        for seed in SEEDS
+    }
     report = told(accuracies(), longer | others)
     assert report.warnings == [
         "budget.student_epochs is not the same everywhere (20: CE, KD, L3; 80: L4)."

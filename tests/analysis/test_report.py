@@ -4,11 +4,12 @@ import math
 
 import pytest
 
-from analysis.evidence import Asked
-from analysis.investigate import investigate
-from analysis.render import WIDTH
+from analysis import tags
+from analysis.render.text import WIDTH
 from analysis.report import analyze
-from pipeline import names
+from analysis.sections.registry import investigate
+from analysis.selection.bench_runs import RunFilter
+from trainers import metrics
 
 NAME = "asib/ladder"
 
@@ -17,14 +18,14 @@ NAME = "asib/ladder"
 def ids(store) -> dict[str, str]:
     def epochs(top1: float, a_steps: int) -> dict:
         steps = range(a_steps + 2)
-        metrics = {
-            names.STAGE_STEP: [(step, float(step >= a_steps)) for step in steps],
-            names.IMAGES_PER_SECOND: [(step, 100.0 * (step + 1)) for step in steps],
-            names.VAL_TOP1: [(a_steps, top1 / 2), (a_steps + 1, top1)],
-            names.RUN_SECONDS: 10.0 * len(steps),
+        values = {
+            metrics.STAGE_STEP: [(step, float(step >= a_steps)) for step in steps],
+            metrics.IMAGES_PER_SECOND: [(step, 100.0 * (step + 1)) for step in steps],
+            metrics.VAL_TOP1: [(a_steps, top1 / 2), (a_steps + 1, top1)],
+            metrics.RUN_SECONDS: 10.0 * len(steps),
         }
-        synergy = {name: [(1, 0.9)] for name in (names.SYNERGY_TOP1, names.SYNERGY_RESTORED)}
-        return metrics | (synergy if a_steps else {})
+        synergy = {name: [(1, 0.9)] for name in (metrics.SYNERGY_TOP1, metrics.SYNERGY_RESTORED)}
+        return values | (synergy if a_steps else {})
 
     for seed in range(3):
         store.distill(NAME, "CE", seed, 0.50 + seed / 100, metrics=epochs(0.5, 0))
@@ -34,9 +35,9 @@ def ids(store) -> dict[str, str]:
     store.run(
         NAME,
         "finetune-resnet20-s0",
-        tags={names.STAGE: "finetune", names.TEACHERS: "resnet20", names.SEED: "0"}
-        | {names.BENCH: "toy"},
-        metrics={names.BEST_VAL_TOP1: 0.91, names.VAL_TOP1: [(0, 0.5), (1, 0.9)]},
+        tags={tags.STAGE: "finetune", tags.TEACHERS: "resnet20", tags.SEED: "0"}
+        | {tags.BENCH: "toy"},
+        metrics={metrics.BEST_VAL_TOP1: 0.91, metrics.VAL_TOP1: [(0, 0.5), (1, 0.9)]},
     )
     return {
         "failed": store.distill(NAME, "L3", 3, None, status="FAILED"),
@@ -111,7 +112,7 @@ def test_the_steps_of_the_ladder_stand_under_the_claims_against_the_control(stor
 
 def test_several_benches_are_kept_apart(store):
     store.distill("benches", "L3", 0, 0.6)
-    store.distill("benches", "CE", 0, 0.5, tags={names.BENCH: "b", names.RUN_KEY: "b"})
+    store.distill("benches", "CE", 0, 0.5, tags={tags.BENCH: "b", tags.RUN_KEY: "b"})
     both = analyze(store.uri, "benches")
     assert both.text.index("Bench b") < both.text.index("Bench toy")
     toy = both.text.partition("Bench toy")[2]
@@ -134,13 +135,13 @@ def test_what_a_filter_leaves_out_is_neither_missing_nor_unfinished(store):
     with pytest.raises(
         ValueError, match=r"tag\.seed=7: no run has that value \(there are: 0, 1, 2"
     ):
-        analyze(store.uri, "filtered", asked=Asked(tags={names.SEED: "7"}))
+        analyze(store.uri, "filtered", asked=RunFilter(tags={tags.SEED: "7"}))
     with pytest.raises(ValueError, match=r"no run has the tag sed; did you mean seed\?"):
-        analyze(store.uri, "filtered", asked=Asked(tags={"sed": "1"}))
-    none = analyze(store.uri, "filtered", asked=Asked("none", {names.SEED: "1"}))
+        analyze(store.uri, "filtered", asked=RunFilter(tags={"sed": "1"}))
+    none = analyze(store.uri, "filtered", asked=RunFilter("none", {tags.SEED: "1"}))
     assert "experiment filtered is left by bench=none tag.seed=1." in none.text
     assert "python -m pipeline" not in none.text.partition("Teachers")[0]
-    some = investigate(store.uri, "filtered", asked=Asked(tags={names.SEED: "1"}))
+    some = investigate(store.uri, "filtered", asked=RunFilter(tags={tags.SEED: "1"}))
     assert not any(study.gaps for study in some.studies)
     assert any(study.gaps for study in investigate(store.uri, "filtered").studies)
 
@@ -159,7 +160,7 @@ def test_nothing_finished_is_a_report_that_says_what_to_type(store):
 
 
 def test_experiment_with_a_launch_alone(store):
-    store.run("launched", "launch", tags={names.STAGE: "launch"})
+    store.run("launched", "launch", tags={tags.STAGE: "launch"})
     assert "Nothing finished" in analyze(store.uri, "launched").text
 
 
@@ -169,23 +170,24 @@ def test_unknown_experiment_is_an_error(store, ids):
 
 
 def test_overlaps_are_compared_with_their_own_controls(store):
-    whole, half = {names.TEACHERS: "a,b"}, {names.TEACHERS: "a,b", names.OVERLAP: "50"}
+    whole, half = {tags.TEACHERS: "a,b"}, {tags.TEACHERS: "a,b", tags.OVERLAP: "50"}
     store.distill("overlap", "CE", 0, 0.50)
     store.distill("overlap", "CE", 1, 0.50, status="FAILED")
     store.distill("overlap", "KD", 0, 0.70, tags=whole)
     for rung, test in (("KD", 0.55), ("L3", 0.60)):
-        store.distill("overlap", rung, 0, test, tags=half | {names.RUN_KEY: f"{rung}-half"})
-    teacher = {names.STAGE: "finetune", names.BENCH: "toy", names.SEED: "0"} | half
-    store.run("overlap", "t", tags=teacher, metrics={names.VAL_TOP1: 0.9})
+        store.distill("overlap", rung, 0, test, tags=half | {tags.RUN_KEY: f"{rung}-half"})
+    teacher = {tags.STAGE: "finetune", tags.BENCH: "toy", tags.SEED: "0"} | half
+    store.run("overlap", "t", tags=teacher, metrics={metrics.VAL_TOP1: 0.9})
     found = analyze(store.uri, "overlap")
     part = found.text.partition("Bench toy overlap=50")[2].partition("Teachers")[0]
     assert "L3 − KD: +5.00 points" in part
     assert "CE − KD: −5.00 points" in part
     assert list(found.table["bench"]) == ["toy"] * 2 + ["toy overlap=50"] * 3
     assert {name for name in found.figures if "overlap" in name} == {
-        "differences_toy_overlap=50", "learning_curves_toy_overlap=50",
+        "differences_toy_overlap=50",
+        "learning_curves_toy_overlap=50",
         "accuracy_cost_toy_overlap=50",
-    }  # fmt: skip
+    }
     assert "Left out: 1 run (1 failed)." in found.text
     assert "a,b (overlap 50)" in found.text
     assert "on its own classes, test on all" in found.text

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import server as module
+from analysis import tags
 from analysis.runs import HISTORY_COLUMNS, RUN_COLUMNS, load_history, load_runs, select
-from pipeline import names
+from analysis.stores import mlflow_client as module
+from trainers import metrics
 
 NAME = "reading"
 
@@ -24,26 +25,26 @@ def ids(store) -> dict[str, str]:
             0,
             0.5,
             params={"method.ib_beta": "0.001"},
-            metrics={names.VAL_TOP1: [(0, 0.1), (1, 0.2), (1, 0.25), (2, 0.3)], names.LR: 0.01},
+            metrics={metrics.VAL_TOP1: [(0, 0.1), (1, 0.2), (1, 0.25), (2, 0.3)], metrics.LR: 0.01},
         ),
         "odd": store.distill(
-            NAME, "KD", 0, math.nan, metrics={names.VAL_LOSS: [(0, math.inf), (1, -math.inf)]}
+            NAME, "KD", 0, math.nan, metrics={metrics.VAL_LOSS: [(0, math.inf), (1, -math.inf)]}
         ),
-        "failed": store.distill(NAME, "L3", 1, 0.9, status="FAILED", tags={names.ERROR: "oh"}),
+        "failed": store.distill(NAME, "L3", 1, 0.9, status="FAILED", tags={tags.ERROR: "oh"}),
         "killed": store.distill(NAME, "L3", 2, 0.9, status="KILLED"),
         "running": store.distill(NAME, "L3", 3, None, status="RUNNING"),
         "no value": store.distill(NAME, "L3", 4, None),
         "infinite": store.distill(NAME, "L3", 5, math.inf),
-        "replayed": store.distill(NAME, "L0", 0, 0.6, tags={names.REUSED: "true"}),
+        "replayed": store.distill(NAME, "L0", 0, 0.6, tags={tags.REUSED: "true"}),
         "original": store.distill(NAME, "L0", 0, 0.6),
         "first": store.distill(NAME, "L1", 0, 0.7),
         "second": store.distill(NAME, "L1", 0, 0.7),
-        "replayed alone": store.distill(NAME, "L2", 0, 0.7, tags={names.REUSED: "true"}),
+        "replayed alone": store.distill(NAME, "L2", 0, 0.7, tags={tags.REUSED: "true"}),
         "failed original": store.distill(NAME, "L2", 0, 0.7, status="FAILED"),
-        "other bench": store.distill(NAME, "CE", 0, 0.8, tags={names.BENCH: "other"}),
+        "other bench": store.distill(NAME, "CE", 0, 0.8, tags={tags.BENCH: "other"}),
     }
     found["teacher"] = store.run(
-        NAME, "finetune", tags={names.STAGE: "finetune"}, metrics={names.VAL_TOP1: 0.9}
+        NAME, "finetune", tags={tags.STAGE: "finetune"}, metrics={metrics.VAL_TOP1: 0.9}
     )
     found["deleted"] = store.distill(NAME, "CE", 8, 0.5)
     store.client.delete_run(found["deleted"])
@@ -96,7 +97,7 @@ def test_what_was_not_logged_is_missing(frame, ids):
 
 def test_infinity_comes_back_as_infinity(frame, store, ids):
     assert frame.set_index("run_id").loc[ids["infinite"], "metrics.test/top1"] == math.inf
-    history = load_history(store.uri, [ids["odd"]], [names.VAL_LOSS])
+    history = load_history(store.uri, [ids["odd"]], [metrics.VAL_LOSS])
     assert history["value"].tolist() == [math.inf, -math.inf]
 
 
@@ -106,7 +107,7 @@ def test_all_pages_are_read(server, frame, monkeypatch):
 
 
 def test_any_other_store_is_read_by_the_client(store, frame, ids):
-    asked = sorted(ids.values()), [names.TEST_TOP1, names.VAL_TOP1]
+    asked = sorted(ids.values()), [metrics.TEST_TOP1, metrics.VAL_TOP1]
     rows = module.ClientStore(store.uri)
     found = rows.runs(frame.attrs["experiment_id"])
     assert [info.run_id for info in found.infos] == frame["run_id"].tolist()
@@ -139,13 +140,13 @@ def test_experiment_without_runs_is_an_empty_frame(store):
 
 
 def test_history_is_tidy_and_keeps_the_last_value_of_a_step(store, ids):
-    found = load_history(store.uri, [ids["odd"], ids["good"]], [names.VAL_TOP1, names.LR])
+    found = load_history(store.uri, [ids["odd"], ids["good"]], [metrics.VAL_TOP1, metrics.LR])
     assert list(found.columns) == list(HISTORY_COLUMNS)
     assert found[["metric", "step", "value"]].to_numpy().tolist() == [
-        [names.LR, 0, 0.01],
-        [names.VAL_TOP1, 0, 0.1],
-        [names.VAL_TOP1, 1, 0.25],
-        [names.VAL_TOP1, 2, 0.3],
+        [metrics.LR, 0, 0.01],
+        [metrics.VAL_TOP1, 0, 0.1],
+        [metrics.VAL_TOP1, 1, 0.25],
+        [metrics.VAL_TOP1, 2, 0.3],
     ]
     assert found["run_id"].unique().tolist() == [ids["good"]]
     assert np.issubdtype(found["step"].dtype, np.integer)
@@ -153,33 +154,33 @@ def test_history_is_tidy_and_keeps_the_last_value_of_a_step(store, ids):
 
 def test_later_timestamp_wins_over_order_of_logging(store):
     run_id = store.run("rewritten", "late")
-    store.client.log_metric(run_id, names.LR, 2.0, timestamp=2000, step=0)
-    store.client.log_metric(run_id, names.LR, 3.0, timestamp=1000, step=0)
-    assert load_history(store.uri, [run_id], [names.LR])["value"].tolist() == [2.0]
+    store.client.log_metric(run_id, metrics.LR, 2.0, timestamp=2000, step=0)
+    store.client.log_metric(run_id, metrics.LR, 3.0, timestamp=1000, step=0)
+    assert load_history(store.uri, [run_id], [metrics.LR])["value"].tolist() == [2.0]
 
 
 def test_history_of_nothing_is_empty(store, ids):
-    for run_ids, metrics in (([], [names.LR]), ([ids["good"]], []), ([ids["good"]], ["none"])):
-        found = load_history(store.uri, run_ids, metrics)
+    for run_ids, values in (([], [metrics.LR]), ([ids["good"]], []), ([ids["good"]], ["none"])):
+        found = load_history(store.uri, run_ids, values)
         assert found.empty
         assert list(found.columns) == list(HISTORY_COLUMNS)
 
 
 def test_server_gives_what_the_file_gives(server, store, frame, ids):
     pd.testing.assert_frame_equal(load_runs(server, NAME), frame)
-    asked = (list(frame["run_id"]), [names.VAL_TOP1, names.VAL_LOSS, names.TEST_TOP1])
+    asked = (list(frame["run_id"]), [metrics.VAL_TOP1, metrics.VAL_LOSS, metrics.TEST_TOP1])
     pd.testing.assert_frame_equal(load_history(server, *asked), load_history(store.uri, *asked))
 
 
 def test_server_answers_that_were_cut_are_asked_for_in_parts(server, store, frame, monkeypatch):
-    asked = (list(frame["run_id"]), [names.VAL_TOP1, names.TEST_TOP1])
+    asked = (list(frame["run_id"]), [metrics.VAL_TOP1, metrics.TEST_TOP1])
     whole = load_history(store.uri, *asked)
     monkeypatch.setattr(module, "_BULK_POINTS", 2)
     pd.testing.assert_frame_equal(load_history(server, *asked), whole)
 
 
 def test_server_without_the_bulk_route_is_read_run_by_run(server, store, frame, monkeypatch):
-    asked = (list(frame["run_id"]), [names.VAL_TOP1, names.VAL_LOSS])
+    asked = (list(frame["run_id"]), [metrics.VAL_TOP1, metrics.VAL_LOSS])
     monkeypatch.setattr(module, "_BULK_ROUTE", "/ajax-api/2.0/mlflow/metrics/no-such-route")
     pd.testing.assert_frame_equal(load_history(server, *asked), load_history(store.uri, *asked))
 
@@ -207,10 +208,10 @@ def test_selection_says_why_each_run_does_not_count(frame, ids):
 
 
 def test_selection_by_stage_and_by_what_a_run_needs(frame, ids):
-    teachers = select(frame, stage="finetune", needs=names.VAL_TOP1)
+    teachers = select(frame, stage="finetune", needs=metrics.VAL_TOP1)
     assert teachers.kept["run_id"].tolist() == [ids["teacher"]]
     assert select(frame, stage="finetune").left_out["reason"].tolist() == ["no test value"]
-    lr = select(frame, stage="distill", bench="toy", needs=names.LR)
+    lr = select(frame, stage="distill", bench="toy", needs=metrics.LR)
     assert lr.kept["run_id"].tolist() == [ids["good"]]
     assert "no train/lr" in set(lr.left_out["reason"])
 

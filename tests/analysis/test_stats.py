@@ -180,8 +180,10 @@ def test_an_interval_of_shares_stays_among_shares_and_covers_as_often():
     assert share_interval(inside) == mean_interval(inside)
     assert math.isnan(share_interval([1.0]).high)
     draw = np.random.default_rng(0).beta(8.0, 1.0, (400, 3))
-    covered = [[low <= 8 / 9 <= high for *_, low, high in map(kind, draw)]
-               for kind in (share_interval, mean_interval)]  # fmt: skip
+    covered = [
+        [low <= 8 / 9 <= high for *_, low, high in map(kind, draw)]
+        for kind in (share_interval, mean_interval)
+    ]
     assert covered[0] == covered[1]
 
 

@@ -32,9 +32,9 @@ L3 = ("cfg=L3", "method.num_stages=2", "method.token_dim=16", "method.heads=2", 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
-        "pipeline.jobs",
+        "pipeline.stages.student",
         "pipeline.sync",
-        "pipeline.evaluate",
+        "pipeline.evaluation.evaluate",
         "mlflow.store.tracking.sqlalchemy_store",
         "torch._dynamo",  # PyTorch's counter of operations brings it along
     ]
@@ -49,7 +49,7 @@ def _child(program: str, arguments: list[str], cwd: str, log: str, env: dict[str
     os.dup2(output, 2)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    from pipeline.console import out
+    from pipeline.cli.console import out
 
     out.file = sys.stdout
     sys.exit(importlib.import_module(f"{program}.__main__").main(arguments))

@@ -9,22 +9,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis import tags
 from analysis.runs import load_runs
-from pipeline import names
 from tests.end_to_end import command
 from tests.trainers.data import files
+from trainers import metrics
 
 # Two teachers of different kinds and a student, with 32-pixel images; a few epochs of everything.
 NETS = (
-    "teacher.0.model=timm:test_resnet", "teacher.1.model=timm:test_efficientnet",
-    "student.model=timm:test_resnet", "teacher.0.pretrained=false", "teacher.1.pretrained=false",
-)  # fmt: skip
+    "teacher.0.model=timm:test_resnet",
+    "teacher.1.model=timm:test_efficientnet",
+    "student.model=timm:test_resnet",
+    "teacher.0.pretrained=false",
+    "teacher.1.pretrained=false",
+)
 SMALL = (
-    "budget.student_epochs=4", "budget.adapt_epochs=8", "optim.batch=10", "data.views=2",
-    "teacher.0.recipe.epochs=1", "teacher.1.recipe.epochs=1", "teacher.0.recipe.optim.batch=10",
-    "teacher.1.recipe.optim.batch=10", "bench.enable_kd_after_syn_acc=0", "method.token_dim=16",
-    "runtime.log_model=false", "runtime.commit_every_s=1",
-)  # fmt: skip
+    "budget.student_epochs=4",
+    "budget.adapt_epochs=8",
+    "optim.batch=10",
+    "data.views=2",
+    "teacher.0.recipe.epochs=1",
+    "teacher.1.recipe.epochs=1",
+    "teacher.0.recipe.optim.batch=10",
+    "teacher.1.recipe.optim.batch=10",
+    "bench.enable_kd_after_syn_acc=0",
+    "method.token_dim=16",
+    "runtime.log_model=false",
+    "runtime.commit_every_s=1",
+)
 
 
 def _cifar(root: Path) -> list[str]:
@@ -44,25 +56,30 @@ def _folder(root: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("bench", "write"),
-    [("cifar100", _cifar), ("cifar100_small", _cifar), ("imagenet32", _imagenet),
-     ("folder", _folder)],
-)  # fmt: skip
+    [
+        ("cifar100", _cifar),
+        ("cifar100_small", _cifar),
+        ("imagenet32", _imagenet),
+        ("folder", _folder),
+    ],
+)
 def test_the_chain_runs_from_files_in_the_real_format(
     bench: str, write: Callable[[Path], list[str]], clean: Path
 ) -> None:
     root = clean / "images"
     root.mkdir()
     more = write(root)
-    command.run("distill", f"bench={bench}", "cfg=L4", f"data.root={root}", *NETS, *SMALL, *more,
-                cwd=clean)  # fmt: skip
+    command.run(
+        "distill", f"bench={bench}", "cfg=L4", f"data.root={root}", *NETS, *SMALL, *more, cwd=clean
+    )
     runs = load_runs(f"sqlite:///{clean}/mlflow.db", "asib").set_index("name")
     student = runs.loc[f"distill-L4-{bench}-s0"]
     assert student["status"] == "FINISHED"
-    assert student[f"metrics.{names.TEST_READS}"] == 1
-    assert 0 <= student[f"metrics.{names.TEST_TOP1}"] <= 1
+    assert student[f"metrics.{metrics.TEST_READS}"] == 1
+    assert 0 <= student[f"metrics.{metrics.TEST_TOP1}"] <= 1
     given = "float32" if "numerics=float32" in more else "bfloat16"
     assert student["params.numerics.precision"] == given
-    assert (runs[f"tags.{names.STAGE}"] == "finetune").sum() == 2
+    assert (runs[f"tags.{tags.STAGE}"] == "finetune").sum() == 2
 
 
 def test_the_protocol_of_the_public_tables(clean: Path) -> None:
@@ -71,12 +88,19 @@ def test_the_protocol_of_the_public_tables(clean: Path) -> None:
     root.mkdir()
     _cifar(root)
     small = [option for option in SMALL if not option.startswith(("data.views", "method."))]
-    command.run("distill", "bench=literature_resnet8x4", "method=kd", f"data.root={root}", *NETS,
-                *small, cwd=clean)  # fmt: skip
+    command.run(
+        "distill",
+        "bench=literature_resnet8x4",
+        "method=kd",
+        f"data.root={root}",
+        *NETS,
+        *small,
+        cwd=clean,
+    )
     runs = load_runs(f"sqlite:///{clean}/mlflow.db", "asib").set_index("name")
     student = runs.loc["distill-kd-literature_resnet8x4-s0"]
     assert student["params.select"] == "last"
-    assert student[f"metrics.{names.TEST_READS}"] == 1
-    assert np.isnan(student.get(f"metrics.{names.VAL_TOP1}", np.nan))
+    assert student[f"metrics.{metrics.TEST_READS}"] == 1
+    assert np.isnan(student.get(f"metrics.{metrics.VAL_TOP1}", np.nan))
     (split,) = {run["params.data.val_fraction"] for _, run in runs.iterrows()} - {None, np.nan}
     assert float(split) == 0

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from analysis import tags
 from analysis.runs import load_history, load_runs
-from pipeline import names
 from pipeline.__main__ import as_overrides, main
 from tests.end_to_end import command
+from trainers import metrics
 
 
 def _uri(folder: Path) -> str:
@@ -23,7 +24,7 @@ def test_second_call_is_reused_with_the_numbers(finished: Path) -> None:
     output = command.run("distill", *command.L3, cwd=finished)
     (result,) = command.results(finished).values()
     assert "reused   distill-L3-digits-s0" in output
-    assert f"test {100 * result['metrics'][names.TEST_TOP1]:.2f} %" in output
+    assert f"test {100 * result['metrics'][metrics.TEST_TOP1]:.2f} %" in output
     assert "epoch" not in output
 
 
@@ -31,18 +32,24 @@ def test_everything_is_read_back_from_the_tracking_store(finished: Path) -> None
     runs = load_runs(_uri(finished), "asib").set_index("name")
     student = runs.loc["distill-L3-digits-s0"]
     assert student["status"] == "FINISHED"
-    assert student[f"tags.{names.RUNG}"] == "L3"
+    assert student[f"tags.{tags.RUNG}"] == "L3"
     assert student["params.method.num_stages"] == "2"
     assert student["params.bench"] == "digits"
-    assert student[f"metrics.{names.TEST_READS}"] == 1
-    teachers = runs[runs[f"tags.{names.STAGE}"] == "finetune"]
+    assert student[f"metrics.{metrics.TEST_READS}"] == 1
+    teachers = runs[runs[f"tags.{tags.STAGE}"] == "finetune"]
     assert len(teachers) == 2
     assert teachers["params.overrides"].str.contains("data.train_limit=200").all()
     assert (
         set(teachers["parent_id"]) == {student["parent_id"]} == {runs.loc["launch-distill"].run_id}
     )
     (result,) = command.results(finished).values()
-    wanted = [names.LOSS_TOTAL, names.VAL_TOP1, names.SYNERGY_TOP1, names.GATE, names.OBJECTIVE]
+    wanted = [
+        metrics.LOSS_TOTAL,
+        metrics.VAL_TOP1,
+        metrics.SYNERGY_TOP1,
+        metrics.GATE,
+        metrics.OBJECTIVE,
+    ]
     history = load_history(_uri(finished), [student.run_id], wanted)
     for metric in wanted:
         stored = {
@@ -57,16 +64,42 @@ def test_l3_logs_what_a_study_needs(finished: Path) -> None:
     (result,) = command.results(finished).values()
     seen = set().union(*(entry["metrics"] for entry in result["history"])) | set(result["metrics"])
     expected = {
-        "train/loss/ce", "train/loss/kd", "train/loss/rate", "train/loss/cccp",
-        "train/loss/preserve", "train/top1", "train/lr", "val/top1", "val/loss",
-        "synergy/top1", "synergy/top1_ema", "synergy/gate", "synergy/gain", "synergy/share",
-        "kd/weight", "kd/share", "kd/scale", "kd/teacher_disagreement", "bottleneck/beta",
-        "bottleneck/rate", "bottleneck/distortion", "bottleneck/sigma_mean", "stage/J",
-        "teacher0/top1_before", "teacher0/top1_after", "teacher1/top1_before",
-        "cost/images_per_second", "cost/epoch_seconds", "cost/peak_memory_mb",
-        "cost/run_seconds", "cost/bank_seconds", "test/top1", "test/nll",
-        "test/reads", "val/images",
-    }  # fmt: skip
+        "train/loss/ce",
+        "train/loss/kd",
+        "train/loss/rate",
+        "train/loss/cccp",
+        "train/loss/preserve",
+        "train/top1",
+        "train/lr",
+        "val/top1",
+        "val/loss",
+        "synergy/top1",
+        "synergy/top1_ema",
+        "synergy/gate",
+        "synergy/gain",
+        "synergy/share",
+        "kd/weight",
+        "kd/share",
+        "kd/scale",
+        "kd/teacher_disagreement",
+        "bottleneck/beta",
+        "bottleneck/rate",
+        "bottleneck/distortion",
+        "bottleneck/sigma_mean",
+        "stage/J",
+        "teacher0/top1_before",
+        "teacher0/top1_after",
+        "teacher1/top1_before",
+        "cost/images_per_second",
+        "cost/epoch_seconds",
+        "cost/peak_memory_mb",
+        "cost/run_seconds",
+        "cost/bank_seconds",
+        "test/top1",
+        "test/nll",
+        "test/reads",
+        "val/images",
+    }
     assert expected <= seen
     assert [entry["index"] for entry in result["history"]] == list(range(8))
 
@@ -75,11 +108,11 @@ def test_reuse_in_another_experiment_is_replayed_there(finished: Path) -> None:
     command.run("distill", *command.L3, "runtime.experiment=asib/ladder", cwd=finished)
     runs = load_runs(_uri(finished), "asib/ladder").set_index("name")
     copy = runs.loc["distill-L3-digits-s0"]
-    assert copy[f"tags.{names.REUSED}"] == "true"
+    assert copy[f"tags.{tags.REUSED}"] == "true"
     original = load_runs(_uri(finished), "asib").set_index("name").loc["distill-L3-digits-s0"]
-    assert copy[f"metrics.{names.TEST_TOP1}"] == original[f"metrics.{names.TEST_TOP1}"]
+    assert copy[f"metrics.{metrics.TEST_TOP1}"] == original[f"metrics.{metrics.TEST_TOP1}"]
     history = [
-        load_history(_uri(finished), [r.run_id], [names.LOSS_TOTAL]) for r in (copy, original)
+        load_history(_uri(finished), [r.run_id], [metrics.LOSS_TOTAL]) for r in (copy, original)
     ]
     assert history[0].value.tolist() == history[1].value.tolist()
     assert copy.end_time == original.end_time
@@ -128,8 +161,8 @@ def test_failure_is_failed_with_its_traceback_and_goes_on_later(with_teachers: P
     assert "FileNotFoundError" in output
     run = load_runs(_uri(with_teachers), "asib").set_index("name").loc["distill-L3-digits-s0"]
     assert run["status"] == "FAILED"
-    assert "FileNotFoundError" in run[f"tags.{names.ERROR}"]
-    assert names.TEST_TOP1 not in run.dropna()
+    assert "FileNotFoundError" in run[f"tags.{tags.ERROR}"]
+    assert metrics.TEST_TOP1 not in run.dropna()
     shutil.move(aside, weights)
     command.run("distill", *command.L3, cwd=with_teachers)
     run = load_runs(_uri(with_teachers), "asib").set_index("name").loc["distill-L3-digits-s0"]
@@ -143,8 +176,8 @@ def test_non_finite_loss_is_tried_again_without_mixed_precision_then_fails(clean
     assert "NonFinite" in output
     run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits-s0"]
     assert run["status"] == "FAILED"
-    assert "not finite" in run[f"tags.{names.FALLBACK}"]
-    assert run[f"tags.{names.HEALTH}"] == "non_finite"
+    assert "not finite" in run[f"tags.{tags.FALLBACK}"]
+    assert run[f"tags.{tags.HEALTH}"] == "non_finite"
 
 
 def test_two_commands_that_need_the_same_teachers_train_them_once(clean: Path) -> None:
@@ -158,7 +191,7 @@ def test_two_commands_that_need_the_same_teachers_train_them_once(clean: Path) -
         assert text.count(f"finished finetune-resnet20-digits-{teacher}") == 1
         assert text.count(f"reused   finetune-resnet20-digits-{teacher}") == 1
     runs = load_runs(_uri(clean), "asib")
-    assert (runs[f"tags.{names.STAGE}"] == "finetune").sum() == 2
+    assert (runs[f"tags.{tags.STAGE}"] == "finetune").sum() == 2
 
 
 def test_finetune_one_teacher(clean: Path) -> None:
@@ -178,7 +211,7 @@ def test_own_teacher_is_used_as_it_is(finished: Path, clean: Path) -> None:
     given = [r for r in command.results(clean, "finetune").values() if not r["history"]]
     assert len(given) == 1
     original = command.results(finished, "finetune")[weights.parent.name]
-    for metric in (names.BEST_VAL_TOP1, names.TEST_TOP1):
+    for metric in (metrics.BEST_VAL_TOP1, metrics.TEST_TOP1):
         assert given[0]["metrics"][metric] == original["metrics"][metric]
 
 
@@ -227,7 +260,7 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
         (["export", "otu=a.db.xz"], ["otu: no option of export; did you mean out?"]),
         (["distill", "runtime.device=gpu"], ["runtime.device=gpu"]),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_message_and_exit_2(
     arguments: list[str],
     said: list[str],
@@ -265,12 +298,12 @@ def test_ce_matched_gets_the_time_of_its_rung(with_teachers: Path) -> None:
     rung, control, matched = (
         runs.loc[f"distill-{c}-digits-s0"] for c in ("L1", "CE", "CE_matched")
     )
-    seconds = f"metrics.{names.RUN_SECONDS}"
+    seconds = f"metrics.{metrics.RUN_SECONDS}"
     epochs = max(1, round(4 * rung[seconds] / control[seconds]))
     assert matched["params.budget.student_epochs"] == str(epochs)
-    assert matched["params.budget.matched_to"] == matched[f"tags.{names.MATCHED_TO}"] == "L1"
-    assert matched[f"tags.{names.SETTING}"] == control[f"tags.{names.SETTING}"]
-    assert matched[f"tags.{names.RECIPE}"] != control[f"tags.{names.RECIPE}"]
+    assert matched["params.budget.matched_to"] == matched[f"tags.{tags.MATCHED_TO}"] == "L1"
+    assert matched[f"tags.{tags.SETTING}"] == control[f"tags.{tags.SETTING}"]
+    assert matched[f"tags.{tags.RECIPE}"] != control[f"tags.{tags.RECIPE}"]
     again = command.run("distill", *options, cwd=with_teachers)
     assert again.count("reused") == 3
     table = command.run("analyze", cwd=with_teachers)
@@ -301,13 +334,13 @@ def test_the_environment_is_told_and_logged(finished: Path) -> None:
 def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> None:
     options = [o for o in command.TINY if not o.startswith("bench.")]
     command.run("distill", "cfg=KD", "overlap=50", *options, cwd=clean)
-    runs = load_runs(_uri(clean), "asib").set_index(f"tags.{names.STAGE}")
-    tagged = runs.loc[["finetune", "finetune", "distill"], f"tags.{names.OVERLAP}"]
+    runs = load_runs(_uri(clean), "asib").set_index(f"tags.{tags.STAGE}")
+    tagged = runs.loc[["finetune", "finetune", "distill"], f"tags.{tags.OVERLAP}"]
     assert set(tagged) == {"50"}
     assert runs.loc["distill", "params.overlap"] == "50"
     teachers = runs.loc["finetune"]
     assert len(set(teachers["params.teacher.0.classes"])) == 2
-    assert teachers[f"metrics.{names.VAL_TOP1_ALL}"].notna().all()
+    assert teachers[f"metrics.{metrics.VAL_TOP1_ALL}"].notna().all()
     table = command.run("analyze", cwd=clean)
     assert "Bench digits overlap=50" in table
     assert "resnet20 (200 images, overlap 50)" in table
@@ -318,8 +351,11 @@ def test_teachers_of_more_images_than_the_student_sees(clean: Path) -> None:
     command.run("distill", *options, cwd=clean)
     runs = load_runs(_uri(clean), "asib").set_index("name")
     limits = runs["params.data.train_limit"].dropna().to_dict()
-    assert limits == {"finetune-resnet20-digits-s0": "400", "finetune-resnet20-digits-s1": "400",
-                      "distill-KD-digits-s0": "200"}  # fmt: skip
+    assert limits == {
+        "finetune-resnet20-digits-s0": "400",
+        "finetune-resnet20-digits-s1": "400",
+        "distill-KD-digits-s0": "200",
+    }
     student = runs.loc["distill-KD-digits-s0"]
     assert student["params.data.teacher_limit"] == "400"
     again = command.run("finetune", "teacher=all", *command.TINY, "data.train_limit=400", cwd=clean)

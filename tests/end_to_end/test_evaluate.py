@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from analysis import tags
 from analysis.runs import load_runs, select
-from pipeline import names
 from tests.end_to_end import command
+from trainers import metrics
 
 STUDENT = "distill-L3-digits-s0"
 
@@ -33,7 +34,7 @@ def test_by_key_by_run_id_and_by_file(folder: Path) -> None:
     output = command.run("evaluate", f"run={key[:6]}", "split=test", cwd=folder)
     tables = output[output.index("measure") : output.index("logged")]
     assert max(map(len, tables.splitlines())) <= 100
-    assert f"{100 * result['metrics'][names.TEST_TOP1]:.2f}" in tables
+    assert f"{100 * result['metrics'][metrics.TEST_TOP1]:.2f}" in tables
     _is_a_child_with_all_measures(folder, result)
 
     run_id = _runs(folder).loc[STUDENT].run_id
@@ -47,16 +48,16 @@ def test_by_key_by_run_id_and_by_file(folder: Path) -> None:
     shutil.rmtree(folder / "store" / "runs")
     (folder / "aside").rename(folder / "store" / "runs")
     from_artifacts = _runs(folder).loc[f"evaluate-test-{STUDENT}"].iloc[-1]
-    assert from_artifacts["metrics.eval/nll"] == result["metrics"][names.TEST_NLL]
-    assert from_artifacts[f"metrics.{names.TEST_READS}"] == 3
+    assert from_artifacts["metrics.eval/nll"] == result["metrics"][metrics.TEST_NLL]
+    assert from_artifacts[f"metrics.{metrics.TEST_READS}"] == 3
 
     weights = next((folder / "store/runs/distill").glob("*/student.*.safetensors"))
     shutil.copy(weights, folder / "my student, final.safetensors")
     file = "run=my student, final.safetensors"
     command.run("evaluate", file, "split=test", "cfg=CE", cwd=folder)
     by_file = _runs(folder).loc["evaluate-test-my student, final"]
-    assert by_file["metrics.eval/nll"] == result["metrics"][names.TEST_NLL]
-    assert by_file[f"metrics.{names.TEST_READS}"] == 3  # 1 and 2 in this store, of these weights
+    assert by_file["metrics.eval/nll"] == result["metrics"][metrics.TEST_NLL]
+    assert by_file[f"metrics.{metrics.TEST_READS}"] == 3  # 1 and 2 in this store, of these weights
     assert by_file["parent_id"] == _runs(folder).loc["launch-evaluate"].run_id.iloc[-1]
 
     counted = select(load_runs(f"sqlite:///{folder}/mlflow.db", "asib"), stage="distill")
@@ -68,21 +69,32 @@ def _is_a_child_with_all_measures(folder: Path, result: dict) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     student, found = _runs(folder).loc[STUDENT], _runs(folder).loc[f"evaluate-test-{STUDENT}"]
     assert (found["parent_id"], found["status"]) == (student.run_id, "FINISHED")
-    assert found[f"tags.{names.STAGE}"] == "evaluate"
+    assert found[f"tags.{tags.STAGE}"] == "evaluate"
     logged = {k.removeprefix("metrics.") for k in found.dropna().index if k.startswith("metrics.")}
     numbers = {
-        "top1", "top5", "nll", "ece", "images", "parameters", "macs", "images_per_second",
+        "top1",
+        "top5",
+        "nll",
+        "ece",
+        "images",
+        "parameters",
+        "macs",
+        "images_per_second",
         *(f"teacher{k}/{what}" for k in (0, 1) for what in ("agreement", "kl")),
-    }  # fmt: skip
-    assert logged == {f"eval/{what}" for what in numbers} | {names.TEST_READS}
+    }
+    assert logged == {f"eval/{what}" for what in numbers} | {metrics.TEST_READS}
     for what in ("top1", "top5", "nll", "ece"):
         assert found[f"metrics.eval/{what}"] == result["metrics"][f"test/{what}"]
-    assert student[f"metrics.{names.TEST_READS}"] == found[f"metrics.{names.TEST_READS}"] == 2
-    assert len(client.get_metric_history(student.run_id, names.TEST_TOP1)) == 1
+    assert student[f"metrics.{metrics.TEST_READS}"] == found[f"metrics.{metrics.TEST_READS}"] == 2
+    assert len(client.get_metric_history(student.run_id, metrics.TEST_TOP1)) == 1
     files = {file.path for file in client.list_artifacts(found.run_id)}
     assert files == {
-        "report.txt", "evaluation.json", "per_class.csv", "confusion.csv", "confusion.png",
-    }  # fmt: skip
+        "report.txt",
+        "evaluation.json",
+        "per_class.csv",
+        "confusion.csv",
+        "confusion.png",
+    }
     body = json.loads(
         Path(client.download_artifacts(found.run_id, "evaluation.json", str(folder))).read_text()
     )
@@ -93,9 +105,9 @@ def _is_a_child_with_all_measures(folder: Path, result: dict) -> None:
 def _val_costs_no_reading(folder: Path, result: dict) -> None:
     runs = _runs(folder)
     found = runs.loc[f"evaluate-val-{STUDENT}"]
-    assert found["metrics.eval/top1"] == result["metrics"][names.BEST_VAL_TOP1]
-    assert names.TEST_READS not in {k.removeprefix("metrics.") for k in found.dropna().index}
-    assert runs.loc[STUDENT][f"metrics.{names.TEST_READS}"] == 2
+    assert found["metrics.eval/top1"] == result["metrics"][metrics.BEST_VAL_TOP1]
+    assert metrics.TEST_READS not in {k.removeprefix("metrics.") for k in found.dropna().index}
+    assert runs.loc[STUDENT][f"metrics.{metrics.TEST_READS}"] == 2
 
 
 def test_a_teacher_is_evaluated_and_its_count_goes_along_to_another_experiment(
@@ -106,10 +118,10 @@ def test_a_teacher_is_evaluated_and_its_count_goes_along_to_another_experiment(
     there = "runtime.experiment=elsewhere"
     command.run("evaluate", f"run={key}", "split=train", there, cwd=folder)
     runs = load_runs(f"sqlite:///{folder}/mlflow.db", "elsewhere")
-    teacher = runs[runs[f"tags.{names.STAGE}"] == "finetune"].iloc[0]
-    assert teacher[f"metrics.{names.TEST_READS}"] == 2
-    assert teacher[f"metrics.{names.TEST_TOP1}"] == result["metrics"][names.TEST_TOP1]
-    found = runs[runs[f"tags.{names.STAGE}"] == "evaluate"].iloc[0]
+    teacher = runs[runs[f"tags.{tags.STAGE}"] == "finetune"].iloc[0]
+    assert teacher[f"metrics.{metrics.TEST_READS}"] == 2
+    assert teacher[f"metrics.{metrics.TEST_TOP1}"] == result["metrics"][metrics.TEST_TOP1]
+    found = runs[runs[f"tags.{tags.STAGE}"] == "evaluate"].iloc[0]
     assert found["metrics.eval/images"] == 200
 
 

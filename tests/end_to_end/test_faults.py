@@ -19,10 +19,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline import names
-from sweeps.command import read
+from analysis import tags
+from sweeps.run_study import read
 from tests.end_to_end import command
 from tests.end_to_end.server import Server
+from trainers import metrics
 
 pytestmark = pytest.mark.xdist_group("sweeps")
 
@@ -41,9 +42,13 @@ SHORT = (
     ],
 )
 def test_nothing_is_lost_and_nothing_counted_twice(
-    with_teachers: Path, schema: Path, tmp_path_factory: pytest.TempPathFactory, server: Server,
-    trials: int, workers: int,
-) -> None:  # fmt: skip
+    with_teachers: Path,
+    schema: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    server: Server,
+    trials: int,
+    workers: int,
+) -> None:
     study = ("sampler=random", "seeds=0", f"trials={trials}", *SHORT)
     calm = tmp_path_factory.mktemp("calm")
     shutil.copy(schema, calm)
@@ -116,7 +121,7 @@ def _kill_one(driver: command.Command, chance: random.Random) -> bool:
 
 def _trials(cwd: Path, study: tuple[str, ...]) -> dict[str, FrozenTrial]:
     """All trials of a study by label."""
-    return read("beta", [*study, f"runtime.store={cwd}/store"]).board().trials()
+    return read("beta", [*study, f"runtime.store={cwd}/store"]).trial_store().trials()
 
 
 def _values(trials: dict[str, FrozenTrial]) -> dict[str, tuple[float | None, float]]:
@@ -136,17 +141,17 @@ def _each_has_its_run(uri: str, trials: dict[str, FrozenTrial]) -> None:
     assert experiment is not None
     runs: dict[str, list[Run]] = {}
     for run in client.search_runs([experiment.experiment_id]):
-        runs.setdefault(run.data.tags[names.STAGE], []).append(run)
-    assert Counter(run.data.tags[names.TRIAL] for run in runs["trial"]) == Counter(list(trials))
+        runs.setdefault(run.data.tags[tags.STAGE], []).append(run)
+    assert Counter(run.data.tags[tags.TRIAL] for run in runs["trial"]) == Counter(list(trials))
     assert len(runs["study"]) == 1
     for run in [*runs["study"], *runs["trial"], *runs["distill"]]:
         assert run.info.status == "FINISHED", run.info.run_name
-    parents = {run.data.tags[names.PARENT]: run for run in runs["distill"]}
+    parents = {run.data.tags[tags.PARENT]: run for run in runs["distill"]}
     assert len(runs["distill"]) == len(parents) == len(trials)
     for run in runs["trial"]:
-        student, value = parents[run.info.run_id], trials[run.data.tags[names.TRIAL]].value
+        student, value = parents[run.info.run_id], trials[run.data.tags[tags.TRIAL]].value
         assert run.data.tags["stage_runs"] == student.info.run_id
-        assert run.data.metrics[names.BEST_VAL_TOP1] == pytest.approx(value)
-        for one, metric in ((run, names.BEST_VAL_TOP1), (student, names.LOSS_TOTAL)):
+        assert run.data.metrics[metrics.BEST_VAL_TOP1] == pytest.approx(value)
+        for one, metric in ((run, metrics.BEST_VAL_TOP1), (student, metrics.LOSS_TOTAL)):
             steps = [m.step for m in client.get_metric_history(one.info.run_id, metric)]
             assert len(steps) == len(set(steps)) > 0

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from analysis import tags
 from analysis.runs import load_runs
-from pipeline import names
 from tests.end_to_end import command
+from trainers import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,11 +20,26 @@ def _mlflow_run(project: Path, entry: str, *parameters: str) -> subprocess.Compl
     flags = [flag for parameter in parameters for flag in ("-P", parameter)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", ".", "-e", entry, "--env-manager", "local",
-         "--experiment-name", "asib/ladder", *flags],
-        cwd=project, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "run",
+            ".",
+            "-e",
+            entry,
+            "--env-manager",
+            "local",
+            "--experiment-name",
+            "asib/ladder",
+            *flags,
+        ],
+        cwd=project,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
         timeout=400,
-    )  # fmt: skip
+    )
 
 
 def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
@@ -40,10 +56,10 @@ def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
     runs = load_runs(f"sqlite:///{project}/mlflow.db", "asib/ladder").set_index("name")
     student = runs.loc["distill-KD-digits-s1"]
     assert student["params.method.kd_alpha"] == "0.5"
-    assert student[f"metrics.{names.TEST_READS}"] == 1
+    assert student[f"metrics.{metrics.TEST_READS}"] == 1
     launches = [run_id for run_id in runs.run_id if run_id == student["parent_id"]]
     assert len(launches) == 1  # the project run that `mlflow run` opened, in the same experiment
-    assert set(runs[runs[f"tags.{names.STAGE}"] == "finetune"]["parent_id"]) == set(launches)
+    assert set(runs[runs[f"tags.{tags.STAGE}"] == "finetune"]["parent_id"]) == set(launches)
     _model_predicts(project)
 
 

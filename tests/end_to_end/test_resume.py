@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis import tags
 from analysis.runs import load_history, load_runs
-from pipeline import names
 from tests.end_to_end import command
+from trainers import metrics
 
 pytestmark = pytest.mark.xdist_group("resume")
 
@@ -30,9 +31,13 @@ def test_killed_student_goes_on_bit_for_bit(
     finished: Path, with_teachers: Path, after: str, delay: float
 ) -> None:
     code, _ = command.interrupt(
-        "distill", *command.L3, cwd=with_teachers, after=after, delay=delay,
+        "distill",
+        *command.L3,
+        cwd=with_teachers,
+        after=after,
+        delay=delay,
         number=signal.SIGKILL,
-    )  # fmt: skip
+    )
     assert code in (-signal.SIGKILL, 0)
     command.run("distill", *command.L3, cwd=with_teachers)
     _same(finished, with_teachers)
@@ -44,9 +49,13 @@ def test_killed_at_random_moments_from_a_clean_start(finished: Path, clean: Path
     anchors = ["finetune-resnet20-digits-s0  1/2", "finished finetune", "finished view bank", "A "]
     for after in anchors:
         command.interrupt(
-            "distill", *command.L3, cwd=clean, after=after, delay=draw.uniform(0, 0.4),
+            "distill",
+            *command.L3,
+            cwd=clean,
+            after=after,
+            delay=draw.uniform(0, 0.4),
             number=signal.SIGKILL,
-        )  # fmt: skip
+        )
     command.run("distill", *command.L3, cwd=clean)
     _same(finished, clean)
 
@@ -69,9 +78,13 @@ def test_corrupt_newest_commit_falls_back_to_the_one_before(
     finished: Path, with_teachers: Path
 ) -> None:
     command.interrupt(
-        "distill", *command.L3, cwd=with_teachers, after="5/8 2A", delay=0.0,
+        "distill",
+        *command.L3,
+        cwd=with_teachers,
+        after="5/8 2A",
+        delay=0.0,
         number=signal.SIGKILL,
-    )  # fmt: skip
+    )
     commits = sorted((with_teachers / "store" / "runs" / "distill").glob("*/commit-*.pt"))
     damaged = bytearray(commits[-1].read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -111,11 +124,11 @@ def test_a_warning_is_said_once_and_tagged_at_the_end(with_teachers: Path) -> No
     assert second.count("health/gate_always_open") == 1
     runs = load_runs(f"sqlite:///{with_teachers}/mlflow.db", "asib").set_index("name")
     run = runs.loc["distill-L3-digits-s0"]
-    tag = run[f"tags.{names.HEALTH}"].split(",")
+    tag = run[f"tags.{tags.HEALTH}"].split(",")
     assert {"adapter_without_gradient", "gate_always_open"} <= set(tag)
     (result,) = command.results(with_teachers).values()
-    metric = names.HEALTH_METRICS + "adapter_without_gradient"
+    metric = metrics.HEALTH + "adapter_without_gradient"
     read = load_history(f"sqlite:///{with_teachers}/mlflow.db", [run.run_id], [metric])
     stored = [e["index"] for e in result["history"] if e["metrics"].get(metric) == 1.0]
     assert read.step.tolist() == stored == [0, 1, 4, 5]
-    assert result["tags"][names.HEALTH].split(",") == tag
+    assert result["tags"][tags.HEALTH].split(",") == tag

@@ -17,15 +17,16 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline import names
+from analysis import tags
 from pipeline.config import compose
-from pipeline.launcher import NOT_RUN
-from pipeline.shell import Shell
-from sweeps import reading
-from sweeps.command import in_experiment, read
-from sweeps.runs import study_destination
+from pipeline.launch.base import NOT_RUN
+from pipeline.session import Session
+from sweeps import study_file
+from sweeps.run_study import in_experiment, read
+from sweeps.tracking import study_target
 from sweeps.worker import work
 from tests.end_to_end import command
+from trainers import metrics
 
 pytestmark = pytest.mark.xdist_group("sweeps")
 
@@ -43,11 +44,11 @@ def tracked(cwd: Path, experiment: str) -> dict[str, Run]:
 
 
 def of_stage(runs: dict[str, Run], stage: str) -> list[Run]:
-    return [run for run in runs.values() if run.data.tags.get(names.STAGE) == stage]
+    return [run for run in runs.values() if run.data.tags.get(tags.STAGE) == stage]
 
 
 def parents(runs: list[Run]) -> set[str]:
-    return {run.data.tags[names.PARENT] for run in runs}
+    return {run.data.tags[tags.PARENT] for run in runs}
 
 
 def test_a_multirun_in_which_some_fail(clean: Path) -> None:
@@ -79,9 +80,9 @@ def test_students_of_a_bank_that_fails_are_not_run(with_teachers: Path) -> None:
     output = command.run("distill", *sweep, cwd=with_teachers, code=1)
     assert "2 of 4 jobs failed" in output
     assert re.search(rf"failed +distill-KD-digits-s0 +{NOT_RUN}", output)
-    assert [r["metrics"][names.BANK_SECONDS] for r in command.results(with_teachers).values()] == [
-        0
-    ]
+    assert [
+        r["metrics"][metrics.BANK_SECONDS] for r in command.results(with_teachers).values()
+    ] == [0]
     assert len(list((with_teachers / "store/runs/bank").glob("*/bank.json"))) == 1
 
 
@@ -120,16 +121,16 @@ def test_a_row_may_be_given_the_time_of_another(
 ) -> None:
     """Its trial holds the run that was made of it, and the runs that it followed from stay."""
     rows = {"L1": ["cfg=L1"], "CE_matched": ["cfg=CE_matched", "budget.matched_to=L1"]}
-    monkeypatch.setattr(reading, "read_study", lambda _: {"sampler": "grid", "rows": rows})
+    monkeypatch.setattr(study_file, "read_study", lambda _: {"sampler": "grid", "rows": rows})
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.chdir(with_teachers)
     request = read("mine", [*L1[3:]])
-    shell = Shell.open(in_experiment(request.study), "sweep", [])
-    board = request.board()
-    board.enqueue()
-    work(board, 2, shell, study_destination(board, shell.destination))
+    session = Session.open(in_experiment(request.study), "sweep", [])
+    trial_store = request.trial_store()
+    trial_store.enqueue()
+    work(trial_store, 2, session, study_target(trial_store, session.target))
     runs = tracked(with_teachers, "asib/mine")
-    students = {run.data.tags[names.RUNG]: run for run in of_stage(runs, "distill")}
+    students = {run.data.tags[tags.RUNG]: run for run in of_stage(runs, "distill")}
     assert sorted(students) == ["CE", "CE_matched", "L1"]
     of_rows = {t.data.params["row"]: t.data.tags["stage_runs"] for t in of_stage(runs, "trial")}
     assert of_rows == {row: students[row].info.run_id for row in rows}
@@ -147,13 +148,13 @@ def _complete(cwd: Path) -> None:
     assert parents(of_stage(runs, "distill")) == {trial.info.run_id for trial in trials}
     for trial in trials:
         assert {"method.ib_beta", "seeds", "study"} <= trial.data.params.keys()
-        assert {names.BEST_VAL_TOP1, "val/best_top1_sd", names.RUN_SECONDS} <= (
+        assert {metrics.BEST_VAL_TOP1, "val/best_top1_sd", metrics.RUN_SECONDS} <= (
             trial.data.metrics.keys()
         )
         stages = [runs[key] for key in trial.data.tags["stage_runs"].split(",")]
-        assert [s.data.tags[names.TRIAL] for s in stages] == [trial.data.tags[names.TRIAL]] * 2
-        values = [s.data.metrics[names.BEST_VAL_TOP1] for s in stages]
-        assert trial.data.metrics[names.BEST_VAL_TOP1] == pytest.approx(sum(values) / 2)
+        assert [s.data.tags[tags.TRIAL] for s in stages] == [trial.data.tags[tags.TRIAL]] * 2
+        values = [s.data.metrics[metrics.BEST_VAL_TOP1] for s in stages]
+        assert trial.data.metrics[metrics.BEST_VAL_TOP1] == pytest.approx(sum(values) / 2)
 
 
 def _wait_for_epochs(driver: command.Command, cwd: Path) -> None:
@@ -172,9 +173,14 @@ def test_ctrl_c_while_the_server_of_jobs_is_born(clean: Path) -> None:
     """A terminal signals every process of a command, the server too before it ran a line."""
     sweep = ("pipeline", "distill", "-m", "cfg=CE", "seed=0,1", *command.TINY, TWO[0])
     process = subprocess.Popen(
-        [sys.executable, "-m", *sweep], cwd=clean, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [sys.executable, "-m", *sweep],
+        cwd=clean,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     end = time.monotonic() + 120
     while not _server_of(process.pid):
         assert process.poll() is None, process.communicate()[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from analysis.runs import load_runs
-from pipeline import names
 from tests.end_to_end import command
 from tests.end_to_end.server import Server
+from trainers import metrics
 
 
 def test_server_vanishes_and_nothing_is_lost_or_doubled(
@@ -57,8 +57,8 @@ def _complete_and_single(uri: str, folder: Path) -> None:
     runs = client.search_runs([experiment.experiment_id], "tags.stage = 'distill'")
     assert [run.info.status for run in runs] == ["FINISHED"]
     (result,) = command.results(folder).values()
-    for entry_metric in (names.LOSS_TOTAL, names.VAL_TOP1, names.EPOCH_SECONDS):
+    for entry_metric in (metrics.LOSS_TOTAL, metrics.VAL_TOP1, metrics.EPOCH_SECONDS):
         steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, entry_metric)]
         expected = [e["index"] for e in result["history"] if entry_metric in e["metrics"]]
         assert Counter(steps) == Counter(expected)
-    assert len(client.get_metric_history(runs[0].info.run_id, names.TEST_TOP1)) == 1
+    assert len(client.get_metric_history(runs[0].info.run_id, metrics.TEST_TOP1)) == 1

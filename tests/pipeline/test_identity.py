@@ -53,10 +53,14 @@ def test_golden_teacher_keys() -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "runtime.device=cpu", "runtime.store=elsewhere", "runtime.commit_every_s=0",
-        "runtime.threads=1", "runtime.experiment=x", "data.download=true",
+        "runtime.device=cpu",
+        "runtime.store=elsewhere",
+        "runtime.commit_every_s=0",
+        "runtime.threads=1",
+        "runtime.experiment=x",
+        "data.download=true",
     ],
-)  # fmt: skip
+)
 def test_what_cannot_change_a_result_is_no_part_of_the_key(override: str) -> None:
     assert run_key("distill", compose([override])) == run_key("distill", compose([]))
 
@@ -84,13 +88,26 @@ def test_what_is_switched_off_is_the_same_experiment(cfg: str, override: str) ->
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=1", "method.ib_beta=1e-2", "teacher.1.seed=5", "teacher.0.recipe.epochs=3",
-        "data.views=2", "data.train_limit=500", "data.val_fraction=0.2", "numerics=bfloat16",
-        "numerics.memory_format=contiguous", "budget.student_epochs=41", "optim.lr=2e-3",
-        "mix.start=0.5", "select=last", "student.model=resnet20", "method.a_step_sample=false",
-        "method.target_view=clean", "method.gate_on=ema", "bench.enable_kd_after_syn_acc=0.5",
+        "seed=1",
+        "method.ib_beta=1e-2",
+        "teacher.1.seed=5",
+        "teacher.0.recipe.epochs=3",
+        "data.views=2",
+        "data.train_limit=500",
+        "data.val_fraction=0.2",
+        "numerics=bfloat16",
+        "numerics.memory_format=contiguous",
+        "budget.student_epochs=41",
+        "optim.lr=2e-3",
+        "mix.start=0.5",
+        "select=last",
+        "student.model=resnet20",
+        "method.a_step_sample=false",
+        "method.target_view=clean",
+        "method.gate_on=ema",
+        "bench.enable_kd_after_syn_acc=0.5",
     ],
-)  # fmt: skip
+)
 def test_what_can_change_a_result_changes_the_key(override: str) -> None:
     assert run_key("distill", compose([override])) != run_key("distill", compose([]))
 
@@ -99,12 +116,15 @@ def test_recipe_leaves_the_seed_out_and_setting_the_method() -> None:
     found = {
         name: identity("distill", compose(overrides))
         for name, overrides in {
-            "one": ["cfg=L2"], "seed": ["cfg=L2", "seed=3"], "beta": ["cfg=L2", "method.ib_beta=1"],
-            "rung": ["cfg=CE"], "budget": ["cfg=CE", "budget.student_epochs=9"],
+            "one": ["cfg=L2"],
+            "seed": ["cfg=L2", "seed=3"],
+            "beta": ["cfg=L2", "method.ib_beta=1"],
+            "rung": ["cfg=CE"],
+            "budget": ["cfg=CE", "budget.student_epochs=9"],
             "tuned": ["cfg=CE", "optim.lr=4e-3", "optim.weight_decay=1e-2"],
             "batch": ["cfg=CE", "optim.batch=32"],
         }.items()
-    }  # fmt: skip
+    }
     recipes = {name: recipe_key(value) for name, value in found.items()}
     settings = {name: setting_key(value) for name, value in found.items()}
     assert recipes["one"] == recipes["seed"] != recipes["beta"]
@@ -136,8 +156,10 @@ def test_teachers_of_more_images_are_those_that_were_trained_on_as_many() -> Non
     assert identity("distill", few)["teachers"] != plain
     assert identity("distill", few)["data"] == identity("distill", more)["data"]
     assert setting_key(identity("distill", few)) == setting_key(identity("distill", more))
-    keys = {run_key("distill", compose(["cfg=CE", "data.train_limit=200", *more_]))
-            for more_ in ([], ["data.teacher_limit=800"])}  # fmt: skip
+    keys = {
+        run_key("distill", compose(["cfg=CE", "data.train_limit=200", *more_]))
+        for more_ in ([], ["data.teacher_limit=800"])
+    }
     assert len(keys) == 1
 
 

@@ -81,11 +81,21 @@ def missing() -> str | None:
     for step in (install, ["update"], install):
         try:
             done = subprocess.run(
-                ["apt-get", "-qq", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10",
-                 *step],
-                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True,
-                text=True, timeout=90, check=False,
-            )  # fmt: skip
+                [
+                    "apt-get",
+                    "-qq",
+                    "-o",
+                    "Acquire::Retries=0",
+                    "-o",
+                    "Acquire::http::Timeout=10",
+                    *step,
+                ],
+                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+                capture_output=True,
+                text=True,
+                timeout=90,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return "slurm-wlm could not be installed within 90 s"
         if step is install and all(shutil.which(program) for program in PROGRAMS):
@@ -211,9 +221,13 @@ class Cluster:
     def _spawn(self, name: str, *command: str) -> None:
         log = (self.base / f"{name}.out").open("ab")
         self.processes[name] = subprocess.Popen(
-            command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            command,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
 
 def version() -> tuple[int, int]:

@@ -20,10 +20,13 @@ finished, with_teachers = runs.finished, runs.with_teachers
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = (
-    "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
-    "hydra.launcher.timeout_min=20", "hydra.launcher.signal_delay_s=10",
+    "hydra/launcher=slurm",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.mem_gb=1",
+    "hydra.launcher.timeout_min=20",
+    "hydra.launcher.signal_delay_s=10",
     "hydra.launcher.poll_s=0.5",
-)  # fmt: skip
+)
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -59,9 +62,13 @@ def start(cluster: Cluster, clean: Path) -> Iterator[Start]:
         environment = {k: v for k, v in cluster.environment.items() if not k.startswith("MLFLOW_")}
         environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], cwd=cwd, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [sys.executable, "-m", *arguments],
+            cwd=cwd,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         started.append(process)
         return process
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from analysis import tags
 from analysis.runs import load_runs
-from pipeline import names
 from tests.end_to_end import command
 from tests.slurm.cluster import Cluster
+from trainers import metrics
 
 A_STEP = 4  # epochs
 
@@ -20,8 +21,12 @@ def longer(epochs: int = 40) -> tuple[str, ...]:
     """Overrides of the student; an epoch takes about half a second."""
     tiny = [o for o in command.TINY if not o.startswith("budget.student_epochs")]
     return (
-        "cfg=L1", f"budget.student_epochs={epochs}", "method.token_dim=16", "method.heads=2", *tiny
-    )  # fmt: skip
+        "cfg=L1",
+        f"budget.student_epochs={epochs}",
+        "method.token_dim=16",
+        "method.heads=2",
+        *tiny,
+    )
 
 
 def uninterrupted(cwd: Path, overrides: tuple[str, ...]) -> str:
@@ -39,8 +44,9 @@ def committed(cluster: Cluster, cwd: Path, students: int = 1) -> dict[str, str]:
     store = cwd / "store/runs/distill"
     cluster.wait(
         lambda: len({path.parent for path in store.glob("*/commit-*.pt")}) == students,
-        180, "commit of each student",
-    )  # fmt: skip
+        180,
+        "commit of each student",
+    )
     files = list((cwd / "store/multirun").glob("*/slurm.json"))
     return {k: v for path in files for k, v in json.loads(path.read_text()).items()}
 
@@ -52,8 +58,8 @@ def bit_equal(cwd: Path, alone: str) -> None:
     assert any("resumed  distill-L1-digits-s0" in log.read_text() for log in logs)
     uri = f"sqlite:///{cwd}/mlflow.db"
     runs = load_runs(uri, "asib")
-    for run in runs[runs[f"tags.{names.STAGE}"] == "distill"]["run_id"]:
-        losses = MlflowClient(tracking_uri=uri).get_metric_history(run, names.LOSS_TOTAL)
+    for run in runs[runs[f"tags.{tags.STAGE}"] == "distill"]["run_id"]:
+        losses = MlflowClient(tracking_uri=uri).get_metric_history(run, metrics.LOSS_TOTAL)
         epochs = len({point.step for point in losses})
         assert epochs > A_STEP
         assert sorted(point.step for point in losses) == list(range(epochs))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis import tags
 from analysis.runs import load_runs
-from pipeline import names
-from pipeline.launcher import DONE, NOT_RUN, SlurmConfig, Task
-from pipeline.slurm import Slurm
+from pipeline.launch.base import DONE, NOT_RUN, SlurmConfig, Task
+from pipeline.launch.slurm import Slurm
 from tests.end_to_end import command
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT, SLURM, Start, ended
@@ -43,10 +43,10 @@ def test_ladder_and_seeds_as_arrays_by_two_commands_at_once(
     for text in ("finished finetune", "finished view bank"):
         assert sum(log.count(text) for log in logs) == 2
     runs = load_runs(f"sqlite:///{clean}/mlflow.db", "asib")
-    students = runs[runs[f"tags.{names.STAGE}"] == "distill"]
+    students = runs[runs[f"tags.{tags.STAGE}"] == "distill"]
     assert set(students["status"]) == {"FINISHED"}
     assert students["parent_id"].nunique() == 1
-    assert students[f"tags.{names.RUN_KEY}"].nunique() == len(students) == 4
+    assert students[f"tags.{tags.RUN_KEY}"].nunique() == len(students) == 4
     before = len(cluster.finished())
     again = ended(start(*sweep))
     assert again.count("reused") >= 4
@@ -113,7 +113,7 @@ def test_a_cancelled_study_stays_cancelled_and_goes_on_when_asked(
 def statuses(cwd: Path) -> list[str]:
     """Of the students in MLflow, sorted."""
     runs = load_runs(f"sqlite:///{cwd}/mlflow.db", "asib")
-    return sorted(runs[runs[f"tags.{names.STAGE}"] == "distill"]["status"])
+    return sorted(runs[runs[f"tags.{tags.STAGE}"] == "distill"]["status"])
 
 
 def test_a_node_that_dies_and_comes_back(
@@ -155,7 +155,7 @@ def test_jobs_share_gpus(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.M
     launcher.submit([Task(name, "tests.slurm.show", (str(seen), "4")) for name in names_])
     cluster.wait(
         lambda: {one.state for one in launcher.poll().values()} == {DONE}, 150, "four jobs at once"
-    )  # fmt: skip
+    )
     found = [json.loads(path.read_text()) for path in seen.iterdir()]
     assert sorted(one["SLURMD_NODENAME"] for one in found) == ["n1", "n1", "n2", "n2"]
     assert {one["CUDA_VISIBLE_DEVICES"] for one in found} == {"0"}
@@ -171,11 +171,23 @@ def test_the_script_for_sites_without_launchers(
     clean = {k: v for k, v in cluster.environment.items() if not k.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
     done = subprocess.run(
-        ["sbatch", "--parsable", "--mem=1G", "--cpus-per-task=1", ROOT / "docs/slurm/job.sbatch",
-         "pipeline", "distill", *several, *longer()],
-        cwd=with_teachers, capture_output=True, text=True, check=True,
+        [
+            "sbatch",
+            "--parsable",
+            "--mem=1G",
+            "--cpus-per-task=1",
+            ROOT / "docs/slurm/job.sbatch",
+            "pipeline",
+            "distill",
+            *several,
+            *longer(),
+        ],
+        cwd=with_teachers,
+        capture_output=True,
+        text=True,
+        check=True,
         env=clean | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     job = done.stdout.strip()
     students = 2 if several else 1
     committed(cluster, with_teachers, students)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from analysis import tags
 from analysis.runs import load_runs
-from pipeline import names
-from pipeline.launcher import DONE, SlurmConfig, Task
-from pipeline.slurm import Slurm
+from pipeline.launch.base import DONE, SlurmConfig, Task
+from pipeline.launch.slurm import Slurm
 from tests.end_to_end import command
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT, SLURM, Start, ended
 from tests.slurm.longer import bit_equal, committed, longer, uninterrupted
+from trainers import metrics
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
@@ -31,14 +32,14 @@ def test_an_array_with_banks_before_it_and_a_job_that_fails(
     output = ended(start(*sweep, cwd=with_teachers), 1)
     assert "1 of 4 jobs failed" in output
     (result,) = command.results(with_teachers).values()
-    assert result["metrics"][names.TEST_READS] == 1
+    assert result["metrics"][metrics.TEST_READS] == 1
     states = [state for job, state in cluster.finished().items() if job not in before]
     assert sorted(states) == ["COMPLETED"] * 3 + ["FAILED"]
     runs = load_runs(f"sqlite:///{with_teachers}/mlflow.db", "asib")
-    students = runs[runs[f"tags.{names.STAGE}"] == "distill"].set_index("status")
+    students = runs[runs[f"tags.{tags.STAGE}"] == "distill"].set_index("status")
     assert sorted(students.index) == ["FAILED", "FINISHED"]
-    assert "not finite" in students.loc["FAILED", f"tags.{names.ERROR}"]
-    (launch,) = runs[runs[f"tags.{names.STAGE}"] == "launch"]["status"]
+    assert "not finite" in students.loc["FAILED", f"tags.{tags.ERROR}"]
+    (launch,) = runs[runs[f"tags.{tags.STAGE}"] == "launch"]["status"]
     assert launch == "FAILED"
     logs = [path.read_text() for path in (with_teachers / "store").rglob("*.out")]
     assert sum("finished view bank" in log for log in logs) == 2
@@ -55,9 +56,18 @@ def test_preempted_by_a_higher_partition_goes_on_bit_for_bit(
     (job,) = committed(cluster, with_teachers).values()
     node = cluster.command("squeue", "-h", "-j", job, "-o", "%N").strip()
     urgent = cluster.command(
-        "sbatch", "--parsable", "-p", "urgent", "-w", node, "--exclusive", "-o",
-        str(tmp_path / "urgent"), "--wrap", "true",
-    ).strip()  # fmt: skip
+        "sbatch",
+        "--parsable",
+        "-p",
+        "urgent",
+        "-w",
+        node,
+        "--exclusive",
+        "-o",
+        str(tmp_path / "urgent"),
+        "--wrap",
+        "true",
+    ).strip()
     ended(process)
     assert cluster.finished()[urgent] == "COMPLETED"
     bit_equal(with_teachers, alone)

@@ -8,9 +8,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from pipeline.config import ConfigError
-from sweeps.board import Board
 from sweeps.storage import JOURNAL, VARIABLE, storage, where
 from sweeps.study import Study
+from sweeps.trials import TrialStore
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code":4,"worker_id":"x', b"\x00" * 5000])
@@ -47,14 +47,16 @@ def test_a_journal_damaged_in_its_middle_is_one_message(tmp_path: Path) -> None:
 def test_a_database_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"sqlite:///{tmp_path}/study.db"
     monkeypatch.setenv(VARIABLE, address)
-    board = Board(Small("s", [], space={"a": [1, 2]}), tmp_path, heartbeat_s=0.1, expiry_s=0.5)
-    board.enqueue()
-    while (taken := board.take(2)) is not None:
-        taken.part.tell(taken.trial, 0.5)
-        taken.lease.release()
-    assert {trial.state for trial in board.trials().values()} == {TrialState.COMPLETE}
+    trial_store = TrialStore(
+        Small("s", [], space={"a": [1, 2]}), tmp_path, heartbeat_s=0.1, expiry_s=0.5
+    )
+    trial_store.enqueue()
+    while (claimed := trial_store.take(2)) is not None:
+        claimed.part.tell(claimed.trial, 0.5)
+        claimed.lease.release()
+    assert {trial.state for trial in trial_store.trials().values()} == {TrialState.COMPLETE}
     assert isinstance(storage(tmp_path), RDBStorage)
-    assert not (board.folder / JOURNAL).exists()
+    assert not (trial_store.folder / JOURNAL).exists()
     assert where(tmp_path) == address
 
 

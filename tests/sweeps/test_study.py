@@ -6,8 +6,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pipeline.config import ConfigError, compose
-from sweeps.reading import study_of
 from sweeps.study import ROW, Study, contains, merged
+from sweeps.study_file import study_of
 
 SMALL = ["data.train_limit=100"]
 

@@ -28,14 +28,29 @@ FILE = Path(__file__).with_name("golden.json")
 STEPS = 24  # of a distillation: 4 stages of (4 A-Step, 2 B-Step) steps
 # Long enough to reach every stage, mixing, gate and cooldown; too short for rounding to grow.
 OVERRIDES = [
-    "bench=digits", "data.train_limit=200", "data.val_fraction=0.3", "data.image_size=8",
-    "data.crop_pad=1", "optim.batch=100", "budget.student_epochs=4", "budget.adapt_epochs=8",
-    "method.token_dim=16", "method.a_lr=3e-4", "method.enable_kd_after_syn_acc=0.01",
+    "bench=digits",
+    "data.train_limit=200",
+    "data.val_fraction=0.3",
+    "data.image_size=8",
+    "data.crop_pad=1",
+    "optim.batch=100",
+    "budget.student_epochs=4",
+    "budget.adapt_epochs=8",
+    "method.token_dim=16",
+    "method.a_lr=3e-4",
+    "method.enable_kd_after_syn_acc=0.01",
     "method.kd_alpha=1",
-    *(f"teacher.{k}.{what}" for k in (0, 1) for what in (
-        "model=resnet8", "recipe.epochs=6", "recipe.optim.batch=100", "recipe.optim.lr=3e-4",
-    )),
-]  # fmt: skip
+    *(
+        f"teacher.{k}.{what}"
+        for k in (0, 1)
+        for what in (
+            "model=resnet8",
+            "recipe.epochs=6",
+            "recipe.optim.batch=100",
+            "recipe.optim.lr=3e-4",
+        )
+    ),
+]
 
 BASELINES = tuple(name for name in METHODS if name != "asib")
 

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.bottleneck import IBMBM, Adapter, SynergyHead
-from trainers.methods.asib import Asib
-from trainers.methods.asib_config import AsibConfig
-from trainers.methods.base import Dims, Moment
+from trainers.methods.asib.config import AsibConfig
+from trainers.methods.asib.method import Asib
+from trainers.methods.base import Dims, StepPosition
 from trainers.models import Outputs
-from trainers.streams import seeded
+from trainers.rng import seeded
 
 B, Q, T, D = 6, 5, 7, 8
-LEARNING = Moment(epoch=7, total=8, stage=0, in_step=7, step_total=8)
+LEARNING = StepPosition(epoch=7, total=8, stage=0, in_step=7, step_total=8)
 
 
 def module(seed: int = 0, **options: object) -> IBMBM:

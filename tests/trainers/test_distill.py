@@ -10,10 +10,10 @@ from tests.trainers import tiny
 from tests.trainers.tiny import TWO_STAGES, Run, World
 from trainers.data import TrainingData, load
 from trainers.distill import distill, plan
+from trainers.distillation.state import DistillConfig, DistillState
 from trainers.loop import Epoch, Interrupted, NonFinite
 from trainers.methods import METHODS
-from trainers.methods.base import Dims, Method, Moment
-from trainers.run import DistillConfig, DistillState
+from trainers.methods.base import Dims, Method, StepPosition
 
 STEPS = 4  # optimiser steps of an epoch
 
@@ -43,12 +43,12 @@ def test_the_plan_alternates_and_keeps_the_budget(
     assert shape(config) == want
     for step in "AB":
         slots = [slot for slot in plan(config) if slot.step == step]
-        assert [slot.moment.epoch for slot in slots] == list(range(len(slots)))
-        assert {slot.moment.total for slot in slots} <= {len(slots)}
+        assert [slot.position.epoch for slot in slots] == list(range(len(slots)))
+        assert {slot.position.total for slot in slots} <= {len(slots)}
         for stage in range(config.method.stage_count()):
-            part = [slot for slot in slots if slot.moment.stage == stage]
-            assert [slot.moment.in_step for slot in part] == list(range(len(part)))
-            assert {slot.moment.step_total for slot in part} <= {len(part)}
+            part = [slot for slot in slots if slot.position.stage == stage]
+            assert [slot.position.in_step for slot in part] == list(range(len(part)))
+            assert {slot.position.step_total for slot in part} <= {len(part)}
             if part:
                 assert part[0].first
                 assert part[-1].last
@@ -67,7 +67,7 @@ def test_epochs_come_as_planned_with_indices_that_never_restart(
         slots = plan(tiny.rung(cfg, *TWO_STAGES))
         assert [e.index for e in run.epochs] == list(range(len(slots)))
         assert [e.step for e in run.epochs] == [slot.step for slot in slots]
-        assert [e.stage for e in run.epochs] == [slot.moment.stage + 1 for slot in slots]
+        assert [e.stage for e in run.epochs] == [slot.position.stage + 1 for slot in slots]
         assert run.state.progress.done
         for epoch in run.epochs:
             assert epoch.metrics["stage/index"] == epoch.stage
@@ -96,9 +96,10 @@ def test_logged_terms_add_up_to_the_total(two_stages: dict[str, Run]) -> None:
     for run in two_stages.values():
         for epoch in run.epochs:
             parts = {
-                name: value for name, value in epoch.metrics.items()
+                name: value
+                for name, value in epoch.metrics.items()
                 if name.startswith("train/loss/") and name != "train/loss/total"
-            }  # fmt: skip
+            }
             total = epoch.metrics["train/loss/total"]
             assert sum(parts.values()) == pytest.approx(total, rel=1e-5)
 
@@ -293,9 +294,9 @@ def test_the_methods_of_the_registry_say_what_they_are() -> None:
         assert method.config_type().name == name
     bare = Method(None, Dims(1, (1,), 2))
     for call in (
-        lambda: bare.needs_teachers(Moment(0, 1)),
-        lambda: bare.teacher_terms(None, [], None, None, Moment(0, 1)),
-        lambda: bare.student_terms(None, None, None, None, Moment(0, 1)),
+        lambda: bare.needs_teachers(StepPosition(0, 1)),
+        lambda: bare.teacher_terms(None, [], None, None, StepPosition(0, 1)),
+        lambda: bare.student_terms(None, None, None, None, StepPosition(0, 1)),
     ):
         with pytest.raises(TypeError, match=r"^Method "):
             call()

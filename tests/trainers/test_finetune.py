@@ -10,17 +10,19 @@ from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers import models
 from trainers.data import DataConfig, TrainingData, load
+from trainers.data.views import Views
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import Epoch, NonFinite
 from trainers.mixing import plan_epoch
-from trainers.streams import seeded
-from trainers.views import Views
+from trainers.rng import seeded
 
 MIXED = [
-    "teacher.0.recipe.epochs=4", "teacher.0.recipe.mix.mixup_alpha=0.2",
-    "teacher.0.recipe.mix.cutmix_alpha=1.0", "teacher.0.recipe.mix.start=0.5",
+    "teacher.0.recipe.epochs=4",
+    "teacher.0.recipe.mix.mixup_alpha=0.2",
+    "teacher.0.recipe.mix.cutmix_alpha=1.0",
+    "teacher.0.recipe.mix.start=0.5",
     "teacher.0.recipe.label_smoothing=0.1",
-]  # fmt: skip
+]
 
 
 def config(*overrides: str) -> FinetuneConfig:
@@ -42,10 +44,17 @@ def test_the_planned_epochs_come_in_order(whole: tuple[FinetuneState, list[Epoch
     assert [(e.index, e.stage, e.step) for e in epochs] == [(i, 1, "B") for i in range(4)]
     assert state.progress.done
     for epoch in epochs:
-        assert {"train/loss/total", "train/top1", "train/lr", "val/top1", "val/loss",
-                "cost/images_per_second", "cost/epoch_seconds", "cost/peak_memory_mb",
-                "state/teacher",
-                } == set(epoch.metrics)  # fmt: skip
+        assert {
+            "train/loss/total",
+            "train/top1",
+            "train/lr",
+            "val/top1",
+            "val/loss",
+            "cost/images_per_second",
+            "cost/epoch_seconds",
+            "cost/peak_memory_mb",
+            "state/teacher",
+        } == set(epoch.metrics)
         assert all(isinstance(value, float) for value in epoch.metrics.values())
         assert epoch.metrics["cost/images_per_second"] > 0
 
@@ -58,8 +67,11 @@ def test_a_finished_run_yields_nothing_more(
 
 def test_it_is_plain_training_on_the_labels(world: World) -> None:
     """Written out: the same weights, views, order and loss, in torch's own words."""
-    c = config("teacher.0.recipe.mix.mixup_alpha=0", "teacher.0.recipe.mix.cutmix_alpha=0",
-               "teacher.0.recipe.epochs=2")  # fmt: skip
+    c = config(
+        "teacher.0.recipe.mix.mixup_alpha=0",
+        "teacher.0.recipe.mix.cutmix_alpha=0",
+        "teacher.0.recipe.epochs=2",
+    )
     state, epochs = train(c, world.data)
     with seeded(0, "teacher"):
         net = models.build("resnet8", 10, 8, in_chans=1)
@@ -70,8 +82,17 @@ def test_it_is_plain_training_on_the_labels(world: World) -> None:
     )
     views = Views(world.data.train, c.data, c.numerics)
     for epoch in range(2):
-        rows = plan_epoch(0, "teacher", epoch, images=200, views=2, batch=50, mix=None, size=8,
-                          device=torch.device("cpu")).rows  # fmt: skip
+        rows = plan_epoch(
+            0,
+            "teacher",
+            epoch,
+            images=200,
+            views=2,
+            batch=50,
+            mix=None,
+            size=8,
+            device=torch.device("cpu"),
+        ).rows
         total = 0.0
         for i, batch in enumerate(rows):
             optimiser.param_groups[0]["lr"] = optim.lr_at(4 * epoch + i, 4, 2)

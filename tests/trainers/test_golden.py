@@ -13,8 +13,10 @@ from trainers.finetune import FINETUNE_VERSION
 TOLERANCE = 3e-4  # relative: other kernels and thread counts stay below half of it
 ANEW = "write the trajectories anew: python -m tests.trainers.golden"
 VERSIONS = {
-    "finetune": "FINETUNE_VERSION", "distill": "DISTILL_VERSION", "methods": "DISTILL_VERSION",
-}  # fmt: skip
+    "finetune": "FINETUNE_VERSION",
+    "distill": "DISTILL_VERSION",
+    "methods": "DISTILL_VERSION",
+}
 CASES = [
     ("finetune", "teacher 0"),
     ("finetune", "teacher 1"),
@@ -49,10 +51,13 @@ def test_the_numbers_have_not_changed(
     if len(want) == len(got) and got == pytest.approx(want, rel=TOLERANCE):
         return
     step = next(
-        (i for i, (a, b) in enumerate(zip(got, want, strict=False))
-         if a != pytest.approx(b, rel=TOLERANCE)),
+        (
+            i
+            for i, (a, b) in enumerate(zip(got, want, strict=False))
+            if a != pytest.approx(b, rel=TOLERANCE)
+        ),
         min(len(got), len(want)),
-    )  # fmt: skip
+    )
     pytest.fail(
         f"the losses of {stage} ({name}) have changed from step {step} on:\n"
         f"  were {want[step : step + 4]}\n  are  {got[step : step + 4]}\n"

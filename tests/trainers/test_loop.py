@@ -105,10 +105,12 @@ def test_every_step_has_a_stream_of_its_own() -> None:
 def test_a_value_that_is_not_finite_is_an_error_that_names_it(bad: float) -> None:
     with pytest.raises(NonFinite, match=r"^loss is not finite"):
         run_steps(
-            Progress(), 3,
+            Progress(),
+            3,
             lambda i: {"loss": torch.tensor(bad if i == 1 else 0.0), "fine": torch.tensor(1.0)},
-            never, STREAM,
-        )  # fmt: skip
+            never,
+            STREAM,
+        )
 
 
 def test_a_value_that_is_not_finite_is_told_even_where_the_epoch_is_interrupted() -> None:
@@ -222,8 +224,10 @@ def test_accuracy_and_validation_loss() -> None:
     y = torch.tensor([0, 2, 0, 0])
     assert top1(LOGITS, y) == 0.75
     found = validation(LOGITS, y)
-    want = [-math.log(math.exp(row[k]) / sum(map(math.exp, row)))
-            for row, k in zip(LOGITS.tolist(), y.tolist(), strict=True)]  # fmt: skip
+    want = [
+        -math.log(math.exp(row[k]) / sum(map(math.exp, row)))
+        for row, k in zip(LOGITS.tolist(), y.tolist(), strict=True)
+    ]
     assert found == {"val/top1": 0.75, "val/loss": pytest.approx(sum(want) / 4, rel=1e-6)}
     assert validation(LOGITS[:0], y[:0]) == {}
 

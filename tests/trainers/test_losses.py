@@ -128,8 +128,10 @@ def test_dkd_is_the_formula(
 
     same_value_and_gradient(
         lambda s, t: losses.dkd(s, t, y, alpha=alpha, beta=beta, temperature=temperature),
-        slow, normal(*shape), normal(*shape, seed=1),
-    )  # fmt: skip
+        slow,
+        normal(*shape),
+        normal(*shape, seed=1),
+    )
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
@@ -164,9 +166,11 @@ def test_attention_transfer_is_the_formula(
         return sum((a - b) ** 2 for a, b in pairs) / (height * width)
 
     same_value_and_gradient(
-        lambda s, t: losses.attention_transfer(s, t, p=p), slow,
-        normal(*student), normal(*teacher, seed=1),
-    )  # fmt: skip
+        lambda s, t: losses.attention_transfer(s, t, p=p),
+        slow,
+        normal(*student),
+        normal(*teacher, seed=1),
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (4, 2), (2, 3, 2, 2)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import measures, models
-from trainers.views import Numerics
+from trainers.data.views import Numerics
 
 CLASSES, IMAGES = 7, 200
 

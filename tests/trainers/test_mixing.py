@@ -14,13 +14,26 @@ MIXUP, CUTMIX = MixConfig(1.0, 0.0), MixConfig(0.0, 1.0)
 
 
 def plan(
-    images: int = 20, views: int = 4, batch: int = 6, mix: MixConfig | None = None,
-    seed: int = 0, purpose: str = "student", epoch: int = 0, size: int = 16,
-) -> EpochPlan:  # fmt: skip
+    images: int = 20,
+    views: int = 4,
+    batch: int = 6,
+    mix: MixConfig | None = None,
+    seed: int = 0,
+    purpose: str = "student",
+    epoch: int = 0,
+    size: int = 16,
+) -> EpochPlan:
     return plan_epoch(
-        seed, purpose, epoch, images=images, views=views, batch=batch, mix=mix, size=size,
+        seed,
+        purpose,
+        epoch,
+        images=images,
+        views=views,
+        batch=batch,
+        mix=mix,
+        size=size,
         device=CPU,
-    )  # fmt: skip
+    )
 
 
 @quick

@@ -11,9 +11,9 @@ from tests.trainers import tiny
 from tests.trainers.tiny import Run, World
 from trainers.finetune import FinetuneState, finetune
 from trainers.loop import OptimConfig
-from trainers.methods.asib import Asib
-from trainers.methods.asib_config import AsibConfig
-from trainers.methods.base import Dims, Moment
+from trainers.methods.asib.config import AsibConfig
+from trainers.methods.asib.method import Asib
+from trainers.methods.base import Dims, StepPosition
 from trainers.schedules import cooldown, cosine_lr, even_split, kd_weight, ramp, rise_from_zero
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
@@ -122,11 +122,11 @@ def test_the_methods_lengths_are_fractions_of_the_budget_or_epochs() -> None:
     by_fraction = method(kd_warmup_epochs=0.125, kd_cooldown_epochs=0.25)
     by_epochs = method(kd_warmup_epochs=5.0, kd_cooldown_epochs=10.0)
     for epoch in range(40):
-        moment = Moment(epoch, 40)
+        position = StepPosition(epoch, 40)
         want = kd_weight(epoch, 40, alpha=0.3, warmup=5, cool=10)
-        assert by_fraction.kd_weight(moment) == by_epochs.kd_weight(moment) == want
-        assert by_epochs.needs_teachers(moment) == (want > 0)
-    assert not by_epochs.needs_teachers(Moment(39, 40))
+        assert by_fraction.kd_weight(position) == by_epochs.kd_weight(position) == want
+        assert by_epochs.needs_teachers(position) == (want > 0)
+    assert not by_epochs.needs_teachers(StepPosition(39, 40))
 
 
 def test_the_kd_weight_counts_over_all_stages(two_stages: dict[str, Run]) -> None:
@@ -138,28 +138,35 @@ def test_the_kd_weight_counts_over_all_stages(two_stages: dict[str, Run]) -> Non
 
 def test_beta_rises_over_its_warm_up_counted_over_all_stages() -> None:
     m = method(ib_beta=2.0, ib_beta_warmup_epochs=10.0, synergy_only_epochs=2.0)
-    found = [m.beta(Moment(8 * stage + i, 32, stage, i, 8)) for stage in range(4) for i in range(8)]
+    found = [
+        m.beta(StepPosition(8 * stage + i, 32, stage, i, 8)) for stage in range(4) for i in range(8)
+    ]
     want = [0.0 if e % 8 < 2 else 2.0 * min(1.0, e / 10) for e in range(32)]
     assert found == pytest.approx(want)
     assert max(found) == 2.0
-    assert method(ib_beta=2.0, ib_beta_warmup_epochs=0.0, synergy_only_epochs=0.0).beta(
-        Moment(0, 8, 0, 0, 8)
-    ) == 2.0  # fmt: skip
-    assert method(bottleneck=False).beta(Moment(20, 32, 2, 4, 8)) == 0.0
+    assert (
+        method(ib_beta=2.0, ib_beta_warmup_epochs=0.0, synergy_only_epochs=0.0).beta(
+            StepPosition(0, 8, 0, 0, 8)
+        )
+        == 2.0
+    )
+    assert method(bottleneck=False).beta(StepPosition(20, 32, 2, 4, 8)) == 0.0
 
 
 def test_beta_is_a_fraction_of_the_a_step_budget() -> None:
     m = method(ib_beta=1.0, ib_beta_warmup_epochs=0.5, synergy_only_epochs=0.0)
-    found = [m.beta(Moment(e, 8, 0, e, 8)) for e in range(8)]
+    found = [m.beta(StepPosition(e, 8, 0, e, 8)) for e in range(8)]
     assert found == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
 
 
 def test_the_surrogate_ramps_in_every_stage_but_the_first() -> None:
     m = method(w_kd=0.3, cccp_alpha=0.15, cccp_ramp_epochs=2.0, synergy_only_epochs=2.0)
     for i in range(8):
-        assert m.surrogate_weights(Moment(i, 32, 0, i, 8)) == (0.0, 0.0)
+        assert m.surrogate_weights(StepPosition(i, 32, 0, i, 8)) == (0.0, 0.0)
     for stage in (1, 2, 3):
-        found = [m.surrogate_weights(Moment(8 * stage + i, 32, stage, i, 8)) for i in range(2, 8)]
+        found = [
+            m.surrogate_weights(StepPosition(8 * stage + i, 32, stage, i, 8)) for i in range(2, 8)
+        ]
         assert [w_kd for w_kd, _ in found] == [0.3] * 6
         assert [cccp for _, cccp in found] == pytest.approx([0.075] + [0.15] * 5)
 
@@ -192,8 +199,9 @@ def test_a_step_learning_rates(world: World) -> None:
     named = {id(p): name for name, p in state.method.named_parameters()}
     assert {named[id(p)].split(".")[0] for p in factor["params"]} == {"fusion", "head"}
     assert {named[id(p)].split(".")[0] for p in plain["params"]} == {
-        "query_adapter", "teacher_adapters",
-    }  # fmt: skip
+        "query_adapter",
+        "teacher_adapters",
+    }
     learning = sum(len(group["params"]) for group in (factor, plain))
     assert learning == len(list(state.method.parameters()))
     assert isinstance(state.a_optimiser, torch.optim.AdamW)

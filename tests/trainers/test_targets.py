@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainers import losses, targets
-from trainers.methods.asib import Asib
-from trainers.methods.asib_config import AsibConfig
-from trainers.methods.base import Dims, Moment, Teaching
-from trainers.methods.guidance import guidance
+from trainers.methods.asib.config import AsibConfig
+from trainers.methods.asib.guidance import guidance
+from trainers.methods.asib.method import Asib
+from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 
 quick = settings(deadline=None, max_examples=40, derandomize=True)
-MIDDLE = Moment(epoch=40, total=80)  # after the warm-up, before the cooldown
+MIDDLE = StepPosition(epoch=40, total=80)  # after the warm-up, before the cooldown
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -65,14 +65,17 @@ def test_identical_teachers_teach_what_one_of_them_teaches(
     several = method(3, teacher_weights=weights, **options)
     mix = Mix(0.3, torch.tensor([5, 4, 3, 2, 1, 0])) if mixed else UNMIXED
     pairs = (
-        (single, Teaching(one, synergy)),
-        (several, Teaching(one.expand(3, 6, 5), synergy)),
+        (single, TeacherOutputs(one, synergy)),
+        (several, TeacherOutputs(one.expand(3, 6, 5), synergy)),
     )
-    alone, together = (guidance(m.config, teaching, y, UNMIXED, MIDDLE) for m, teaching in pairs)
+    alone, together = (
+        guidance(m.config, teacher_outputs, y, UNMIXED, MIDDLE) for m, teacher_outputs in pairs
+    )
     torch.testing.assert_close(alone[:2], together[:2], rtol=1e-12, atol=1e-12)
     student = Outputs(normal(6, 5, seed=2), normal(6, 4))
     alone, together = (
-        m.student_terms(student, teaching, y, mix, MIDDLE).losses for m, teaching in pairs
+        m.student_terms(student, teacher_outputs, y, mix, MIDDLE).losses
+        for m, teacher_outputs in pairs
     )
     assert alone["kd"] > 1e-3
     torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-12)
@@ -83,9 +86,12 @@ def test_the_average_of_identical_teachers_is_plain_kd(teachers: int) -> None:
     one, student = normal(1, 6, 5), normal(6, 5, seed=2)
     m = method(teachers, kd_target="avg", kd_uncertainty_weight=0.0, kd_max_ratio=1e9)
     terms = m.student_terms(
-        Outputs(student, normal(6, 4)), Teaching(one.expand(teachers, 6, 5)),
-        torch.arange(6) % 5, UNMIXED, MIDDLE,
-    )  # fmt: skip
+        Outputs(student, normal(6, 4)),
+        TeacherOutputs(one.expand(teachers, 6, 5)),
+        torch.arange(6) % 5,
+        UNMIXED,
+        MIDDLE,
+    )
     want = 0.3 * losses.kd(student, one[0], 4.0).mean()
     torch.testing.assert_close(terms.losses["kd"], want, rtol=1e-12, atol=1e-12)
 

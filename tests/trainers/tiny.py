@@ -12,26 +12,46 @@ from torch import Tensor, nn
 from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.identity import distill_config, finetune_config
-from trainers import freezing
 from trainers.data import Splits, TrainingData, load
+from trainers.data.views import Normaliser, Rows, Views, assemble, image_rows, train_rows
 from trainers.distill import distill
+from trainers.distillation.state import Bank, DistillConfig, DistillState, Teacher
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import Epoch, Interrupted
-from trainers.run import Bank, DistillConfig, DistillState, Teacher
-from trainers.views import Normaliser, Rows, Views, assemble, image_rows, train_rows
+from trainers.models import freezing
 
 RUNGS = (
-    "CE", "KD", "L0", "L1", "L2", "L3", "L4",
-    "side_cccp_ppf", "side_asib_cccp", "L2_null", "L3_null", "KD_null",
-)  # fmt: skip
+    "CE",
+    "KD",
+    "L0",
+    "L1",
+    "L2",
+    "L3",
+    "L4",
+    "side_cccp_ppf",
+    "side_asib_cccp",
+    "L2_null",
+    "L3_null",
+    "KD_null",
+)
 OVERRIDES = [
-    "bench=digits", "data.train_limit=200", "data.image_size=8", "data.crop_pad=1",
-    "data.views=2", "optim.batch=50", "budget.student_epochs=4", "budget.adapt_epochs=8",
-    "method.token_dim=16", "method.a_lr=2e-2", "method.enable_kd_after_syn_acc=0.01",
-    *(f"teacher.{k}.{what}" for k in (0, 1) for what in (
-        "model=resnet8", "recipe.epochs=5", "recipe.optim.batch=50"
-    )),
-]  # fmt: skip
+    "bench=digits",
+    "data.train_limit=200",
+    "data.image_size=8",
+    "data.crop_pad=1",
+    "data.views=2",
+    "optim.batch=50",
+    "budget.student_epochs=4",
+    "budget.adapt_epochs=8",
+    "method.token_dim=16",
+    "method.a_lr=2e-2",
+    "method.enable_kd_after_syn_acc=0.01",
+    *(
+        f"teacher.{k}.{what}"
+        for k in (0, 1)
+        for what in ("model=resnet8", "recipe.epochs=5", "recipe.optim.batch=50")
+    ),
+]
 # Two stages of (3 A-Step epochs, the first on the labels alone; 2 B-Step epochs).
 TWO_STAGES = ["method.num_stages=2", "budget.adapt_epochs=6", "budget.student_epochs=4"]
 
@@ -167,9 +187,10 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
         if len(a) != len(b):
             return [f"{path}: {len(a)} and {len(b)} parts"]
         return [
-            d for i, (x, y) in enumerate(zip(a, b, strict=True))
+            d
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
             for d in differences(x, y, f"{path}/{i}")
-        ]  # fmt: skip
+        ]
     return [] if type(a) is type(b) and a == b else [f"{path}: {a!r} and {b!r}"]
 
 

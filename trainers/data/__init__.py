@@ -28,9 +28,19 @@ from trainers.data.base import (
 from trainers.data.fashion_mnist import DEBIAN_FASHION, read_idx
 
 __all__ = [
-    "DATASETS", "DEBIAN_FASHION", "DataConfig", "DataDamaged", "DataMissing", "Images", "Raw",
-    "Splits", "TrainingData", "load", "read_idx", "stratified",
-]  # fmt: skip
+    "DATASETS",
+    "DEBIAN_FASHION",
+    "DataConfig",
+    "DataDamaged",
+    "DataMissing",
+    "Images",
+    "Raw",
+    "Splits",
+    "TrainingData",
+    "load",
+    "read_idx",
+    "stratified",
+]
 
 DATASETS: dict[str, Callable[[DataConfig], Raw]] = {
     "cifar10": cifar.read,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainers.options import option
-from trainers.streams import generator
+from trainers.rng import generator
 
 
 def _names() -> tuple[str, ...]:
@@ -49,14 +49,19 @@ class DataConfig:
         None, "train on a stratified subset of this many images", low=1, identity=False
     )
     teacher_limit: int | None = option(
-        None, "train the teachers on this many images, the students' among them, as teachers are "
-        "that know more than a student is shown (null: on the students' images)", low=1,
+        None,
+        "train the teachers on this many images, the students' among them, as teachers are "
+        "that know more than a student is shown (null: on the students' images)",
+        low=1,
         identity=False,
-    )  # fmt: skip
+    )
     views: int = option(
-        4, "fixed crop/flip views of every training image; 0: fresh crops in every epoch, with "
-        "teachers run live", low=0, high=64,
-    )  # fmt: skip
+        4,
+        "fixed crop/flip views of every training image; 0: fresh crops in every epoch, with "
+        "teachers run live",
+        low=0,
+        high=64,
+    )
     view_seed: int = option(0, "seed of the fixed views", low=0)
     crop_pad: int = option(2, "padding of the random crop, pixels", low=0, high=64)
     pad_mode: str = option("reflect", "what the padding shows", choices=("reflect", "constant"))
@@ -143,7 +148,7 @@ class Raw(NamedTuple):
 def stratified(
     labels_N: np.ndarray, fraction: float, purpose: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices (rest, taken); `taken` holds `fraction` of all, each class in proportion.
+    """Sorted indices (rest, taken); `claimed` holds `fraction` of all, each class in proportion.
 
     Whole numbers are shared out by largest remainder, so the total is round(fraction · N).
     """
@@ -152,12 +157,12 @@ def stratified(
     quota = np.floor(exact).astype(int)
     short = round(len(labels_N) * fraction) - int(quota.sum())
     quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
-    taken = []
+    claimed = []
     for label, n in zip(classes, quota, strict=True):
         members = np.flatnonzero(labels_N == label)
         order = torch.randperm(len(members), generator=generator(0, purpose, int(label))).numpy()
-        taken.append(members[order[:n]])
-    chosen = np.sort(np.concatenate(taken)) if taken else np.empty(0, dtype=int)
+        claimed.append(members[order[:n]])
+    chosen = np.sort(np.concatenate(claimed)) if claimed else np.empty(0, dtype=int)
     return np.setdiff1d(np.arange(len(labels_N)), chosen), chosen
 
 

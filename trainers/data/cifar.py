@@ -45,15 +45,26 @@ class Form:
 
 FORMS = {
     "cifar10": Form(
-        "cifar-10-batches-py", "cifar-10-python.tar.gz",
-        tuple(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta",
-        "labels", "label_names", 10,
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        tuple(f"data_batch_{k}" for k in range(1, 6)),
+        "test_batch",
+        "batches.meta",
+        "labels",
+        "label_names",
+        10,
     ),
     "cifar100": Form(
-        "cifar-100-python", "cifar-100-python.tar.gz", ("train",), "test", "meta",
-        "fine_labels", "fine_label_names", 100,
+        "cifar-100-python",
+        "cifar-100-python.tar.gz",
+        ("train",),
+        "test",
+        "meta",
+        "fine_labels",
+        "fine_label_names",
+        100,
     ),
-}  # fmt: skip
+}
 
 
 def read(config: DataConfig) -> Raw:

@@ -14,9 +14,17 @@ import numpy as np
 from trainers.data.base import DataConfig, DataDamaged, Raw, fetch, not_here
 
 FASHION_CLASSES = (
-    "t-shirt", "trouser", "pullover", "dress", "coat",
-    "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 FILES = {
     "train_pixels": "train-images-idx3-ubyte",
@@ -53,9 +61,12 @@ def read(config: DataConfig) -> Raw:
         if labels.size and labels.max() >= len(FASHION_CLASSES):
             raise DataDamaged(f"{found[f'{part}_labels']}: label {labels.max()} of 10 classes")
     return Raw(
-        arrays["train_pixels"][:, None], arrays["train_labels"],
-        arrays["test_pixels"][:, None], arrays["test_labels"], FASHION_CLASSES,
-    )  # fmt: skip
+        arrays["train_pixels"][:, None],
+        arrays["train_labels"],
+        arrays["test_pixels"][:, None],
+        arrays["test_labels"],
+        FASHION_CLASSES,
+    )
 
 
 def _first_existing(places: list[Path], stem: str) -> Path | None:

@@ -1,6 +1,6 @@
 """Distillation methods by name. A new one is a file here, a YAML, and a line in this dict."""
 
-from trainers.methods.asib import Asib
+from trainers.methods.asib.method import Asib
 from trainers.methods.at import At
 from trainers.methods.base import Method
 from trainers.methods.ce import Ce

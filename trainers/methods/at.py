@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainers import losses
-from trainers.methods.base import Teaching
+from trainers.methods.base import TeacherOutputs
 from trainers.methods.baseline import Baseline, BaselineConfig
 from trainers.mixing import Mix
 from trainers.models import Outputs
@@ -34,8 +34,12 @@ class At(Baseline):
     config_type = AtConfig
     needs_maps = True
 
-    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
-        return torch.stack([self._blocks(student.maps, maps) for maps in teaching.maps]).mean()
+    def distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
+        return torch.stack(
+            [self._blocks(student.maps, maps) for maps in teacher_outputs.maps]
+        ).mean()
 
     def _blocks(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         count = min(BLOCKS, len(student), len(teacher))

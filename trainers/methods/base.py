@@ -66,7 +66,7 @@ class Dims(NamedTuple):
     labels: Tensor | None = None
 
 
-class Moment(NamedTuple):
+class StepPosition(NamedTuple):
     """When a batch is seen. `epoch` counts this kind of step over all stages, of `total`;
     `in_step` counts within the step, of `step_total`; `stage` counts from 0."""
 
@@ -77,7 +77,7 @@ class Moment(NamedTuple):
     step_total: int = 1
 
 
-class Teaching(NamedTuple):
+class TeacherOutputs(NamedTuple):
     """What the frozen side says of a batch: of its clean source images, or of the mixed images
     themselves where the method asks for `live_targets` or `needs_maps`. Teachers are those that
     the method has `heard`, in that order.
@@ -134,7 +134,7 @@ class Method(nn.Module):
 
     @property
     def heard(self) -> list[int]:
-        """Numbers of the teachers that the B-Step's `Teaching` is of; the others are not run."""
+        """Indices of the teachers in the B-Step's `TeacherOutputs`; the others are not run."""
         return list(range(len(self.dims.teachers)))
 
     @property
@@ -143,7 +143,7 @@ class Method(nn.Module):
         return "none"
 
     def student_level(self, stage: int) -> int:
-        """Which of the student's blocks learn in a stage (`trainers.freezing`)."""
+        """Which of the student's blocks learn in a stage (`trainers.models.freezing`)."""
         return -1
 
     @property
@@ -151,11 +151,11 @@ class Method(nn.Module):
         """Whether BatchNorm of the student's frozen blocks stands still too."""
         return False
 
-    def kd_weight(self, moment: Moment) -> float | None:
+    def kd_weight(self, position: StepPosition) -> float | None:
         """Weight of what teachers teach at this moment of the B-Step (None: it is not said)."""
         return None
 
-    def needs_teachers(self, moment: Moment) -> bool:
+    def needs_teachers(self, position: StepPosition) -> bool:
         """Whether teacher work is done at this moment of the B-Step."""
         raise TypeError(f"{type(self).__name__} does not say when it needs teachers")
 
@@ -165,7 +165,7 @@ class Method(nn.Module):
         teachers: list[Outputs],
         start_logits: list[Tensor] | None,
         labels_B: Tensor,
-        moment: Moment,
+        position: StepPosition,
     ) -> Terms:
         """The A-Step's terms."""
         raise TypeError(f"{type(self).__name__} has no A-Step")
@@ -173,10 +173,10 @@ class Method(nn.Module):
     def student_terms(
         self,
         student: Outputs,
-        teaching: Teaching | None,
+        teacher_outputs: TeacherOutputs | None,
         labels_B: Tensor,
         mix: Mix,
-        moment: Moment,
+        position: StepPosition,
     ) -> Terms:
         """The B-Step's terms for a student that saw the mixed images."""
         raise TypeError(f"{type(self).__name__} has no B-Step")

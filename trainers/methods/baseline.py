@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers import targets
+from trainers import metrics, targets
 from trainers.loop import Terms
-from trainers.methods.base import Method, MethodConfig, Moment, Teaching
+from trainers.methods.base import Method, MethodConfig, StepPosition, TeacherOutputs
 from trainers.mixing import Mix
 from trainers.models import Outputs
 from trainers.options import option
@@ -37,9 +37,10 @@ class BaselineConfig(MethodConfig):
     weight: float = option(1.0, "weight of the method's own term", low=0)
     label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
     teacher: str = option(
-        BEST, "best: the teacher of the best validation accuracy, as in the paper; avg: all of "
-        "them (their mean logits, or the mean of the term over them); a number: that one, from 0"
-    )  # fmt: skip
+        BEST,
+        "best: the teacher of the best validation accuracy, as in the paper; avg: all of "
+        "them (their mean logits, or the mean of the term over them); a number: that one, from 0",
+    )
 
     def teacher_numbers(self) -> dict[str, list[int]]:
         return {"teacher": [int(self.teacher)] if self.teacher.isdecimal() else []}
@@ -60,10 +61,12 @@ class LogitConfig(BaselineConfig):
     """What methods that read the teachers' logits share."""
 
     weighting: str = option(
-        "equal", "of avg: equal; entropy: per sample, by what a teacher knows of it (ln C - H); "
+        "equal",
+        "of avg: equal; entropy: per sample, by what a teacher knows of it (ln C - H); "
         "confidence: per sample, by its largest probability; shares sum to 1",
-        choices=("equal", "entropy", "confidence"), when=_averages,
-    )  # fmt: skip
+        choices=("equal", "entropy", "confidence"),
+        when=_averages,
+    )
     target_view: str = option(
         "two_view",
         "of mixed images: two_view: mixed targets of both source images; clean: the first "
@@ -85,34 +88,36 @@ class Baseline(Method):
             return super().heard
         return numbers or [self.dims.best_teacher]
 
-    def weight(self, moment: Moment) -> float:
+    def weight(self, position: StepPosition) -> float:
         """Weight of the distance at this moment."""
         return self.config.weight
 
-    def kd_weight(self, moment: Moment) -> float:
-        return self.weight(moment)
+    def kd_weight(self, position: StepPosition) -> float:
+        return self.weight(position)
 
-    def needs_teachers(self, moment: Moment) -> bool:
-        return self.weight(moment) > 0
+    def needs_teachers(self, position: StepPosition) -> bool:
+        return self.weight(position) > 0
 
     def student_terms(
         self,
         student: Outputs,
-        teaching: Teaching | None,
+        teacher_outputs: TeacherOutputs | None,
         labels_B: Tensor,
         mix: Mix,
-        moment: Moment,
+        position: StepPosition,
     ) -> Terms:
         c = self.config
         ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)
-        terms, weight = {"ce": c.ce_weight * ce}, self.weight(moment)
-        if weight == 0 or teaching is None:
+        terms, weight = {"ce": c.ce_weight * ce}, self.weight(position)
+        if weight == 0 or teacher_outputs is None:
             return Terms(terms, {})
-        terms[c.name] = weight * self.distance(student, teaching, labels_B, mix)
-        seen = {"kd/teacher_disagreement": targets.disagreement(teaching.teachers)}
-        return Terms(terms, seen if len(teaching.teachers) > 1 else {})
+        terms[c.name] = weight * self.distance(student, teacher_outputs, labels_B, mix)
+        seen = {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
+        return Terms(terms, seen if len(teacher_outputs.teachers) > 1 else {})
 
-    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+    def distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
         """The method's own term, unweighted, mean over the batch. Scalar."""
         raise TypeError(f"{type(self).__name__} has no term of its own")
 
@@ -126,12 +131,12 @@ class LogitBaseline(Baseline):
     def live_targets(self) -> bool:
         return self.config.target_view == "same"
 
-    def teacher_logits(self, teaching: Teaching) -> Tensor:
+    def teacher_logits(self, teacher_outputs: TeacherOutputs) -> Tensor:
         """Σ_k w_k t_k over the teachers that are heard, shares that sum to 1. [B, C]."""
-        if self.config.weighting == "equal" or len(teaching.teachers) == 1:
-            return targets.average_logits(teaching.teachers, None)
+        if self.config.weighting == "equal" or len(teacher_outputs.teachers) == 1:
+            return targets.average_logits(teacher_outputs.teachers, None)
         shares = SHARES[self.config.weighting]
-        return (shares(teaching.teachers)[:, :, None] * teaching.teachers).sum(0)
+        return (shares(teacher_outputs.teachers)[:, :, None] * teacher_outputs.teachers).sum(0)
 
     def blends(self, mix: Mix) -> bool:
         """Whether the target is mixed from those of two images."""

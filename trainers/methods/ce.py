@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainers import targets
 from trainers.loop import Terms
-from trainers.methods.base import Method, MethodConfig, Moment, Teaching
+from trainers.methods.base import Method, MethodConfig, StepPosition, TeacherOutputs
 from trainers.mixing import Mix
 from trainers.models import Outputs
 from trainers.options import option
@@ -32,16 +32,16 @@ class Ce(Method):
     config: CeConfig
     config_type = CeConfig
 
-    def needs_teachers(self, moment: Moment) -> bool:
+    def needs_teachers(self, position: StepPosition) -> bool:
         return False
 
     def student_terms(
         self,
         student: Outputs,
-        teaching: Teaching | None,
+        teacher_outputs: TeacherOutputs | None,
         labels_B: Tensor,
         mix: Mix,
-        moment: Moment,
+        position: StepPosition,
     ) -> Terms:
         c = self.config
         ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import losses
-from trainers.methods.base import Dims, Teaching
+from trainers.methods.base import Dims, TeacherOutputs
 from trainers.methods.baseline import Baseline, BaselineConfig
 from trainers.mixing import Mix
 from trainers.models import Outputs
@@ -58,15 +58,17 @@ class Crd(Baseline):
     def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:
         return list(self.named_parameters()) if step == "B" else []
 
-    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
-        assert teaching.image is not None
+    def distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
+        assert teacher_outputs.image is not None
         classes = Classes(*(getattr(self, name) for name in Classes._fields))
         counted = len(classes.order) <= self.config.negatives
-        drawn = draw(teaching.image, self.config.negatives, classes, counted=counted)
+        drawn = draw(teacher_outputs.image, self.config.negatives, classes, counted=counted)
         with torch.autocast(labels_B.device.type, enabled=False):
             found = [
                 contrast(student.pooled, mix.blend(pooled), drawn, mix)
-                for contrast, pooled in zip(self.contrasts, teaching.pooled, strict=True)
+                for contrast, pooled in zip(self.contrasts, teacher_outputs.pooled, strict=True)
             ]
         return torch.stack(found).mean()
 

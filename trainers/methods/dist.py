@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainers import losses
-from trainers.methods.base import Teaching
+from trainers.methods.base import TeacherOutputs
 from trainers.methods.baseline import LogitBaseline, LogitConfig
 from trainers.mixing import Mix
 from trainers.models import Outputs
@@ -33,10 +33,12 @@ class Dist(LogitBaseline):
     config: DistConfig
     config_type = DistConfig
 
-    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+    def distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
         c = self.config
         p = torch.softmax(losses.wide(student.logits) / c.tau, -1)
-        q = self.target(self.teacher_logits(teaching), mix, c.tau)
+        q = self.target(self.teacher_logits(teacher_outputs), mix, c.tau)
         between = losses.pearson_distance(p, q).mean()
         within = losses.pearson_distance(p.T, q.T).mean()
         return c.tau**2 * (c.beta * between + c.gamma * within)

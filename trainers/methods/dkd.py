@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trainers import losses, targets
-from trainers.methods.base import Moment, Teaching
+from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.methods.baseline import LogitBaseline, LogitConfig
 from trainers.mixing import Mix
 from trainers.models import Outputs
@@ -35,12 +35,14 @@ class Dkd(LogitBaseline):
     config: DkdConfig
     config_type = DkdConfig
 
-    def weight(self, moment: Moment) -> float:
-        warmup = span(self.config.warmup_epochs, moment.total)
-        return self.config.weight * ramp(moment.epoch, warmup)
+    def weight(self, position: StepPosition) -> float:
+        warmup = span(self.config.warmup_epochs, position.total)
+        return self.config.weight * ramp(position.epoch, warmup)
 
-    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
-        c, logits_BC = self.config, self.teacher_logits(teaching)
+    def distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
+        c, logits_BC = self.config, self.teacher_logits(teacher_outputs)
         if self.blends(mix):
             logits_BC = targets.logits_of(self.target(logits_BC, mix, c.tau), c.tau)
 

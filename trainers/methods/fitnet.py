@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import losses
-from trainers.methods.base import Dims, Teaching
+from trainers.methods.base import Dims, TeacherOutputs
 from trainers.methods.baseline import Baseline, BaselineConfig
 from trainers.mixing import Mix
 from trainers.models import Outputs
@@ -50,9 +50,11 @@ class Fitnet(Baseline):
     def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:
         return list(self.named_parameters()) if step == "B" else []
 
-    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+    def distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
         found = []
-        for regressor, maps in zip(self.regressors, teaching.maps, strict=True):
+        for regressor, maps in zip(self.regressors, teacher_outputs.maps, strict=True):
             s, t = same_size(middle(student.maps), middle(maps))
             found.append(losses.hint(regressor(s), t).mean())
         return torch.stack(found).mean()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trainers import losses
-from trainers.methods.base import Teaching
+from trainers.methods.base import TeacherOutputs
 from trainers.methods.baseline import LogitBaseline, LogitConfig
 from trainers.mixing import Mix
 from trainers.models import Outputs
@@ -37,7 +37,9 @@ class Kd(LogitBaseline):
         """What of either side's logits is compared: here themselves."""
         return logits_BC
 
-    def distance(self, student: Outputs, teaching: Teaching, labels_B: Tensor, mix: Mix) -> Tensor:
+    def distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+    ) -> Tensor:
         tau = self.config.tau
-        q = self.target(self.compared(self.teacher_logits(teaching)), mix, tau)
+        q = self.target(self.compared(self.teacher_logits(teacher_outputs)), mix, tau)
         return losses.kl_to(q, self.compared(student.logits), tau).mean()

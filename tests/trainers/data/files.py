@@ -47,9 +47,15 @@ def _python2(value: Any) -> bytes:
     empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _python2((0,))
     empty += _python2("b") + b"tR"
     return (
-        empty + b"(" + _python2(1) + _python2(value.shape) + dtype + b"\x89"
-        + _python2(value.tobytes()) + b"tb"
-    )  # fmt: skip
+        empty
+        + b"("
+        + _python2(1)
+        + _python2(value.shape)
+        + dtype
+        + b"\x89"
+        + _python2(value.tobytes())
+        + b"tb"
+    )
 
 
 def python3_pickle(protocol: int) -> Dump:

@@ -52,9 +52,10 @@ def test_the_splits_hold_the_files_images(name: str, dump: str, tmp_path: Path) 
     assert splits.train.pixels.shape[1:] == (3, 32, 32)
     want = {
         (row.tobytes(), label)
-        for file, content in contents.items() if file.startswith(("train", "data"))
+        for file, content in contents.items()
+        if file.startswith(("train", "data"))
         for row, label in zip(content["data"], content[labels_key], strict=True)
-    }  # fmt: skip
+    }
     found = {
         (image.numpy().tobytes(), int(label))
         for part in splits[:2]

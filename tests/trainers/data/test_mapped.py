@@ -8,16 +8,16 @@ import torch
 from pipeline import identity
 from pipeline.config import ConfigError, compose
 from pipeline.identity import run_key, splits
-from pipeline.residence import in_file, on_device
-from pipeline.shell import Shell
-from pipeline.store import Store
+from pipeline.session import Session
+from pipeline.stages.images import in_file, on_device
+from pipeline.storage.run_store import Store
 from tests.trainers import tiny
-from tests.trainers.test_views import config, noise
+from tests.trainers.data.test_views import config, noise
 from tests.trainers.tiny import World
 from trainers.data import TrainingData
 from trainers.data.mapped import device_bytes, read_mapped
+from trainers.data.views import Numerics, Views
 from trainers.options import bytes_of
-from trainers.views import Numerics, Views
 
 CPU = torch.device("cpu")
 
@@ -74,8 +74,10 @@ def test_what_images_need_is_their_pixels_and_the_padded_copy() -> None:
         c = config(crop_pad=pad)
         views = Views(images, c, Numerics())
         assert views._windows is not None
-        held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-                for t in (images.pixels, views._windows)}  # fmt: skip
+        held = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+            for t in (images.pixels, views._windows)
+        }
         assert device_bytes(images, c) == sum(held.values())
 
 
@@ -86,15 +88,15 @@ def test_the_budget_decides_and_is_no_part_of_the_key(
     monkeypatch.setattr(identity, "_read", {})
     c = tiny.compose("CE", f"runtime.store={tmp_path}", f"runtime.device_budget={budget or 'null'}")
     key, whole = run_key("distill", c), splits(c.data)
-    shell = Shell(c.runtime, Store(tmp_path / "runs"), None, CPU)  # type: ignore[arg-type]
-    data = on_device(c, shell)
+    session = Session(c.runtime, Store(tmp_path / "runs"), None, CPU)  # type: ignore[arg-type]
+    data = on_device(c, session)
     assert data.train.mapped == (budget == "1")
     assert torch.equal(data.train.pixels, whole.train.pixels)
     assert splits(c.data).train.mapped == (budget == "1")  # the read copy is let go
     assert not data.val.mapped
     files = [p.name for p in tmp_path.rglob("*") if p.is_file()]
     assert files == ([f"{whole.train.digest}.u8"] if budget == "1" else [])
-    assert on_device(c, shell).train.pixels.data_ptr() == data.train.pixels.data_ptr()
+    assert on_device(c, session).train.pixels.data_ptr() == data.train.pixels.data_ptr()
     assert run_key("distill", c) == key
     assert key == run_key("distill", tiny.compose("CE"))
 

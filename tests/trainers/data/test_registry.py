@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import config as configuration
-from pipeline import groups, identity
-from pipeline.config import compose
-from pipeline.groups import options_of
+from pipeline import identity
+from pipeline.config import compose, groups
+from pipeline.config import schema as configuration
+from pipeline.config.groups import options_of
 from pipeline.identity import run_key, splits
 from trainers.data import DATASETS, DataConfig, Raw
 
@@ -35,7 +35,7 @@ std: [0.3]
 
 
 def test_a_data_set_in_three_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(configuration.CONF, tmp_path / "conf")
+    shutil.copytree(groups.CONF, tmp_path / "conf")
     for module in (configuration, groups):
         monkeypatch.setattr(module, "CONF", tmp_path / "conf")
     monkeypatch.setattr(identity, "_read", {})

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from trainers.methods import METHODS
-from trainers.methods.base import Dims, Method, Moment, Teaching
+from trainers.methods.base import Dims, Method, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 
 BASELINES = ("kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 LOGIT = ("kd", "dkd", "dist", "kd_ls")
-LATE = Moment(9, 10)  # after every warm-up
+LATE = StepPosition(9, 10)  # after every warm-up
 STUDENT, TEACHER, IMAGES = 5, 6, 40
 STUDENT_MAPS = ((3, 8, 8), (4, 6, 6), (5, 4, 4), (6, 2, 2))
 TEACHER_MAPS = ((4, 8, 8), (7, 3, 3), (3, 4, 4))
@@ -29,12 +29,14 @@ class Case(NamedTuple):
 
     method: Method
     student: Outputs
-    teaching: Teaching
+    teacher_outputs: TeacherOutputs
     labels: Tensor
 
-    def term(self, mix: Mix = UNMIXED, moment: Moment = LATE) -> Tensor:
+    def term(self, mix: Mix = UNMIXED, position: StepPosition = LATE) -> Tensor:
         """The method's own term, weighted."""
-        found = self.method.student_terms(self.student, self.teaching, self.labels, mix, moment)
+        found = self.method.student_terms(
+            self.student, self.teacher_outputs, self.labels, mix, position
+        )
         assert set(found.losses) == {"ce", self.method.config.name}
         return found.losses[self.method.config.name]
 
@@ -52,9 +54,15 @@ def normal(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
 def dims(classes: int, teachers: int, best: int = 0) -> Dims:
     labels = torch.arange(IMAGES) % classes
     return Dims(
-        STUDENT, (TEACHER,) * teachers, classes, IMAGES, best, STUDENT_MAPS,
-        (TEACHER_MAPS,) * teachers, labels,
-    )  # fmt: skip
+        STUDENT,
+        (TEACHER,) * teachers,
+        classes,
+        IMAGES,
+        best,
+        STUDENT_MAPS,
+        (TEACHER_MAPS,) * teachers,
+        labels,
+    )
 
 
 def make(name: str, size: Dims, **options: Any) -> Method:
@@ -65,9 +73,14 @@ def make(name: str, size: Dims, **options: Any) -> Method:
 
 
 def case(
-    name: str, batch: int = 4, classes: int = 7, teachers: int = 2, same: bool = False,
-    scale: float = 2.0, **options: Any,
-) -> Case:  # fmt: skip
+    name: str,
+    batch: int = 4,
+    classes: int = 7,
+    teachers: int = 2,
+    same: bool = False,
+    scale: float = 2.0,
+    **options: Any,
+) -> Case:
     """Random tensors; `same`: every teacher says the same."""
     method = make(name, dims(classes, teachers), **options)
 
@@ -75,19 +88,20 @@ def case(
         return tuple(normal(batch, *s, seed=seed + i) for i, s in enumerate(shapes))
 
     student = Outputs(
-        normal(batch, classes, seed=1, scale=scale), normal(batch, STUDENT, seed=2),
+        normal(batch, classes, seed=1, scale=scale),
+        normal(batch, STUDENT, seed=2),
         maps(STUDENT_MAPS, 10),
-    )  # fmt: skip
+    )
     leaves = [x.requires_grad_() for x in (student.logits, student.pooled, *student.maps)]
     said = [0 if same else k for k in method.heard]
-    teaching = Teaching(
+    teacher_outputs = TeacherOutputs(
         torch.stack([normal(batch, classes, seed=30 + k, scale=scale) for k in said]),
         pooled=tuple(normal(batch, TEACHER, seed=40 + k) for k in said),
         maps=tuple(maps(TEACHER_MAPS, 50 + 10 * k) for k in said),
         image=torch.randperm(IMAGES, generator=torch.Generator().manual_seed(7))[:batch],
     )
-    labels = method.dims.labels[teaching.image]
-    return Case(method, Outputs(leaves[0], leaves[1], tuple(leaves[2:])), teaching, labels)
+    labels = method.dims.labels[teacher_outputs.image]
+    return Case(method, Outputs(leaves[0], leaves[1], tuple(leaves[2:])), teacher_outputs, labels)
 
 
 def mixed(batch: int, lam: float = 0.3) -> Mix:

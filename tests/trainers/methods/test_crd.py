@@ -32,7 +32,7 @@ def slow_z(anchors: Tensor, bank: Tensor, chosen: Tensor) -> Tensor:
 def slow(c: Case, chosen: Tensor, mix: Mix) -> Tensor:
     """0.8 × the mean over teachers and images, with the banks as they are before the step."""
     found = []
-    for contrast, pooled in zip(c.method.contrasts, c.teaching.pooled, strict=True):
+    for contrast, pooled in zip(c.method.contrasts, c.teacher_outputs.pooled, strict=True):
         source = pooled
         if mix.partner is not None:
             source = mix.lam * pooled + (1 - mix.lam) * pooled[mix.partner]
@@ -60,7 +60,7 @@ def slow(c: Case, chosen: Tensor, mix: Mix) -> Tensor:
 def chosen_of(c: Case, seed: int) -> Tensor:
     """The images that the method will draw when it is seeded so."""
     torch.manual_seed(seed)
-    image = c.teaching.image
+    image = c.teacher_outputs.image
     classes = crd.classes_of(c.method.dims.labels)
     drawn = crd.draw(image, c.method.config.negatives, classes, counted=False)
     return torch.cat([image[:, None], drawn.negatives], 1)
@@ -161,7 +161,7 @@ def test_the_memory_moves_by_the_own_share(lam: float) -> None:
     c = case("crd")
     mix = UNMIXED if lam == 1 else mixed(4, lam)
     (contrast,) = c.method.contrasts
-    old, image = contrast.student_bank.clone(), c.teaching.image
+    old, image = contrast.student_bank.clone(), c.teacher_outputs.image
     feature = F.normalize(contrast.project_student(c.student.pooled), dim=1)
     c.term(mix)
     want = old.clone()
@@ -192,7 +192,9 @@ def test_mixed_precision_leaves_the_contrast_alone() -> None:
         c.method.float()
         narrow = c._replace(
             student=c.student._replace(pooled=c.student.pooled.bfloat16()),
-            teaching=c.teaching._replace(pooled=tuple(p.float() for p in c.teaching.pooled)),
+            teacher_outputs=c.teacher_outputs._replace(
+                pooled=tuple(p.float() for p in c.teacher_outputs.pooled)
+            ),
         )
         torch.manual_seed(4)
         with torch.autocast("cpu", torch.bfloat16, enabled=on):

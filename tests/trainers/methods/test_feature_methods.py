@@ -16,7 +16,7 @@ def smaller(one: Tensor, other: Tensor) -> list[Tensor]:
 
 def slow_at(c: Case) -> Tensor:
     found = []
-    for maps in c.teaching.maps:
+    for maps in c.teacher_outputs.maps:
         total = 0.0
         for at in (-3, -2, -1):
             s, t = smaller(c.student.maps[at], maps[at])
@@ -30,7 +30,7 @@ def slow_at(c: Case) -> Tensor:
 
 def slow_fitnet(c: Case) -> Tensor:
     found = []
-    for regressor, maps in zip(c.method.regressors, c.teaching.maps, strict=True):
+    for regressor, maps in zip(c.method.regressors, c.teacher_outputs.maps, strict=True):
         s, t = smaller(c.student.maps[-2], maps[-2])
         convolution, norm = regressor[0], regressor[1]
         z = torch.einsum("bchw,dc->bdhw", s, convolution.weight[:, :, 0, 0])
@@ -64,8 +64,8 @@ def test_maps_of_mixed_images_are_not_mixed_again(name: str) -> None:
 
 def test_attention_has_no_scale() -> None:
     c = case("at")
-    louder = tuple(tuple(7.5 * f for f in maps) for maps in c.teaching.maps)
-    moved = c._replace(teaching=c.teaching._replace(maps=louder))
+    louder = tuple(tuple(7.5 * f for f in maps) for maps in c.teacher_outputs.maps)
+    moved = c._replace(teacher_outputs=c.teacher_outputs._replace(maps=louder))
     torch.testing.assert_close(moved.term(), c.term(), **TIGHT)
 
 
@@ -91,9 +91,10 @@ def test_large_features_are_finite(name: str, dtype: torch.dtype) -> None:
     c.method.float()
     kind = torch.float32 if name == "fitnet" else dtype  # autocast casts for the convolution
     leaves = tuple((1e4 * f.detach()).to(kind).requires_grad_() for f in c.student.maps)
-    teacher = tuple(tuple((1e4 * f).to(dtype) for f in maps) for maps in c.teaching.maps)
+    teacher = tuple(tuple((1e4 * f).to(dtype) for f in maps) for maps in c.teacher_outputs.maps)
     large = c._replace(
-        student=c.student._replace(maps=leaves), teaching=c.teaching._replace(maps=teacher)
+        student=c.student._replace(maps=leaves),
+        teacher_outputs=c.teacher_outputs._replace(maps=teacher),
     )
     loss = large.term()
     assert loss.isfinite()

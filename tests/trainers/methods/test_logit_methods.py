@@ -19,9 +19,9 @@ from tests.trainers.methods.parts import (
     normal,
     probabilities,
     targets_of,
-)  # fmt: skip
+)
 from trainers import losses
-from trainers.methods.base import Moment
+from trainers.methods.base import StepPosition
 from trainers.mixing import UNMIXED, Mix
 
 SHAPES = [(1, 2), (1, 10), (3, 2), (5, 7)]
@@ -82,8 +82,11 @@ def slow_kd_ls(c: Case, rows_BC: Tensor, mix: Mix, tau: float) -> Tensor:
 
 
 SLOW: dict[str, Callable[[Case, Tensor, Mix, float], Tensor]] = {
-    "kd": slow_kd, "dkd": slow_dkd, "dist": slow_dist, "kd_ls": slow_kd_ls,
-}  # fmt: skip
+    "kd": slow_kd,
+    "dkd": slow_dkd,
+    "dist": slow_dist,
+    "kd_ls": slow_kd_ls,
+}
 
 
 @pytest.mark.parametrize("mixing", [False, True])
@@ -95,7 +98,7 @@ def test_value_and_gradient_are_the_formula(
     batch, classes = shape
     c = case(name, batch, classes, teachers=1, tau=tau)
     mix = mixed(batch) if mixing else UNMIXED
-    got, want = c.term(mix), SLOW[name](c, c.teaching.teachers[0], mix, tau)
+    got, want = c.term(mix), SLOW[name](c, c.teacher_outputs.teachers[0], mix, tau)
     torch.testing.assert_close(got, want, **TIGHT)
     for fast, slow in zip(c.gradient(got), c.gradient(want), strict=True):
         torch.testing.assert_close(fast, slow, **TIGHT)
@@ -106,14 +109,14 @@ def test_value_and_gradient_are_the_formula(
 def test_several_teachers_are_their_weighted_mean(name: str, weighting: str) -> None:
     c = case(name, teachers=3, teacher="avg", weighting=weighting)
     shares = []
-    for one in c.teaching.teachers:
+    for one in c.teacher_outputs.teachers:
         p = torch.stack([probabilities(row) for row in one])
         known = math.log(p.shape[1]) + (p * p.log()).sum(1)
         shares.append(
             {"equal": torch.ones_like(known), "entropy": known, "confidence": p.amax(1)}[weighting]
         )
     total = sum(shares)
-    pairs = zip(shares, c.teaching.teachers, strict=True)
+    pairs = zip(shares, c.teacher_outputs.teachers, strict=True)
     average = sum((share / total)[:, None] * one for share, one in pairs)
     tau = c.method.config.tau
     torch.testing.assert_close(c.term(), SLOW[name](c, average, UNMIXED, tau), **TIGHT)
@@ -145,10 +148,10 @@ def test_extreme_logits_are_finite(name: str, mixing: bool, dtype: torch.dtype) 
         c = case(name, batch, classes)
         for scale in (1.0, 1e4):
             far = (c.student.logits.detach().sign() * scale).to(dtype).requires_grad_()
-            teachers = (c.teaching.teachers.sign() * 1e4).float()
+            teachers = (c.teacher_outputs.teachers.sign() * 1e4).float()
             extreme = c._replace(
                 student=c.student._replace(logits=far),
-                teaching=c.teaching._replace(teachers=teachers),
+                teacher_outputs=c.teacher_outputs._replace(teachers=teachers),
             )
             loss = extreme.term(mixed(batch) if mixing else UNMIXED)
             (gradient,) = torch.autograd.grad(loss, far)
@@ -160,7 +163,7 @@ def test_extreme_logits_are_finite(name: str, mixing: bool, dtype: torch.dtype) 
 @pytest.mark.parametrize("name", LOGIT)
 def test_a_student_that_agrees_has_no_loss_and_no_gradient(name: str) -> None:
     c = case(name, teachers=1)
-    same = c.teaching.teachers[0].clone().requires_grad_()
+    same = c.teacher_outputs.teachers[0].clone().requires_grad_()
     agreed = c._replace(student=c.student._replace(logits=same))
     loss, least = agreed.term(), 1e-3 if name == "dist" else 1e-12  # 1e-8 beside small norms
     assert loss.detach().abs() < least
@@ -172,7 +175,9 @@ def test_shifted_logits_say_the_same(name: str) -> None:
     c = case(name)
     moved = c._replace(
         student=c.student._replace(logits=c.student.logits + normal(4, 1, seed=9)),
-        teaching=c.teaching._replace(teachers=c.teaching.teachers + normal(1, 4, 1, seed=8)),
+        teacher_outputs=c.teacher_outputs._replace(
+            teachers=c.teacher_outputs.teachers + normal(1, 4, 1, seed=8)
+        ),
     )
     torch.testing.assert_close(moved.term(), c.term(), **TIGHT)
 
@@ -208,14 +213,14 @@ def test_pearson_distance_knows_no_scale_and_no_shift() -> None:
 def test_at_a_high_temperature_kd_is_the_distance_of_centred_logits() -> None:
     tau, c = 1e4, case("kd", teachers=1, tau=1e4)
     assert c.method.config.tau == tau
-    apart = c.student.logits - c.teaching.teachers[0]
+    apart = c.student.logits - c.teacher_outputs.teachers[0]
     want = (apart - apart.mean(1, keepdim=True)).square().sum(1).mean() / (2 * 7)
     torch.testing.assert_close(c.term() / 0.9, want, rtol=1e-3, atol=0)
 
 
 def test_kd_is_tckd_and_what_is_left_times_nckd() -> None:
     c, tau = case("kd", teachers=1), 4.0
-    t, s, y = c.teaching.teachers[0], c.student.logits, c.labels
+    t, s, y = c.teacher_outputs.teachers[0], c.student.logits, c.labels
     left = 1 - torch.softmax(t / tau, 1).gather(1, y[:, None])[:, 0]
     target = losses.dkd(s, t, y, alpha=1, beta=0, temperature=tau)
     others = losses.dkd(s, t, y, alpha=0, beta=1, temperature=tau)
@@ -224,8 +229,10 @@ def test_kd_is_tckd_and_what_is_left_times_nckd() -> None:
 
 def test_dkd_rises_over_its_first_epochs() -> None:
     c = case("dkd")
-    terms = [float(c.term(moment=Moment(epoch, 240)).detach()) for epoch in (0, 9, 19, 20, 239)]
-    want = [share * float(c.term(moment=LATE).detach()) for share in (1 / 20, 10 / 20, 1, 1, 1)]
+    terms = [
+        float(c.term(position=StepPosition(epoch, 240)).detach()) for epoch in (0, 9, 19, 20, 239)
+    ]
+    want = [share * float(c.term(position=LATE).detach()) for share in (1 / 20, 10 / 20, 1, 1, 1)]
     assert terms == pytest.approx(want)
     own = case("dkd", warmup_epochs=4.0)
-    assert float(own.term(moment=Moment(1, 240)).detach()) == pytest.approx(want[-1] / 2)
+    assert float(own.term(position=StepPosition(1, 240)).detach()) == pytest.approx(want[-1] / 2)

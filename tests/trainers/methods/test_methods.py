@@ -11,13 +11,13 @@ from torch import Tensor
 from tests.trainers import tiny
 from tests.trainers.methods.parts import BASELINES, LOGIT, TIGHT, case
 from tests.trainers.tiny import World
+from trainers.distillation.state import DistillConfig, DistillState, StepInputs
+from trainers.distillation.teacher_outputs import source
 from trainers.loop import snapshot
 from trainers.methods import METHODS
-from trainers.methods.base import Dims, Moment
+from trainers.methods.base import Dims, StepPosition
 from trainers.mixing import UNMIXED
 from trainers.models import outputs
-from trainers.run import DistillConfig, DistillState, Work
-from trainers.teaching import source
 
 SHORT = ("budget.student_epochs=2", "mix.start=0.5")
 CE_TERMS = {"ce"}
@@ -39,15 +39,17 @@ def gradient(name: str, world: World) -> Tensor:
     config = config_of(name)
     state = tiny.new_state(config, world)
     state.stage_student, state.gate_open = snapshot(state.student), state.method.fuses
-    work = Work.prepare(config, world.data, tiny.teachers_of(config, world), state)
-    moment, rows = Moment(50, 100), torch.arange(0, 120, 3)
+    work = StepInputs.prepare(config, world.data, tiny.teachers_of(config, world), state)
+    position, rows = StepPosition(50, 100), torch.arange(0, 120, 3)
     clean = work.views.batch(rows)
     state.method.train(bool(state.method.trainable("B")))
     out = outputs(state.student.train(), clean, maps=state.method.needs_maps)
-    spoken = source(work, state, moment)
-    teaching = spoken.teaching(rows, clean, clean) if spoken is not None else None
+    spoken = source(work, state, position)
+    teacher_outputs = spoken.teacher_outputs(rows, clean, clean) if spoken is not None else None
     torch.manual_seed(0)
-    terms = state.method.student_terms(out, teaching, work.views.labels(rows), UNMIXED, moment)
+    terms = state.method.student_terms(
+        out, teacher_outputs, work.views.labels(rows), UNMIXED, position
+    )
     own = [value for key, value in terms.losses.items() if key not in CE_TERMS]
     if not own:
         return torch.zeros(0)
@@ -116,13 +118,13 @@ def test_terms_are_weighted(name: str) -> None:
         found.append(c.term())
     torch.testing.assert_close(found[0] * full, found[1] * 0.25, **TIGHT)
     terms = half.method.student_terms(
-        half.student, half.teaching, half.labels, UNMIXED, Moment(9, 10)
+        half.student, half.teacher_outputs, half.labels, UNMIXED, StepPosition(9, 10)
     ).losses
     ce = torch.nn.functional.cross_entropy(half.student.logits, half.labels)
     torch.testing.assert_close(terms["ce"], 0.5 * ce, **TIGHT)
     off = case(name, weight=0.0)
-    assert not off.method.needs_teachers(Moment(0, 1))
-    alone = off.method.student_terms(off.student, None, off.labels, UNMIXED, Moment(0, 1))
+    assert not off.method.needs_teachers(StepPosition(0, 1))
+    alone = off.method.student_terms(off.student, None, off.labels, UNMIXED, StepPosition(0, 1))
     assert set(alone.losses) == {"ce"}
 
 

@@ -1,0 +1,148 @@
+"""The ladder as one picture: what each rung gives against the best control, and at what cost.
+
+Differences are fractions (drawn in points), paired by seed.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.claims import Claim
+from analysis.figures import style
+from analysis.ladder_table import LadderTable, best_control, rung_order
+from analysis.render.text import points
+
+_FAR = 8.0  # times the median reach of the rows
+_ROW = 0.3  # inches
+_FRAME = 1.4  # inches above and below the rows
+
+
+class DifferencesInfo(NamedTuple):
+    """The claims of a bench against its best control ("": none) that have a seed in common with
+    it, in the order of the ladder."""
+
+    bench: str
+    control: str
+    rows: tuple[Claim, ...]
+
+
+def differences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> DifferencesInfo:
+    """What of `found`, the claims of a bench, is drawn."""
+    control = best_control(table, bench)
+    if control is None:
+        return DifferencesInfo(bench, "", ())
+    of_rung = {c.rung: c for c in found if c.reference == control.rung and c.interval.n}
+    return DifferencesInfo(
+        bench, control.rung, tuple(of_rung[rung] for rung in rung_order(of_rung))
+    )
+
+
+def draw_differences(info: DifferencesInfo) -> Figure:
+    """A row a rung: its interval, the single seeds as ticks, and its time over the control's.
+
+    A filled marker is a difference that is shown at its family's level. The interval of two seeds
+    may leave the frame, and ends in an arrowhead there; a row that is far from all others is a
+    number at the frame.
+    """
+    figure, axes = style.new_figure(
+        f"{info.bench}: test top-1 less that of {info.control}, the best control",
+        "points, paired by seed (bars: 95 % intervals, ticks: seeds, filled: difference shown)",
+        "",
+    )
+    rows = info.rows
+    figure.set_size_inches(style.WIDTH, _FRAME + _ROW * len(rows))
+    axes.grid(visible=False)
+    axes.axvline(0, color=style.BOUNDARY, linewidth=1.0, zorder=1)
+    looks = style.looks([row.rung for row in rows])
+    for at, row in enumerate(rows):
+        look, interval = looks[row.rung], row.interval
+        axes.plot(
+            [100 * one for one in row.differences],
+            [at] * len(row.differences),
+            linestyle="none",
+            marker="|",
+            markersize=7,
+            color=look.colour,
+            alpha=0.45,
+            zorder=2,
+        )
+        axes.errorbar(
+            [100 * interval.mean],
+            [at],
+            xerr=style.whiskers([interval], 100),
+            fmt=look.marker,
+            color=look.colour,
+            markerfacecolor=look.colour if row.shown else "white",
+            markersize=6,
+            elinewidth=1.2,
+            capsize=3,
+            zorder=3,
+        )
+        axes.annotate(
+            _cost(row),
+            (1.02, at),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=style.SMALL,
+            color=style.TEXT,
+            annotation_clip=False,
+        )
+    axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    low, high = _view(rows)
+    axes.set_xlim(low, high)
+    for at, row in enumerate(rows):
+        mean = 100 * row.interval.mean
+        if not low <= mean <= high:  # it would press the others together: told as a number
+            right = mean > high
+            axes.annotate(
+                f"{points(row.interval.mean)} →" if right else f"← {points(row.interval.mean)}",
+                (high if right else low, at),
+                xytext=(-4 if right else 4, 0),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                va="center",
+                fontsize=style.SMALL,
+                color=looks[row.rung].colour,
+            )
+            continue
+        for frame, marker in ((low, "<"), (high, ">")):
+            if _beyond(row, frame, right=marker == ">"):
+                axes.plot(
+                    [frame],
+                    [at],
+                    marker=marker,
+                    markersize=6,
+                    color=looks[row.rung].colour,
+                    clip_on=False,
+                    zorder=4,
+                )
+    return figure
+
+
+def _beyond(row: Claim, frame: float, *, right: bool) -> bool:
+    """Whether the interval goes on behind the frame (n = 1 has none)."""
+    return 100 * row.interval.high > frame if right else 100 * row.interval.low < frame
+
+
+def _label(row: Claim) -> str:
+    return f"{row.rung} (primary)" if row.primary else row.rung
+
+
+def _cost(row: Claim) -> str:
+    n = f"n = {row.interval.n}"
+    return n if math.isnan(row.times) else f"{row.times:.2f} × time, {n}"
+
+
+def _view(rows: tuple[Claim, ...]) -> tuple[float, float]:
+    usual = _FAR * float(np.median([_reach(row) for row in rows])) if rows else 0.0
+    near = [row for row in rows if _reach(row) <= usual] or list(rows)
+    single = [one for row in near for one in row.differences]
+    return style.view([row.interval for row in near], 0.0, *single, scale=100)
+
+
+def _reach(row: Claim) -> float:
+    """How far a row's single seeds are from the control."""
+    return max(map(abs, row.differences))

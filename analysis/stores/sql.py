@@ -1,0 +1,102 @@
+"""An MLflow store in a SQL database, read without MLflow: plain rows of its tables.
+
+Nothing is written, made or migrated. MLflow's import and its object a value take longer than the
+rows themselves.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Select,
+    TableClause,
+    column,
+    create_engine,
+    select,
+    table,
+)
+from sqlalchemy.pool import NullPool
+
+from analysis.stores.protocol import Experiment, Points, RunInfo, RunRows
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
+_RUNS_A_QUERY = 10_000  # below the number of parameters that a statement may have
+_ROWS_A_FETCH = 2_000  # tuples that are held at once: few enough for the processor's cache
+
+COLUMNS = {
+    "experiments": ("experiment_id", "name", "lifecycle_stage"),
+    "runs": ("run_uuid", "name", "status", "start_time", "end_time"),
+    "params": ("run_uuid", "key", "value"),
+    "tags": ("run_uuid", "key", "value"),
+    "latest_metrics": ("run_uuid", "key", "value", "is_nan"),
+    "metrics": ("run_uuid", "key", "step", "value", "timestamp", "is_nan"),
+}
+
+
+class SqlStore:
+    """The tables of a database; `analysis.stores.protocol.Rows` says what the methods give."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def at(cls, uri: str) -> "SqlStore":
+        """Raises ValueError where a SQLite file is not there (a connection would create it)."""
+        file = uri.removeprefix("sqlite:///").partition("?")[0]
+        if file != uri and not Path(file).is_file():
+            raise ValueError(f"no tracking store at {uri}: there is no file {file}")
+        return cls(create_engine(uri, poolclass=NullPool))
+
+    def experiments(self) -> list[Experiment]:
+        rows = self._all(_columns_of("experiments"))
+        return [Experiment(str(number), name, stage == "active") for number, name, stage in rows]
+
+    def runs(self, experiment_id: str) -> RunRows:
+        found = table("runs", *map(column, ("experiment_id", "lifecycle_stage", *COLUMNS["runs"])))
+        asked = (found.c.experiment_id == int(experiment_id), found.c.lifecycle_stage == "active")
+        infos = self._all(
+            select(*(found.c[name] for name in COLUMNS["runs"]))
+            .where(*asked)
+            .order_by(found.c.start_time, found.c.run_uuid)
+        )
+        params, tags, metrics = (
+            self._all(_of_runs(name, found, asked)) for name in ("params", "tags", "latest_metrics")
+        )
+        values = [(run, key, math.nan if is_nan else value) for run, key, value, is_nan in metrics]
+        return RunRows([RunInfo(*row) for row in infos], params, tags, values)
+
+    def points(self, run_ids: Sequence[str], metrics: Sequence[str]) -> Iterator[Points]:
+        # MLflow's index begins with the key: one pass over a metric, however many runs it is of.
+        query = _columns_of("metrics")
+        run, key = (query.selected_columns[name] for name in ("run_uuid", "key"))
+        for start in range(0, len(run_ids), _RUNS_A_QUERY):
+            asked = run.in_(run_ids[start : start + _RUNS_A_QUERY]), key.in_(metrics)
+            for rows in self._fetched(query.where(*asked)):
+                runs, keys, steps, values, times, is_nan = zip(*rows, strict=True)
+                known = np.where(np.array(is_nan, dtype=bool), math.nan, np.array(values, float))
+                yield Points(runs, keys, steps, known, times)  # type: ignore[arg-type]
+
+    def _all(self, query: Select) -> list[tuple]:
+        return [row for rows in self._fetched(query) for row in rows]
+
+    def _fetched(self, query: Select) -> Iterator[list[tuple]]:
+        with self._engine.connect() as base:
+            # The driver's own tuples: SQLAlchemy's rows cost as much again.
+            cursor = base.execute(query).cursor
+            assert cursor is not None, "a SELECT has a cursor"
+            while rows := cursor.fetchmany(_ROWS_A_FETCH):
+                yield list(rows)
+
+
+def _columns_of(name: str) -> Select:
+    found = table(name, *map(column, COLUMNS[name]))
+    return select(*found.c)
+
+
+def _of_runs(name: str, runs: TableClause, asked: Sequence[ColumnElement[bool]]) -> Select:
+    found = table(name, *map(column, COLUMNS[name]))
+    return select(*found.c).join(runs, runs.c.run_uuid == found.c.run_uuid).where(*asked)

@@ -1,0 +1,30 @@
+"""Every tag of a run in the tracking store. The metrics are in `trainers.metrics`."""
+
+DEFAULT_EXPERIMENT = "asib"
+
+# Tags of a stage run. Parent: the launch run, by MLflow's own tag.
+PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"  # a run's description, Markdown
+STAGE = "stage"  # finetune | distill | analyze | evaluate | launch
+RUNG = "rung"  # CE KD L0 … for ASIB's ladder, the method's name for a baseline
+BENCH = "bench"
+METHOD = "method"
+TEACHERS = "teachers"
+STUDENT = "student"
+SEED = "seed"
+RUN_KEY = "run_key"
+RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repetitions
+MATCHED_TO = "matched_to"  # rung whose time a CE run was given
+SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
+OVERLAP = "overlap"  # percent of the classes that both teachers were trained on
+STUDY = "study"
+TRIAL = "trial"
+GIT = "git"  # revision, with "-dirty" where the tree was changed
+REUSED = "reused"  # "true" on a run that was replayed from the local store
+ERROR = "error"  # last line of the traceback of a FAILED run
+HEALTH = "health"  # the warnings that a run gave, with commas; no tag where there was none
+FALLBACK = "precision_fallback"  # why mixed precision was switched off in the middle of a run
+
+# Tags of an evaluation run.
+SPLIT = "split"  # train | val | test
+EVALUATED = "evaluated"  # key of the evaluated run, or the first digits of a file's sha256

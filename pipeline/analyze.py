@@ -1,0 +1,257 @@
+"""The analyze verb: print what the store says, save report and figures, log all as a run.
+
+And `export`: what it reads, as one small file that can be analysed in the place of a store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from analysis import report, tags
+from analysis.figures import style
+from analysis.ladder_table import PRIMARY
+from analysis.render import page
+from analysis.report_model import counted
+from analysis.runs import column, export, exported_experiment, load_runs
+from analysis.sections.registry import COMPREHENSIVE, STUDIES, Findings, findings
+from analysis.selection.bench_runs import RunFilter
+from analysis.selection.experiment import ExperimentReader
+from analysis.stores.archive import SUFFIX
+from pipeline.cli.console import out, say
+from pipeline.config import ConfigError, compose
+from pipeline.config.fields import nearest
+from pipeline.config.groups import options_of
+from pipeline.session import Session
+from pipeline.storage.atomic import write_atomic
+from pipeline.tracking.target import TrackingTarget
+from trainers import metrics
+
+FILTERS = ("bench", "experiment", "since", "until")
+KEYS = ("what", *FILTERS, "primary", "out", "store")
+EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
+WHAT = (*STUDIES, COMPREHENSIVE)
+TAG = "tag."
+DEFAULT_WHAT = "ladder"
+_STATE = f"metrics.{metrics.STATE}"
+REPORTS = Path("report")  # where no folder is given
+PICTURES = (".png", ".pdf")
+PAGE, MARKDOWN, TABLES, TABLE = "report.html", "report.md", "tables.tex", "table.csv"
+
+
+def analyse_command(overrides: list[str]) -> None:
+    """`analyze what=ANALYSIS experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE
+    primary=RUNG out=FOLDER store=FILE`, each optional. An exported `store` is read and nothing is
+    tracked.
+
+    Raises:
+        ConfigError: another key, an unknown analysis, or an experiment that does not exist.
+    """
+    given, asked = _given(overrides)
+    _check("analyze", given, KEYS, [text for text in overrides if "=" not in text])
+    what, folder = given.get("what", DEFAULT_WHAT), given.get("out", ".")
+    _make(Path(folder))
+    if "store" in given:
+        try:
+            name = given.get("experiment") or exported_experiment(given["store"])
+        except ValueError as error:
+            raise ConfigError.of(error) from error
+        _show(*_studied(given["store"], name, asked, what), given.get("out"))
+        return
+    runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
+    if "experiment" in given:
+        runtime.append(f"runtime.experiment={given['experiment']}")
+    session = Session.open(compose(runtime), "analyze", overrides)
+    try:
+        analyse(session, asked, folder=given.get("out"), what=what)
+    except BaseException:
+        session.end_launch("FAILED")
+        raise
+    session.end_launch("FINISHED")
+
+
+def export_command(overrides: list[str]) -> None:
+    """`export out=FILE.db.xz experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE`:
+    params, tags, values, the histories that a report reads and the hashes of the weights after each
+    epoch, of teachers and students.
+
+    Raises:
+        ConfigError: another key, no file, or an experiment that does not exist.
+    """
+    given, asked = _given(overrides)
+    _check("export", given, EXPORT_KEYS, [text for text in overrides if "=" not in text])
+    file = Path(given.get("out", ""))
+    if not file.name.endswith(SUFFIX):
+        raise ConfigError([f"out={given.get('out', '')}: export writes a file NAME{SUFFIX}"])
+    _make(file.parent)
+    root = Path(given.get("runtime.store", "store")).resolve()
+    target = TrackingTarget.from_environment("export", given.get("experiment"), root)
+    try:
+        _check_bench(target.uri, target.experiment_name(), asked.bench)
+        reading = ExperimentReader(target.uri, target.experiment_name(), asked)
+        findings(reading)  # reads the histories that a report needs
+        trained = reading.trained()
+        hashes = [str(name) for name in reading.runs if str(name).startswith(_STATE)]
+        metrics = [*reading.metrics(), *(name.removeprefix("metrics.") for name in hashes)]
+        data = export(reading.uri, reading.experiment, trained, metrics)
+    except ValueError as error:
+        raise ConfigError.of(error) from error
+    write_atomic(file, data)
+    what = f"{counted(len(trained), 'run')} of experiment {reading.experiment}"
+    say(f"exported: {what}, {len(data) / 1e6:.2f} MB: {file}")
+    filters = f" experiment={reading.experiment} what={COMPREHENSIVE}"
+    say(f"look:     python -m pipeline analyze store={file}{filters}")
+
+
+def _make(folder: Path) -> None:
+    """The folder, before the work whose result goes there."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError([f"out={folder}: a file is there; say a folder"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError([f"out={folder}: no folder can be made there ({reason})"]) from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError([f"out={folder}: nothing can be written there"])
+
+
+def _given(overrides: list[str]) -> tuple[dict[str, str], RunFilter]:
+    """What was typed by key, and the runs that it asks for."""
+    given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
+    tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
+    dates = given.get("since"), given.get("until")
+    return given, RunFilter(given.get("bench"), tags, *dates, given.get("primary", PRIMARY))
+
+
+def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[str]) -> None:
+    allowed = ", ".join((*keys, "tag.NAME"))
+    mistakes = [
+        f"{word}: no key=value" + (f"; did you mean what={word}?" if word in WHAT else "")
+        for word in loose
+    ]
+    mistakes += [
+        f"{key}: no option of {verb}{nearest(key, list(keys))} (options: {allowed})"
+        for key in given
+        if key not in keys and not key.startswith(("runtime.", TAG))
+    ]
+    what = given.get("what", DEFAULT_WHAT)
+    if what not in WHAT:
+        mistakes.append(f"what={what}: unknown{nearest(what, list(WHAT), show_all=True)}")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def analyse(
+    session: Session, asked: RunFilter, *, folder: str | None = None, what: str = DEFAULT_WHAT
+) -> None:
+    """Print the report of the present experiment, save its files, log all as a run."""
+    target = session.target
+    if target.uri.startswith(("http://", "https://")):
+        say("reading: through the server (faster on its host, from its database)")
+    plain, found = _studied(target.uri, target.experiment_name(), asked, what)
+    _log(session, found, asked, *_show(plain, found, folder))
+
+
+def _studied(
+    uri: str, experiment: str, asked: RunFilter, what: str
+) -> tuple[report.Report | None, Findings]:
+    """The plain ladder, which has tables of its own in the terminal, where it is asked for; and
+    what is found."""
+    try:
+        _check_bench(uri, experiment, asked.bench)
+        reading = ExperimentReader(uri, experiment, asked)
+        plain = report.report(reading) if what == DEFAULT_WHAT else None
+        return plain, findings(reading, what)
+    except ValueError as error:
+        raise ConfigError.of(error) from error
+
+
+def _show(
+    plain: report.Report | None, found: Findings, folder: str | None
+) -> tuple[dict[str, str], list[Path]]:
+    """Print the report and save its files: texts by name, and pictures."""
+    out_folder = Path(folder) if folder else _emptied(_own_folder(found))
+    text = plain.text if plain else page.as_terminal(found)
+    out.print(text, markup=False, highlight=False)
+    texts = {PAGE: page.as_page(found), MARKDOWN: page.as_markdown_report(found)}
+    texts |= {TABLES: page.as_latex(found), "report.txt": text}
+    if plain:
+        texts[TABLE] = plain.table.to_csv(index=False)
+    _write(out_folder, texts)
+    pictures = _save(out_folder, found)
+    if pictures:
+        say(f"figures: {len(pictures) // len(PICTURES)} in {out_folder}, as PNG and PDF")
+    say(f"report:  {(out_folder / PAGE).resolve().as_uri()}")
+    return texts, pictures
+
+
+def _own_folder(found: Findings) -> Path:
+    """`report/asib-ladder/beta`, `report/asib/ladder-bench-digits`: each experiment, analysis and
+    filter has a folder of its own, so that no report takes the place of another."""
+    what = " ".join([found.what, found.filters]).strip()
+    return REPORTS.joinpath(*(re.sub(r"[^\w.-]+", "-", one) for one in (found.experiment, what)))
+
+
+def _emptied(out_folder: Path) -> Path:
+    """The folder without what the report that is replaced may have had and this one has not."""
+    for path in out_folder.glob("*"):
+        if path.suffix in PICTURES or path.name == TABLE:
+            path.unlink()
+    return out_folder
+
+
+def _write(out_folder: Path, texts: dict[str, str]) -> None:
+    out_folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (out_folder / name).write_text(text, encoding="utf-8")
+
+
+def _save(out_folder: Path, found: Findings) -> list[Path]:
+    """The files of all figures."""
+    out_folder.mkdir(parents=True, exist_ok=True)
+    return [
+        path
+        for study in found.studies
+        for drawing in study.drawings
+        for path in style.save(drawing.figure, out_folder / drawing.name)
+    ]
+
+
+def _check_bench(uri: str, experiment: str, bench: str | None) -> None:
+    """A bench that nobody knows is a mistake; one that has no runs yet is not."""
+    if bench is None or bench in options_of("bench"):
+        return
+    unknown = f"bench={bench}: unknown"
+    try:
+        runs = load_runs(uri, experiment)
+    except ValueError as error:
+        hint = nearest(bench, options_of("bench"), show_all=True)
+        raise ConfigError([unknown + hint, str(error)]) from error
+    here = set(column(runs, f"tags.{tags.BENCH}").dropna()) | set(options_of("bench"))
+    if bench not in here:
+        raise ConfigError([unknown + nearest(bench, sorted(here), show_all=True)])
+
+
+def _log(
+    session: Session, found: Findings, asked: RunFilter, texts: dict[str, str], pictures: list[Path]
+) -> None:
+    """The report as an `analyze` run, its summary as the run's description."""
+    target = session.target
+    client = target.client()
+    run_tags = {
+        tags.STAGE: "analyze",
+        tags.PARENT: target.parent_id(),
+        tags.BENCH: asked.bench or "all",
+        tags.NOTE: page.as_note(found, " ".join(session.overrides)),
+    }
+    kind = "" if found.what == DEFAULT_WHAT else f"-{found.what}"
+    name = f"analyze{kind}-{asked.bench or 'all'}"
+    run = client.create_run(target.experiment_id(), tags=run_tags, run_name=name)
+    run_id = run.info.run_id
+    for file, text in texts.items():
+        client.log_text(run_id, text, file)
+    for path in pictures:
+        client.log_artifact(run_id, os.fspath(path))
+    client.set_terminated(run_id, "FINISHED")

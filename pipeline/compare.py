@@ -1,0 +1,148 @@
+"""The verbs compare and explain: runs of the tracking store beside each other; nothing is
+written anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from analysis import tags
+from analysis.compare import as_screen, comparison
+from analysis.explain import as_words, compared_metrics, divergence
+from analysis.ladder_table import EPOCH_METRICS
+from analysis.runs import exported_experiment, load_history, load_runs
+from analysis.selection.run_lookup import RunSelection, sides
+from pipeline.cli.console import out, say
+from pipeline.config import ConfigError, compose
+from pipeline.config.fields import nearest
+from pipeline.session import store_of
+from pipeline.storage.run_store import Store
+from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.upload import SPEC_FILE, flat
+
+KEYS = ("runs", "experiment", "bench", "store", "runtime.store")
+
+
+class _Asked(NamedTuple):
+    """The runs that were typed, where they were found (`tracking`: None of an exported file), and
+    the local store."""
+
+    sides: list[RunSelection]
+    uri: str
+    tracking: TrackingTarget | None
+    store: Store
+
+
+def compare_command(arguments: list[str]) -> None:
+    """`compare RUN RUN … experiment=NAME bench=NAME store=FILE`: what differs, on one screen.
+
+    Raises:
+        ConfigError: another key, fewer than two runs, or a word that means no run or several.
+    """
+    asked = _asked_for("compare", arguments, most=26)
+    run_ids = [str(side.run["run_id"]) for side in asked.sides]
+    history = load_history(asked.uri, run_ids, EPOCH_METRICS)
+    out.print(as_screen(comparison(asked.sides, history)), markup=False, highlight=False)
+
+
+def explain_command(arguments: list[str]) -> None:
+    """`explain A B experiment=NAME bench=NAME store=FILE`: where two runs part.
+
+    Raises:
+        ConfigError: as `compare_command`, and for more than two runs.
+    """
+    asked = _asked_for("explain", arguments, most=2)
+    a, b = asked.sides
+    logged = [str(name).removeprefix("metrics.") for name in a.run.index if _is_metric(name)]
+    ids = (str(a.run["run_id"]), str(b.run["run_id"]))
+    history = load_history(asked.uri, ids, compared_metrics(logged))
+    if asked.tracking is None:
+        held = history["metric"].nunique()
+        say(f"note: {asked.uri} holds the histories of {held} of {len(logged)} metrics")
+    told = divergence(
+        (_identity(a, asked), _identity(b, asked)),
+        history,
+        ids,
+        (a.tag(tags.RUN_KEY), b.tag(tags.RUN_KEY)),
+    )
+    for label, side in zip("AB", asked.sides, strict=True):
+        say(f"{label}  {side.run['name']}  id {side.run['run_id'][:8]}  {_place(side)}")
+    out.print("\n" + as_words(told), markup=False, highlight=False)
+
+
+def _is_metric(column: object) -> bool:
+    return str(column).startswith("metrics.")
+
+
+def _place(side: RunSelection) -> str:
+    """What is no part of the identity and may yet explain a difference."""
+    return "  ".join(f"{name} {side.tag(name)}" for name in ("device", tags.GIT) if side.tag(name))
+
+
+def _asked_for(verb: str, arguments: list[str], most: int) -> _Asked:
+    """The runs that were typed, found in the experiment."""
+    given = {k: v for text in arguments for k, eq, v in [text.partition("=")] if eq and v}
+    typed = [text for text in arguments if "=" not in text]
+    words = re.split(r"[\s,]+", " ".join([*typed, given.get("runs", "")]).strip())
+    words = [word for word in words if word]
+    mistakes = [
+        f"{key}: no option of {verb}{nearest(key, list(KEYS), show_all=True)}"
+        for key in given
+        if key not in KEYS
+    ]
+    if not 2 <= len(words) <= most:
+        wanted = "two runs" if most == 2 else f"two runs or more, {most} at most"
+        mistakes.append(
+            f"{verb}: {wanted}, not {len(words)} (a run is an id, a key, a name or a rung)"
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
+    runtime = compose([f"{k}={v}" for k, v in given.items() if k == "runtime.store"]).runtime
+    root = Path(runtime.store).resolve()
+    tracking, file = None, given.get("store")
+    try:
+        if file:
+            uri, experiment = file, given.get("experiment") or exported_experiment(file)
+        else:
+            tracking = TrackingTarget.from_environment(verb, given.get("experiment"), root)
+            uri, experiment = tracking.uri, tracking.experiment_name()
+        found = sides(load_runs(uri, experiment), words, given.get("bench"), experiment)
+    except ValueError as error:
+        raise ConfigError.of(error) from error
+    return _Asked(found, uri, tracking, store_of(runtime))
+
+
+def _identity(side: RunSelection, asked: _Asked) -> dict[str, Any]:
+    """What the key of a run is the hash of, by dotted names: from the local store, from the
+    run's artifacts, or else its parameters."""
+    spec = _spec(side, asked)
+    if spec is None:
+        logged = side.run[[n for n in side.run.index if str(n).startswith("params.")]].dropna()
+        why = f"logged no {SPEC_FILE}" if asked.tracking is not None else "is read from a file"
+        say(f"note: {side.run['name']} {why}; its parameters stand for its identity")
+        return {
+            str(name).removeprefix("params."): value
+            for name, value in logged.items()
+            if not str(name).startswith(("params.runtime.", "params.overrides"))
+        }
+    identity = dict(spec["identity"])
+    teachers = {str(k): key for k, key in enumerate(identity.pop("teachers", []))}
+    found = dict(flat(identity.pop("config", {}))) | dict(flat({"teachers": teachers}))
+    return found | {"data digest" if k == "data" else k: v for k, v in identity.items()}
+
+
+def _spec(side: RunSelection, asked: _Asked) -> dict[str, Any] | None:
+    stage, key = side.tag(tags.STAGE), side.tag(tags.RUN_KEY)
+    spec: dict[str, Any] | None = asked.store.run(stage, key).read_json("spec") if key else None
+    if spec is not None or asked.tracking is None:
+        return spec
+    client, run_id = asked.tracking.client(), str(side.run["run_id"])
+    if SPEC_FILE not in {file.path for file in client.list_artifacts(run_id)}:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
+    found: dict[str, Any] = json.loads(text)
+    return found

@@ -1,0 +1,163 @@
+"""A config dataclass from plain values: every misfit is told, with the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from trainers import models
+from trainers.finetune import TeacherConfig
+from trainers.methods import METHODS
+from trainers.options import OptionInfo
+
+
+def build_dataclass(
+    cls: type,
+    container: Any,
+    prefix: str,
+    mistakes: list[str],
+    names: list[str] | None = None,
+    whose: str = "",
+) -> Any:
+    """An instance of `cls` from plain values; every misfit is added to `mistakes`. What is
+    suggested for an unknown name is one of `names` (None: of the options of `cls`); `whose`
+    says in the message what has no such option."""
+    names = [key for key, _, _ in leaves(cls, prefix)] if names is None else names
+    if not isinstance(container, dict):
+        mistakes.append(f"{prefix.rstrip('.')}={container!r}: a group of options, not a value")
+        return cls()
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    for name in container:
+        if name not in known:
+            mistakes.append(f"{prefix}{name}: no such option{whose}{nearest(prefix + name, names)}")
+    found = {}
+    for name, field in known.items():
+        if name not in container:
+            continue
+        key, value = prefix + name, container[name]
+        if key == "method":
+            found[name] = _build_method(value, mistakes, names)
+        elif key == "teacher":
+            found[name] = {
+                number: build_dataclass(TeacherConfig, one, f"teacher.{number}.", mistakes, names)
+                for number, one in sorted(value.items())
+            }
+        elif is_dataclass(hints[name]):
+            found[name] = build_dataclass(
+                typing.cast(type, hints[name]), value, f"{key}.", mistakes, names
+            )
+        else:
+            fits, value = _cast(value, hints[name])
+            wrong = (
+                _misfits(key, value, field.metadata["fact"])
+                if fits
+                else [f"{key}={value}: not {type_name(hints[name])}"]
+            )
+            mistakes += wrong
+            if not wrong:  # else the default stands in, so that the other checks can go on
+                found[name] = value
+    return cls(**found)
+
+
+def _build_method(value: Any, mistakes: list[str], names: list[str]) -> Any:
+    name = value.get("name") if isinstance(value, dict) else value
+    if name not in METHODS:
+        mistakes.append(f"method.name={name}: unknown{nearest(str(name), list(METHODS), True)}")
+        return value
+    cls = METHODS[name].config_type
+    # Other methods' options are known names too, but no help to this one.
+    own = [key for key, _, _ in leaves(cls, "method.")]
+    own += [key for key in names if not key.startswith("method.")]
+    return build_dataclass(cls, value, "method.", mistakes, own, f" of method {name}")
+
+
+def _misfits(key: str, value: Any, fact: OptionInfo) -> list[str]:
+    """What is wrong with a value of the right type: range, choices."""
+    mistakes = []
+    numbers = value if isinstance(value, list) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        low, high = fact.low, fact.high
+        # `not (… <= …)` and not `>`, so that a NaN is caught.
+        if (low is not None and not number >= low) or (high is not None and not number <= high):
+            hint = " (a fraction: 65 % is 0.65)" if high == 1 and 1 < number <= 100 else ""
+            mistakes.append(f"{key}={number}: out of range {range_name(low, high)}{hint}")
+        elif number != number or number in (float("inf"), float("-inf")):
+            mistakes.append(f"{key}={number}: not a finite number")
+    if fact.choices is not None and value is not None:
+        allowed, free = fact.choices(), fact.free
+        if value not in allowed and not (free and models.exists(str(value))):
+            also = [f"{free}<name>"] if free else []
+            mistakes.append(f"{key}={value}: unknown{nearest(value, [*allowed, *also], True)}")
+    return mistakes
+
+
+def _cast(value: Any, annotation: Any) -> tuple[bool, Any]:
+    """(does it fit, the value as that type). Whole numbers fit where a number is asked for."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        tried = [_cast(value, option) for option in typing.get_args(annotation)]
+        return next(((ok, v) for ok, v in tried if ok), (False, value))
+    if annotation is type(None):
+        return value is None, value
+    if typing.get_origin(annotation) is list:
+        if not isinstance(value, list):
+            return False, value
+        parts = [_cast(v, typing.get_args(annotation)[0]) for v in value]
+        return all(ok for ok, _ in parts), [v for _, v in parts]
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return True, float(value)
+    if annotation is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return True, str(value)
+    return type(value) is annotation, value
+
+
+def type_name(annotation: Any) -> str:
+    """A type in words that a user knows."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if annotation in names:
+        return names[annotation]
+    if typing.get_origin(annotation) is list:
+        return f"a list, each {type_name(typing.get_args(annotation)[0])}"
+    parts = [a for a in typing.get_args(annotation) if a is not type(None)]
+    return " or ".join([type_name(a) for a in parts] + ["null"])
+
+
+def range_name(low: float | None, high: float | None) -> str:
+    """`>= 1`, `<= 5` or `0 … 1`."""
+    if low is None or high is None:
+        return f">= {low:g}" if low is not None else f"<= {high:g}"
+    return f"{low:g} … {high:g}"
+
+
+def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, OptionInfo]]:
+    """(dotted key, type, fact) of every option below a dataclass; teachers as `teacher.0.…`,
+    methods one after the other."""
+    hints = typing.get_type_hints(cls)
+    for field in fields(cls):
+        key, hint = prefix + field.name, hints[field.name]
+        if key == "method":
+            for method in METHODS.values():
+                yield from leaves(method.config_type, "method.")
+        elif key == "teacher":
+            yield from leaves(TeacherConfig, "teacher.0.")
+        elif is_dataclass(hint):
+            yield from leaves(typing.cast(type, hint), f"{key}.")
+        else:
+            yield key, hint, field.metadata["fact"]
+
+
+def nearest(word: Any, names: list[str], show_all: bool = False) -> str:
+    """`; did you mean …?` and, for short lists, what is allowed."""
+    last = {name.rsplit(".", 1)[-1]: name for name in names}
+    word = str(word)
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.6) or [
+        last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=2)
+    ]
+    guess = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    return guess + (f" (allowed: {', '.join(names)})" if show_all else "")

@@ -1,0 +1,201 @@
+"""The reference page of the options, generated from the config dataclasses and conf/.
+
+    python -m pipeline.config.reference
+
+writes docs/configuration.md. A test fails where the page differs from what this would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from pipeline.config import Config
+from pipeline.config.fields import range_name, type_name
+from pipeline.config.groups import CONF, GROUPS, options_of
+from trainers.distillation.state import DistillConfig
+from trainers.finetune import TeacherConfig
+from trainers.methods import METHODS
+from trainers.options import OptionInfo
+
+ROOT = CONF.parent
+COMMAND = "python -m pipeline.config.reference"
+MADE = f"<!-- Made by `{COMMAND}`. Do not edit: change the code and run that again. -->\n"
+
+
+def pages() -> dict[Path, str]:
+    """The text of every reference page by its file."""
+    docs = ROOT / "docs"
+    return {docs / "configuration.md": configuration_page()}
+
+
+def main() -> None:
+    for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT))
+
+
+# Configuration ------------------------------------------------------------------------------
+
+CONFIGURATION_HEAD = """\
+# Configuration
+
+Every option is a `key=value` on the command line: `python -m pipeline distill cfg=L2 seed=1`.
+A choice of a group (`bench=digits`, `budget=short`) sets many values at once; the options below
+are set one by one and win over groups. An unknown name, a wrong type or a value out of range is
+one message with all mistakes and the nearest valid names; nothing runs then.
+
+In the tables:
+
+- **Default** is the value where no group of `conf/` says otherwise. What a command would use is
+  the parameters of its run in the tracking store, and `config.yaml` beside them.
+- **Run key** says whether the option is part of a run's identity. *yes*: another value is another
+  experiment. *no*: it cannot change a result, or what it leads to stands in the key in its place
+  (the digest of the data, of a file; the options that a bench or a rung sets). *where …*: only in
+  such configurations; elsewhere it changes nothing, and the key stays the same.
+- A length in epochs that is below 1 is a fraction of the budget.
+"""
+
+
+class OptionSection(NamedTuple):
+    """A table of options: its title, its dataclass, the prefix of its keys."""
+
+    title: str
+    cls: type
+    prefix: str
+
+
+def configuration_page() -> str:
+    """docs/configuration.md: the groups of conf/, then every option by section."""
+    parts = [MADE + CONFIGURATION_HEAD, "## Groups\n", *map(_group, GROUPS)]
+    parts += ["## Options\n", *map(_section, sections())]
+    return "\n".join(parts)
+
+
+def sections() -> Iterator[OptionSection]:
+    """What stands in `Config` itself, then its groups in order; each method has its own."""
+    yield OptionSection("The run", Config, "")
+    hints = get_type_hints(Config)
+    for field in fields(Config):
+        if field.name == "method":
+            for name, method in METHODS.items():
+                yield OptionSection(f"`method.` of {name}", method.config_type, "method.")
+        elif field.name == "teacher":
+            yield OptionSection("`teacher.0.`, `teacher.1.` …", TeacherConfig, "teacher.0.")
+        elif is_dataclass(hints[field.name]):
+            yield OptionSection(f"`{field.name}.`", hints[field.name], f"{field.name}.")
+
+
+def _section(section: OptionSection) -> str:
+    about = _plain_text(section.cls.__doc__ or "")
+    table = _table(OPTION_HEAD, _rows(section.cls, section.prefix, section.cls()))
+    return f"### {section.title}\n\n{about}\n\n{table}"
+
+
+Condition = Callable[[Any], bool]
+OPTION_HEAD = ("Key", "Type", "Default", "Allowed", "Run key", "Meaning")
+
+
+def _rows(
+    cls: type, prefix: str, defaults: Any, outer: tuple[Condition, ...] = ()
+) -> list[list[str]]:
+    """One row an option of a dataclass and of those in it; `outer`: when the whole group counts.
+
+    The groups of `Config` itself have sections of their own.
+    """
+    rows, hints = [], get_type_hints(cls)
+    for field in fields(cls):
+        key, fact = prefix + field.name, field.metadata["fact"]
+        default = getattr(defaults, field.name)
+        when = (*outer, fact.when) if fact.when else outer
+        if cls is Config and (is_dataclass(default) or field.name in ("method", "teacher")):
+            continue
+        if is_dataclass(default):
+            rows += _rows(type(default), f"{key}.", default, when)
+            continue
+        rows.append(
+            [
+                f"`{key}`",
+                type_name(hints[field.name]),
+                f"`{_value(default)}`",
+                _allowed(fact),
+                _in_key(key, fact, when),
+                fact.help,
+            ]
+        )
+    return rows
+
+
+def _value(value: Any) -> str:
+    """A value as a user types it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return str(value)
+
+
+def _allowed(fact: OptionInfo) -> str:
+    if fact.choices is not None:
+        also = [f"{fact.free}<name>"] if fact.free else []
+        return ", ".join(f"`{name}`" for name in [*fact.choices(), *also])
+    return range_name(fact.low, fact.high) if (fact.low, fact.high) != (None, None) else ""
+
+
+IDENTITY = {field.name for field in fields(DistillConfig)} | {"teacher"}
+
+
+def _in_key(key: str, fact: OptionInfo, when: tuple[Condition, ...]) -> str:
+    if not fact.identity or key.split(".")[0] not in IDENTITY:
+        return "no"
+    if not when:
+        return "yes"
+    return f"where {' and '.join(_in_words(condition) for condition in when)}"
+
+
+def _in_words(condition: Condition) -> str:
+    return _plain_text(condition.__doc__ or "it is used").rstrip(".")
+
+
+def _group(group: str) -> str:
+    rows = [
+        [f"`{group}={name}`", first_comment(CONF / group / f"{name}.yaml")]
+        for name in options_of(group)
+    ]
+    if group == "teacher":
+        rows = [[cell.replace("teacher=", "teacher@teacher.0="), text] for cell, text in rows]
+    return f"### {group}\n\n{_table(('Choice', 'What it is'), rows)}"
+
+
+def first_comment(path: Path) -> str:
+    """The first comment of a YAML file that is no directive, its lines joined; or nothing."""
+    found: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @"):
+            continue
+        if not line.startswith("#"):
+            break
+        found.append(line.lstrip("# "))
+    return " ".join(found)
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [_line(list(head)), _line(["---"] * len(head)), *map(_line, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _plain_text(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

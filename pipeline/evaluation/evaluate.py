@@ -1,0 +1,309 @@
+"""The evaluate verb: measure a finished network on a split; the run is a child of what it
+evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from analysis import tags
+from pipeline.cli.console import out, say
+from pipeline.config import Config, ConfigError, compose
+from pipeline.evaluation.model import LoadedModel, find, is_file, on_data, pixel_options, stored
+from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, as_report
+from pipeline.identity import splits
+from pipeline.session import Session
+from pipeline.stages.student import device_name
+from pipeline.stages.test_split import open_test
+from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.upload import arrived, flat, last_line, log_data, now_ms, replay
+from trainers import measures, metrics
+from trainers.data import DataConfig, Images, Splits
+from trainers.data.views import Normaliser, image_rows
+from trainers.loop import Interrupted
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, beside the configuration."""
+
+    run: str
+    split: str
+    keys: set[str] = field(default_factory=set)  # options that were given
+
+
+def request(overrides: list[str]) -> tuple[Request, list[str]]:
+    """run= and split= (val where not given) taken out of the overrides; and the rest.
+
+    A run has a configuration already: only the data set and runtime.* can be given with it.
+
+    Raises:
+        ConfigError: all mistakes, those in the rest of the overrides too.
+    """
+    own = {"run": "", "split": "val"}
+    pairs = [(text, *text.lstrip("+").partition("=")[::2]) for text in overrides]
+    own |= {key: value for _, key, value in pairs if key in own}
+    rest = [text for text, key, _ in pairs if key not in own]
+    keys = {key for _, key, _ in pairs} - own.keys()
+    mistakes = []
+    if not own["run"]:
+        mistakes.append(
+            "run: say which, as in run=KEY, run=NAME, run=MLFLOW_RUN_ID or run=FILE.safetensors"
+        )
+    if own["split"] not in SPLITS:
+        mistakes.append(f"split={own['split']}: unknown (allowed: {', '.join(SPLITS)})")
+    if "experiment" in keys:
+        mistakes.append(
+            "experiment: an evaluation goes to the experiment of its run; to another with "
+            "runtime.experiment=NAME"
+        )
+        keys -= {"experiment"}
+        rest = [text for text in rest if not text.startswith("experiment=")]
+    if own["run"] and not is_file(own["run"]):
+        known = {f"data.{f.name}" for f in fields(DataConfig)}
+        free = {"bench", "data", *(f"data.{name}" for name in pixel_options())}
+        allowed = ", ".join([*sorted(free), "runtime.*"])
+        mistakes += [
+            f"{key}: a run is evaluated in its own configuration (to be changed: {allowed})"
+            for key in sorted(keys - free)
+            if not key.startswith("runtime.") and not (key.startswith("data.") and key not in known)
+        ]
+    if mistakes:
+        raise ConfigError(mistakes + _mistakes(rest))
+    return Request(own["run"], own["split"], keys), rest
+
+
+def _mistakes(overrides: list[str]) -> list[str]:
+    try:
+        compose(overrides)
+    except ConfigError as error:
+        return error.mistakes
+    return []
+
+
+def evaluate(asked: Request, config: Config, session: Session) -> None:
+    """Measure, print, log. Nothing is logged, and no test image read, before all is known to fit.
+
+    Raises:
+        ConfigError, BadCheckpoint, DataMissing, DataDamaged: what was asked for cannot be.
+        Interrupted: asked to stop; the evaluation is KILLED.
+    """
+    subject, of_run = find(asked.run, config, session), not is_file(asked.run)
+    if of_run:
+        subject = on_data(subject, config.data, asked.keys)
+    data, net = splits(subject.data), subject.network(session.device)
+    parts = {"train": data.train, "val": data.val}
+    if asked.split in parts and not len(parts[asked.split].labels):
+        raise ConfigError([f"split={asked.split}: it has no images (data.val_fraction=0)"])
+    parent = _tracked(subject, session) if of_run else _launch(session)
+    run_id = _create(asked, subject, parent, session, data)
+    client = session.target.client()
+    try:
+        images, reads = parts.get(asked.split), None
+        if images is None:
+            images, reads = _open_test(subject, data, parent, client)
+        found = _measure(net, subject, images, session)
+        facts = _facts(asked, subject, data, session, reads)
+        _log(found, facts, client, run_id)
+    except BaseException as error:
+        client.set_tag(run_id, tags.ERROR, last_line(error))
+        client.set_terminated(run_id, "KILLED" if isinstance(error, Interrupted) else "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+    out.print(as_report(found, facts), markup=False, highlight=False)
+    say("logged   report.txt, evaluation.json, per_class.csv, confusion.csv, confusion.png")
+    say(f"         in run {run_id}; look with: mlflow ui")
+
+
+# Where it belongs -----------------------------------------------------------------------------
+
+
+class Parent(NamedTuple):
+    """The run that the evaluation is a child of, and how often test was read, as it says."""
+
+    run_id: str
+    experiment_id: str
+    reads: int = 0
+    step: int = 0  # at which that was logged
+    evaluated: bool = True  # False: the launch, as a file has no run
+
+
+def _launch(session: Session) -> Parent:
+    target = session.target
+    return Parent(target.parent_id(), target.experiment_id(), evaluated=False)
+
+
+def _tracked(subject: LoadedModel, session: Session) -> Parent:
+    """The tracked run of the subject; one from the store that is not tracked yet is sent now."""
+    target = session.target
+    run_id = subject.run_id or _arrived(subject, session)
+    if run_id is None:
+        run_id = replay(subject.folder, target, log_model=session.runtime.log_model)
+    client = target.client()
+    history = client.get_metric_history(run_id, metrics.TEST_READS)
+    return Parent(
+        run_id,
+        client.get_run(run_id).info.experiment_id,
+        max((int(metric.value) for metric in history), default=0),
+        max((metric.step for metric in history), default=0),
+    )
+
+
+def _arrived(subject: LoadedModel, session: Session) -> str | None:
+    """The run of a key where it is already, unless an experiment was chosen: a copy of it in the
+    default experiment would be taken for a run of that one."""
+    target = session.target
+    if session.runtime.experiment or target.experiment != tags.DEFAULT_EXPERIMENT:
+        return None
+    there = arrived(subject.folder, target)
+    if not there:
+        return None
+    first, *others = (_experiment(run_id, target) for run_id in there)
+    also = f"; it is in {', '.join(others)} too" if others else ""
+    if others or first != target.experiment:
+        say(
+            f"tracked  in experiment {first}, where the run is{also} "
+            "(runtime.experiment=NAME chooses another)"
+        )
+    return there[0]
+
+
+def _experiment(run_id: str, target: TrackingTarget) -> str:
+    client = target.client()
+    return str(client.get_experiment(client.get_run(run_id).info.experiment_id).name)
+
+
+def _open_test(
+    subject: LoadedModel, data: Splits, parent: Parent, client: Any
+) -> tuple[Images, int]:
+    """The test images; their reading raises the count of the run that is evaluated.
+
+    Readings on another machine are known from the tracking store alone, so the larger counts.
+    """
+    images, reads = open_test(subject.folder, data)
+    reads = max(reads, parent.reads + 1)
+    if parent.evaluated:
+        client.log_metric(parent.run_id, metrics.TEST_READS, float(reads), step=parent.step)
+    if not len(images.labels):
+        raise ConfigError(["split=test: it has no images"])
+    return images, reads
+
+
+# Measuring ------------------------------------------------------------------------------------
+
+
+def _measure(net: nn.Module, subject: LoadedModel, images: Images, session: Session) -> Evaluation:
+    images = images.to(session.device)
+    logits_MC, labels_M = _logits(net, subject, images, session), images.labels
+    normalise = Normaliser(subject.data, subject.numerics, session.device)
+    repeats = -(-measures.SPEED_BATCH // len(labels_M))
+    pixels = images.pixels[: measures.SPEED_BATCH].repeat(repeats, 1, 1, 1)
+    batch = normalise(pixels[: measures.SPEED_BATCH])
+    compared = tuple(
+        _compare(number, key, logits_MC, images, session)
+        for number, key in enumerate(subject.teachers)
+    )
+    numbers = measures.classification(logits_MC, labels_M) | {
+        "images": float(len(labels_M)),
+        "parameters": float(measures.parameters(net)),
+        "macs": float(measures.macs(net, batch[:1])),
+        "images_per_second": measures.images_per_second(net, batch, subject.numerics),
+    }
+    return Evaluation(
+        numbers,
+        compared,
+        tuple(measures.per_class(logits_MC, labels_M)),
+        measures.confusion(logits_MC, labels_M).tolist(),
+    )
+
+
+def _logits(net: nn.Module, subject: LoadedModel, images: Images, session: Session) -> Tensor:
+    if session.stop():
+        raise Interrupted
+    normalise = Normaliser(subject.data, subject.numerics, session.device)
+    return image_rows(net, images, normalise, subject.numerics).logits
+
+
+def _compare(
+    number: int, key: str, student_MC: Tensor, images: Images, session: Session
+) -> Compared:
+    """The student beside one teacher, as that was fine-tuned; missing where it is not here."""
+    teacher = stored(session.store.run("finetune", key))
+    if teacher is None:
+        return Compared(number, key)
+    teacher_MC = _logits(teacher.network(session.device), teacher, images, session)
+    return Compared(
+        number,
+        key,
+        teacher.name,
+        measures.agreement(student_MC, teacher_MC),
+        measures.divergence(student_MC, teacher_MC),
+    )
+
+
+# Logging --------------------------------------------------------------------------------------
+
+
+def _facts(
+    asked: Request, subject: LoadedModel, data: Splits, session: Session, reads: int | None
+) -> Facts:
+    classes = subject.data.classes
+    known = data.class_names if len(data.class_names) == classes else ()
+    return Facts(
+        name=subject.name,
+        key=subject.key,
+        model=subject.model,
+        data=subject.data.name,
+        data_digest=data.digest,
+        own_data=subject.data_digest in (None, data.digest),
+        split=asked.split,
+        device=device_name(session.device),
+        test_reads=reads,
+        class_names=known or tuple(str(number) for number in range(classes)),
+    )
+
+
+def _create(
+    asked: Request, subject: LoadedModel, parent: Parent, session: Session, data: Splits
+) -> str:
+    """The run of the evaluation, described."""
+    from mlflow.entities import Param
+
+    client = session.target.client()
+    run_tags = {
+        tags.STAGE: "evaluate",
+        tags.PARENT: parent.run_id,
+        tags.SPLIT: asked.split,
+        tags.EVALUATED: subject.key,
+        tags.BENCH: subject.bench,
+        tags.STUDENT: subject.model,
+        "device": device_name(session.device),
+    }
+    run = client.create_run(
+        parent.experiment_id, tags=run_tags, run_name=f"evaluate-{asked.split}-{subject.name}"
+    )
+    run_id = str(run.info.run_id)
+    given = {"run": asked.run, "split": asked.split, "overrides": " ".join(session.overrides)}
+    params = given | {key: str(value) for key, value in flat({"data": vars(subject.data)})}
+    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
+    described = {"name": subject.data.name, "digest": data.digest}
+    log_data(client, run_id, described, asked.split)
+    return run_id
+
+
+def _log(found: Evaluation, facts: Facts, client: Any, run_id: str) -> None:
+    from mlflow.entities import Metric
+
+    values = {metrics.EVAL + what: value for what, value in found.flat().items()}
+    if facts.test_reads is not None:
+        values[metrics.TEST_READS] = float(facts.test_reads)
+    now = now_ms()
+    client.log_batch(run_id, metrics=[Metric(key, v, now, 0) for key, v in values.items()])
+    written = artifacts(found, facts)
+    for name, text in written.texts.items():
+        client.log_text(run_id, text, name)
+    client.log_figure(run_id, written.figure, "confusion.png")

@@ -1,0 +1,315 @@
+"""What `evaluate` looks at: a run by its MLflow id, its key or its name, or a file of weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from analysis import tags
+from pipeline.config import Config, ConfigError
+from pipeline.config.fields import build_dataclass
+from pipeline.identity import KEY_LENGTH, file_digest, identity, needs_teachers
+from pipeline.session import Session
+from pipeline.stages.student import network
+from pipeline.storage.atomic import CorruptFile, sha256
+from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.target import shown
+from pipeline.tracking.upload import SPEC_FILE
+from trainers import models
+from trainers.data import DataConfig
+from trainers.data.views import Numerics
+from trainers.models import weight_files
+from trainers.models.weight_files import BadCheckpoint
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+KEY = re.compile(rf"[0-9a-f]{{4,{KEY_LENGTH}}}")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+STAGES = {"distill": "student", "finetune": "teacher"}  # stage -> name of its weights
+SHAPE = ("classes", "channels", "image_size")  # what a network and a data set must share
+_WEIGHTS = re.compile(r"weights/(student|teacher)\.([0-9a-f]{64})\.safetensors")
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network with its weights, and the configuration that it was made with."""
+
+    name: str  # distill-L3-digits-s0, or the stem of a file
+    key: str  # run key, or the first digits of a file's sha256
+    model: str
+    weights: dict[str, Tensor]
+    source: str  # where the weights came from, for messages
+    data: DataConfig
+    numerics: Numerics
+    bench: str
+    teachers: tuple[str, ...]  # keys of the teachers that it was distilled from
+    folder: RunFolder  # where its readings of the test split are counted
+    data_digest: str | None = None  # of the data that it was trained on, where that is known
+    run_id: str | None = None  # in the tracking store, where it was asked for by that
+
+    def network(self, device: torch.device) -> nn.Module:
+        """The network in evaluation mode. Raises BadCheckpoint where the weights do not fit."""
+        net = network(self.model, self.data, self.numerics, device)
+        weight_files.fit(net, self.weights, self.source)
+        return net.eval()
+
+
+def is_file(text: str) -> bool:
+    """Whether run=text means a file of weights."""
+    return Path(text).suffix in SUFFIXES or Path(text).is_file()
+
+
+def find(text: str, config: Config, session: Session) -> LoadedModel:
+    """The subject of run=text; a run brings its own configuration, a file has that of `config`.
+
+    Raises:
+        ConfigError: no such run, several, not finished, not a network's.
+        BadCheckpoint: the weights are damaged.
+    """
+    if is_file(text):
+        return _of_file(Path(text), config, session)
+    if RUN_ID.fullmatch(text):
+        return _of_tracked(text, session)
+    folder = (_folder_of_key if KEY.fullmatch(text) else _folder_of_name)(text, session)
+    found = stored(folder)
+    if found is None:
+        raise ConfigError(
+            [
+                f"run={text}: {folder.stage} {folder.key} is not finished; the command that began "
+                "it goes on with it"
+            ]
+        )
+    return found
+
+
+def stored(folder: RunFolder) -> LoadedModel | None:
+    """The network of a run in the store; None where it is not finished.
+
+    Raises BadCheckpoint where its files are damaged or gone.
+    """
+    try:
+        result, spec = folder.result(), folder.read_json("spec")
+        if result is None:
+            return None
+        ((name, digest),) = result["weights"].items()
+        weights = folder.load_tensors(name, digest)
+    except (CorruptFile, FileNotFoundError) as error:
+        raise BadCheckpoint(f"the weights of run {folder.key} cannot be read: {error}") from error
+    return _of_spec(spec, weights, str(folder.tensors_path(name, digest)), folder)
+
+
+def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFolder) -> LoadedModel:
+    """Only plain values are taken from a spec, each checked as an option would be."""
+    mistakes: list[str] = []
+    try:
+        run_tags, config = spec["tags"], spec["config"]
+        data = build_dataclass(DataConfig, config["data"], "data.", mistakes)
+        numerics = build_dataclass(Numerics, config["numerics"], "numerics.", mistakes)
+        subject = LoadedModel(
+            spec["name"],
+            folder.key,
+            run_tags[tags.STUDENT],
+            weights,
+            source,
+            data,
+            numerics,
+            run_tags[tags.BENCH],
+            tuple(spec["identity"].get("teachers", ())),
+            folder,
+            spec["data"]["digest"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError([f"run {folder.key}: its description lacks {error}"]) from error
+    if not models.exists(str(subject.model)):
+        mistakes.append(f"no model named {subject.model!r}")
+    if mistakes:
+        raise ConfigError([f"run {folder.key}, as it was stored: {text}" for text in mistakes])
+    return subject
+
+
+# By key or by name ----------------------------------------------------------------------------
+
+
+def _folder_of_key(text: str, session: Session) -> RunFolder:
+    folders = _networks(session)
+    found = [folder for folder in folders if folder.key.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(
+            [f"run={text}: {len(found)} keys begin so: {_listed(found)}; type more of it"]
+        )
+    raise ConfigError([f"run={text}: no such key in {_holding(folders, session)}"])
+
+
+def _folder_of_name(text: str, session: Session) -> RunFolder:
+    """By its name. Of a part of one (a rung), or a name that several have, the keys are told."""
+    folders = _networks(session)
+    found = [folder for folder in folders if _name(folder) == text]
+    if len(found) == 1:
+        return found[0]
+    near = found or [one for one in folders if f"-{text}-" in f"-{_name(one)}-"]
+    if near:
+        word = "called so" if found else f"of {text}"
+        raise ConfigError([f"run={text}: give the key of one run {word}: {_listed(near)}"])
+    raise ConfigError(
+        [
+            f"run={text}: neither an MLflow run id (32 hexadecimal digits), nor a run key "
+            f"({KEY_LENGTH}, or at least its first 4), nor a file ({', '.join(SUFFIXES)}), "
+            f"nor a name in {_holding(folders, session)}"
+        ]
+    )
+
+
+def _networks(session: Session) -> list[RunFolder]:
+    return [folder for folder in session.store.runs() if folder.stage in STAGES]
+
+
+def _holding(folders: list[RunFolder], session: Session) -> str:
+    there, another = _listed(folders) or "nothing", "another store: runtime.store=FOLDER"
+    return f"the store {session.store.root}, which holds: {there} ({another})"
+
+
+def _listed(folders: list[RunFolder]) -> str:
+    told = [_name(folder) for folder in folders]
+    if len(folders) > 1 and len(set(told)) == 1:  # by what was typed for one and not for all
+        words = [_typed(folder) for folder in folders]
+        told = [" ".join(w for w in of if not all(w in other for other in words)) for of in words]
+    shown = [f"{folder.key} ({text})" for folder, text in zip(folders, told, strict=True)]
+    listed = ", ".join(shown[:_LISTED])
+    return listed + (f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else "")
+
+
+def _typed(folder: RunFolder) -> list[str]:
+    spec = folder.read_json("spec") or {}
+    return str(spec.get("params", {}).get("overrides", "")).split()
+
+
+def _name(folder: RunFolder) -> str:
+    spec = folder.read_json("spec")
+    return str(spec["name"]) if spec else folder.stage
+
+
+# By MLflow run id -----------------------------------------------------------------------------
+
+
+def _of_tracked(run_id: str, session: Session) -> LoadedModel:
+    from mlflow.exceptions import MlflowException
+
+    client = session.target.client()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        where = shown(session.target.uri)
+        raise ConfigError([f"run={run_id}: no such run in {where}"]) from error
+    stage, key = run.data.tags.get(tags.STAGE), run.data.tags.get(tags.RUN_KEY, "")
+    if stage not in STAGES or not KEY.fullmatch(key):
+        raise ConfigError(
+            [
+                f"run={run_id}: {run.info.run_name} (stage {stage}) has no weights; give the id of "
+                "a student (stage distill) or a teacher (stage finetune), as mlflow ui shows it"
+            ]
+        )
+    folder = session.store.run(stage, key)
+    return replace(stored(folder) or _of_artifacts(client, run_id, folder), run_id=run_id)
+
+
+def _of_artifacts(client: Any, run_id: str, folder: RunFolder) -> LoadedModel:
+    """A run that is not in the store, from the weights and the description that it logged."""
+    logged = [file.path for path in ("", "weights") for file in client.list_artifacts(run_id, path)]
+    matches = [match for path in logged if (match := _WEIGHTS.fullmatch(path))]
+    if not matches or SPEC_FILE not in logged:
+        raise ConfigError(
+            [
+                f"run={run_id}: its weights are neither in the store {folder.root} "
+                "(runtime.store=FOLDER names another) nor, with its description, in its artifacts"
+            ]
+        )
+    path, digest = matches[0][0], matches[0][2]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(client.download_artifacts(run_id, path, scratch))
+        if sha256(file) != digest:
+            raise BadCheckpoint(f"artifact {path} of run {run_id} is damaged: another sha256")
+        weights = weight_files.read_weights(file)
+        text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
+    try:
+        spec = json.loads(text)
+    except ValueError as error:
+        raise BadCheckpoint(f"artifact {SPEC_FILE} of run {run_id} is damaged: {error}") from error
+    return _of_spec(spec, weights, f"artifact {path}", folder)
+
+
+# A file ---------------------------------------------------------------------------------------
+
+
+def _of_file(path: Path, config: Config, session: Session) -> LoadedModel:
+    if not path.is_file():
+        raise ConfigError([f"run={path}: no such file"])
+    weights, digest = weight_files.read_weights(path), file_digest(str(path))
+    teachers = identity("distill", config)["teachers"] if needs_teachers(config) else []
+    return LoadedModel(
+        path.stem,
+        digest[:KEY_LENGTH],
+        config.student.model,
+        weights,
+        str(path),
+        config.data,
+        config.numerics,
+        config.bench.name,
+        tuple(teachers),
+        _counter(digest, session),
+    )
+
+
+def _counter(digest: str, session: Session) -> RunFolder:
+    """Where readings by a file are counted: with the run whose weights it is a copy of, else in
+    a folder of its own, by content; so a copy or another name starts no new count."""
+    for path in sorted(session.store.root.glob(f"*/*/*.{digest}.safetensors")):
+        return session.store.run(path.parent.parent.name, path.parent.name)
+    return session.store.run("file", digest[:KEY_LENGTH])
+
+
+# The data set ---------------------------------------------------------------------------------
+
+
+def on_data(subject: LoadedModel, chosen: DataConfig, keys: set[str]) -> LoadedModel:
+    """A run's subject on the data set that options ask for; `keys` are those that were given.
+
+    bench= and data= choose a whole data set, data.X= changes one thing of the run's own. What
+    the network was fed with (mean, std) stays its own.
+
+    Raises:
+        ConfigError: other classes, channels or image size.
+    """
+    whole = bool(keys & {"bench", "data"})
+    claimed = [name for name in pixel_options() if whole or f"data.{name}" in keys]
+    data = replace(subject.data, **{name: getattr(chosen, name) for name in claimed})
+    if any(getattr(data, name) != getattr(subject.data, name) for name in SHAPE):
+        raise ConfigError(
+            [
+                f"data set {data.name} ({_shape(data)}) does not fit {subject.name} "
+                f"({_shape(subject.data)}): these must be equal; without bench= and data= the "
+                f"run's own data set {subject.data.name} is used"
+            ]
+        )
+    return replace(subject, data=data)
+
+
+def pixel_options() -> list[str]:
+    """The options of a data set that decide its pixels and labels; the others are a recipe."""
+    pixels = [f.name for f in fields(DataConfig) if not f.metadata["fact"].identity]
+    pixels.remove("teacher_limit")  # decides those of other runs
+    return list(dict.fromkeys([*pixels, *SHAPE]))
+
+
+def _shape(data: DataConfig) -> str:
+    return ", ".join(f"{name} {getattr(data, name)}" for name in SHAPE)

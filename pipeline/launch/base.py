@@ -1,0 +1,190 @@
+"""Start jobs in processes of their own and see what becomes of them: what every launcher shares.
+
+A launcher is chosen with `hydra/launcher=NAME`, its options are `hydra.launcher.KEY=VALUE`, and
+their values stand in conf/hydra/launcher/NAME.yaml.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from pipeline.config.fields import build_dataclass, nearest
+from pipeline.config.groups import CONF
+from pipeline.tracking.target import TrackingTarget, shown
+from trainers.options import option
+
+CHOICE, PREFIX = "hydra/launcher", "hydra.launcher."
+NOT_RUN = "not run: what it needs has failed"
+STOPPED = 75  # exit code: committed, the same command goes on
+
+WAITING, RUNNING, DONE, FAILED, HALTED = "waiting", "running", "finished", "failed", "stopped"
+ENDED = (DONE, FAILED, HALTED)
+
+
+@dataclass
+class LocalConfig:
+    """Jobs as processes of this machine."""
+
+    jobs_parallel: int | None = option(None, "how many run at once (null: one a GPU)", low=1)
+
+
+@dataclass
+class SlurmConfig:
+    """Jobs by Slurm."""
+
+    partition: str | None = option(None, "partition (null: the site's default)")
+    account: str | None = option(None, "account that the hours are booked on")
+    qos: str | None = option(None, "quality of service")
+    constraint: str | None = option(None, "features that a node must have")
+    gres: str | None = option("gpu:1", "generic resources of a job, such as gpu:1 or shard:1")
+    cpus_per_task: int = option(4, "CPU cores", low=1)
+    mem_gb: float = option(16.0, "memory in GB", low=0.1)
+    timeout_min: int = option(240, "wall time in minutes", low=1)
+    array_parallelism: int = option(16, "jobs of an array that run at once", low=1)
+    setup: list[str] = option([], "shell lines before the job")
+    signal_delay_s: int = option(120, "seconds between the signal and the kill", low=1)
+    requeue: bool = option(True, "preempted and timed-out jobs go back into the queue")
+    max_num_timeout: int = option(100, "how often a job goes back at most", low=0)
+    poll_s: float = option(5.0, "seconds between two looks at the queue", low=0.1)
+
+
+CONFIGS: dict[str, type] = {"local": LocalConfig, "slurm": SlurmConfig}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A command of this project: `python -m PROGRAM ARGUMENTS` in a process of its own."""
+
+    name: str
+    program: str
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    after: tuple[str, ...] = ()  # names of tasks that must be finished first
+    restarts: int = 0  # how often it is started again after a kill
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a task."""
+
+    state: str = WAITING
+    note: str = ""
+    cancelled: bool = False  # it failed because someone ended it
+
+
+class Launcher(Protocol):
+    """What runs tasks. Made for one command; `folder` holds logs and what is known of jobs."""
+
+    folder: Path
+    survives: bool  # whether tasks go on when this process ends
+
+    def submit(self, tasks: list[Task]) -> None:
+        """Start these when their turn comes; a task of a name that already runs is joined."""
+
+    def poll(self) -> dict[str, Status]:
+        """The present status by name."""
+
+    def cancel(self) -> int:
+        """End all that was submitted, also by an earlier command; how many there were."""
+
+    def log_of(self, name: str) -> Path:
+        """Where the output of a task goes."""
+
+
+def take_options(
+    overrides: list[str],
+) -> tuple[LocalConfig | SlurmConfig, list[str], list[str]]:
+    """(the launcher's configuration, the other overrides, mistakes in the launcher's)."""
+    mistakes: list[str] = []
+    chosen, given, rest = "local", dict[str, str](), []
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key == CHOICE:
+            chosen = value
+        elif key.startswith(PREFIX):
+            given[key.removeprefix(PREFIX)] = value
+        else:
+            rest.append(text)
+    if chosen not in CONFIGS:
+        mistakes.append(f"{CHOICE}={chosen}: unknown{nearest(chosen, list(CONFIGS), True)}")
+        return LocalConfig(), rest, mistakes
+    return _configured(chosen, given, mistakes), rest, mistakes
+
+
+def _configured(
+    chosen: str, given: dict[str, str], mistakes: list[str]
+) -> LocalConfig | SlurmConfig:
+    cls = CONFIGS[chosen]
+    known = {field.name: str(field.type) for field in fields(cls)}
+    path = CONF / "hydra" / "launcher" / f"{chosen}.yaml"
+    values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+    for key, text in given.items():
+        if key not in known:
+            owner = next(
+                (n for n, c in CONFIGS.items() if key in {f.name for f in fields(c)}), None
+            )
+            hint = nearest(key, list(known), show_all=True)
+            if owner is not None:
+                hint = f", but of {CHOICE}={owner}: type that too"
+            mistakes.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{hint}")
+            continue
+        try:
+            values[key] = _value(text, known[key])
+        except HydraException as error:
+            said = str(error).splitlines()[0]
+            mistakes.append(f"{PREFIX}{key}={text}: cannot be read: {said}")
+    return cast(LocalConfig | SlurmConfig, build_dataclass(cls, values, PREFIX, mistakes))
+
+
+def _value(text: str, annotation: str) -> Any:
+    """Text stays text where text is asked for; the rest is read by Hydra's grammar."""
+    if annotation.startswith("str") and text != "null":
+        return text
+    return OverridesParser.create().parse_override(f"x={text}").value()
+
+
+def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[str, str], ...]:
+    """The variables by which a task finds the tracking store, the experiment and its parent run.
+
+    An address with a password in it stays in the environment, which tasks inherit, and is
+    written nowhere.
+    """
+    found = {}
+    if shown(target.uri) == target.uri:
+        found["MLFLOW_TRACKING_URI"] = target.uri
+    number = target.experiment.startswith("#")
+    name = "MLFLOW_EXPERIMENT_ID" if number else "MLFLOW_EXPERIMENT_NAME"
+    found[name] = target.experiment.removeprefix("#")
+    if run_id is not None:
+        found["MLFLOW_RUN_ID"] = run_id
+    return tuple(found.items())
+
+
+def execute(task: Task, more: Iterable[tuple[str, str]] = ()) -> int:
+    """Run a task in this process; its exit code."""
+    os.environ.update([*task.environment, *more])
+    main = importlib.import_module(f"{task.program}.__main__").main
+    return int(main(list(task.arguments)))
+
+
+def redirect(path: Path) -> None:
+    """From now on the output of this process goes to the end of a file."""
+    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    from pipeline.cli.console import out
+
+    out.file = sys.stdout

@@ -1,0 +1,150 @@
+"""Jobs as processes of this machine. A server process imports torch and MLflow once and forks a
+process for each job, so that a job starts at once and can really be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from pipeline.launch.base import (
+    DONE,
+    ENDED,
+    FAILED,
+    HALTED,
+    NOT_RUN,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    LocalConfig,
+    Status,
+    Task,
+    execute,
+    redirect,
+)
+
+_SERVER = multiprocessing.get_context("forkserver")
+_PRELOAD = [
+    "pipeline.launch.fork_server",
+    "pipeline.stages.student",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "torch._dynamo",  # PyTorch's counter of operations brings it along
+]
+
+
+class Local:
+    """Runs tasks here, so many at once; those end with this process, after a commit."""
+
+    survives = False
+
+    def __init__(self, config: LocalConfig, folder: Path) -> None:
+        self.folder, self.gpus = folder, visible_gpus()
+        self.slots = config.jobs_parallel or max(1, len(self.gpus))
+        self.tasks: dict[str, Task] = {}
+        self.status: dict[str, Status] = {}
+        self.processes: dict[str, tuple[int, ForkServerProcess]] = {}
+        self.restarts: dict[str, int] = {}
+        self.stopping = False
+
+    def submit(self, tasks: list[Task]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _SERVER.set_forkserver_preload(_PRELOAD)
+        for task in tasks:
+            self.tasks[task.name], self.status[task.name] = task, Status()
+
+    def poll(self) -> dict[str, Status]:
+        """Collect what ended, start what can start."""
+        for name, (_, process) in list(self.processes.items()):
+            if not process.is_alive():
+                process.join()
+                del self.processes[name]
+                self.status[name] = self._after(name, process.exitcode or 0)
+        for name, task in self.tasks.items():
+            if self.status[name].state == WAITING:
+                self._start_if_ready(name, task)
+        return dict(self.status)
+
+    def _after(self, name: str, code: int) -> Status:
+        """What follows from an exit code."""
+        if code == 0:
+            return Status(DONE)
+        if code == STOPPED:  # someone stopped this job alone: it goes on
+            return Status(HALTED, "committed") if self.stopping else Status(WAITING, "goes on")
+        if code == -signal.SIGTERM and self.stopping:
+            return Status(HALTED, "before it listened")
+        how = f"exit {code}" if code > 0 else f"killed by signal {-code}"
+        if (
+            code < 0
+            and not self.stopping
+            and self.restarts.get(name, 0) < self.tasks[name].restarts
+        ):
+            self.restarts[name] = self.restarts.get(name, 0) + 1
+            return Status(WAITING, f"{how}, started again")
+        return Status(FAILED, f"{how}: see {self.log_of(name)}")
+
+    def _start_if_ready(self, name: str, task: Task) -> None:
+        before = [self.status[other].state for other in task.after]
+        if FAILED in before:
+            self.status[name] = Status(FAILED, NOT_RUN)
+        elif self.stopping or HALTED in before:
+            self.status[name] = Status(HALTED, "not begun")
+        elif len(self.processes) < self.slots and all(state == DONE for state in before):
+            slot = min(set(range(self.slots)) - {slot for slot, _ in self.processes.values()})
+            gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
+            process = _SERVER.Process(target=_child, args=(task, self.log_of(name), gpu))
+            with _ctrl_c_later():
+                process.start()
+            self.processes[name] = slot, process
+            why = self.status[name].note  # it is started again, and why
+            self.status[name] = Status(RUNNING, f"process {process.pid}  {why}".rstrip())
+
+    def cancel(self) -> int:
+        """Ask all that run to commit and end; nothing new is started."""
+        self.stopping = True
+        running = [p for _, p in self.processes.values() if p.is_alive() and p.pid is not None]
+        for process in running:
+            os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
+        return len(running)
+
+    def log_of(self, name: str) -> Path:
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', name)}.log"
+
+    @property
+    def ended(self) -> bool:
+        return all(status.state in ENDED for status in self.status.values())
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Ctrl-C is for this process, and not for the server that is born meanwhile, until that has
+    learned to ignore it."""
+    resource_tracker.ensure_running()  # to start it with the server would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(k) for k in range(count)]
+
+
+def _child(task: Task, log: Path, gpu: str | None) -> None:
+    from pipeline.launch.fork_server import hear  # for the server's process and what it forks alone
+
+    hear()
+    redirect(log)
+    sys.exit(execute(task, [] if gpu is None else [("CUDA_VISIBLE_DEVICES", gpu)]))

@@ -1,0 +1,247 @@
+"""Many students with one command: `distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=slurm`.
+
+All configurations are composed and checked before anything starts. Absent teachers and view banks
+are jobs of their own that the others wait for; what is finished is reused at once; a job that fails
+takes nobody with it but those that wait for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from rich.table import Table
+
+from pipeline.cli.console import out, say
+from pipeline.cli.environment import dry_run
+from pipeline.config import Config, ConfigError, compose
+from pipeline.identity import KEY_LENGTH, digest_of, needs_teachers, run_key
+from pipeline.launch.base import (
+    CHOICE,
+    Launcher,
+    LocalConfig,
+    SlurmConfig,
+    Status,
+    Task,
+    environment_of,
+    take_options,
+)
+from pipeline.launch.factory import make
+from pipeline.launch.monitor import JobsFailed, follow
+from pipeline.session import Session, store_of
+from pipeline.stages.plan import duration, planned_students, show
+from pipeline.stages.student import distill_student
+from pipeline.stages.view_bank import bank_key, bank_name, has_banks, is_made
+from pipeline.storage.run_store import Store
+from pipeline.tracking.upload import last_line
+from trainers import metrics
+
+FLAGS = ("-m", "--multirun")
+CANCEL = "--cancel"
+VERB = "distill"
+
+
+class Student(NamedTuple):
+    """One student of a multirun."""
+
+    name: str
+    key: str | None  # None: not known before other runs are finished
+    overrides: tuple[str, ...]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, all of it composed and checked."""
+
+    students: list[Student]
+    launcher: LocalConfig | SlurmConfig
+
+    @property
+    def runtime(self) -> Any:
+        return self.students[0].config.runtime
+
+    @property
+    def folder(self) -> Path:
+        """Where logs are, and what is known of jobs: the same for the same students."""
+        spoken = sorted(student.key or " ".join(student.overrides) for student in self.students)
+        name = digest_of(spoken)[:KEY_LENGTH]
+        return Path(self.runtime.store).resolve() / "multirun" / name
+
+
+def is_multirun(arguments: list[str]) -> bool:
+    """Whether several runs are asked for: -m, or a launcher is chosen."""
+    return any(a in FLAGS or a.lstrip("-+").startswith(f"{CHOICE}=") for a in arguments)
+
+
+def multirun(overrides: list[str], *, cancel: bool = False) -> None:
+    """Run every student of the sweep.
+
+    Raises:
+        ConfigError: mistakes in any of the configurations, all of them.
+        JobsFailed: not every job is finished; those that are, are kept.
+        Interrupted: stopped after commits, or left to Slurm.
+    """
+    request = read(overrides)
+    if cancel:
+        say(f"cancelled {make(request.launcher, request.folder).cancel()} jobs")
+        return
+    show(planned_students([s.config for s in request.students], store_of(request.runtime)))
+    if dry_run(os.environ):
+        return
+    launcher = make(request.launcher, request.folder)
+    session = Session.open(request.students[0].config, VERB, overrides)
+    try:
+        _run(request, launcher, session)
+    except BaseException as error:
+        session.end_launch("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    session.end_launch("FINISHED")
+
+
+def read(overrides: list[str]) -> Request:
+    """The students of the sweep, each key once.
+
+    Raises:
+        ConfigError: all mistakes of all configurations and of the launcher.
+    """
+    launcher, rest, mistakes = take_options(overrides)
+    found: dict[str, Student] = {}
+    for one in expand(rest):
+        try:
+            config = compose(list(one))
+        except ConfigError as error:
+            mistakes += error.mistakes
+            continue
+        if not mistakes:
+            student = _student(one, config)
+            found.setdefault(student.key or " ".join(one), student)
+    if mistakes:
+        raise ConfigError(list(dict.fromkeys(mistakes)))
+    return Request(_told_apart(list(found.values())), launcher)
+
+
+def expand(overrides: list[str]) -> list[tuple[str, ...]]:
+    """Every combination of the values that Hydra's grammar says are swept: `a,b`, `range(1,4)`,
+    `choice(a,b)`; in the order of nested loops, the first override outermost."""
+    return list(itertools.product(*(_values(text) for text in overrides)))
+
+
+def _values(text: str) -> list[str]:
+    try:
+        parsed = OverridesParser.create().parse_override(text)
+    except HydraException:
+        return [text]  # a path, say; composing tells what is wrong with it, if anything is
+    if not parsed.is_sweep_override() or not parsed.is_discrete_sweep():
+        return [text]
+    key = text.partition("=")[0]
+    return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+
+
+def _student(overrides: tuple[str, ...], config: Config) -> Student:
+    name = f"{VERB}-{config.rung}-{config.bench.name}-s{config.seed}"
+    key = None if config.budget.matched_to is not None else run_key(VERB, config)
+    return Student(name, key, overrides, config)
+
+
+def _told_apart(students: list[Student]) -> list[Student]:
+    """With the key in the names that several would share."""
+    found = [student.name for student in students]
+    return [
+        s._replace(name=f"{s.name}-{s.key or k}") if found.count(s.name) > 1 else s
+        for k, s in enumerate(students)
+    ]
+
+
+def _run(request: Request, launcher: Launcher, session: Session) -> None:
+    finished = [s for s in request.students if s.key and _result(session.store, s) is not None]
+    for student in finished:  # here and now: this process brings them into the experiment
+        distill_student(student.config, replace(session, device=torch.device("cpu")))
+    environment = environment_of(session.target, launch_of(session))
+    tasks = tasks_of([s for s in request.students if s not in finished], session.store, environment)
+    status: dict[str, Status] = {}
+    if tasks:
+        launcher.submit(tasks)
+        status = follow(launcher, session)
+    out.print(report(request.students, status, session.store))
+    if not (experiment := session.target.experiment).startswith("#"):
+        say(f"the report:   python -m pipeline analyze experiment={experiment}")
+    failed = [name for name, one in status.items() if one.state == "failed"]
+    if failed:
+        raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")
+
+
+def launch_of(session: Session) -> str | None:
+    """The launch run; None where the tracking store is away, and each job opens its own."""
+    try:
+        return session.target.parent_id()
+    except Exception as error:  # noqa: BLE001 - told; training does not need it
+        say(f"the tracking store cannot be reached ({last_line(error)[:120]}): jobs go on without")
+        return None
+
+
+def tasks_of(
+    students: list[Student], store: Store, environment: tuple[tuple[str, str], ...]
+) -> list[Task]:
+    """A task for every student, and before them those for teachers and banks that are absent."""
+    teachers: dict[str, Task] = {}
+    found = []
+    for student in students:
+        after = absent_teachers(student.config, list(student.overrides), store, environment)
+        teachers |= {key: task for key, task in after.items() if key not in teachers}
+        waits = tuple(sorted(teachers[key].name for key in after))
+        arguments = (VERB, *student.overrides)
+        found.append(Task(student.name, "pipeline", arguments, environment, after=waits))
+    return [*teachers.values(), *found]
+
+
+def absent_teachers(
+    config: Config, overrides: list[str], store: Store, environment: tuple[tuple[str, str], ...]
+) -> dict[str, Task]:
+    """By key, a task for every teacher of a configuration that is not finished, followed by one
+    for its view bank if that is absent."""
+    found: dict[str, Task] = {}
+    for number in range(len(config.teacher)) if needs_teachers(config) else []:
+        key, bank = run_key("finetune", config, teacher=number), bank_key(config, number)
+        asked = (f"teacher={number}", *overrides)
+        if store.run("finetune", key).result() is None:
+            name = f"finetune-{config.teachers()[number].model}-{config.bench.name}-{key}"
+            found[key] = Task(name, "pipeline", ("finetune", *asked), environment)
+        if has_banks(config) and not is_made(store, bank):
+            after = (found[key].name,) if key in found else ()
+            name = f"{bank_name(config, number)}-{bank}"
+            found[bank] = Task(name, "pipeline", ("bank", *asked), environment, after)
+    return found
+
+
+def _result(store: Store, student: Student) -> dict[str, Any] | None:
+    return None if student.key is None else store.run(VERB, student.key).result()
+
+
+def report(students: list[Student], status: dict[str, Status], store: Store) -> Table:
+    """All jobs with their numbers. What is finished is what the store says."""
+    table = Table(box=None, pad_edge=False)
+    for head in ("job", "key", "state", "val %", "test %", "time", "note"):
+        justify: Literal["left", "right"] = "right" if head.endswith("%") else "left"
+        table.add_column(head, justify=justify, overflow="fold")
+    extra = [name for name in status if name not in {s.name for s in students}]
+    for name in extra:
+        table.add_row(name, "", status[name].state, "", "", "", status[name].note)
+    for student in students:
+        result, one = _result(store, student), status.get(student.name)
+        values = {} if result is None else result["metrics"]
+        numbers = [
+            f"{100 * values[key]:.2f}" if values.get(key) is not None else ""
+            for key in (metrics.BEST_VAL_TOP1, metrics.TEST_TOP1)
+        ]
+        state = one.state if one else "reused"
+        note = one.note if one and one.state != "finished" else ""
+        time = duration(values[metrics.RUN_SECONDS]) if values else ""
+        table.add_row(student.name, student.key or "later", state, *numbers, time, note)
+    return table

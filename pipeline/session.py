@@ -1,0 +1,132 @@
+"""What stages of one command share: the store, the destination, the device, the stop request."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Any
+
+import torch
+
+from pipeline.config import Config, ConfigError, RuntimeConfig
+from pipeline.storage.run_store import Store
+from pipeline.tracking.target import TrackingTarget
+
+log = logging.getLogger("pipeline")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+@dataclass
+class Session:
+    """The effects of a command."""
+
+    runtime: RuntimeConfig
+    store: Store
+    target: TrackingTarget
+    device: torch.device
+    overrides: list[str] = field(default_factory=list)
+    # Hears of every epoch's end: the history so far. What it raises ends the stage.
+    on_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
+    _stop: Event = field(default_factory=Event)  # one for this and every copy of it
+
+    @classmethod
+    def open(cls, config: Config, verb: str, overrides: list[str]) -> Session:
+        """Read the environment, choose the device, take over the signals."""
+        runtime = config.runtime
+        if runtime.threads is not None:
+            torch.set_num_threads(runtime.threads)
+        root = usable(Path(runtime.store).resolve())
+        target = TrackingTarget.from_environment(verb, runtime.experiment, root)
+        session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
+        for number in STOP_SIGNALS:
+            signal.signal(number, session.request_stop)
+        return session
+
+    def request_stop(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: the loop stops at its next step boundary. A second Ctrl-C ends now."""
+        if self._stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._stop.set()
+
+    def stop(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._stop.is_set()
+
+    def end_launch(self, status: str) -> None:
+        """End a launch run of our own; a store that is away is told of, never fatal."""
+        try:
+            self.target.end_launch(status)
+        except Exception as error:  # noqa: BLE001
+            log.warning("the launch run could not be ended: %s", str(error).split("\n")[0][:200])
+
+    def traceback(self, error: BaseException) -> str:
+        """The traceback as text, its end where it is long."""
+        return "".join(traceback.format_exception(error))[-4900:]
+
+
+def usable(root: Path) -> Path:
+    """The folder of the store, made if absent.
+
+    Raises:
+        ConfigError: it cannot be written to.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            return root
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError([f"runtime.store={root}: cannot be written to ({reason})"]) from error
+
+
+def store_of(runtime: RuntimeConfig) -> Store:
+    """The local store that a command uses.
+
+    Raises:
+        ConfigError: a file stands where its folder should.
+    """
+    root = Path(runtime.store).resolve()
+    if root.exists() and not root.is_dir():
+        raise ConfigError([f"runtime.store={root}: is no folder"])
+    return Store(root / "runs")
+
+
+def choose_device(runtime: RuntimeConfig) -> torch.device:
+    """The device of a run; `auto` is the first GPU where there is one.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    if runtime.device == "auto":
+        return torch.device("cuda:0" if "cuda:0" in there else "cpu")
+    name = "cuda:0" if runtime.device == "cuda" else runtime.device
+    if name not in there:
+        allowed = ", ".join(["auto", *there])
+        raise ConfigError([f"runtime.device={runtime.device}: not here (allowed: {allowed})"])
+    return torch.device(name)
+
+
+def slow_precision(
+    precision: str, device: torch.device, processor: Mapping[str, Any] | None = None
+) -> str | None:
+    """What to say of mixed precision on a CPU without instructions for it, where it is emulated
+    and many times slower than float32; None where there is nothing to say. `processor` is what
+    torch says of this one where not given."""
+    there = torch.cpu.get_capabilities() if processor is None else processor
+    if precision != "bfloat16" or device.type != "cpu" or there.get("architecture") != "x86_64":
+        return None
+    if there.get("avx512_bf16") or there.get("amx_bf16"):
+        return None
+    return (
+        "this processor has no bfloat16 instructions: every step takes many times as long as with "
+        "numerics=float32 (which gives other runs, of other keys)"
+    )

@@ -1,0 +1,53 @@
+"""Where training images lie: on the device, or in a file of the store where it has no room.
+
+Either way batches are the same bits, so it is no part of a run's identity.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from pipeline.cli.console import say
+from pipeline.config import Config, RuntimeConfig
+from pipeline.identity import hold, splits
+from pipeline.session import Session
+from pipeline.storage.atomic import write_atomic
+from trainers.data import Images, Splits
+from trainers.data.mapped import device_bytes, read_mapped
+from trainers.options import bytes_of
+
+
+def on_device(config: Config, session: Session) -> Splits:
+    """The data set with its training and validation images on the device; training images that
+    need more than `runtime.device_budget` there are mapped."""
+    data = splits(config.data)
+    needed, budget = device_bytes(data.train, config.data), budget_bytes(config.runtime, session)
+    if needed > budget and not data.train.mapped:
+        path = Path(config.runtime.store).resolve() / "pixels" / f"{data.train.digest}.u8"
+        say(f"training images need {needed / 1e6:.1f} MB of {budget / 1e6:.1f}: mapped from {path}")
+        data = data._replace(train=in_file(data.train, path))
+        hold(config.data, data)  # what was read is given back
+    return data._replace(train=data.train.to(session.device), val=data.val.to(session.device))
+
+
+def in_file(images: Images, path: Path) -> Images:
+    """These images with their pixels in a file, which is written if it is absent or damaged."""
+    if path.is_file():
+        try:
+            return read_mapped(images, path)
+        except ValueError as error:
+            say(f"{error}: written anew")
+    write_atomic(path, images.pixels.contiguous().numpy().data.cast("B"))
+    return read_mapped(images, path)
+
+
+def budget_bytes(runtime: RuntimeConfig, session: Session) -> int:
+    """The device budget; where none is given, half of the device's memory."""
+    if runtime.device_budget is not None:
+        return bytes_of(runtime.device_budget)
+    if session.device.type == "cuda":
+        return torch.cuda.get_device_properties(session.device).total_memory // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

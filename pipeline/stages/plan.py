@@ -1,0 +1,226 @@
+"""What a command would run: every stage with its key, what is already there, and about how long.
+
+Times are estimated from finished runs of the same kind on the same data in the local store, by
+their seconds an epoch; where there is none, none is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat
+from statistics import median
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from analysis import tags
+from pipeline.cli.console import out, say
+from pipeline.config import Config
+from pipeline.identity import identity, key_of, needs_teachers
+from pipeline.stages.view_bank import bank_key, bank_name, has_banks, is_made
+from pipeline.storage.run_store import RunFolder, Store
+from trainers import metrics
+
+FINISHED = "finished"
+
+
+Setting = tuple[tuple[str, str], ...]  # (option, value): what tells a run from others of its name
+
+
+class Planned(NamedTuple):
+    """One stage. `seconds`: what is left of it; None: nothing like it has run yet. `setting`:
+    that in which all runs which need the stage agree."""
+
+    name: str
+    key: str | None  # None: not known before other runs are finished
+    state: str  # finished | to resume after epoch 12 | new | after L4 and CE
+    seconds: float | None
+    setting: Setting = ()
+
+
+Kind = tuple[str, str]  # what a stage is called, without its seed, and the digest of its data
+Past = dict[Kind, list[float]]  # seconds an epoch of finished runs; of view banks in all
+
+
+def planned_students(
+    configs: Iterable[Config], store: Store, settings: Iterable[Setting] | None = None
+) -> list[Planned]:
+    """The stages that distilling these configurations takes, each once: teachers, their view
+    banks, students. `settings`: what tells the configurations apart, one each."""
+    past, found = _past(store), dict[str, Planned]()
+    for config, setting in zip(configs, settings or repeat(()), strict=False):
+        for key, stage in _stages(config, store, past).items():
+            before = found[key].setting if key in found else setting
+            common = tuple(pair for pair in setting if pair in before)
+            found[key] = stage._replace(setting=common)
+    return list(found.values())
+
+
+def _stages(config: Config, store: Store, past: Past) -> dict[str, Planned]:
+    """Of one student, by key."""
+    numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
+    found = _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
+    kind, what = _student(config), identity("distill", config)
+    name, key = f"{kind}-s{config.seed}", key_of(what)
+    if config.budget.matched_to is not None:
+        after = f"after {config.budget.matched_to} and CE"
+        return found | {key: Planned(name, None, after, None)}
+    expected = _expected(past, kind, what)
+    return found | {key: _planned(name, store.run("distill", key), expected)}
+
+
+def planned_teachers(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
+    """The stages that fine-tuning these teachers takes."""
+    return list(_teachers(config, numbers, store, _past(store)).values())
+
+
+def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
+    """What making the view banks of these teachers takes."""
+    past, numbers = _past(store), list(numbers)
+    found = _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
+    return list(found.values())
+
+
+def expected_seconds(config: Config, store: Store) -> float | None:
+    """What a student of this kind took, by finished runs; None where there is none."""
+    return _expected(_past(store), _student(config), identity("distill", config))
+
+
+def _student(config: Config) -> str:
+    return f"distill-{config.rung}-{config.bench.name}"
+
+
+def show(stages: list[Planned], workers: int = 1) -> None:
+    """The plan as a table, with its sum and what `workers` make of it."""
+    out.print(_table(stages))
+    left = [stage for stage in stages if stage.state != FINISHED]
+    lots = _lots(left)
+    unknown = sum(stage.seconds is None for stage in left)
+    known = [time_of(lots, workers)] if lots else []
+    open_ = [f"{unknown} of a kind that has not run here yet"] if unknown else []
+    about = f": {', and '.join([*known, *open_])}" if left else ""
+    say(f"{len(stages) - len(left)} finished, {len(left)} to run{about}")
+
+
+def _table(stages: list[Planned]) -> Table:
+    """What varies is said where names alone tell too little."""
+    names_repeat = len({stage.name for stage in stages}) < len(stages)
+    varied = ["what varies"] if names_repeat and any(stage.setting for stage in stages) else []
+    table = Table(box=None, pad_edge=False)
+    for head in ("stage", "key", "state", *varied, "about"):
+        table.add_column(
+            head, justify="right" if head == "about" else "left", no_wrap=head in ("stage", "key")
+        )
+    for stage in stages:
+        setting = " ".join(f"{key}={value}" for key, value in stage.setting)
+        about = "" if stage.state == FINISHED else duration(stage.seconds)
+        table.add_row(stage.name, stage.key or "later", stage.state, *varied and [setting], about)
+    return table
+
+
+def _lots(stages: list[Planned]) -> list[float]:
+    """Known seconds of what one worker does at a stretch: the stages of one setting, or one stage
+    that has none."""
+    found: dict[object, float] = {}
+    for stage in stages:
+        if stage.seconds is not None:
+            lot = stage.setting or stage.key
+            found[lot] = found.get(lot, 0.0) + stage.seconds
+    return list(found.values())
+
+
+def time_of(lots: list[float], workers: int) -> str:
+    """`9 min`, or `9 min of training, about 5 min with 2 workers`: no lot is shared by two."""
+    total = sum(lots)
+    if workers == 1:
+        return duration(total)
+    least = max(total / workers, *lots)
+    return f"{duration(total)} of training, about {duration(least)} with {workers} workers"
+
+
+def duration(seconds: float | None) -> str:
+    """`45 s`, `12 min`, `3.4 h`; `?` where nothing is known."""
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _teachers(
+    config: Config, numbers: Iterable[int], store: Store, past: Past
+) -> dict[str, Planned]:
+    found = {}
+    for number in numbers:
+        teacher = config.teachers()[number]
+        kind = f"finetune-{teacher.model}-{config.bench.name}"
+        what = identity("finetune", config, teacher=number)
+        folder = store.run("finetune", key_of(what))
+        name = f"{kind}-s{teacher.seed}"
+        found[folder.key] = _planned(name, folder, _expected(past, kind, what))
+    return found
+
+
+def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> dict[str, Planned]:
+    found = {}
+    for number in numbers if has_banks(config) else []:
+        key, kind = bank_key(config, number), bank_name(config, number)
+        made, name = is_made(store, key), f"{kind}-s{config.teachers()[number].seed}"
+        of_all = past.get((kind, ""))
+        seconds = 0.0 if made else median(of_all) if of_all else None
+        found[key] = Planned(name, key, FINISHED if made else "new", seconds)
+    return found
+
+
+def _planned(name: str, folder: RunFolder, expected: float | None) -> Planned:
+    if folder.result() is not None:
+        return Planned(name, folder.key, FINISHED, 0.0)
+    commit = folder.latest() if folder.path.is_dir() else None
+    if commit is None:
+        return Planned(name, folder.key, "new", expected)
+    done = sum(entry["metrics"][metrics.EPOCH_SECONDS] for entry in commit.history)
+    left = None if expected is None else max(0.0, expected - done)
+    return Planned(name, folder.key, f"to resume after epoch {len(commit.history)}", left)
+
+
+def _expected(past: Past, kind: str, what: dict[str, Any]) -> float | None:
+    """Seconds of a stage of this identity."""
+    of_epoch = past.get((kind, what["data"]))
+    return median(of_epoch) * _epochs(what) if of_epoch else None
+
+
+def _epochs(what: dict[str, Any]) -> int:
+    """Of both steps, as the identity of a stage tells them; 1 where it tells none (a file)."""
+    config = what["config"]
+    budget = config.get("budget") or config["teacher"].get("recipe") or {}
+    counts = [budget.get(name, 0) for name in ("student_epochs", "adapt_epochs", "epochs")]
+    return max(1, sum(counts))
+
+
+def _past(store: Store) -> Past:
+    """Seconds of the finished runs and view banks of the store."""
+    found: Past = {}
+    for folder in store.runs():
+        claimed = _bank_time(folder) if folder.stage == "bank" else _run_time(folder)
+        if claimed is not None:
+            found.setdefault(claimed[0], []).append(claimed[1])
+    return found
+
+
+def _bank_time(folder: RunFolder) -> tuple[Kind, float] | None:
+    done = folder.read_json("bank")
+    if done is None or "name" not in done:  # a bank of an older version
+        return None
+    return (done["name"], ""), done["seconds"]
+
+
+def _run_time(folder: RunFolder) -> tuple[Kind, float] | None:
+    """An epoch's share, without the banks, which are planned on their own."""
+    result, spec = folder.result(), folder.read_json("spec")
+    if result is None or spec is None:
+        return None
+    run_tags, values = spec["tags"], result["metrics"]
+    what = run_tags[tags.STUDENT if folder.stage == "finetune" else tags.RUNG]
+    banks = values.get(metrics.BANK_SECONDS) or 0.0
+    kind = f"{folder.stage}-{what}-{run_tags[tags.BENCH]}", spec["identity"]["data"]
+    return kind, (values[metrics.RUN_SECONDS] - banks) / _epochs(spec["identity"])

@@ -1,0 +1,49 @@
+"""Where a run's code and packages come from: git revision, dirty flag, diff, versions."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "torchvision", "timm", "mlflow", "hydra-core", "numpy", "safetensors")
+
+
+@cache
+def git_revision() -> str:
+    """The revision, with "-dirty" where tracked files differ; "none" outside a repository."""
+    revision = _git("rev-parse", "HEAD")
+    if revision is None:
+        return "none"
+    return revision.strip() + ("-dirty" if git_diff() else "")
+
+
+@cache
+def git_diff() -> str:
+    """The difference of tracked files to the revision."""
+    return _git("diff", "HEAD") or ""
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,183 @@
+"""View banks on disk: what a frozen teacher says of every (image, view), made once and shared by
+all rungs, seeds and sweeps. Written in parts, so that a bank that was cut off is gone on with.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.cli.console import say
+from pipeline.config import Config
+from pipeline.identity import KEY_LENGTH, canonical, digest_of, run_key, splits
+from pipeline.session import Session
+from pipeline.storage.atomic import CorruptFile
+from pipeline.storage.lease import Holder, Lease, acquire
+from pipeline.storage.run_store import RunFolder, Store
+from trainers.data import DataConfig, TrainingData
+from trainers.data.views import BANK_CHUNK, Normaliser, Numerics, Rows, Views, assemble, image_rows
+from trainers.data.views import train_rows as chunks_of
+from trainers.distillation.state import Bank
+from trainers.loop import Interrupted
+
+log = logging.getLogger("pipeline")
+
+BANK_VERSION = 1  # raise it when the rows of a bank change
+CHUNKS_A_PART = 128
+
+
+def bank_key(config: Config, teacher: int) -> str:
+    """Of the teacher, the data, the recipe of the views, and how the rows are computed."""
+    recipe = {
+        "version": BANK_VERSION,
+        "teacher": run_key("finetune", config, teacher=teacher),
+        "data": splits(config.data).digest,
+        "chunk": BANK_CHUNK,
+        "views": canonical(config.data),
+        "numerics": canonical(config.numerics),
+        "dtype": "float16",
+    }
+    return digest_of(recipe)[:KEY_LENGTH]
+
+
+def bank_name(config: Config, teacher: int) -> str:
+    """`bank-resnet20-digits`: what banks of one kind are called."""
+    return f"bank-{config.teachers()[teacher].model}-{config.bench.name}"
+
+
+def has_banks(config: Config) -> bool:
+    """Whether teachers are kept as banks: not where crops are fresh for ever."""
+    return config.data.views > 0
+
+
+def is_made(store: Store, key: str) -> bool:
+    """Whether the bank of a key is complete on disk."""
+    return store.run("bank", key).read_json("bank") is not None
+
+
+def view_bank(
+    session: Session,
+    key: str,
+    name: str,
+    model: nn.Module,
+    data: TrainingData,
+    config: DataConfig,
+    numerics: Numerics,
+) -> tuple[Bank, float]:
+    """The bank of a key, read or made; and the seconds that making it took.
+
+    Raises:
+        Interrupted: asked to stop between two parts.
+        LeaseLost: another process took over.
+    """
+    folder = session.store.run("bank", key)
+    views = Views(data.train, config, numerics)
+    normalise = Normaliser(config, numerics, views.device)
+
+    def make(lease: Lease) -> dict[str, Any]:
+        return _make(session, folder, lease, model, views, data, normalise, numerics)
+
+    done = folder.read_json("bank") or _once(session, folder, name, make)
+    try:
+        train = assemble(_read(folder, done["parts"]), views.rows, views.device)
+        val = _rows(folder.load_tensors("val", done["val"]))
+    except (CorruptFile, FileNotFoundError) as error:
+        log.warning("view bank %s is damaged (%s): made anew", key, error)
+        (folder.path / "bank.json").unlink()
+        for path in folder.path.glob("*.safetensors"):
+            path.unlink()
+        return view_bank(session, key, name, model, data, config, numerics)
+    return Bank(train, Rows(*(t.to(views.device) for t in val))), done["seconds"]
+
+
+def _once(
+    session: Session, folder: RunFolder, name: str, make: Callable[[Lease], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `make` gives, by one process; the others wait for it."""
+
+    def waiting(holder: Holder) -> None:
+        say(f"waiting  view bank  {name}  key {folder.key} is being made by {holder}")
+
+    runtime = session.runtime
+    with acquire(
+        folder.path,
+        heartbeat_s=runtime.heartbeat_s,
+        expiry_s=runtime.expiry_s,
+        poll_s=min(1.0, runtime.heartbeat_s),
+        on_wait=waiting,
+        should_stop=session.stop,
+    ) as lease:
+        done = folder.read_json("bank")
+        if done is None:
+            done = make(lease) | {"name": name}
+            lease.check()
+            folder.write_json("bank", done)
+            say(f"finished view bank  {name}  key {folder.key}  {done['seconds']:.1f} s")
+    return done
+
+
+def _make(
+    session: Session,
+    folder: RunFolder,
+    lease: Lease,
+    model: nn.Module,
+    views: Views,
+    data: TrainingData,
+    normalise: Normaliser,
+    numerics: Numerics,
+) -> dict[str, Any]:
+    """Write the parts that are missing, then the validation rows; the list of them all."""
+    digests, seconds = _parts_there(folder)
+    rows = chunks_of(model, views, numerics, start=len(digests) * CHUNKS_A_PART)
+    while True:
+        began = time.perf_counter()
+        if session.stop():
+            raise Interrupted
+        part = list(itertools.islice(rows, CHUNKS_A_PART))
+        if not part:
+            break
+        lease.check()
+        tensors = {
+            "logits": torch.cat([p.logits for p in part]).cpu(),
+            "pooled": torch.cat([p.pooled for p in part]).cpu(),
+        }
+        digests.append(folder.save_tensors(f"part-{len(digests):06d}", tensors))
+        seconds += time.perf_counter() - began
+        folder.write_json("seconds", seconds)
+    out = image_rows(model, data.val, normalise, numerics)
+    val = {"logits": out.logits.half().cpu(), "pooled": out.pooled.half().cpu()}
+    return {"parts": digests, "val": folder.save_tensors("val", val), "seconds": seconds}
+
+
+def _parts_there(folder: RunFolder) -> tuple[list[str], float]:
+    """Digests of the parts, from the first on, that an earlier process left intact."""
+    digests: list[str] = []
+    while True:
+        name = f"part-{len(digests):06d}"
+        try:
+            path = folder.tensors_path(name)
+            digest = path.name.split(".")[1]
+            folder.load_tensors(name, digest)
+        except FileNotFoundError:
+            return digests, folder.read_json("seconds") or 0.0
+        except (CorruptFile, ValueError) as error:
+            log.warning("part of a view bank cannot be used (%s): made anew", error)
+            for damaged in folder.path.glob(f"{name}.*.safetensors"):
+                damaged.unlink()
+            return digests, folder.read_json("seconds") or 0.0
+        digests.append(digest)
+
+
+def _read(folder: RunFolder, digests: list[str]) -> Iterator[Rows]:
+    for number, digest in enumerate(digests):
+        yield _rows(folder.load_tensors(f"part-{number:06d}", digest))
+
+
+def _rows(tensors: dict[str, torch.Tensor]) -> Rows:
+    return Rows(tensors["logits"], tensors["pooled"])

@@ -1,0 +1,327 @@
+"""The local store: what is committed here is the truth, and tracking follows it.
+
+A run is a folder ``<stage>/<key>`` with
+
+    commit-<number>.<token>.<sha256>.pt    state and history, two generations; gone once finished
+    <name>.<sha256>.safetensors            tensors that outlive the run
+    result.json, <name>.json               a body beside its sha256
+    test-read-<number>                     one empty file for each reading of the test split
+
+Every file is whole or absent (`pipeline.storage.atomic`). What two writers could disagree on has
+its writer's token or its content's digest in its name: when a process that lost its lease wakes up
+inside a write, its file stands beside the new holder's, and both are valid. Everything is verified
+when it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from pipeline.storage.atomic import (
+    CorruptFile,
+    HashingWriter,
+    make_folder,
+    sha256,
+    sync_folder,
+    verify,
+    write_atomic,
+    write_then_name,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_COMMIT = re.compile(r"commit-(\d{8,})\.[0-9A-Za-z]{1,8}\.([0-9a-f]{64})\.pt")
+_TEMPORARY_COMMIT = re.compile(r"\.commit-(\d{8,})\..*\.tmp")
+_TENSORS = re.compile(r"(.*)\.([0-9a-f]{64})\.safetensors")
+_TEST_READ = re.compile(r"test-read-(\d{6,})")
+_GENERATIONS_KEPT = 2
+# What torch.load(weights_only=True) reads back for certain, apart from tensors.
+_MAPPINGS = (dict, OrderedDict)
+_SEQUENCES = (list, tuple)
+_SCALARS = (bool, int, float, str, type(None))
+
+_log = logging.getLogger("pipeline")
+
+
+class Commit(NamedTuple):
+    """A state to go on from, and one record for each epoch that led to it."""
+
+    number: int
+    state: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+class Store:
+    """All runs under one root, which need not exist yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def run(self, stage: str, key: str) -> RunFolder:
+        """The folder of a run; nothing is created before something is written to it.
+
+        Raises ValueError if `stage` or `key` is no plain name.
+        """
+        return RunFolder(self.root, _plain(stage), _plain(key))
+
+    def runs(self) -> list[RunFolder]:
+        """All runs that have a folder, sorted by stage and key."""
+        folders = (path for path in self.root.glob("*/*") if path.is_dir())
+        names = sorted((path.parent.name, path.name) for path in folders)
+        return [self.run(*pair) for pair in names if all(map(_NAME.fullmatch, pair))]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What is kept of one run. Names of files are given without their extension.
+
+    Writers must hold the run's lease; anyone may read at any time. Every method raises OSError
+    if the disk fails it, and those that take a name ValueError if it is not a plain one.
+    """
+
+    root: Path
+    stage: str
+    key: str
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.stage / self.key
+
+    def write_json(self, name: str, body: Any) -> None:
+        """Replaces `<name>.json`. NaN and infinities survive. Raises TypeError for no JSON."""
+        content = {"sha256": _json_digest(json.loads(json.dumps(body))), "body": body}
+        write_atomic(self._json_path(name), json.dumps(content).encode())
+
+    def read_json(self, name: str) -> Any | None:
+        """The body of `<name>.json`, None if there is none. Raises CorruptFile."""
+        path = self._json_path(name)
+        try:
+            content = json.loads(path.read_bytes())
+            body, digest = content["body"], content["sha256"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptFile(f"{path} cannot be parsed: {error!r}") from error
+        if _json_digest(body) != digest:
+            raise CorruptFile(f"{path} does not hold what was written: its sha256 differs")
+        return body
+
+    def commit(self, state: dict[str, Any], history: list[dict[str, Any]], *, token: str) -> Path:
+        """Saves a snapshot as the newest generation and deletes all but the two newest.
+
+        Both are nested dicts, lists and tuples of tensors, numbers, strings and None. Raises
+        TypeError for anything else, since it could not be loaded again, and ValueError for a
+        token that is not alphanumeric. After an OSError the earlier commits are still there.
+        """
+        payload = {"state": state, "history": history}
+        _check_loadable(payload, "commit")
+        if not re.fullmatch("[0-9A-Za-z]+", token):
+            raise ValueError(f"a commit's token must be alphanumeric: {token!r}")
+        number = max((_number(path) for path in self._commits()), default=0) + 1
+        label = f"commit-{number:08d}.{token[:8]}"
+
+        def write(file: BinaryIO) -> str:
+            hashing = HashingWriter(file)
+            torch.save(payload, cast(BinaryIO, hashing))
+            hashing.raise_failure()
+            return f"{label}.{hashing.sha256.hexdigest()}.pt"
+
+        path = write_then_name(self.path, label, write)
+        self._prune(number)
+        return path
+
+    def latest(self) -> Commit | None:
+        """The newest commit that is intact, on the CPU; None if there is none.
+
+        A corrupt one is moved aside as `*.corrupt`, which the log tells, and the one before it
+        is tried.
+        """
+        tried: set[Path] = set()
+        found_corrupt = False
+        # Listed anew each time, as a writer may delete a commit while we are reading it.
+        while paths := [path for path in self._commits() if path not in tried]:
+            path = paths[-1]
+            tried.add(path)
+            try:
+                return _load_commit(path)
+            except FileNotFoundError:
+                continue
+            except CorruptFile as error:
+                found_corrupt = True
+                aside = path.with_name(path.name + ".corrupt")
+                with contextlib.suppress(FileNotFoundError):  # another reader was faster
+                    path.replace(aside)
+                _log.warning("%s; moved to %s, the commit before it is used", error, aside.name)
+        if found_corrupt:
+            _log.warning("no commit of %s is intact: it starts from the beginning", self.path)
+        return None
+
+    def save_tensors(
+        self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+    ) -> str:
+        """Saves a safetensors file beside those of that name; returns its sha256, to be kept."""
+        # Copies, as the format takes neither tensors that share memory nor strided ones.
+        dense = {key: _dense_copy(tensor) for key, tensor in tensors.items()}
+        data = safetensors.torch.save(dense, metadata)
+        digest = sha256(data)
+        write_atomic(self.path / f"{_plain(name)}.{digest}.safetensors", data)
+        return digest
+
+    def tensors_path(self, name: str, sha256: str | None = None) -> Path:
+        """The file of that name and sha256, or the only one of that name.
+
+        Raises FileNotFoundError if there is none, ValueError if several differ and no sha256
+        says which.
+        """
+        pattern = f"{_plain(name)}.{sha256 or '*'}.safetensors"
+        paths = [path for path in self.path.glob(pattern) if _TENSORS.fullmatch(path.name)]
+        if not paths:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path / pattern)
+        if len(paths) > 1:
+            raise ValueError(f"{self.path} has several files {pattern}: give the sha256 of one")
+        return paths[0]
+
+    def load_tensors(self, name: str, sha256: str | None = None) -> dict[str, Tensor]:
+        """The tensors saved under that name, on the CPU; see `tensors_path`.
+
+        Raises CorruptFile if they are not those that were saved.
+        """
+        path = self.tensors_path(name, sha256)
+        with open(path, "rb") as file:
+            verify(path, file, path.name.split(".")[1])
+        try:
+            return safetensors.torch.load_file(path, backend="pread")
+        except SafetensorError as error:
+            raise CorruptFile(f"{path} cannot be loaded: {error}") from error
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes the result, which ends the run, and deletes the commits: save weights before."""
+        self.write_json("result", result)
+        for path in [*self._commits(), *self.path.glob(".*.tmp")]:
+            path.unlink(missing_ok=True)
+
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` was given; None if the run is not finished. Raises CorruptFile."""
+        return self.read_json("result")
+
+    def count_test_read(self) -> int:
+        """Call before reading the test split: counts it durably, and returns the new count."""
+        make_folder(self.path)
+        count = self.test_reads()
+        while True:
+            count += 1
+            try:  # a file for each, as two processes can count together and neither is lost
+                (self.path / f"test-read-{count:06d}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            sync_folder(self.path)
+            return count
+
+    def test_reads(self) -> int:
+        """How many times the test split was read."""
+        return max((int(match[1]) for match in self._matches(_TEST_READ)), default=0)
+
+    def _json_path(self, name: str) -> Path:
+        return self.path / f"{_plain(name)}.json"
+
+    def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
+        """The names in the folder that match, in order of name."""
+        names = sorted(os.listdir(self.path)) if self.path.is_dir() else []
+        return [match for name in names if (match := pattern.fullmatch(name))]
+
+    def _commits(self) -> list[Path]:
+        """The files of all commits, oldest first."""
+        paths = [self.path / match[0] for match in self._matches(_COMMIT)]
+        return sorted(paths, key=lambda path: (_number(path), path.name))
+
+    def _prune(self, committed: int) -> None:
+        commits = self._commits()
+        kept = sorted({_number(path) for path in commits})[-_GENERATIONS_KEPT:]
+        for path in commits:
+            if _number(path) not in kept:
+                path.unlink(missing_ok=True)
+        # Who is alive and holds the lease writes this number or a later one. What is earlier was
+        # left by a killed process, or is being written by one that lost the lease.
+        for match in self._matches(_TEMPORARY_COMMIT):
+            if int(match[1]) < committed:
+                (self.path / match[0]).unlink(missing_ok=True)
+
+
+def _plain(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"not a plain name (letters, digits, _ and -): {name!r}")
+    return name
+
+
+def _number(path: Path) -> int:
+    """The number of a commit's file."""
+    return int(path.name.split(".")[0].removeprefix("commit-"))
+
+
+def _json_digest(body: Any) -> str:
+    """Digests parsed JSON, whatever the order of its keys and its white space."""
+    return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _check_loadable(value: Any, where: str) -> None:
+    """Raises TypeError for what a commit might not give back, saying where it is.
+
+    Types must match exactly: numpy's float64 is a float too, but is pickled as code of numpy's.
+    """
+    if type(value) in _MAPPINGS:
+        for key, item in value.items():
+            if type(key) not in _SCALARS:
+                raise TypeError(f"{where} has a key of type {type(key).__name__}: {key!r}")
+            _check_loadable(item, f"{where}[{key!r}]")
+    elif type(value) in _SEQUENCES:
+        for index, item in enumerate(value):
+            _check_loadable(item, f"{where}[{index}]")
+    elif not isinstance(value, Tensor) and type(value) not in _SCALARS:
+        raise TypeError(f"{where} is of type {type(value).__name__}, which no commit can hold")
+
+
+def _dense_copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _load_commit(path: Path) -> Commit:
+    """Loads a commit. Raises CorruptFile, or OSError, of which FileNotFoundError.
+
+    The sha256 finds accidents, not malice, so no code in the file is run. Errors that do not come
+    from the file pass through: a good commit is not set aside because memory was short.
+    """
+    with open(path, "rb") as file:  # opened once, so that it can be deleted meanwhile
+        verify(path, file, path.name.split(".")[2])
+        # Anything else torch would take for its old format, and fail in many ways.
+        if not _is_torch_file(file):
+            raise CorruptFile(f"{path} is corrupt: not a file of torch.save")
+        file.seek(0)
+        try:
+            payload = torch.load(file, weights_only=True, map_location="cpu")
+            return Commit(_number(path), payload["state"], payload["history"])
+        except (pickle.UnpicklingError, KeyError, TypeError) as error:
+            raise CorruptFile(f"{path} is corrupt: {error}") from error
+
+
+def _is_torch_file(file: BufferedReader) -> bool:
+    try:
+        entries = {name.rpartition("/")[2] for name in zipfile.ZipFile(file).namelist()}
+    except zipfile.BadZipFile:
+        return False
+    return {"data.pkl", "version"} <= entries

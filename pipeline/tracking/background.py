@@ -1,0 +1,119 @@
+"""Tracking follows the store: a thread that sends what is committed, whenever it can.
+
+Training never waits for it. A server that is gone costs nothing and doubles nothing: what has
+not arrived is sent when the server is back, at resume, at the end, or by `sync`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.upload import RunUpload, last_line
+
+log = logging.getLogger("pipeline")
+
+
+class Tracker(threading.Thread):
+    """Publishes one run folder while its stage runs."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        target: TrackingTarget,
+        *,
+        retry_s: float,
+        timeout_s: float,
+        log_model: bool,
+    ) -> None:
+        super().__init__(name="tracker", daemon=True)
+        self.folder, self.target = folder, target
+        self.retry_s, self.timeout_s, self.log_model = retry_s, timeout_s, log_model
+        self.upload: RunUpload | None = None
+        self.failing_since: float | None = None
+        self._history: list[dict[str, Any]] = []
+        self._closing: Callable[[RunUpload], None] | None = None
+        self._wake, self._delivered = threading.Event(), False
+        self._give_up = threading.Event()
+
+    def committed(self, history: list[dict[str, Any]]) -> None:
+        """These epochs are in the store now; send what is new when there is time."""
+        self._history = list(history)
+        self._wake.set()
+
+    def finish(self, result: dict[str, Any]) -> bool:
+        """Send everything and end the run; False where it did not arrive in time."""
+        return self._close(lambda p: p.finish(result, log_model=self.log_model))
+
+    def stop(self, status: str, tags: dict[str, str]) -> bool:
+        """End a run that is not finished; False where that did not arrive in time."""
+        return self._close(lambda p: p.stop(status, tags))
+
+    def _close(self, closing: Callable[[RunUpload], None]) -> bool:
+        self._closing = closing
+        self._wake.set()
+        asked = time.monotonic()
+        while self.is_alive():
+            self.join(0.1)
+            silent = self.failing_since is not None
+            if silent and time.monotonic() - asked > self.timeout_s:
+                self._give_up.set()
+                self._wake.set()
+                break
+        if not self._delivered:
+            log.warning(
+                "not everything of %s has reached the tracking store; nothing is lost: "
+                "python -m pipeline sync sends it",
+                self.folder.path.name,
+            )
+        return self._delivered
+
+    def run(self) -> None:
+        while not self._give_up.is_set():
+            self._wake.clear()
+            closing, history = self._closing, self._history
+            try:
+                self._publish(history, closing)
+            except Exception as error:  # noqa: BLE001 - told below, tried again, never fatal
+                self._failed(error)
+                self._wake.wait(self.retry_s if self._closing is None else min(1.0, self.retry_s))
+                continue
+            self._worked()
+            if closing is not None:
+                self._delivered = True
+                return
+            if self._closing is None:
+                self._wake.wait()
+
+    def _publish(
+        self, history: list[dict[str, Any]], closing: Callable[[RunUpload], None] | None
+    ) -> None:
+        if self.upload is None:
+            self.upload = RunUpload(self.folder, self.target)
+        self.upload.start()
+        self.upload.epochs(history)
+        if closing is not None:
+            closing(self.upload)
+
+    def _failed(self, error: Exception) -> None:
+        if self.upload is not None:
+            self.upload.sure = False
+        if self.failing_since is None:
+            self.failing_since = time.monotonic()
+            log.warning(
+                "the tracking store cannot be reached (%s); training goes on, "
+                "its metrics are kept and sent later",
+                last_line(error).split("\n")[0][:200],
+            )
+
+    def _worked(self) -> None:
+        if self.failing_since is not None:
+            log.warning(
+                "the tracking store is back after %.0f s", time.monotonic() - self.failing_since
+            )
+            self.failing_since = None

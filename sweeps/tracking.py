@@ -1,0 +1,258 @@
+"""The study and its trials in the tracking store: study run → trial runs → stage runs.
+
+All of it can be done again: what is there is found, and what did not arrive is sent by the next
+worker that ends a trial, or by the next call.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag
+from optuna.trial import FrozenTrial, TrialState
+
+from analysis import tags
+from pipeline.cli.console import say
+from pipeline.session import Session
+from pipeline.storage.atomic import write_atomic
+from pipeline.storage.lease import acquire
+from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.upload import UploadState, is_gone, last_line, now_ms, replay
+from sweeps.study import spoken
+from sweeps.trials import ERROR, TrialStore, point_of
+from trainers import metrics
+
+STUDY_STAGE, TRIAL_STAGE = "study", "trial"
+VALUES = "values"  # attribute of a trial: what is known of it, one entry a seed
+_ENDED = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "KILLED",
+    TrialState.FAIL: "FAILED",
+}
+# name in the tracking store -> name in a trial's values
+_MEANS = {
+    metrics.BEST_VAL_TOP1: "val",
+    metrics.TEST_TOP1: "test",
+    metrics.SYNERGY_RESTORED: "synergy",
+}
+
+
+@dataclass
+class TrialTarget(TrackingTarget):
+    """Where the stage runs of a trial go: below the trial's run, which is opened when the first
+    of them is sent."""
+
+    place: Path = field(default_factory=Path)
+    name: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    above: TrackingTarget | None = None
+    sent: set[str] | None = None  # of a study: labels of trials that have arrived; None: not asked
+
+    def parent_id(self) -> str:
+        if self.launch_id is None:
+            parent = None if self.above is None else self.above.parent_id()
+            self.launch_id = tracked_run(self, self.place, self.name, self.tags, parent)
+        return self.launch_id
+
+
+def study_target(trial_store: TrialStore, target: TrackingTarget) -> TrialTarget:
+    """Where trials go: below the study's run."""
+    study = trial_store.study
+    run_tags = {
+        tags.STAGE: STUDY_STAGE,
+        tags.STUDY: study.key,
+        tags.BENCH: study.config.bench.name,
+        "question": study.name,
+        "sampler": study.sampler,
+        "pruner": study.pruner,
+        "seeds": ",".join(map(str, study.seeds)),
+        "base": " ".join(study.base),
+    }
+    return TrialTarget(
+        uri=target.uri,
+        experiment=target.experiment,
+        launch_id=None,
+        verb=target.verb,
+        lock_folder=target.lock_folder,
+        place=trial_store.folder,
+        name=f"study-{study.key}",
+        tags=run_tags,
+        above=target if target.launch_id is not None else None,
+    )
+
+
+def trial_target(trial_store: TrialStore, label: str, study: TrialTarget) -> TrialTarget:
+    """Where the stage runs of a trial go."""
+    name, place = trial_store.study.name, trial_store.place(label)
+    run_tags = {tags.STAGE: TRIAL_STAGE, tags.STUDY: trial_store.study.key, tags.TRIAL: label}
+    run_tags[tags.BENCH] = trial_store.study.config.bench.name
+    return replace(
+        study, launch_id=None, place=place, name=f"trial-{name}-{label}", tags=run_tags, above=study
+    )
+
+
+def tracked_run(
+    target: TrackingTarget, place: Path, name: str, tags: dict[str, str], parent: str | None
+) -> str:
+    """The id of the run of these tags; opened once, whoever asks first.
+
+    Raises:
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    path, client = place / f"mlflow-{target.key}.json", target.client()
+    with acquire(place / "tracking", poll_s=0.05):
+        known = json.loads(path.read_text())["run_id"] if path.is_file() else None
+        if known is None or is_gone(client, known):
+            known = _found(target, tags) or _created(target, name, tags, parent)
+            write_atomic(path, json.dumps({"run_id": known}).encode())
+        elif client.get_run(known).info.status != "RUNNING":
+            client.update_run(known, status="RUNNING")
+        return str(known)
+
+
+def _found(target: TrackingTarget, run_tags: dict[str, str]) -> str | None:
+    """The run of these tags, where the folder that knew it was lost."""
+    wanted = {k: run_tags[k] for k in (tags.STAGE, tags.STUDY, tags.TRIAL) if k in run_tags}
+    query = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
+    found = target.client().search_runs([target.experiment_id()], query)
+    return str(found[0].info.run_id) if found else None
+
+
+def _created(
+    target: TrackingTarget, name: str, run_tags: dict[str, str], parent: str | None
+) -> str:
+    more = {} if parent is None else {tags.PARENT: parent}
+    run = target.client().create_run(target.experiment_id(), tags=run_tags | more, run_name=name)
+    return str(run.info.run_id)
+
+
+def publish(trial_store: TrialStore, study: TrialTarget, session: Session) -> bool:
+    """Send every ended trial that has not arrived; False where the store cannot be reached."""
+    try:
+        if study.sent is None:
+            study.sent = _arrived(trial_store, study)
+        for label, trial in trial_store.trials().items():
+            if trial.state in _ENDED and label not in study.sent:
+                with acquire(trial_store.place(label) / "sending", poll_s=0.05):  # once, and whole
+                    if not _mark(trial_store, label, study).exists():
+                        mine = trial_target(trial_store, label, study)
+                        _publish_trial(trial_store, label, trial, mine, session)
+                        write_atomic(_mark(trial_store, label, study), b"")
+                study.sent.add(label)
+    except Exception as error:  # noqa: BLE001 - told; the trials are in the storage
+        said = last_line(error)[:120]
+        say(f"the tracking store cannot be reached ({said}): the same command sends it later")
+        return False
+    return True
+
+
+def end(trial_store: TrialStore, study: TrialTarget, status: str) -> None:
+    """End the study's run, and as KILLED those of trials that nobody works on any more.
+
+    Raises:
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    client = study.client()
+    for label, trial in trial_store.trials().items():
+        if trial.state == TrialState.RUNNING:
+            mine = trial_target(trial_store, label, study)
+            client.set_terminated(mine.parent_id(), "KILLED")
+    client.set_terminated(study.parent_id(), status)
+
+
+def _mark(trial_store: TrialStore, label: str, study: TrialTarget) -> Path:
+    """The file that says that a trial has arrived."""
+    return trial_store.place(label) / f"sent-{study.key}"
+
+
+def _arrived(trial_store: TrialStore, study: TrialTarget) -> set[str]:
+    """The trials that are marked as sent and really are in the store, which may be a new one."""
+    marked = [label for label in trial_store.trials() if _mark(trial_store, label, study).exists()]
+    if not marked:
+        return set()
+    query = f"tags.{tags.STUDY} = '{trial_store.study.key}' and tags.{tags.STAGE} = '{TRIAL_STAGE}'"
+    there, page = set[str](), None
+    while page != "":
+        found = study.client().search_runs([study.experiment_id()], query, page_token=page)
+        there |= {run.data.tags[tags.TRIAL] for run in found}
+        page = found.token or ""
+    for label in set(marked) - there:
+        _mark(trial_store, label, study).unlink()
+    return there & set(marked)
+
+
+def _publish_trial(
+    trial_store: TrialStore, label: str, trial: FrozenTrial, target: TrialTarget, session: Session
+) -> None:
+    """Params, the trial's own metrics, and links to and from its stage runs."""
+    client, run_id = target.client(), target.parent_id()
+    values: dict[str, dict[str, Any]] = trial.user_attrs.get(VALUES, {})
+    stages = [
+        stage_run
+        for one in values.values()
+        if (stage_run := _stage_run(one["key"], target, session)) is not None
+    ]
+    links = {tags.STUDY: trial_store.study.key, tags.TRIAL: label, "trial_run": run_id}
+    for stage_run in stages:
+        client.log_batch(stage_run, tags=[RunTag(key, text) for key, text in links.items()])
+    params = point_of(trial) | {"seeds": ",".join(values), "study": trial_store.study.key}
+    error = trial.user_attrs.get(ERROR)
+    client.log_batch(
+        run_id,
+        params=[Param(key, spoken(value)) for key, value in params.items()],
+        tags=[
+            RunTag("stage_runs", ",".join(stages)),
+            *([] if error is None else [RunTag(tags.ERROR, error)]),
+        ],
+    )
+    there = client.get_run(run_id).data.metrics
+    metrics = {key: value for key, value in metrics_of(values).items() if key not in there}
+    client.log_batch(
+        run_id, metrics=[Metric(key, value, now_ms(), 0) for key, value in metrics.items()]
+    )
+    client.set_terminated(run_id, _ENDED[trial.state])
+
+
+def _stage_run(key: str, target: TrialTarget, session: Session) -> str | None:
+    """The run of a finished student at the present destination, sent if it is not there; None
+    where its folder was deleted before."""
+    folder = session.store.run("distill", key)
+    if folder.result() is None:
+        return UploadState.load(folder, target).run_id
+    return replay(folder, target, log_model=session.runtime.log_model)
+
+
+def metrics_of(values: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Means over seeds, their standard deviation where there are two or more, and the cost."""
+    found = {}
+    for name, key in _MEANS.items():
+        numbers = [one[key] for one in values.values() if one.get(key) is not None]
+        if numbers:
+            found[name] = statistics.fmean(numbers)
+        if len(numbers) > 1:
+            found[f"{name}_sd"] = statistics.stdev(numbers)
+    if values:
+        found[metrics.RUN_SECONDS] = sum(one["seconds"] for one in values.values())
+    return found
+
+
+def value_of(result: dict[str, Any]) -> dict[str, Any]:
+    """What a trial keeps of a finished run."""
+    values = result["metrics"]
+    return {
+        "key": result["key"],
+        "val": values.get(metrics.BEST_VAL_TOP1),
+        "test": values.get(metrics.TEST_TOP1),
+        "synergy": _last(result["history"], metrics.SYNERGY_RESTORED),
+        "seconds": values[metrics.RUN_SECONDS],
+    }
+
+
+def _last(history: Iterable[dict[str, Any]], name: str) -> float | None:
+    found = [entry["metrics"][name] for entry in history if name in entry["metrics"]]
+    return found[-1] if found else None

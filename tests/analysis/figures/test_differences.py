@@ -1,0 +1,102 @@
+"""The picture of the ladder: its numbers, and what is drawn of them."""
+
+import math
+
+import pytest
+
+from analysis.claims import claims
+from analysis.figures.differences import DifferencesInfo, differences, draw_differences
+from analysis.ladder_table import ladder_table
+from tests.analysis.frames import distill, runs
+
+
+def info(*rows: dict) -> DifferencesInfo:
+    kept = runs(*rows)
+    table = ladder_table(kept)
+    return differences(table, "toy", claims(kept, table, "toy"))
+
+
+def rung(name: str, *tests: float, seconds: float = 10.0, **more) -> list[dict]:
+    return [distill(name, s, t, seconds=seconds) | more for s, t in enumerate(tests)]
+
+
+FOUND = info(
+    *rung("L4", 0.80, 0.81, 0.82, seconds=25.0),
+    *rung("kd", 0.69, 0.71),
+    *rung("CE", 0.70, 0.71, 0.73),
+    *rung("KD", 0.60, 0.61, 0.62),
+    *rung("KD_null", 0.5, seconds=math.nan),
+)
+
+
+def test_every_rung_is_paired_with_the_best_control_in_the_order_of_the_ladder():
+    assert FOUND.control == "CE"
+    assert [row.rung for row in FOUND.rows] == ["KD", "L4", "KD_null", "kd"]
+    one = FOUND.rows[1]
+    assert one.differences == pytest.approx((0.10, 0.10, 0.09))
+    assert one.interval.mean == pytest.approx(0.29 / 3)
+    assert (one.interval.n, one.times, one.primary, one.shown) == (3, 2.5, True, True)
+    assert [row.primary for row in FOUND.rows] == [False, True, False, False]
+    assert FOUND.rows[3].differences == pytest.approx((-0.01, 0.0))
+
+
+def test_no_control_or_no_common_seed_or_another_setting_is_no_row():
+    assert info(*rung("L4", 0.8)) == DifferencesInfo("toy", "", ())
+    assert info(*rung("CE", 0.7), distill("L4", 5, 0.8)).rows == ()
+    other = [*rung("CE", 0.7, **{"tags.setting": "a"}), *rung("L4", 0.8, **{"tags.setting": "b"})]
+    assert info(*other).rows == ()
+
+
+def test_seeds_intervals_time_and_what_is_shown_are_drawn():
+    (axes,) = draw_differences(FOUND).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "KD",
+        "L4 (primary)",
+        "KD_null",
+        "kd",
+    ]
+    assert axes.yaxis_inverted()
+    notes = [text.get_text() for text in axes.texts]
+    assert notes == ["1.00 × time, n = 3", "2.50 × time, n = 3", "n = 1", "1.00 × time, n = 2"]
+    ticks = [line for line in axes.lines if line.get_marker() == "|" and len(line.get_xdata()) > 1]
+    assert list(ticks[1].get_xdata()) == pytest.approx([10, 10, 9])
+    low, high = axes.get_xlim()
+    assert low < -20
+    assert high > 10
+    filled = {
+        round(float(bars.lines[0].get_xdata()[0]), 2): bars.lines[0].get_markerfacecolor()
+        for bars in axes.containers
+    }
+    assert filled[9.67] != "white"
+    assert filled[-0.5] == "white"
+    bars = [bars.lines[2][0].get_segments()[0] for bars in axes.containers]
+    assert bars[1][0][0] == pytest.approx(100 * FOUND.rows[1].interval.low)
+
+
+def test_a_row_far_from_all_others_is_a_number_at_the_frame():
+    """A student of a teacher that knows half of the classes does not flatten the rest."""
+    found = info(
+        *rung("CE", 0.70, 0.71, 0.73),
+        *rung("KD", 0.69, 0.71, 0.72),
+        *rung("L3", 0.70, 0.72, 0.73),
+        *rung("L4", 0.71, 0.72, 0.73),
+        *rung("kd", 0.35, 0.36, 0.37),
+    )
+    (axes,) = draw_differences(found).axes
+    assert axes.get_xlim()[0] > -5
+    assert "← −35.33" in [text.get_text() for text in axes.texts]
+
+
+def test_an_interval_longer_than_the_frame_ends_in_an_arrowhead():
+    found = info(
+        *rung("CE", 0.70, 0.71, 0.73), *rung("KD", 0.69, 0.71, 0.72), *rung("L2", 0.70, 0.74)
+    )
+    (axes,) = draw_differences(found).axes
+    low, high = axes.get_xlim()
+    row = [one.rung for one in found.rows].index("L2")
+    ends = [
+        (line.get_marker(), line.get_xydata().tolist())
+        for line in axes.lines[1:]
+        if line.get_xdata()[0] in (low, high)
+    ]
+    assert ends == [("<", [[low, row]]), (">", [[high, row]])]

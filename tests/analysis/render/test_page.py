@@ -1,0 +1,135 @@
+"""The report of a real store, in each of its forms."""
+
+import re
+
+import pytest
+
+from analysis import tags
+from analysis.render import page
+from analysis.render.text import WIDTH, TextTable
+from analysis.runs import load_runs
+from analysis.sections.registry import COMPREHENSIVE, STUDIES, investigate
+from analysis.selection.bench_runs import RunFilter, chosen
+from trainers import metrics
+
+NAME = "asib/page"
+
+
+@pytest.fixture(scope="module")
+def found(store):
+    for seed in range(3):
+        for rung, base in (("CE", 0.50), ("L4", 0.60)):
+            values = {metrics.VAL_TOP1: [(0, 0.4), (1, base)], metrics.RUN_SECONDS: 10.0}
+            run_tags = {tags.STUDENT: "a<b&c", tags.GIT: f"g{seed}"}
+            store.distill(NAME, rung, seed, base + seed / 100, metrics=values, tags=run_tags)
+    return investigate(store.uri, NAME)
+
+
+def test_the_page_needs_nothing_beside_itself(found):
+    html = page.as_page(found)
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", html)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert html.count("<figure>") == sum(len(study.drawings) for study in found.studies) > 1
+    assert 'name="viewport"' in html
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_every_form_answers_first_and_names_what_is_missing(found):
+    answer = "Primary claim: L4 − CE: +10.00 points, 95 % interval +10.00 to +10.00, n = 3"
+    command = f"python -m pipeline distill -m bench=toy runtime.experiment={NAME} cfg=KD seed=0,1,2"
+    for text in (page.as_page(found), page.as_markdown_report(found), page.as_terminal(found)):
+        plain = " ".join(text.split())
+        assert answer in plain
+        assert command in plain
+        assert plain.index(answer) < plain.index(command)
+    assert answer in page.as_note(found, "what=comprehensive")
+    assert "`python -m pipeline analyze what=comprehensive`" in page.as_note(
+        found, "what=comprehensive"
+    )
+
+
+def test_gaps_of_one_command_stand_together_in_the_terminal(found):
+    text = page.as_terminal(found)
+    missing = text.partition("\nMissing:\n")[2]
+    told = missing.replace(" \\\n", " ").splitlines()
+    commands = [" ".join(line.split()) for line in told if line.startswith("    python")]
+    every = [gap.command for study in found.studies for gap in study.gaps]
+    assert commands == list(dict.fromkeys(every))
+    assert len(commands) < len(every)
+    assert "- L2 has not finished; L2 (with CCCP) has not finished:" in told
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert f"{len(commands)} gaps, each with the command that fills it." in " ".join(text.split())
+
+
+def test_every_run_behind_a_number_is_named(found):
+    html = page.as_page(found)
+    assert len(found.sources) == 6
+    assert all(run in html for run in found.sources)
+    assert all(source.link is None for source in found.sources.values())  # a file has no pages
+
+
+def test_latex_is_escaped_and_balanced(found):
+    latex = page.as_latex(found)
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") > 0
+    assert r"\toprule" in latex
+    assert not re.search(
+        r"(?<!\\)[%&_](?!.*usepackage)", re.sub(r"(?m)^%.*$| & |\\label\{[^}]*\}", "", latex)
+    )
+    assert page.latex_text("50 % of β_1 − x") == r"50 \% of $\beta$\_1 $-$ x"
+
+
+def test_latex_wraps_the_columns_that_hold_words():
+    numbers = TextTable(("rung", "n"), (("CE", "1"),))
+    assert page.latex_columns(numbers) == "lr"
+    words = TextTable(("warning", "runs", "which"), (("w" * 45, "6", "distill-L3-toy-s0, " * 8),))
+    columns = page.latex_columns(words)
+    shares = [float(share) for share in re.findall(r"p\{(\S+?)\\linewidth\}", columns)]
+    assert re.sub(r">\{[^}]*\}p\{[^}]*\}", "p", columns) == "prp"
+    assert shares[0] < shares[1]
+    assert 0.7 < sum(shares) < 0.95  # what the number and the space between them leave
+
+
+def test_names_from_the_store_are_no_markup(store):
+    store.distill("evil", "L3", 0, 0.5, tags={tags.BENCH: "<script>x</script>"})
+    assert "<script>" not in page.as_page(investigate(store.uri, "evil"))
+
+
+def test_an_empty_experiment_says_what_to_type(store):
+    store.run("only launches", "launch", tags={tags.STAGE: "launch"})
+    empty = investigate(store.uri, "only launches")
+    assert page.NOTHING in page.as_page(empty)
+    assert page.NOTHING in page.as_terminal(empty)
+    asked = RunFilter(tags={tags.STAGE: "launch"})
+    filtered = investigate(store.uri, "only launches", asked=asked)
+    assert "No training run is left by tag.stage=launch" in page.as_terminal(filtered)
+    assert page.NOTHING not in page.as_page(filtered)
+
+
+def test_filters(store, found):
+    runs = load_runs(store.uri, NAME)
+    assert len(chosen(runs, RunFilter(tags={tags.GIT: "g1"}))) == 2
+    assert len(chosen(runs, RunFilter(since="2023-11-14", until="2023-11-14"))) == len(runs)
+    began = r"no run began then \(they did from 2023-11-14T\S+ to 2023-11-14T"
+    for outside in (RunFilter(until="2023-11-13"), RunFilter(since="2023-11-15")):
+        with pytest.raises(ValueError, match=began):
+            chosen(runs, outside)
+    of_seed = chosen(runs, RunFilter(tags={tags.SEED: "1"}))
+    students = of_seed[of_seed["tags.stage"] == "distill"]
+    assert set(students["tags.seed"]) == {"1"}
+    teachers = runs["tags.stage"].eq("finetune")
+    assert of_seed["tags.stage"].eq("finetune").sum() == teachers.sum(), "they teach every seed"
+    with pytest.raises(ValueError, match="since=2026-02-01 is after until=2026-01-01"):
+        chosen(runs, RunFilter(since="2026-02-01", until="2026-01-01"))
+    with pytest.raises(ValueError, match=r"since=soon: no date \(allowed: 2026-01-31"):
+        chosen(runs, RunFilter(since="soon"))
+    only = investigate(store.uri, NAME, "health", RunFilter(tags={tags.GIT: "g1"}))
+    assert [study.name for study in only.studies] == ["health"]
+    assert "filtered by tag.git=g1" in page.about(only)
+
+
+def test_an_unknown_analysis_names_all_that_there_are(store):
+    with pytest.raises(ValueError, match="ladr: unknown") as error:
+        investigate(store.uri, NAME, "ladr")
+    assert all(name in str(error.value) for name in (*STUDIES, COMPREHENSIVE))

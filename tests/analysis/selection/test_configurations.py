@@ -1,0 +1,260 @@
+"""A mean over seeds is never taken over different configurations."""
+
+import pandas as pd
+
+from analysis.runs import Selection
+from analysis.selection.configurations import by_overlap, not_shared, one_configuration, shown_with
+from tests.analysis.frames import distill, params, runs
+from trainers import metrics
+
+
+def reasons(frame: pd.DataFrame) -> dict[str, str]:
+    """Run id to reason, for the runs that do not count."""
+    kept, left_out = one_configuration(Selection(frame, frame[:0].assign(reason="")))
+    assert set(kept["run_id"]) | set(left_out["run_id"]) == set(frame["run_id"])
+    return dict(left_out[["run_id", "reason"]].to_numpy().tolist())
+
+
+def test_the_configuration_with_the_most_seeds_is_kept():
+    full, short = params(budget__student_epochs=80), params(budget__student_epochs=2)
+    frame = runs(
+        distill("L3", 0, 0.5, **full), distill("L3", 1, 0.5, **full), distill("L3", 0, 0.1, **short)
+    )
+    assert reasons(frame) == {"r2": "other configuration (budget.student_epochs=2)"}
+
+
+def test_of_equals_the_configuration_that_was_started_last_is_kept():
+    frame = runs(
+        distill("L3", 0, 0.5, **params(method__ib_beta=0.1, a=1, b=2, c=3)),
+        distill("L3", 0, 0.6, **params(method__ib_beta=0.2, a=2, b=3, c=3)),
+    )
+    assert reasons(frame) == {"r0": "other configuration (method.ib_beta=0.1, a=1, …)"}
+
+
+def test_a_label_names_what_was_typed_first_and_as_much_as_tells_configurations_apart():
+    typed_last = typed("L3", 0, "d=1", a=1, b=1, c=1, d=1), typed("L3", 0, a=0, b=0, c=0, d=0)
+    assert reasons(runs(*typed_last)) == {"r0": "other configuration (d=1, a=1, …)"}
+    alike = [distill("L3", 0, 0.5, **params(a=1, b=1, c=c)) for c in (1, 2)]
+    found = reasons(runs(*alike, *[distill("L3", s, 0.5, **params(a=0, b=0, c=0)) for s in (0, 1)]))
+    assert found == {f"r{c - 1}": f"other configuration (a=1, b=1, c={c})" for c in (1, 2)}
+
+
+def test_a_parameter_that_only_one_configuration_has_is_named():
+    frame = runs(distill("L3", 0, 0.5, **params(a=1)), distill("L3", 0, 0.6))
+    assert reasons(frame) == {"r0": "other configuration (a=1)"}
+
+
+def test_seeds_machines_and_typed_lines_are_no_configuration():
+    frame = runs(
+        *(
+            distill(
+                "L3",
+                seed,
+                0.5,
+                **params(seed=seed, teacher__seed=seed, runtime__device=seed, data__root=seed),
+            )
+            for seed in range(3)
+        )
+    )
+    assert reasons(frame) == {}
+
+
+def test_the_newest_run_of_a_seed_counts():
+    frame = runs(distill("L3", 0, 0.5), distill("L3", 0, 0.6), distill("L3", 1, 0.6))
+    assert reasons(frame) == {"r0": "older run of the same seed"}
+
+
+def test_benches_and_rungs_are_apart_and_a_run_needs_a_seed():
+    nameless = distill("CE", 0, 0.5) | {"tags.seed": None}
+    frame = runs(
+        distill("L3", 0, 0.5), distill("L2", 0, 0.5), distill("L3", 0, 0.5, bench="b"), nameless
+    )
+    assert reasons(frame) == {"r3": "no seed"}
+
+
+def test_earlier_reasons_stay():
+    frame = runs(distill("L3", 0, 0.5), distill("L3", 1, 0.5))
+    selection = Selection(frame[:1], frame[1:].assign(reason="failed"))
+    assert one_configuration(selection).left_out["reason"].tolist() == ["failed"]
+
+
+def test_no_runs_at_all():
+    empty = pd.DataFrame(columns=["run_id", "start_time"])
+    assert one_configuration(Selection(empty, empty.assign(reason=""))).kept.empty
+
+
+def test_budgets_that_differ_between_rungs_are_said():
+    frame = runs(
+        distill("CE", 0, 0.5, **params(budget__student_epochs=80, data__views=4)),
+        distill("L3", 0, 0.5, **params(budget__student_epochs=2, data__views=4)),
+        distill("KD", 0, 0.5, **params(budget__student_epochs=80, data__views=4)),
+        distill("L3", 0, 0.5, bench="b", **params(budget__student_epochs=5)),
+    )
+    assert not_shared(frame, "toy") == (
+        "budget.student_epochs is not the same everywhere (2: L3; 80: CE, KD)",
+    )
+    assert not_shared(frame, "b") == ()
+
+
+def test_an_option_that_older_runs_do_not_know_tells_nothing_apart():
+    """Nor does the limit of the teachers' images: that of a run without teachers says nothing."""
+    frame = runs(
+        distill("L3", 0, 0.5, **params(data__later=None, data__teacher_limit=24000)),
+        distill("L3", 1, 0.5, **params(data__teacher_limit=24000)),
+        distill("CE", 0, 0.5, **params(data__teacher_limit=None)),
+    )
+    assert reasons(frame) == {}
+    assert not_shared(frame, "toy") == ()
+
+
+def test_of_equals_the_configuration_that_the_other_rungs_have_is_kept():
+    """Rungs are compared at one gate, not at whatever was run last."""
+    high, low = params(method__enable_kd=0.9, cfg="L"), params(method__enable_kd=0.05, cfg="L")
+    frame = runs(
+        distill("L3", 0, 0.19, **high),
+        distill("L3", 0, 0.17, **low),
+        distill("L1", 0, 0.2, **high),
+        distill("CE", 0, 0.2, **high),
+    )
+    assert reasons(frame) == {"r1": "other configuration (method.enable_kd=0.05)"}
+    assert reasons(frame.iloc[[1, 0, 2, 3]]) == reasons(frame)
+
+
+def test_a_switch_that_differs_between_fused_rungs_is_said():
+    fused = {"method__kd_target": "auto", "method__num_stages": 4}
+    frame = runs(
+        distill("L2", 0, 0.2, **params(**fused, method__gate=0.9)),
+        distill("L3", 0, 0.2, **params(**(fused | {"method__num_stages": 1}), method__gate=0.1)),
+        distill("CE", 0, 0.2, **params(method__kd_target="none", method__gate=0.5)),
+    )
+    assert not_shared(frame, "toy") == (
+        "method.gate is not the same everywhere (0.1: L3; 0.9: L2)",
+    )
+
+
+def test_overlaps_are_benches_of_their_own_and_share_the_control():
+    half = {"tags.overlap": "50", "tags.teachers": "a,b"}
+    whole = {"tags.teachers": "a,b"}
+    frame = runs(
+        distill("CE", 0, 0.5),
+        distill("KD", 0, 0.6) | whole,
+        distill("KD", 0, 0.7) | half,
+        distill("L3", 0, 0.8) | half | {"tags.overlap": "0"},
+        distill("CE", 0, 0.4, bench="b"),
+    )
+    found = by_overlap(frame)
+    columns = ["tags.bench", "tags.rung", "metrics.test/top1"]
+    assert sorted(found[columns].itertuples(index=False, name=None)) == [
+        ("b", "CE", 0.4),
+        ("toy", "CE", 0.5),
+        ("toy", "KD", 0.6),
+        ("toy overlap=0", "CE", 0.5),
+        ("toy overlap=0", "L3", 0.8),
+        ("toy overlap=50", "CE", 0.5),
+        ("toy overlap=50", "KD", 0.7),
+    ]
+    assert found.index.is_unique
+    kept, left_out = one_configuration(Selection(found, found[:0].assign(reason="")))
+    assert len(kept) == 7
+    assert left_out.empty
+
+
+def test_without_an_overlap_nothing_is_changed():
+    frame = runs(distill("CE", 0, 0.5), distill("KD", 0, 0.6) | {"tags.teachers": "a,b"})
+    assert by_overlap(frame) is frame
+
+
+def shown(frame: pd.DataFrame) -> tuple[str, ...]:
+    return shown_with(one_configuration(Selection(frame, frame[:0].assign(reason=""))), "toy")
+
+
+def typed(rung: str, seed: int, *words: str, **method) -> dict:
+    line = " ".join(["bench=toy", *words, f"cfg={rung}", f"seed={seed}"])
+    return distill(rung, seed, 0.5, **{"params.overrides": line}, **params(**method))
+
+
+def test_a_rungs_default_is_shown_and_the_runs_of_a_study_beside_it_are_counted():
+    """A study of β with more seeds than the ladder, run later."""
+    ladder = [
+        typed(rung, seed, "optim.lr=0.1", method__ib_beta=0.001)
+        for rung in ("L1", "L2")
+        for seed in (0, 1)
+    ]
+    study = [
+        typed("L2", seed, "optim.lr=0.1", f"method.ib_beta={beta}", method__ib_beta=beta)
+        for beta in (0.0, 0.01, 0.1)
+        for seed in (0, 1, 2)
+    ]
+    frame = runs(*ladder, *study)
+    assert shown(frame) == (
+        "L2 is shown with method.ib_beta=0.001 (2 runs), its default; left aside: "
+        "method.ib_beta=0.0 (3 runs), method.ib_beta=0.01 (3 runs), method.ib_beta=0.1 (3 runs); "
+        "what=beta compares them.",
+    )
+    kept = one_configuration(Selection(frame, frame[:0].assign(reason=""))).kept
+    assert kept["configuration"].tolist() == ["", "", *["method.ib_beta=0.001"] * 2]
+    assert shown(frame[frame["tags.rung"] == "L1"]) == ()
+
+
+def test_without_its_default_the_reason_of_the_choice_is_said():
+    most = [typed("L2", s, "a=1", method__a=1) for s in (0, 1)] + [typed("L2", 0, method__a=2)]
+    most[2]["params.overrides"] = None
+    assert (
+        "method.a=1 (2 runs), the one with the most seeds; left aside: method.a=2 (1 run)."
+        in (shown(runs(*most))[0])
+    )
+    equals = [typed("L2", 0, f"a={a}", method__a=a) for a in (1, 2)]
+    assert (
+        "method.a=2 (1 run), the one that was started last; left aside" in shown(runs(*equals))[0]
+    )
+    other = typed("L3", 0, method__a=1)
+    assert (
+        "method.a=1 (1 run), the one that has most in common with the other rungs"
+        in (shown(runs(*equals, other))[0])
+    )
+
+
+def test_of_equals_validation_chooses_and_another_methods_terms_tell_nothing():
+    """A tuning study: L4 has a temperature of its own, at which kd was not at its best."""
+    asib = typed("L4", 0, method__tau=4) | {"tags.method": "asib"}
+    points = [
+        typed("kd", 0, f"method.tau={tau}", f"optim.lr={lr}", method__tau=tau, optim__lr=lr)
+        | {"tags.method": "kd", f"metrics.{metrics.BEST_VAL_TOP1}": val}
+        for tau, lr, val in ((2, 1, 0.7), (2, 2, 0.9), (4, 1, 0.6), (4, 2, 0.8))
+    ]
+    said = shown(runs(asib, *points))[0]
+    assert said.startswith("kd is shown with method.tau=2, optim.lr=2 (1 run), the best on validat")
+
+
+def test_what_was_typed_for_most_of_the_other_rungs_is_no_departure():
+    """A first try of L3 is not its default where the ladder was given another budget."""
+    ladder = [
+        typed(rung, seed, "budget=long", method__e=80)
+        for rung in ("CE", "KD", "L3")
+        for seed in (0, 1)
+    ]
+    assert shown(runs(*ladder, typed("L3", 0, method__e=2))) == (
+        "L3 is shown with method.e=80 (2 runs), its default; left aside: method.e=2 (1 run).",
+    )
+
+
+def test_another_student_is_another_setting():
+    frame = runs(
+        distill("CE", 0, 0.5, **params(student__model="resnet8")),
+        distill("L3", 0, 0.5, **params(student__model="resnet20")),
+    )
+    assert not_shared(frame, "toy") == (
+        "student.model is not the same everywhere (resnet20: L3; resnet8: CE)",
+    )
+
+
+def test_data_that_only_their_digest_tells_apart_are_another_setting():
+    frame = runs(
+        *[
+            distill(rung, 0, 0.5, **{"tags.setting": one})
+            for rung, one in (("KD", "a"), ("CE", "a"), ("L3", "b"))
+        ]
+    )
+    assert not_shared(frame, "toy") == ("the data are not the same everywhere (CE, KD; L3)",)
+    matched = frame.assign(**{"tags.matched_to": [None, None, "L4"]})
+    assert not_shared(matched, "toy") == ()

@@ -1,0 +1,86 @@
+"""Environment shortcuts become overrides; what is typed wins."""
+
+import pytest
+
+from pipeline.cli.environment import dry_run, with_shortcuts
+from pipeline.config import ConfigError, compose
+
+
+def test_each_shortcut_is_an_override() -> None:
+    environment = {
+        "TEACHER_PAIR": "resnet20,resnet56",
+        "STUDENT": "resnet8",
+        "METHOD": "L2",
+        "SEED": "4",
+    }
+    found = with_shortcuts(["tau=1"], environment)
+    assert found == [
+        "teacher@teacher.0=resnet20",
+        "teacher.1.model=resnet56",
+        "student=resnet8",
+        "cfg=L2",
+        "seed=4",
+        "tau=1",
+    ]
+    config = compose(found[:-1])
+    assert [t.model for t in config.teachers()] == ["resnet20", "resnet56"]
+    assert (config.student.model, config.cfg, config.seed) == ("resnet8", "L2", 4)
+
+
+def test_a_method_group_and_a_students_architecture_are_found() -> None:
+    assert with_shortcuts([], {"METHOD": "asib_l1"}) == ["method=asib_l1"]
+    assert with_shortcuts([], {"METHOD": "KD"}) == ["cfg=KD"]  # the ladder's control
+    assert with_shortcuts([], {"METHOD": "kd"}) == ["method=kd"]  # the paper's
+    assert with_shortcuts([], {"STUDENT": "resnet20"}) == ["student.model=resnet20"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "environment"),
+    [
+        ("seed=1", {"SEED": "4"}),
+        ("cfg=KD", {"METHOD": "L2"}),
+        ("method=asib_ce", {"METHOD": "L2"}),
+        ("student.model=resnet20", {"STUDENT": "resnet8"}),
+        ("student=resnet8", {"STUDENT": "resnet20"}),
+        ("teacher@teacher.0=resnet20", {"TEACHER_PAIR": "resnet8,resnet56"}),
+    ],
+)
+def test_what_is_typed_wins(typed: str, environment: dict[str, str]) -> None:
+    assert with_shortcuts([typed], environment) == [typed]
+
+
+def test_one_teacher_typed_leaves_the_other_to_the_environment() -> None:
+    found = with_shortcuts(["teacher.0.model=resnet8"], {"TEACHER_PAIR": "resnet56,resnet56"})
+    assert found == ["teacher.1.model=resnet56", "teacher.0.model=resnet8"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"METHOD": "L9"}, r"METHOD=L9: unknown.*allowed: CE"),
+        ({"TEACHER_PAIR": "resnet20"}, "TEACHER_PAIR=resnet20: two names"),
+        ({"TEACHER_PAIR": "a,b,c"}, "two names"),
+        ({"SEED": "abc"}, "SEED=abc: not a whole number"),
+        ({"STUDENT": "resnet9"}, "STUDENT: resnet9: unknown; did you mean resnet8"),
+        ({"SEED": "x", "TEACHER_PAIR": "a,b", "METHOD": "M"}, "(?s)4 mistakes.*: a: .*: b: .*=M"),
+    ],
+)
+def test_a_shortcut_that_names_nothing_is_a_mistake(
+    environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_shortcuts([], environment)
+
+
+def test_dry_run_is_yes_or_no() -> None:
+    assert [dry_run({"DRY_RUN": v}) for v in ("1", "true", "Yes", "0", "", "no")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert not dry_run({})
+    with pytest.raises(ConfigError, match="DRY_RUN=maybe"):
+        dry_run({"DRY_RUN": "maybe"})

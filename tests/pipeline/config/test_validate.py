@@ -1,0 +1,37 @@
+"""What a user gets to see where a network cannot be made: one message, exit code 2."""
+
+import pytest
+
+from pipeline.__main__ import MISTAKE, OK, guarded
+from pipeline.analyze import analyse_command
+from pipeline.config import ConfigError, compose
+from trainers.models import build
+
+
+def test_a_network_that_cannot_be_built_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: None) == OK
+    assert guarded(lambda: build("vgg8", 10, 32, pretrained=True) and None) == MISTAKE
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "vgg8 has no published weights: set student.pretrained=false" in shown
+
+
+def test_networks_that_cannot_be_built_are_found_before_anything_runs() -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose(
+            [
+                "student.pretrained=true",
+                "teacher.1.model=vgg13",
+                "data.image_size=4",
+                "data.crop_pad=1",
+            ]
+        )
+    text = str(raised.value)
+    assert "2 mistakes" in text
+    assert "student.model=resnet8: resnet8 has no published weights" in text
+    assert "teacher.1.model=vgg13: vgg13 needs images of at least 8 pixels, not 4" in text
+
+
+def test_an_analysis_without_what_is_a_mistake_and_not_the_ladder():
+    with pytest.raises(ConfigError, match=r"beta: no key=value; did you mean what=beta\?"):
+        analyse_command(["beta", "experiment=asib"])

@@ -1,0 +1,331 @@
+"""What can be asked for, what it is found to mean, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from analysis import tags
+from pipeline.config import ConfigError, compose
+from pipeline.evaluation.evaluate import Request, _tracked, request
+from pipeline.evaluation.model import find, on_data, stored
+from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, as_report
+from pipeline.identity import splits
+from pipeline.session import Session
+from pipeline.stages.test_split import open_test
+from pipeline.storage.run_store import RunFolder, Store
+from pipeline.tracking.upload import replay
+from trainers import models
+from trainers.measures import ClassRow
+from trainers.models.weight_files import BadCheckpoint
+
+KEYS = ("abcd00000001", "abcd00000002", "ffff00000001")
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A shell over a store with two finished students and one that is not finished."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.session.signal.signal", lambda number, handler: None)
+    session = Session.open(compose(["runtime.device=cpu"]), "evaluate", [])
+    for seed, key in enumerate(KEYS):
+        _student(session.store.run("distill", key), seed, finished=key != KEYS[2])
+    return session
+
+
+def _student(folder: RunFolder, seed: int, *, finished: bool) -> None:
+    config = asdict(compose([f"seed={seed}"]))
+    spec = {
+        "name": f"distill-L3-digits-s{seed}",
+        "config": config,
+        "tags": {tags.STUDENT: "resnet8", tags.BENCH: "digits"},
+        "identity": {"teachers": ["0123456789ab"]},
+        "data": {"name": "digits", "digest": "d"},
+    }
+    folder.write_json("spec", spec)
+    if finished:
+        torch.manual_seed(seed)
+        weights = models.build("resnet8", 10, 16, in_chans=1).state_dict()
+        digest = folder.save_tensors("student", weights)
+        folder.write_json("result", {"weights": {"student": digest}})
+
+
+# What was asked for ---------------------------------------------------------------------------
+
+
+def test_run_and_split_are_taken_out_of_the_overrides() -> None:
+    asked, rest = request(["run=abcd", "data.root=x", "split=test", "runtime.device=cpu"])
+    assert asked == Request("abcd", "test", {"data.root", "runtime.device"})
+    assert rest == ["data.root=x", "runtime.device=cpu"]
+    assert request(["run=abcd"])[0].split == "val"  # which costs no reading of test
+
+
+def test_a_file_takes_any_option() -> None:
+    given = ["student.model=resnet20", "cfg=CE", "data.crop_pad=1"]
+    assert request(["run=w.pt", *given])[1] == given
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([], ["1 mistake ", "run: say which"]),
+        (["run=abcd", "split=tset"], ["1 mistake ", "split=tset", "train, val, test"]),
+        (["run=abcd", "cfg=L1"], ["1 mistake ", "cfg: a run is evaluated in its own", "data.root"]),
+        (["run=abcd", "data.mean=[0.1]"], ["1 mistake ", "data.mean: a run is evaluated"]),
+        (["run=abcd", "experiment=x"], ["1 mistake ", "of its run", "runtime.experiment=NAME"]),
+        (
+            ["split=x", "seed=1", "run=abcd", "runtime.devcie=cpu"],
+            ["3 mistakes", "split=x", "seed: a run", "runtime.devcie: no such option"],
+        ),
+    ],
+)
+def test_mistakes_are_all_told(overrides: list[str], said: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        request(overrides)
+    assert all(text in str(raised.value) for text in said), raised.value
+
+
+# What it means --------------------------------------------------------------------------------
+
+
+def test_a_name_is_enough_where_one_run_has_it_and_a_rung_lists_its_keys(session: Session) -> None:
+    assert find("distill-L3-digits-s0", compose([]), session).key == "abcd00000001"
+    with pytest.raises(ConfigError, match="run=L3: give the key of one run of L3: abcd00000001"):
+        find("L3", compose([]), session)
+    with pytest.raises(ConfigError, match=r"run=L9: neither an MLflow run id .* nor a name in the"):
+        find("L9", compose([]), session)
+
+
+def test_runs_of_one_name_are_told_apart_by_what_was_typed(session: Session) -> None:
+    for key, beta in zip(KEYS[:2], ("0.1", "0.2"), strict=True):
+        folder = session.store.run("distill", key)
+        typed = f"cfg=L3 method.ib_beta={beta}"
+        spec = folder.read_json("spec") | {"name": "same", "params": {"overrides": typed}}
+        folder.write_json("spec", spec)
+    with pytest.raises(ConfigError, match=rf"{KEYS[0]} \(method.ib_beta=0.1\), {KEYS[1]} \(method"):
+        find("same", compose([]), session)
+
+
+def test_a_key_may_be_cut_where_it_stays_unique(session: Session) -> None:
+    found = find("abcd00000001", compose([]), session)
+    assert (found.name, found.model, found.teachers) == (
+        "distill-L3-digits-s0",
+        "resnet8",
+        ("0123456789ab",),
+    )
+    net = found.network(torch.device("cpu"))
+    assert not net.training
+    assert all(torch.equal(value, found.weights[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("abcd", ["2 keys begin so", KEYS[0], KEYS[1], "distill-L3-digits-s1"]),
+        ("9999", ["no such key", KEYS[0], "runtime.store"]),
+        ("ffff", ["ffff00000001 is not finished"]),
+        ("abc", ["neither an MLflow run id", "run key", ".safetensors"]),
+        ("nowhere.safetensors", ["nowhere.safetensors: no such file"]),
+    ],
+)
+def test_what_is_not_there_is_one_message(session: Session, text: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        find(text, compose([]), session)
+    assert "1 mistake " in str(raised.value)
+    assert all(part in str(raised.value) for part in said), raised.value
+
+
+def test_damaged_weights_of_a_run_are_named(session: Session) -> None:
+    path = session.store.run("distill", KEYS[0]).tensors_path("student")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadCheckpoint, match=KEYS[0]):
+        find(KEYS[0], compose([]), session)
+
+
+def test_a_description_that_holds_no_options_is_named(session: Session) -> None:
+    folder = session.store.run("distill", KEYS[0])
+    spec = folder.read_json("spec")
+    for wrong in ({"tags": {}}, {"config": {"data": 3, "numerics": {}}}, {"identity": None}):
+        folder.write_json("spec", spec | wrong)
+        with pytest.raises(ConfigError, match=KEYS[0]):
+            stored(folder)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("executed"),))  # type: ignore[return-value]
+
+
+def test_nothing_in_a_file_is_executed(session: Session) -> None:
+    Path("evil.pt").write_bytes(pickle.dumps({"state_dict": _Evil()}, protocol=2))
+    with pytest.raises(BadCheckpoint, match=r"evil\.pt"):
+        find("evil.pt", compose(["cfg=CE"]), session)
+    assert not Path("executed").exists()
+
+
+def test_readings_by_a_file_are_counted_by_its_content(session: Session) -> None:
+    """A copy of a run's weights raises that run's count; other weights have one of their own."""
+    config, data = compose(["cfg=CE"]), splits(compose([]).data)
+    own = session.store.run("distill", KEYS[0])
+    Path("copy.safetensors").write_bytes(own.tensors_path("student").read_bytes())
+    assert find("copy.safetensors", config, session).folder == own
+    weights = models.build("resnet8", 10, 16, in_chans=1).state_dict()
+    for name in ("a.safetensors", "b.safetensors"):
+        safetensors.torch.save_file(weights, name)
+    counts = [open_test(find(f"{n}.safetensors", config, session).folder, data)[1] for n in "aba"]
+    assert counts == [1, 2, 3]
+    assert own.test_reads() == 0
+
+
+def test_weights_that_do_not_fit_say_what_to_change(session: Session) -> None:
+    torch.save(models.build("resnet20", 10, 16, in_chans=1).state_dict(), "w.pt")
+    subject = find("w.pt", compose(["cfg=CE"]), session)
+    with pytest.raises(BadCheckpoint, match=r"student\.model"):
+        subject.network(torch.device("cpu"))
+
+
+# On which data --------------------------------------------------------------------------------
+
+
+def test_a_data_set_of_the_same_shape_is_taken_with_the_networks_own_recipe(
+    session: Session,
+) -> None:
+    subject = find(KEYS[0], compose([]), session)
+    subject = replace(subject, data=replace(subject.data, mean=[0.3], train_limit=50))
+    other = compose(["data.root=elsewhere", "data.val_fraction=0.3"]).data
+    chosen = on_data(subject, other, {"data.root", "runtime.device"}).data
+    assert (chosen.root, chosen.val_fraction, chosen.train_limit) == ("elsewhere", 0.1, 50)
+    whole = on_data(subject, other, {"data"}).data
+    assert (whole.val_fraction, whole.train_limit, whole.mean) == (0.3, None, [0.3])
+
+
+@pytest.mark.parametrize("override", ["data=fashion_mnist", "data.image_size=32"])
+def test_a_data_set_of_another_shape_is_one_message(session: Session, override: str) -> None:
+    subject = find(KEYS[0], compose([]), session)
+    with pytest.raises(ConfigError) as raised:
+        on_data(subject, compose([override]).data, {override.partition("=")[0]})
+    assert "1 mistake " in str(raised.value)
+    assert "image_size 16" in str(raised.value)
+
+
+# How it is told -------------------------------------------------------------------------------
+
+
+def _found(classes: int) -> tuple[Evaluation, Facts]:
+    rows = tuple(ClassRow(4, 1 - c / classes, 0.5) for c in range(classes - 1))
+    numbers = {
+        "top1": 0.5,
+        "nll": 1.0,
+        "ece": 0.1,
+        "images": 4e6,
+        "parameters": 6e7,
+        "macs": 1.2e10,
+        "images_per_second": 1e5,
+    }
+    teachers = (Compared(0, "0123456789ab", "finetune-" + "x" * 90, 0.9, 0.25), Compared(1, "ba98"))
+    confusion = [[0] * classes for _ in range(classes)]
+    found = Evaluation(numbers, teachers, (*rows, ClassRow(0, None, None)), confusion)
+    facts = Facts(
+        "distill-L3-" + "n" * 80,
+        "abcd00000001",
+        "resnet8",
+        "digits",
+        "d",
+        False,
+        "test",
+        "cpu",
+        2,
+        tuple(f"class {c} " + "y" * 90 for c in range(classes)),
+    )
+    return found, facts
+
+
+@pytest.mark.parametrize("classes", [3, 20, 21, 300])
+def test_the_report_fits_100_columns_and_says_what_is_missing(classes: int) -> None:
+    found, facts = _found(classes)
+    text = as_report(found, facts)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "Teacher 1 (key ba98) is not in the store" in text
+    assert "another data set" in text
+    assert ("worst of" in text) == (classes > 20)
+
+
+def test_the_worst_classes_are_shown_and_those_without_images_are_not() -> None:
+    found, facts = _found(300)
+    text = as_report(found, facts)
+    shown = [number for number in range(300) if f"class {number} " in text]
+    assert shown == list(range(289, 299))
+
+
+def test_files_hold_everything_and_missing_is_null() -> None:
+    found, facts = _found(21)
+    written = artifacts(found, facts)
+    body = json.loads(written.texts["evaluation.json"], parse_constant=pytest.fail)
+    assert body["classes"][20]["top1"] is None
+    assert body["teachers"][1]["agreement"] is None
+    assert len(written.texts["per_class.csv"].splitlines()) == 1 + 21
+    assert len(written.texts["confusion.csv"].splitlines()) == 1 + 21
+    assert set(found.flat()) == {*found.numbers, "teacher0/agreement", "teacher0/kl"}
+
+
+def test_a_store_that_is_empty_says_so(tmp_path: Path, session: Session) -> None:
+    session.store = Store(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="holds: nothing"):
+        find("abcd", compose([]), session)
+
+
+# Where it belongs -----------------------------------------------------------------------------
+
+
+def _send(session: Session, experiment: str) -> str:
+    """A finished student of the store in an experiment."""
+    folder = session.store.run("distill", KEYS[0])
+    spec = folder.read_json("spec") | {"folder": "f0", "time": 1_000, "params": {}, "texts": {}}
+    spec["tags"] |= {
+        tags.STAGE: "distill",
+        tags.RUN_KEY: folder.key,
+        tags.RUNG: "L3",
+        tags.SEED: "0",
+        tags.TEACHERS: "resnet20",
+    }
+    folder.write_json("spec", spec)
+    ended = {"time": 2_000, "metrics": {}, "history": [], "tags": {}}
+    folder.write_json("result", folder.read_json("result") | ended)
+    return replay(folder, replace(session.target, experiment=experiment), log_model=False)
+
+
+def _experiments(session: Session) -> set[str]:
+    return {experiment.name for experiment in session.target.client().search_experiments()}
+
+
+def test_a_key_is_evaluated_in_the_experiment_that_its_run_is_in(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_study = _send(session, "asib/ladder")
+    subject = find(KEYS[0], compose([]), session)
+    assert _tracked(subject, session).run_id == of_study
+    assert _experiments(session) == {"Default", "asib/ladder"}
+    assert "in experiment asib/ladder, where the run is (runtime." in capsys.readouterr().out
+    _send(session, "another")  # reused there too, as in asib/ladder: the first by name
+    assert _tracked(subject, session).run_id != of_study
+    said = capsys.readouterr().out
+    assert "in experiment another, where the run is; it is in asib/ladder too" in said
+
+
+def test_an_experiment_that_was_chosen_gets_a_copy_of_the_run(session: Session) -> None:
+    of_study = _send(session, "asib/ladder")
+    subject = find(KEYS[0], compose([]), session)
+    typed = replace(session, runtime=replace(session.runtime, experiment="asib", log_model=False))
+    named = replace(
+        session,
+        runtime=replace(session.runtime, log_model=False),
+        target=replace(session.target, experiment="of the environment"),
+    )
+    assert of_study not in {_tracked(subject, one).run_id for one in (typed, named)}
+    assert _experiments(session) == {"Default", "asib", "asib/ladder", "of the environment"}

@@ -1,0 +1,356 @@
+"""Many students with one command: what is expanded, checked and handed to the launcher."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.config import ConfigError, compose
+from pipeline.identity import run_key
+from pipeline.launch import local as local_jobs
+from pipeline.launch import monitor, multirun, slurm
+from pipeline.launch.base import (
+    DONE,
+    FAILED,
+    HALTED,
+    NOT_RUN,
+    RUNNING,
+    WAITING,
+    LocalConfig,
+    SlurmConfig,
+    Status,
+    Task,
+    take_options,
+)
+from pipeline.launch.local import Local
+from pipeline.launch.monitor import follow
+from pipeline.stages.view_bank import bank_key
+from pipeline.storage.run_store import Store
+from trainers.loop import Interrupted
+
+SMALL = "data.train_limit=100"
+
+
+def test_combinations_are_those_of_hydra_in_the_order_of_nested_loops() -> None:
+    found = multirun.expand(["cfg=L0,L1", "seed=range(0,2)", "optim.lr=choice(0.1,1e-2)", SMALL])
+    assert len(found) == 8
+    assert found[0] == ("cfg=L0", "seed=0", "optim.lr=0.1", SMALL)
+    assert found[1] == ("cfg=L0", "seed=0", "optim.lr=0.01", SMALL)
+    assert found[-1] == ("cfg=L1", "seed=1", "optim.lr=0.01", SMALL)
+
+
+@pytest.mark.parametrize("text", ["data.mean=[1,2]", "runtime.store=/a b=c", "method.a='x,y'"])
+def test_lists_and_quoted_texts_are_one_value(text: str) -> None:
+    assert multirun.expand([text]) == [(text,)]
+
+
+def test_all_mistakes_of_all_jobs_in_one_message() -> None:
+    with pytest.raises(ConfigError) as raised:
+        multirun.read(
+            [
+                "cfg=L0,L9",
+                "seed=0,-1",
+                "hydra/launcher=slurm",
+                "hydra.launcher.partitoin=gpu",
+                "hydra.launcher.timeout_min=0",
+            ]
+        )
+    text = str(raised.value)
+    assert text.startswith("4 mistakes")
+    for part in ("cfg=L9: unknown", "seed=-1", "did you mean partition?", "timeout_min=0"):
+        assert text.count(part) == 1, text
+
+
+def test_an_unknown_launcher_names_those_there_are() -> None:
+    _, _, mistakes = take_options(["hydra/launcher=slrum"])
+    assert "did you mean slurm?" in mistakes[0]
+    assert "local, slurm" in mistakes[0]
+
+
+def test_an_option_of_another_launcher_names_that_launcher() -> None:
+    _, _, mistakes = take_options(["hydra.launcher.gres=null"])
+    assert mistakes == [
+        "hydra.launcher.gres: no option of hydra/launcher=local, but of hydra/launcher=slurm: type "
+        "that too"
+    ]
+
+
+def test_launcher_options_are_typed() -> None:
+    config, rest, mistakes = take_options(
+        [
+            "hydra/launcher=slurm",
+            "hydra.launcher.partition=a,b",
+            "hydra.launcher.gres=null",
+            "hydra.launcher.setup=['module load x']",
+            "cfg=L0",
+        ]
+    )
+    assert not mistakes
+    assert rest == ["cfg=L0"]
+    assert isinstance(config, SlurmConfig)
+    assert (config.partition, config.gres, config.setup) == ("a,b", None, ["module load x"])
+
+
+def test_the_same_experiment_is_one_job() -> None:
+    request = multirun.read(["cfg=CE", "method.ib_beta=0.1,0.2", SMALL])
+    assert len(request.students) == 1
+
+
+def test_names_differ_where_students_do() -> None:
+    request = multirun.read(["cfg=L1", "method.ib_beta=0.1,0.2", SMALL])
+    first, second = request.students
+    assert first.name == f"distill-L1-digits-s0-{first.key}" != second.name
+
+
+def tasks(store: Store, *overrides: str) -> dict[str, list[Task]]:
+    """The tasks of a multirun, by verb."""
+    found: dict[str, list[Task]] = {"finetune": [], "bank": [], "distill": []}
+    for task in multirun.tasks_of(multirun.read([*overrides, SMALL]).students, store, ()):
+        assert all(name in {t.name for ts in found.values() for t in ts} for name in task.after)
+        found[task.arguments[0]].append(task)
+    return found
+
+
+def test_absent_teachers_and_banks_are_jobs_once_and_their_students_wait(tmp_path: Path) -> None:
+    found = tasks(Store(tmp_path), "cfg=CE,KD", "seed=0,1")
+    for verb in ("finetune", "bank"):
+        assert [task.arguments[1] for task in found[verb]] == ["teacher=0", "teacher=1"]
+    assert [t.after for t in found["bank"]] == [(t.name,) for t in found["finetune"]]
+    waits = {task.name: set(task.after) for task in found["distill"]}
+    assert waits["distill-CE-digits-s0"] == set()
+    assert waits["distill-KD-digits-s1"] == {t.name for t in found["finetune"] + found["bank"]}
+
+
+def test_what_is_there_is_no_job(tmp_path: Path) -> None:
+    store, config = Store(tmp_path), compose(["cfg=KD", SMALL])
+    for number in (0, 1):
+        store.run("finetune", run_key("finetune", config, teacher=number)).finish({"weights": {}})
+    store.run("bank", bank_key(config, 0)).write_json("bank", {"seconds": 1.0})
+    found = tasks(store, "cfg=KD", "seed=0,1")
+    assert not found["finetune"]
+    (bank,) = found["bank"]
+    assert (bank.arguments[1], bank.after) == ("teacher=1", ())
+    assert {task.after for task in found["distill"]} == {(bank.name,)}
+
+
+def test_fresh_crops_need_no_banks(tmp_path: Path) -> None:
+    found = tasks(Store(tmp_path), "cfg=KD", "seed=0,1", "data.views=0")
+    assert (len(found["finetune"]), len(found["bank"]), len(found["distill"])) == (2, 0, 2)
+
+
+# Local ----------------------------------------------------------------------------------------
+
+
+def local(tmp_path: Path, **states: str) -> Local:
+    """A launcher in which no process can start."""
+    found = Local(LocalConfig(jobs_parallel=1), tmp_path)
+    found.slots = 0
+    for name, state in states.items():
+        found.tasks[name], found.status[name] = Task(name, "pipeline", ()), Status(state)
+    return found
+
+
+def test_who_waits_for_a_failed_job_does_not_run(tmp_path: Path) -> None:
+    launcher = local(tmp_path, teacher=FAILED)
+    launcher.tasks["student"] = Task("student", "pipeline", (), after=("teacher",))
+    launcher.status["student"] = Status()
+    assert launcher.poll()["student"].state == FAILED
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [(0, DONE), (75, WAITING), (1, FAILED), (2, FAILED), (-9, FAILED)]
+)
+def test_what_follows_from_an_exit_code(tmp_path: Path, code: int, state: str) -> None:
+    assert local(tmp_path, a=RUNNING)._after("a", code).state == state
+
+
+def test_a_killed_worker_is_started_again_so_many_times(tmp_path: Path) -> None:
+    launcher = local(tmp_path)
+    launcher.tasks["w"] = Task("w", "sweeps", (), restarts=1)
+    assert [launcher._after("w", -9).state for _ in range(2)] == [WAITING, FAILED]
+
+
+def test_a_request_to_stop_comes_before_what_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = local(tmp_path, a=WAITING)
+    launcher.slots = 1
+    monkeypatch.setattr(local_jobs, "_SERVER", None)  # no process can start
+    with pytest.raises(Interrupted):
+        follow(launcher, SimpleNamespace(stop=lambda: True))
+    assert launcher.status["a"] == Status(HALTED, "not begun")
+
+
+def test_a_job_that_did_not_listen_yet_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, asked = local(tmp_path, a=RUNNING), []
+
+    def cancel() -> None:
+        launcher.stopping = True
+        asked.append(1)
+        if len(asked) == 2:  # now it does
+            launcher.status["a"] = launcher._after("a", -15)
+
+    monkeypatch.setattr(launcher, "cancel", cancel)
+    monkeypatch.setattr(monitor, "ASK_S", 0.0)
+    with pytest.raises(Interrupted):
+        follow(launcher, SimpleNamespace(stop=lambda: True))
+    assert launcher.status["a"].state == HALTED
+
+
+# Slurm ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Slurm's commands as scripts: sbatch counts jobs, squeue says what a file says."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    scripts = {
+        "sbatch": f'cat "$1" >> {folder}/said; n=$(cat {folder}/n); echo $((n+1)) > {folder}/n; '
+        'echo "Submitted batch job $n"',
+        "srun": "true",
+        "squeue": f"cat {folder}/queue",
+        "scancel": f'echo "$@" > {folder}/cancelled',
+        "scontrol": f'echo "$@" > {folder}/requeued',
+    }
+    for name, text in scripts.items():
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    (folder / "n").write_text("17\n")
+    (folder / "queue").write_text("")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+TEACHER = Task("teacher", "pipeline", ("finetune",))
+STUDENTS = [Task(name, "pipeline", ("distill",), after=("teacher",)) for name in ("a", "b")]
+
+
+def test_students_are_an_array_that_waits_for_the_teacher(cluster: Path, tmp_path: Path) -> None:
+    config = SlurmConfig(partition="gpu", timeout_min=30, poll_s=0.1)
+    launcher = slurm.Slurm(config, tmp_path / "jobs")
+    launcher.submit([TEACHER, *STUDENTS])
+    assert launcher.jobs == {"teacher": "17", "a": "18_0", "b": "18_1"}
+    said = (cluster / "said").read_text()
+    for flag in (
+        "--dependency=afterok:17",
+        "--kill-on-invalid-dep=yes",
+        "--partition=gpu",
+        "--array=0-1%2",
+        "--signal=USR2@120",
+        "--requeue",
+        "--gres=gpu:1",
+        "--time=30",
+    ):
+        assert f"#SBATCH {flag}" in said, said
+    assert re.search(r"^srun .*--cpus-per-task=4 ", said, re.M)  # srun does not inherit it
+
+
+def test_coming_back_joins_what_is_in_the_queue(cluster: Path, tmp_path: Path) -> None:
+    config = SlurmConfig(poll_s=0.1)
+    first, again = (slurm.Slurm(config, tmp_path / "jobs") for _ in range(2))  # at once
+    first.submit([TEACHER, *STUDENTS])
+    (cluster / "queue").write_text("18_0 RUNNING\n18_1 PENDING\n99 RUNNING\n")
+    again.submit(STUDENTS)
+    assert again.jobs["a"] == "18_0"
+    assert [one.state for one in again.poll().values()] == [RUNNING, WAITING]
+    assert again.cancel() == 2
+    assert (cluster / "cancelled").read_text().split() == ["18_0", "18_1"]
+
+
+def test_jobs_are_submitted_after_those_that_they_wait_for(cluster: Path, tmp_path: Path) -> None:
+    bank = Task("bank", "pipeline", ("bank",), after=("teacher",))
+    student = Task("student", "pipeline", ("distill",), after=("bank",))
+    launcher = slurm.Slurm(SlurmConfig(), tmp_path / "jobs")
+    launcher.submit([TEACHER, bank, student])
+    assert launcher.jobs == {"teacher": "17", "bank": "18", "student": "19"}
+    said = (cluster / "said").read_text()
+    assert "--dependency=afterok:17" in said
+    assert "--dependency=afterok:18" in said
+
+
+def test_who_waits_for_a_failed_job_is_failed_and_says_why(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = slurm.Slurm(SlurmConfig(poll_s=0.1), tmp_path / "jobs")
+    launcher.submit([TEACHER, *STUDENTS])
+    monkeypatch.setattr(launcher, "_outcome", {"17": "exit code 1"}.get)
+    found = launcher.poll()
+    assert found["teacher"].note == f"job 17: exit code 1: see {launcher.log_of('teacher')}"
+    assert {found[name] for name in ("a", "b")} == {Status(FAILED, NOT_RUN)}
+
+
+def test_a_second_round_of_jobs_is_looked_at_anew(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = slurm.Slurm(SlurmConfig(poll_s=60), tmp_path / "jobs")
+    launcher.submit([TEACHER])
+    monkeypatch.setattr(launcher, "_outcome", {"17": "exit code 1"}.get)
+    assert launcher.poll()["teacher"].state == FAILED
+    (cluster / "queue").write_text("18 RUNNING\n")
+    launcher.submit([TEACHER])
+    assert launcher.poll()["teacher"] == Status(RUNNING, "job 18 running")
+
+
+def test_a_job_that_slurm_refuses_is_one_message(cluster: Path, tmp_path: Path) -> None:
+    refused = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: nope' >&2; exit 1\n"
+    (cluster / "sbatch").write_text(refused)
+    launcher = slurm.Slurm(SlurmConfig(partition="nope"), tmp_path / "jobs")
+    with pytest.raises(ConfigError, match=r"hydra.launcher.*invalid partition specified: nope"):
+        launcher.submit([TEACHER])
+
+
+def test_jobs_before_one_that_slurm_refuses_are_not_forgotten(
+    cluster: Path, tmp_path: Path
+) -> None:
+    lines = (cluster / "sbatch").read_text().splitlines()
+    full = f'test $(cat {cluster}/n) = 18 && {{ echo "sbatch: error: full" >&2; exit 1; }}'
+    (cluster / "sbatch").write_text("\n".join([lines[0], full, *lines[1:]]))
+    with pytest.raises(ConfigError, match="full"):
+        slurm.Slurm(SlurmConfig(), tmp_path / "jobs").submit([TEACHER, *STUDENTS])
+    assert slurm.Slurm(SlurmConfig(), tmp_path / "jobs").jobs == {"teacher": "17"}
+
+
+def test_a_job_that_left_the_queue_without_a_result_is_failed(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = slurm.Slurm(SlurmConfig(poll_s=0.1), tmp_path / "jobs")
+    launcher.submit([TEACHER])
+    assert launcher.poll()["teacher"].state == RUNNING  # its file may still be on its way
+    monkeypatch.setattr(slurm, "_ABSENT_S", 0.0)
+    launcher._looked = 0.0
+    found = launcher.poll()["teacher"]
+    assert found.state == FAILED
+    assert found.cancelled
+
+
+def test_stopped_after_a_commit_goes_back_into_the_queue(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "execute", lambda task: 75)
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "18")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    (cluster / "queue").write_text("COMPLETING\n")
+    with pytest.raises(slurm.TaskFailed, match="cancelled"):
+        slurm.SlurmTask(TEACHER, requeue=True, most=1)()
+    assert not (cluster / "requeued").exists()
+    (cluster / "queue").write_text("RUNNING\n")
+    with pytest.raises(slurm.TaskFailed):
+        slurm.SlurmTask(TEACHER, requeue=True, most=1)()
+    assert (cluster / "requeued").read_text() == "requeue 18_1\n"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(slurm.TaskFailed, match="not put back"):
+        slurm.SlurmTask(TEACHER, requeue=True, most=1)()
+
+
+def test_without_slurm_the_message_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="hydra/launcher=local"):
+        slurm.Slurm(SlurmConfig(), tmp_path)

@@ -1,0 +1,216 @@
+"""The plan of a command: each stage once, what is there, and times of finished runs of its kind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import tags
+from pipeline.config import Config, ConfigError, compose
+from pipeline.identity import identity, run_key
+from pipeline.stages.matched_budget import resolved, standards
+from pipeline.stages.plan import (
+    duration,
+    planned_banks,
+    planned_students,
+    planned_teachers,
+    show,
+    time_of,
+)
+from pipeline.stages.view_bank import bank_key
+from pipeline.storage.run_store import Store
+from trainers import metrics
+
+SMALL = ["data.train_limit=100"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def finish(
+    store: Store, stage: str, key: str, what: str, seconds: float, bank: float = 0.0
+) -> None:
+    folder = store.run(stage, key)
+    tag = tags.STUDENT if stage == "finetune" else tags.RUNG
+    made_by = identity(stage, rung("L3" if stage == "finetune" else what))
+    folder.write_json("spec", {"tags": {tags.BENCH: "digits", tag: what}, "identity": made_by})
+    values = {metrics.RUN_SECONDS: seconds, metrics.BANK_SECONDS: bank}
+    folder.finish({"metrics": values, "weights": {}})
+
+
+def rung(cfg: str, *more: str) -> Config:
+    return compose([f"cfg={cfg}", *SMALL, *more])
+
+
+def test_teachers_and_their_banks_come_first_and_each_stage_once(store: Store) -> None:
+    found = planned_students([rung("L3"), rung("KD"), rung("CE"), rung("L3")], store)
+    assert [stage.name for stage in found] == [
+        "finetune-resnet20-digits-s0",
+        "finetune-resnet20-digits-s1",
+        "bank-resnet20-digits-s0",
+        "bank-resnet20-digits-s1",
+        "distill-L3-digits-s0",
+        "distill-KD-digits-s0",
+        "distill-CE-digits-s0",
+    ]
+    assert {stage.state for stage in found} == {"new"}
+    assert all(stage.seconds is None for stage in found)
+    assert found[4].key == run_key("distill", rung("L3"))
+
+
+def test_a_rung_without_teachers_plans_none(store: Store) -> None:
+    assert [s.name for s in planned_students([rung("CE")], store)] == ["distill-CE-digits-s0"]
+
+
+def test_times_are_the_median_of_finished_runs_of_the_kind(store: Store) -> None:
+    for number, seconds in enumerate((10.0, 30.0, 20.0)):
+        finish(store, "distill", f"aaaa{number}", "L3", seconds)
+    finish(store, "distill", "bbbb", "CE", 99.0)
+    (*_, l3) = planned_students([rung("L3")], store)
+    assert l3.seconds == pytest.approx(20.0)
+
+
+def test_what_is_finished_and_what_goes_on_is_said(store: Store) -> None:
+    key = run_key("finetune", rung("L3"), teacher=0)
+    finish(store, "finetune", key, "resnet20", 40.0)
+    second = store.run("finetune", run_key("finetune", rung("L3"), teacher=1))
+    history: list[dict[str, Any]] = [{"metrics": {metrics.EPOCH_SECONDS: 5.0}}] * 3
+    second.commit({}, history, token="a")
+    found = planned_teachers(rung("L3"), (0, 1), store)
+    assert [s.state for s in found] == ["finished", "to resume after epoch 3"]
+    assert [s.seconds for s in found] == pytest.approx([0.0, 25.0])
+
+
+def test_banks_are_planned_with_the_time_of_others_of_their_teacher(store: Store) -> None:
+    body = {"name": "bank-resnet20-digits", "seconds": 8.0}
+    store.run("bank", bank_key(rung("KD"), 0)).write_json("bank", body)
+    store.run("bank", "aaaa").write_json("bank", body | {"seconds": 10.0})
+    store.run("bank", "bbbb").write_json("bank", {"seconds": 1e9})  # of a version without names
+    *_, there, absent = planned_banks(rung("KD"), (0, 1), store)
+    assert (there.state, there.seconds) == ("finished", 0.0)
+    assert (absent.state, absent.seconds) == ("new", 9.0)
+
+
+def test_the_time_of_a_student_is_without_its_banks(store: Store) -> None:
+    finish(store, "distill", "aaaa", "KD", 30.0, bank=4.0)
+    assert planned_students([rung("KD")], store)[-1].seconds == pytest.approx(26.0)
+
+
+def test_times_grow_with_the_budget_and_are_not_taken_from_other_data(store: Store) -> None:
+    finish(store, "distill", "aaaa", "CE", 40.0)
+    epochs = rung("CE").budget.student_epochs
+    longer = rung("CE", f"budget.student_epochs={10 * epochs}")
+    other = compose(["cfg=CE", "data.train_limit=200"])
+    assert planned_students([longer], store)[-1].seconds == pytest.approx(400.0)
+    assert planned_students([other], store)[-1].seconds is None
+
+
+def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    finish(store, "distill", "aaaa", "CE", 4000.0)
+    show(planned_students([rung("CE"), rung("KD")], store))
+    text = capsys.readouterr().out
+    assert "distill-CE-digits-s0" in text
+    assert "0 finished, 6 to run: 67 min, and 5 of a kind that has not run here yet" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_runs_of_one_name_are_told_apart_by_that_in_which_those_that_need_them_agree(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lr = "optim.lr=1e-2"
+    configs = [rung("KD"), rung("KD", lr), rung("CE"), rung("CE", lr)]
+    settings = [(("row", r), ("lr", v)) for r in ("KD", "CE") for v in ("own", "1e-2")]
+    again = (("row", "x"), ("lr", "own"))
+    found = planned_students([*configs, rung("CE")], store, [*settings, again])
+    of_students = [stage.setting for stage in found[-4:]]
+    assert of_students == [*settings[:2], (("lr", "own"),), settings[3]]
+    assert {stage.setting for stage in found[:-4]} == {(("row", "KD"),)}
+    show(found)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if found[-1].key in line]
+    assert line.split() == ["distill-CE-digits-s0", found[-1].key, "new", "row=CE", "lr=1e-2", "?"]
+    show(planned_students(configs[::2], store, settings[::2]))
+    show(planned_students(configs, store))
+    assert "what varies" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lots", "workers", "said"),
+    [
+        ([60.0] * 9, 1, "9 min"),
+        ([60.0] * 9, 2, "9 min of training, about 4 min with 2 workers"),
+        ([540.0], 2, "9 min of training, about 9 min with 2 workers"),
+        ([240.0, 60.0, 60.0], 3, "6 min of training, about 4 min with 3 workers"),
+    ],
+)
+def test_workers_share_trials_and_no_trial(lots: list[float], workers: int, said: str) -> None:
+    assert time_of(lots, workers) == said
+
+
+def test_stages_of_one_setting_are_one_workers(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(store, "distill", "aaaa", "CE", 120.0)
+    seeds = [rung("CE", f"seed={seed}") for seed in range(3)]
+    show(planned_students(seeds, store, [(("cfg", "CE"),)] * 3), workers=2)
+    show(planned_students(seeds, store), workers=2)
+    together, apart = (
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("0 finished")
+    )
+    assert together.endswith("6 min of training, about 6 min with 2 workers")
+    assert apart.endswith("6 min of training, about 3 min with 2 workers")
+
+
+def test_ce_matched_waits_for_the_runs_whose_time_it_takes(store: Store) -> None:
+    config = rung("CE_matched")
+    found = planned_students([*standards(config, ["cfg=CE_matched", *SMALL]), config], store)
+    assert [s.name for s in found][-3:] == [
+        "distill-L4-digits-s0",
+        "distill-CE-digits-s0",
+        "distill-CE_matched-digits-s0",
+    ]
+    assert found[-1].key is None
+    assert found[-1].state == "after L4 and CE"
+    assert len(planned_students([config, config, rung("CE_matched", "optim.lr=1e-2")], store)) == 2
+
+
+@pytest.mark.parametrize(("rung_s", "epochs"), [(10.0, 40), (25.0, 100), (0.01, 1), (10.13, 41)])
+def test_matched_epochs_are_those_that_fit_into_the_time(rung_s: float, epochs: int) -> None:
+    config = rung("CE_matched")
+    found = resolved(config, rung_s, 10.0)
+    assert found.budget.student_epochs == epochs
+    assert found.budget.matched_to is None
+    assert found.budget.matched_with == []
+    assert config.budget.matched_to == "L4"
+
+
+def test_standards_keep_what_was_typed() -> None:
+    typed = ["cfg=CE_matched", "budget.matched_to=L1", "seed=3", *SMALL]
+    one, control = standards(compose(typed), typed)
+    assert (one.cfg, control.cfg, one.seed, control.seed) == ("L1", "CE", 3, 3)
+    assert one.budget.matched_to is control.budget.matched_to is None
+
+
+def test_the_rung_whose_time_is_given_may_have_a_recipe_of_its_own() -> None:
+    own = "budget.matched_with=['optim.lr=4e-3','method.ce_alpha=0.1']"
+    typed = ["cfg=CE_matched", "budget.matched_to=L1", own, "optim.lr=8e-3", *SMALL]
+    one, control = standards(compose(typed), typed)
+    assert (one.optim.lr, control.optim.lr) == (4e-3, 8e-3)
+    assert one.method.ce_alpha == 0.1
+    wrong = ["cfg=CE_matched", "budget.matched_with=['optim.rl=4']", *SMALL]
+    config = compose(wrong)
+    with pytest.raises(ConfigError, match=r"optim\.rl: no such option"):
+        standards(config, wrong)
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (None, 0, 45, 99, 720, 5999, 12240)] == [
+        "?",
+        "0 s",
+        "45 s",
+        "99 s",
+        "12 min",
+        "100 min",
+        "3.4 h",
+    ]

@@ -1,0 +1,116 @@
+"""What arrives at the tracking store, and how often."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from analysis import tags
+from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.upload import RunUpload, arrived, replay
+from trainers import metrics
+
+NAME = "finetune-resnet20-toy-s0"
+
+
+def folder_at(root: Path) -> RunFolder:
+    """A finished run, as a stage leaves it."""
+    folder = RunFolder(root, "finetune", "2ae8f952aa64")
+    folder.write_json(
+        "spec",
+        {
+            "folder": "f0",
+            "name": NAME,
+            "time": 1_000,
+            "params": {"seed": "0"},
+            "texts": {},
+            "tags": {
+                tags.RUN_KEY: folder.key,
+                tags.STAGE: "finetune",
+                tags.BENCH: "toy",
+                tags.STUDENT: "resnet8",
+                tags.TEACHERS: "resnet20",
+                tags.SEED: "0",
+            },
+            "data": {"name": "toy", "digest": "0"},
+        },
+    )
+    digest = folder.save_tensors("teacher", {"w": torch.zeros(1)})
+    history = [{"index": 0, "stage": 0, "step": "B", "time": 2_000, "metrics": {"val/top1": 0.5}}]
+    folder.finish(
+        {
+            "time": 3_000,
+            "metrics": {metrics.TEST_TOP1: 0.5},
+            "history": history,
+            "tags": {},
+            "weights": {"teacher": digest},
+        }
+    )
+    return folder
+
+
+def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The barrier lets both workers look for the run before either makes it, where they can."""
+    folder = folder_at(tmp_path / "store")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    find, both = RunUpload._find, Barrier(2)
+
+    def slow_find(self: RunUpload, spec: dict) -> str | None:
+        found = find(self, spec)
+        if not both.broken:
+            try:
+                both.wait(2.0)
+            except Exception:  # noqa: BLE001 - the other waits for its turn: as it should
+                both.abort()
+        return found
+
+    monkeypatch.setattr(RunUpload, "_find", slow_find)
+    workers = [TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store") for _ in "ab"]
+    workers[0].experiment_id()
+    with ThreadPoolExecutor(2) as pool:
+        ids = list(pool.map(lambda one: replay(folder, one, log_model=False), workers))
+    assert len(set(ids)) == 1
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([workers[0].experiment_id()], f"tags.{tags.RUN_KEY} = '{folder.key}'")
+    assert [run.info.run_id for run in runs] == [ids[0]]
+    assert runs[0].info.status == "FINISHED"
+    assert len(client.get_metric_history(ids[0], "val/top1")) == 1
+
+
+def test_a_run_that_was_deleted_from_the_store_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    there = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
+    first = replay(folder, there, log_model=False)
+    assert replay(folder, there, log_model=False) == first
+    there.client().delete_run(first)
+    assert replay(folder, there, log_model=False) != first
+
+
+def test_a_folder_has_arrived_where_it_was_trained_before_where_it_was_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    at = {
+        name: TrackingTarget.from_environment("sweeps", name, tmp_path / "store")
+        for name in ("asib", "asib/ladder", "gone")
+    }
+    assert arrived(folder, at["asib"]) == []
+    trained = RunUpload(folder, at["asib/ladder"])
+    trained.finish(folder.result() or {}, log_model=False)
+    reused = {name: replay(folder, at[name], log_model=False) for name in ("asib", "gone")}
+    at["gone"].client().delete_run(reused["gone"])
+    assert arrived(folder, at["asib"]) == [trained.record.run_id, reused["asib"]]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    other = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
+    assert arrived(folder, other) == []

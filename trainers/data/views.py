@@ -1,0 +1,213 @@
+"""Clean views (the student's own crop and flip, before mixing) and the view bank.
+
+Every training image has V fixed views, drawn from (data digest, view seed): all methods draw
+their crops from them. A view bank holds what a frozen teacher says of every (image, view), so
+that teachers are run once and never in the loop.
+
+Shapes: N training images, V views, R = N·V rows (image-major), M validation images, B a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.data import DataConfig, Images
+from trainers.models import Outputs, outputs
+from trainers.options import option
+from trainers.rng import generator, stream_seed
+
+BANK_CHUNK = 128  # rows of one forward pass (they fit a cache): in the key, it moves last bits
+
+
+@dataclass
+class Numerics:
+    """How numbers are computed. Part of a run's identity."""
+
+    precision: str = option("float32", "bfloat16: mixed precision", choices=("float32", "bfloat16"))
+    memory_format: str = option(
+        "channels_last", "layout of images and weights", choices=("channels_last", "contiguous")
+    )
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """bfloat16 autocast where asked for; losses leave it by themselves."""
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def plain(self) -> Numerics:
+        """The same without mixed precision."""
+        return replace(self, precision="float32")
+
+    def layout(self) -> torch.memory_format:
+        return (
+            torch.channels_last
+            if self.memory_format == "channels_last"
+            else torch.contiguous_format
+        )
+
+
+class Views:
+    """The fixed crop/flip views of a set of training images, on the images' device.
+
+    Images on the device are padded once; mapped ones batch by batch, with the same result.
+    """
+
+    def __init__(self, images: Images, config: DataConfig, numerics: Numerics) -> None:
+        self.fresh, self.count = config.views == 0, max(1, config.views)
+        self.images, self._flips = images, config.flip
+        device, pad = images.device, config.crop_pad
+        self._pad, self._mode = pad, config.pad_mode
+        self._normalise = Normaliser(config, numerics, device)
+        self._windows = None if images.mapped else _windows(images.pixels, pad, self._mode)
+        draw = torch.Generator().manual_seed(
+            stream_seed(config.view_seed, "views", images.digest, config.views, pad, config.flip)
+        )
+        self._draw(draw)
+
+    def redraw(self, seed: int, purpose: str, epoch: int) -> None:
+        """Fresh crops for an epoch, where there are no fixed views (`data.views` 0): the same for
+        every method at one seed."""
+        if self.fresh:
+            self._draw(generator(seed, purpose, "crops", epoch))
+
+    def _draw(self, draw: torch.Generator) -> None:
+        shape, sides = (len(self.images.labels), self.count), 2 * self._pad + 1
+        self._dy = torch.randint(sides, shape, generator=draw).to(self.device)
+        self._dx = torch.randint(sides, shape, generator=draw).to(self.device)
+        flip = torch.rand(shape, generator=draw) < 0.5
+        self._flip = flip.to(self.device) if self._flips else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    @property
+    def rows(self) -> int:
+        """R = N·V."""
+        return len(self.images.labels) * self.count
+
+    def batch(self, row_B: Tensor) -> Tensor:
+        """The clean views of these rows, normalised float32 [B, C, H, W]."""
+        image_B, view_B = row_B // self.count, row_B % self.count
+        dy_B, dx_B = self._dy[image_B, view_B], self._dx[image_B, view_B]
+        pixels = self._crops(image_B, dy_B, dx_B)
+        if self._flip is not None:
+            flip_B111 = self._flip[image_B, view_B][:, None, None, None]
+            pixels = torch.where(flip_B111, pixels.flip(-1), pixels)
+        return self._normalise(pixels)
+
+    def _crops(self, image_B: Tensor, dy_B: Tensor, dx_B: Tensor) -> Tensor:
+        if self._windows is not None:
+            return self._windows[image_B, :, dy_B, dx_B]
+        windows = _windows(self.images.at(image_B), self._pad, self._mode)
+        return windows[torch.arange(len(image_B), device=self.device), :, dy_B, dx_B]
+
+    def labels(self, row_B: Tensor) -> Tensor:
+        return self.images.labels[row_B // self.count]
+
+
+class Normaliser:
+    """uint8 pixels to normalised float32 in the run's memory format."""
+
+    def __init__(self, config: DataConfig, numerics: Numerics, device: torch.device) -> None:
+        mean = torch.tensor(config.mean, device=device)[:, None, None]
+        std = torch.tensor(config.std, device=device)[:, None, None]
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._layout = numerics.layout()
+
+    def __call__(self, pixels_BCHW: Tensor) -> Tensor:
+        x = pixels_BCHW.to(torch.float32, memory_format=self._layout)
+        return x.mul_(self._scale).add_(self._shift)
+
+
+def _windows(pixels_NCHW: Tensor, pad: int, mode: str) -> Tensor:
+    """All crops of every image as a view of the padded images: [N, C, dy, dx, H, W], no copy."""
+    size_h, size_w = pixels_NCHW.shape[2:]
+    if pad == 0:
+        return pixels_NCHW.unfold(2, size_h, 1).unfold(3, size_w, 1)
+    if mode == "reflect":
+        rows = _reflected(size_h, pad, pixels_NCHW.device)
+        columns = _reflected(size_w, pad, pixels_NCHW.device)
+        padded = pixels_NCHW[:, :, rows][:, :, :, columns]
+    else:
+        padded = F.pad(pixels_NCHW, (pad, pad, pad, pad))
+    return padded.unfold(2, size_h, 1).unfold(3, size_w, 1)
+
+
+def _reflected(size: int, pad: int, device: torch.device) -> Tensor:
+    """Indices of reflect padding (the edge is not repeated)."""
+    index = torch.arange(-pad, size + pad, device=device).abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)
+
+
+class Rows(NamedTuple):
+    """What one network says of rows: logits [R, C] and pooled features [R, D], fp16."""
+
+    logits: Tensor
+    pooled: Tensor
+
+    def at(self, row_B: Tensor) -> Rows:
+        """The rows of a batch, raised to float32."""
+        return Rows(self.logits[row_B].float(), self.pooled[row_B].float())
+
+
+def train_rows(
+    model: nn.Module, views: Views, numerics: Numerics, *, start: int = 0
+) -> Iterator[Rows]:
+    """What `model` says of all rows, BANK_CHUNK at a time, in evaluation mode (restored).
+
+    `start` skips that many chunks, so that a bank that was cut off can be gone on with.
+    """
+    was_training, device = model.training, views.device
+    model.eval()
+    for at in range(start * BANK_CHUNK, views.rows, BANK_CHUNK):
+        x = views.batch(torch.arange(at, min(at + BANK_CHUNK, views.rows), device=device))
+        with torch.no_grad(), numerics.autocast(device):
+            out = outputs(model, x)
+        yield Rows(out.logits.half(), out.pooled.half())
+    model.train(was_training)
+
+
+@torch.no_grad()
+def image_rows(
+    model: nn.Module, images: Images, normalise: Normaliser, numerics: Numerics
+) -> Outputs:
+    """Outputs on whole, unmixed images, float32, in evaluation mode (restored)."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    for at in range(0, max(1, len(images.labels)), BANK_CHUNK):
+        pixels = images.pixels[at : at + BANK_CHUNK].to(images.device)
+        with numerics.autocast(images.device):
+            parts.append(outputs(model, normalise(pixels)))
+    model.train(was_training)
+    return Outputs(
+        torch.cat([p.logits for p in parts]).float(), torch.cat([p.pooled for p in parts]).float()
+    )
+
+
+def assemble(parts: Iterable[Rows], rows: int, device: torch.device) -> Rows:
+    """One table from its parts, each copied into its place, so that only one is held twice.
+
+    Raises:
+        ValueError: the parts do not make up `rows` rows.
+    """
+    logits = pooled = None
+    at = 0
+    for part in parts:
+        if logits is None or pooled is None:
+            logits = torch.empty(rows, part.logits.shape[1], dtype=torch.half, device=device)
+            pooled = torch.empty(rows, part.pooled.shape[1], dtype=torch.half, device=device)
+        end = at + len(part.logits)
+        if end > rows:
+            raise ValueError(f"a view bank of at least {end} rows, not {rows}")
+        logits[at:end], pooled[at:end] = part.logits.to(device), part.pooled.to(device)
+        at = end
+    if logits is None or pooled is None or at != rows:
+        raise ValueError(f"a view bank of {at} rows, not {rows}")
+    return Rows(logits, pooled)

@@ -1,0 +1,263 @@
+"""The A-Step: the fusion module, its head and adapters learn; the student stands still.
+
+Shapes: B a batch, R rows (images × views), M validation images, K teachers, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers import measures, metrics, models
+from trainers.data.views import Rows
+from trainers.distillation.objective import objective
+from trainers.distillation.stage_cache import (
+    heads_only,
+    reclassified,
+    stage_student,
+    student_bank,
+    synergy_rows,
+    teacher_banks,
+    teacher_val,
+    tuned_outputs,
+)
+from trainers.distillation.state import Bank, DistillState, PlannedEpoch, StepInputs
+from trainers.loop import run_steps, snapshot, top1
+from trainers.methods.asib.config import level_of
+from trainers.methods.asib.information_plane import information
+from trainers.methods.asib.method import Asib
+from trainers.methods.base import StepPosition
+from trainers.mixing import plan_epoch
+from trainers.models import Outputs, freezing, outputs
+from trainers.targets import average_logits
+
+ADAPTERS = ("query_adapter.", "teacher_adapters.")
+FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
+
+
+class AStep:
+    """One A-Step of one stage: made at its start (`fresh`), or where a run goes on inside it."""
+
+    method: Asib
+
+    def __init__(
+        self, work: StepInputs, state: DistillState, position: StepPosition, *, fresh: bool
+    ) -> None:
+        assert isinstance(state.method, Asib)
+        self.work, self.state, self.method = work, state, state.method
+        if fresh:
+            state.stage_student, state.queries = snapshot(state.student), None
+            state.a_best, state.pending_a_optimiser = {}, None
+            rows = enumerate(teacher_val(work, state) if state.teachers else [])
+            labels = work.data.val.labels
+            state.notes = {f"teacher{k}/top1_before": top1(r.logits, labels) for k, r in rows}
+        self.student = student_bank(work, state)
+        self.fresh = work.views.fresh
+        if self.fresh:
+            self.frozen_student = freezing.freeze(stage_student(state))
+        self.tuned = self._unfreeze(position.stage)
+        # While only classifiers learn, their pooled features stand still: read, not run.
+        self.pooled: list[Bank] | None = None
+        if state.teachers and heads_only(work, state, position.stage):
+            self.pooled = teacher_banks(work, state, position.stage)
+        self.optimiser = self._build_optimiser()
+        if state.pending_a_optimiser is not None:
+            self.optimiser.load_state_dict(state.pending_a_optimiser)
+            state.pending_a_optimiser = None
+        state.a_optimiser = self.optimiser
+
+    def epoch(self, slot: PlannedEpoch) -> dict[str, float]:
+        """Train one epoch; evaluate where it is due; at the end restore the best state."""
+        state, config = self.state, self.method.config
+        values = self._train(slot.position) | state.notes
+        state.notes = {}
+        values[metrics.BETA] = self.method.beta(slot.position)
+        values[metrics.LR] = config.a_lr
+        if slot.last or (slot.position.in_step + 1) % config.teacher_eval_every == 0:
+            values |= self._evaluate(slot.position)
+        return values | self._finish() if slot.last else values
+
+    def _unfreeze(self, stage: int) -> list[nn.Parameter]:
+        """Let the teachers' top blocks of this stage learn; give their parameters."""
+        level = level_of(self.method.config.teacher_levels, stage)
+        for teacher in self.state.teachers:
+            freezing.set_level(teacher, level)
+            teacher.zero_grad(set_to_none=True)  # of blocks that learned in the stage before
+        return [p for t in self.state.teachers for p in t.parameters() if p.requires_grad]
+
+    def _build_optimiser(self) -> torch.optim.Optimizer:
+        """AdamW with moments of this step's own: older ones belong to a state that the step
+        before did not keep."""
+        c, named = self.method.config, self.method.trainable("A")
+        fusion = [p for n, p in named if n.startswith(FUSION)]
+        others = [p for n, p in named if not n.startswith(FUSION)] + self.tuned
+        groups: list[dict[str, Any]] = [
+            {"params": fusion, "lr": c.a_lr * c.ib_mbm_lr_factor},
+            {"params": others},
+        ]
+        return torch.optim.AdamW(groups, lr=c.a_lr, weight_decay=c.a_weight_decay, fused=True)
+
+    def _train(self, position: StepPosition) -> dict[str, float]:
+        work, method, optimiser, config = self.work, self.method, self.optimiser, self.work.config
+        learning = [p for group in optimiser.param_groups for p in group["params"]]
+        plan = plan_epoch(
+            config.seed,
+            "fusion",
+            position.epoch,
+            images=len(work.data.train.labels),
+            views=work.views.count,
+            batch=config.optim.batch,
+            mix=None,
+            size=config.data.image_size,
+            device=work.device,
+        )
+        work.views.redraw(config.seed, "fusion", position.epoch)
+        method.train()
+
+        def step(i: int) -> dict[str, Tensor]:
+            rows = plan.rows[i]
+            with work.numerics.autocast(work.device):
+                student = self._student(rows)
+                teachers, start = self._teachers(rows)
+                terms = method.teacher_terms(
+                    student, teachers, start, work.views.labels(rows), position
+                )
+            total = torch.stack(list(terms.losses.values())).sum()
+            optimiser.zero_grad(set_to_none=True)
+            method.clamp_loss(total, position).backward()
+            if method.config.a_clip > 0:
+                nn.utils.clip_grad_norm_(learning, method.config.a_clip)
+            optimiser.step()
+            named = {f"train/loss/{name}": value for name, value in terms.losses.items()}
+            return {metrics.LOSS_TOTAL: total} | named | terms.seen
+
+        stream = (config.seed, "fusion", "draws", position.epoch)
+        means = run_steps(self.state.progress, len(plan.rows), step, self.state.stop, stream)
+        method.eval()
+        means |= self._gradients()
+        for k, teacher in enumerate(self.state.teachers):
+            means[f"teacher{k}/trainable_requested"] = freezing.requested_fraction(
+                teacher, level_of(method.config.teacher_levels, position.stage)
+            )
+            means[f"teacher{k}/trainable"] = freezing.moved_fraction(teacher)
+        means[metrics.STEP_SECONDS] = means["steps_seconds"] / len(plan.rows)
+        means[metrics.IMAGES_PER_SECOND] = plan.rows.numel() / means.pop("steps_seconds")
+        return means
+
+    def _gradients(self) -> dict[str, float]:
+        """The weakest gradient of the epoch's last step, of adapters and of the fusion's parts (0
+        where one does not learn), and the floor of σ."""
+        method, learning = self.method, {name for name, _ in self.method.trainable("A")}
+        named = list(method.named_parameters())
+        adapters = [(n, p) for n, p in named if n.startswith(ADAPTERS)]
+        found = {metrics.ADAPTER_GRAD: 0.0}
+        if all(name in learning for name, _ in adapters):
+            found[metrics.ADAPTER_GRAD] = measures.weakest_gradient(adapters, depth=2)
+        parts = [(n, p) for n, p in named if not n.startswith(ADAPTERS)]
+        found[metrics.FUSION_GRAD] = measures.weakest_gradient(parts, depth=2)
+        if method.config.bottleneck:
+            found[metrics.SIGMA_FLOOR] = method.fusion.sigma_floor
+        return found
+
+    def _student(self, rows: Tensor) -> Outputs:
+        """The student of the stage's start: read from its table, or run where views are fresh."""
+        if not self.fresh:
+            return Outputs(*self.student.train.at(rows))
+        with torch.no_grad():
+            return outputs(self.frozen_student, self.work.views.batch(rows))
+
+    def _teachers(self, rows: Tensor) -> tuple[list[Outputs], list[Tensor] | None]:
+        """The teachers' outputs, and their starting logits where their blocks are tuned.
+
+        Tuned teachers are run (BatchNorm in evaluation); the others are read from their banks.
+        """
+        if self.fresh:
+            images = self.work.views.batch(rows)
+            with torch.no_grad():
+                frozen = [outputs(t.model, images) for t in self.work.teachers]
+        else:
+            frozen = [Outputs(*t.bank.train.at(rows)) for t in self.work.teachers]
+        if not self.state.teachers:
+            return frozen, None
+        if self.pooled is not None:
+            features = [bank.train.pooled[rows].float() for bank in self.pooled]
+            pairs = zip(self.state.teachers, features, strict=True)
+            live = [Outputs(models.classify(t, pooled), pooled) for t, pooled in pairs]
+            return live, [one.logits for one in frozen]
+        live = tuned_outputs(self.work, self.state, rows)
+        return live, [one.logits for one in frozen]
+
+    def _evaluate(self, position: StepPosition) -> dict[str, float]:
+        """Synergy accuracy and the information plane on validation; keeps the best state of this
+        step."""
+        state, labels = self.state, self.work.data.val.labels
+        teachers = self._val()
+        which = self.method.config.synergy_eval_teacher_indices
+        said = synergy_rows(self.method, self.student.val, teachers, which=which)
+        accuracy = top1(said.logits, labels)
+        own = {f"teacher{k}/top1": top1(t.logits, labels) for k, t in enumerate(teachers)}
+        if not state.a_best or accuracy > state.a_best["top1"]:
+            state.a_best = {
+                "top1": accuracy,
+                "method": snapshot(self.method),
+                "teachers": [snapshot(t) for t in state.teachers],
+            }
+        alpha, old = self.method.config.synergy_ema_alpha, state.synergy_ema
+        state.synergy_ema = accuracy if old is None else alpha * old + (1 - alpha) * accuracy
+        plane = information(
+            self.method,
+            self.student.val,
+            teachers,
+            labels,
+            (self.work.config.seed, position.epoch),
+            which=which,
+        )
+        return (
+            own | {metrics.SYNERGY_TOP1: accuracy, metrics.SYNERGY_EMA: state.synergy_ema} | plane
+        )
+
+    def _val(self) -> list[Rows]:
+        """What the teachers, as they are now, say of the validation images."""
+        if self.pooled is None:
+            return teacher_val(self.work, self.state)
+        banks = reclassified(self.state.teachers, [Bank(b.val, b.val) for b in self.pooled])
+        return [bank.val for bank in banks]
+
+    def _finish(self) -> dict[str, float]:
+        """Restore the best state, read the gate, measure J."""
+        state, config = self.state, self.method.config
+        self.method.load_state_dict(state.a_best["method"])
+        for teacher, weights in zip(state.teachers, state.a_best["teachers"], strict=True):
+            teacher.load_state_dict(weights)
+        restored, smooth = float(state.a_best["top1"]), state.synergy_ema
+        reading = smooth if config.gate_on == "ema" and smooth is not None else restored
+        state.synergy_top1 = restored
+        state.gate_open = reading > 0 and reading >= config.enable_kd_after_syn_acc
+        state.a_best, state.a_optimiser, state.adapted = {}, None, None
+        if self.pooled is not None:
+            state.adapted = reclassified(state.teachers, self.pooled)
+        teachers, labels = self._val(), self.work.data.val.labels
+        values = {
+            metrics.GATE: float(state.gate_open),
+            metrics.SYNERGY_RESTORED: restored,
+            metrics.SYNERGY_CHANCE: measures.chance(labels),
+        }
+        accuracies, average = self._unfused(teachers)
+        values[metrics.SYNERGY_GAIN] = restored - max(accuracies)
+        values[metrics.SYNERGY_GAIN_AVERAGE] = restored - average
+        if state.teachers:
+            values |= {f"teacher{k}/top1_after": value for k, value in enumerate(accuracies)}
+            accuracies, average = self._unfused([one.bank.val for one in self.work.teachers])
+        values[metrics.SYNERGY_GAIN_ORIGINAL] = restored - max(accuracies)
+        values[metrics.SYNERGY_GAIN_AVERAGE_ORIGINAL] = restored - average
+        return values | objective(self.work, self.method, self.student.val, teachers)
+
+    def _unfused(self, teachers: list[Rows]) -> tuple[list[float], float]:
+        """Validation accuracy of each teacher, and of the mean of their logits by
+        `teacher_weights`."""
+        labels, weights = self.work.data.val.labels, self.method.config.teacher_weights
+        said_KMC = torch.stack([rows.logits.float() for rows in teachers])
+        average = top1(average_logits(said_KMC, weights), labels)
+        return [top1(said_MC, labels) for said_MC in said_KMC], average

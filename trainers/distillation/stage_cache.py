@@ -1,0 +1,169 @@
+"""Tables that hold for a stage: what a network, or the fusion module, says of every row.
+
+Made at a step's start (and again where a run goes on inside it), so that nothing in the loop
+runs what stands still. Shapes: R rows (images × views), M validation images, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers import models, targets
+from trainers.data.views import Rows, assemble, image_rows, train_rows
+from trainers.distillation.frozen_trunk import Trunk, trunks
+from trainers.distillation.state import Bank, DistillState, StepInputs
+from trainers.loop import evaluating
+from trainers.methods.asib.config import level_of
+from trainers.methods.asib.method import Asib
+from trainers.models import Outputs
+
+CHUNK = 4096  # rows of one pass of the fusion module
+
+
+class Synergy(NamedTuple):
+    """Synergy logits [R, C] fp16, the fusion's certainty [R] float32 (None: no bottleneck) and its
+    mean [R, D] fp16 (None: not asked for)."""
+
+    logits: Tensor
+    certainty: Tensor | None
+    latent: Tensor | None = None
+
+
+def network_bank(work: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> Bank:
+    """What a network, as it is now, says of all rows and of the validation images. Fresh views
+    are not the same twice: no row is kept of them."""
+    val = val_rows(work, model, trunk)
+    if work.views.fresh:
+        return Bank(Rows(val.logits[:0], val.pooled[:0]), val)
+    if trunk is None:
+        parts = train_rows(model, work.views, work.numerics)
+    else:
+        parts = trunk.train_rows(model, work.numerics)
+    return Bank(assemble(parts, work.views.rows, work.device), val)
+
+
+def val_rows(work: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> Rows:
+    """What a network, as it is now, says of the validation images."""
+    if trunk is not None:
+        return trunk.val_rows(model, work.numerics)
+    out = image_rows(model, work.data.val, work.normalise, work.numerics)
+    return Rows(out.logits.half(), out.pooled.half())
+
+
+def teacher_banks(work: StepInputs, state: DistillState, stage: int) -> list[Bank]:
+    """The teachers as they are now: their own banks, or, where their blocks were tuned, new ones
+    that are kept until they are tuned again."""
+    if not state.teachers:
+        return [teacher.bank for teacher in work.teachers]
+    if state.adapted is None:
+        pairs = zip(state.teachers, teacher_trunks(work, state), strict=True)
+        state.adapted = [network_bank(work, teacher, trunk) for teacher, trunk in pairs]
+        if heads_only(work, state, stage):
+            state.adapted = reclassified(state.teachers, state.adapted)
+    return state.adapted
+
+
+def heads_only(work: StepInputs, state: DistillState, stage: int) -> bool:
+    """Whether nothing but the classifiers of the teachers learns in a stage's A-Step: their pooled
+    features stand still then, and are read from tables in place of being run."""
+    if not isinstance(state.method, Asib) or work.views.fresh:
+        return False
+    level = level_of(state.method.config.teacher_levels, stage)
+    return level == 0 and all(map(models.head_is_classifier, state.teachers))
+
+
+@torch.no_grad()
+def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
+    """Banks with the logits that the teachers' classifiers give their pooled features now."""
+
+    def rows(teacher: nn.Module, old: Rows) -> Rows:
+        parts = old.pooled.split(CHUNK)
+        return Rows(
+            torch.cat([models.classify(teacher, p.float()).half() for p in parts]), old.pooled
+        )
+
+    pairs = zip(teachers, banks, strict=True)
+    return [Bank(rows(teacher, bank.train), rows(teacher, bank.val)) for teacher, bank in pairs]
+
+
+def teacher_val(work: StepInputs, state: DistillState) -> list[Rows]:
+    """What the teachers, as they are now, say of the validation images."""
+    if not state.teachers:
+        return [teacher.bank.val for teacher in work.teachers]
+    pairs = zip(state.teachers, teacher_trunks(work, state), strict=True)
+    return [val_rows(work, teacher, trunk) for teacher, trunk in pairs]
+
+
+def tuned_outputs(work: StepInputs, state: DistillState, row_B: Tensor) -> list[Outputs]:
+    """What the teachers under adaptation say of these rows, with a graph where their blocks
+    learn."""
+    images, said = None, []
+    for teacher, trunk in zip(state.teachers, teacher_trunks(work, state), strict=True):
+        if trunk is not None:
+            said.append(trunk.outputs(teacher, row_B))
+            continue
+        images = work.views.batch(row_B) if images is None else images
+        said.append(models.outputs(teacher, images))
+    return said
+
+
+def teacher_trunks(work: StepInputs, state: DistillState) -> list[Trunk | None]:
+    """What stands still in the own teachers for the whole run, made once and kept."""
+    if state.trunks is None:
+        state.trunks = trunks(
+            state.teachers,
+            work.config.method.levels("teacher"),
+            work.views,
+            work.data.val,
+            work.normalise,
+            work.numerics,
+        )
+    return state.trunks
+
+
+def student_bank(work: StepInputs, state: DistillState) -> Bank:
+    """The student as it was at the start of the stage: the fusion module's queries.
+
+    Both steps of a stage read it; the A-Step's start throws the last stage's away.
+    """
+    if state.queries is None:
+        state.queries = network_bank(work, stage_student(state))
+    return state.queries
+
+
+def stage_student(state: DistillState) -> nn.Module:
+    """A copy of the student as it was at the start of the stage."""
+    student = copy.deepcopy(state.student)
+    student.load_state_dict(state.stage_student)
+    return student
+
+
+@torch.no_grad()
+def synergy_rows(
+    method: Asib,
+    student: Rows,
+    teachers: list[Rows],
+    *,
+    latent: bool = False,
+    which: list[int] | None = None,
+) -> Synergy:
+    """g(mu), certainty and, if asked for, mu for every row, in evaluation mode (restored), without
+    sampling. `which`: the fusion sees these teachers only."""
+    logits, sure, means = [], [], []
+    with evaluating(method):
+        for at in range(0, len(student.logits), CHUNK):
+            part = slice(at, at + CHUNK)
+            pooled = [t.pooled[part].float() for t in teachers]
+            found = method.fuse(student.pooled[part].float(), pooled, which=which)
+            logits.append(method.head(found.mu).half())
+            if found.logvar is not None:
+                sure.append(targets.certainty(found.logvar))
+            if latent:
+                means.append(found.mu.half())
+    return Synergy(
+        torch.cat(logits), torch.cat(sure) if sure else None, torch.cat(means) if means else None
+    )

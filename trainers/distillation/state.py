@@ -1,0 +1,242 @@
+"""What a distillation run consists of: its configuration, its state, and what an epoch reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers import models
+from trainers.data import DataConfig, TrainingData
+from trainers.data.views import Normaliser, Numerics, Rows, Views
+from trainers.distillation.frozen_trunk import Trunk
+from trainers.loop import OptimConfig, Progress, build_optimiser, top1
+from trainers.methods import METHODS
+from trainers.methods.base import Dims, Method, StepPosition
+from trainers.mixing import MixConfig
+from trainers.models import freezing
+from trainers.options import option
+from trainers.rng import seeded
+
+
+@dataclass
+class StudentConfig:
+    """The network that is distilled into."""
+
+    model: str = option("resnet8", "architecture", choices=models.names, free=models.TIMM_PREFIX)
+    pretrained: bool = option(False, "start from published weights")
+
+
+def _adapts(b: Any) -> bool:
+    """there is an A-Step."""
+    return bool(b.adapt_epochs)
+
+
+def _matched(b: Any) -> bool:
+    """the time of another run is asked for."""
+    return b.matched_to is not None
+
+
+@dataclass
+class BudgetConfig:
+    """Epochs of a run: the same for every rung and method of a bench."""
+
+    student_epochs: int = option(80, "B-Step epochs, over all stages", low=1)
+    adapt_epochs: int = option(32, "A-Step epochs, shared among the stages", low=1, when=_adapts)
+    matched_to: str | None = option(
+        None,
+        "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
+        when=_matched,
+    )
+    matched_with: list[str] = option(
+        [], "what else that rung is run with, as its recipe: ['optim.lr=4e-3']", when=_matched
+    )
+
+
+@dataclass
+class DistillConfig:
+    """Exactly what can change a distilled student, beside its teachers and the data's digest."""
+
+    student: StudentConfig
+    method: Any
+    data: DataConfig
+    mix: MixConfig
+    optim: OptimConfig
+    budget: BudgetConfig
+    numerics: Numerics
+    select: str = "best"
+    seed: int = 0
+
+
+class Bank(NamedTuple):
+    """A network's outputs on all training views (R rows) and on the validation images (M)."""
+
+    train: Rows
+    val: Rows
+
+    @property
+    def width(self) -> int:
+        """Pooled width D of the network."""
+        return self.val.pooled.shape[1]
+
+
+class Teacher(NamedTuple):
+    """A frozen teacher and its view bank."""
+
+    model: nn.Module
+    bank: Bank
+
+
+def best_teacher(data: TrainingData, teachers: list[Teacher]) -> int:
+    """Number of the teacher with the best validation accuracy (the first of equals)."""
+    if not len(data.val.labels):
+        return 0
+    accuracies = [top1(t.bank.val.logits, data.val.labels) for t in teachers]
+    return accuracies.index(max(accuracies)) if accuracies else 0
+
+
+class PlannedEpoch(NamedTuple):
+    """One epoch of the plan."""
+
+    step: str  # "A" or "B"
+    position: StepPosition
+
+    @property
+    def first(self) -> bool:
+        return self.position.in_step == 0
+
+    @property
+    def last(self) -> bool:
+        return self.position.in_step == self.position.step_total - 1
+
+
+@dataclass
+class DistillState:
+    """Everything that changes during a run."""
+
+    student: nn.Module
+    method: Method
+    teachers: list[nn.Module]  # own copies, where their blocks are tuned; else empty
+    optimiser: torch.optim.Optimizer
+    a_optimiser: torch.optim.Optimizer | None = None
+    ema: nn.Module | None = None  # an exponential average of the student, where it teaches too
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Any] = field(default_factory=dict)  # top1, epoch, weights of the student
+    a_best: dict[str, Any] = field(default_factory=dict)  # top1, φ and teachers of this A-Step
+    stage_student: dict[str, Tensor] = field(default_factory=dict)  # weights at the stage's start
+    synergy_top1: float | None = None  # validation accuracy of the restored A-Step state
+    synergy_ema: float | None = None
+    gate_open: bool = False
+    notes: dict[str, float] = field(default_factory=dict)  # of a step's start, to be logged
+    pending_a_optimiser: dict[str, Any] | None = None  # saved moments, until the A-Step takes them
+    queries: Bank | None = None  # of this stage's student; made when asked for, never saved
+    adapted: list[Bank] | None = None  # of the own teachers as they are; likewise
+    trunks: list[Trunk | None] | None = None  # of the own teachers; likewise
+    stop: Callable[[], bool] = lambda: False
+
+    @classmethod
+    def new(
+        cls, config: DistillConfig, data: TrainingData, teachers: list[Teacher]
+    ) -> DistillState:
+        """First weights: student and method from streams of their own, so that every rung and
+        method at one seed starts from the same student."""
+        d, device = config.data, data.train.device
+        with seeded(config.seed, "student"):
+            student = models.build(
+                config.student.model,
+                d.classes,
+                d.image_size,
+                config.student.pretrained,
+                in_chans=d.channels,
+            )
+        kind = METHODS[config.method.name]
+        dims = Dims(
+            models.pooled_dim(student),
+            tuple(t.bank.width for t in teachers),
+            d.classes,
+            len(data.train.labels),
+            best_teacher(data, teachers),
+            labels=data.train.labels,
+        )
+        if kind.needs_maps:
+            shape = (d.channels, d.image_size, d.image_size)
+            dims = dims._replace(
+                student_maps=models.map_shapes(student, shape),
+                teacher_maps=tuple(models.map_shapes(t.model, shape) for t in teachers),
+            )
+        with seeded(config.seed, "method"):
+            method = kind(config.method, dims)
+        student = models.place(student, device, config.numerics.layout())
+        tuned = method.fuses and config.method.adapt == "backbone"
+        own = [freezing.freeze(copy.deepcopy(t.model)) for t in teachers] if tuned else []
+        method.to(device)
+        ema = freezing.freeze(copy.deepcopy(student)) if method.ema else None
+        learning = [*student.parameters(), *(p for _, p in method.trainable("B"))]
+        return cls(student, method, own, build_optimiser(config.optim, learning), ema=ema)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "student": self.student.state_dict(),
+            "method": self.method.state_dict(),
+            "teachers": [t.state_dict() for t in self.teachers],
+            "ema": self.ema.state_dict() if self.ema else None,
+            "optimiser": self.optimiser.state_dict(),
+            "a_optimiser": (
+                self.a_optimiser.state_dict() if self.a_optimiser else self.pending_a_optimiser
+            ),
+            "progress": self.progress.as_dict(),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over a saved state. The A-Step's optimiser is rebuilt by its own step and gets
+        its moments there (`pending_a_optimiser`)."""
+        self.student.load_state_dict(saved["student"])
+        self.method.load_state_dict(saved["method"])
+        for teacher, weights in zip(self.teachers, saved["teachers"], strict=True):
+            teacher.load_state_dict(weights)
+        if self.ema:
+            self.ema.load_state_dict(saved["ema"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
+        self.progress = Progress(**saved["progress"])
+        self.queries = self.adapted = self.trunks = None
+        for name in _PLAIN:
+            setattr(self, name, saved[name])
+
+    def selected(self) -> dict[str, Tensor]:
+        """The student's weights of the selected epoch."""
+        return self.best["weights"]
+
+
+_PLAIN = ("best", "a_best", "stage_student", "synergy_top1", "synergy_ema", "gate_open", "notes")
+
+
+class StepInputs(NamedTuple):
+    """What an epoch reads and does not change."""
+
+    config: DistillConfig
+    numerics: Numerics
+    data: TrainingData
+    teachers: list[Teacher]
+    views: Views
+    normalise: Normaliser
+
+    @classmethod
+    def prepare(
+        cls, config: DistillConfig, data: TrainingData, teachers: list[Teacher], state: DistillState
+    ) -> StepInputs:
+        """Views and normalisation for a run; without mixed precision where it was given up."""
+        numerics = config.numerics.plain() if state.progress.autocast_off else config.numerics
+        views = Views(data.train, config.data, numerics)
+        return cls(
+            config, numerics, data, teachers, views, Normaliser(config.data, numerics, views.device)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.views.device

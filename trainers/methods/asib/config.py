@@ -1,0 +1,271 @@
+"""The switches of ASIB: what each means, its default and range, and when it matters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.methods.asib.switches import Switches, fused, taught
+from trainers.models import default_token_dim
+from trainers.options import option, span
+from trainers.schedules import even_split
+
+
+def _bottleneck(m: Any) -> bool:
+    """there is fusion, and `method.bottleneck`."""
+    return fused(m) and m.bottleneck
+
+
+def _stages(m: Any) -> bool:
+    """there is fusion, and `method.num_stages` is above 1."""
+    return fused(m) and m.num_stages > 1
+
+
+def _freezes(m: Any) -> bool:
+    """a stage of `method.student_levels` freezes blocks."""
+    return any(level != -1 for level in m.student_levels)
+
+
+def _placebo(m: Any) -> bool:
+    """`method.placebo` is not none."""
+    return m.placebo != "none"
+
+
+def _backbone(m: Any) -> bool:
+    """there is fusion, and `method.adapt` is backbone."""
+    return fused(m) and m.adapt == "backbone"
+
+
+@dataclass
+class AsibConfig(Switches):
+    """Every switch of ASIB. A field that cannot change a configuration's results is no part of
+    its identity (`when`)."""
+
+    name: str = option("asib", "the method")
+    # B-Step: what the student learns from.
+    ce_alpha: float = option(0.7, "weight of the labels' cross-entropy", low=0)
+    label_smoothing: float = option(0.05, "label smoothing of the B-Step", low=0, high=1)
+    kd_target: str = option(
+        "auto",
+        "none: no teacher; teacher: one of them; avg: their weighted mean; weighted_conf: their "
+        "mean, each weighted per sample by its confidence; synergy: the fusion's logits when the "
+        "gate is open; auto: per sample, whichever of fusion and mean has the lower cross-entropy",
+        choices=("none", "teacher", "avg", "weighted_conf", "synergy", "auto"),
+    )
+    kd_alpha: float = option(0.3, "weight of the distillation term", low=0, when=taught)
+    tau: float = option(4.0, "temperature", low=1e-2, when=taught)
+    tau_syn: float = option(4.0, "temperature of synergy targets", low=1e-2, when=fused)
+    teacher_weights: list[float] | None = option(
+        None, "weights of the average (null: equal), normalised to sum 1", low=0, when=taught
+    )
+    target_view: str = option(
+        "two_view",
+        "two_view: mixed targets of both source images; clean: the first source's target only "
+        "(for reproduction: it does not agree with a mixed input); same: everything is run live on "
+        "the mixed image (it costs)",
+        choices=("two_view", "clean", "same"),
+        when=taught,
+    )
+    kd_uncertainty_weight: float = option(
+        0.5, "b of the weight 1/(1+b·H/ln C); 0: off", low=0, when=taught
+    )
+    kd_uncertainty_min: float = option(0.2, "floor of that weight", low=0, high=1, when=taught)
+    kd_warmup_epochs: float = option(
+        0.125,
+        "linear rise of the KD weight: B-Step epochs, or a fraction below 1",
+        low=0,
+        when=taught,
+    )
+    kd_cooldown_epochs: float = option(
+        0.25, "linear fall of the KD weight at the end, to 0", low=0, when=taught
+    )
+    kd_max_ratio: float = option(
+        1.25, "after the warm-up KD is scaled down to this × CE", low=0, when=taught
+    )
+    # The fusion module.
+    token_dim: int | None = option(
+        None, "token width (null: 512, or 256 for narrow students)", low=1, when=fused
+    )
+    latent_dim: int | None = option(None, "latent width (null: token_dim)", low=1, when=fused)
+    heads: int = option(4, "attention heads; divides latent_dim", low=1, when=fused)
+    dropout: float = option(0.05, "dropout of the synergy head", low=0, high=0.99, when=fused)
+    synergy_logit_scale: float = option(
+        0.8, "scale of synergy logits where they are a target", low=0, when=fused
+    )
+    enable_kd_after_syn_acc: float = option(
+        0.65, "gate: least synergy accuracy on validation, a fraction", low=0, high=1, when=fused
+    )
+    gate_on: str = option(
+        "raw",
+        "what the gate reads: raw accuracy of the restored state, or its moving average",
+        choices=("raw", "ema"),
+        when=fused,
+    )
+    # The information bottleneck.
+    bottleneck: bool = option(True, "log-variance head, sampling, rate, certainty", when=fused)
+    a_step_sample: bool = option(
+        True, "the A-Step's cross-entropy sees z (false: mu; σ then collapses)", when=_bottleneck
+    )
+    ib_beta: float = option(1e-3, "β, weight of the rate", low=0, when=_bottleneck)
+    ib_beta_warmup_epochs: float = option(
+        0.125,
+        "linear rise of β from 0: A-Step epochs, or a fraction below 1",
+        low=0,
+        when=_bottleneck,
+    )
+    logvar_clip: float = option(4.0, "bound of |log-variance|", low=0, when=_bottleneck)
+    min_std: float = option(0.01, "floor of σ", low=1e-6, when=_bottleneck)
+    min_cw: float = option(0.5, "least certainty weight", low=0, high=1, when=_bottleneck)
+    max_cw: float = option(1.5, "largest certainty weight", low=1, when=_bottleneck)
+    # The A-Step.
+    num_stages: int = option(4, "alternations of A-Step and B-Step", low=1, when=fused)
+    cccp_alpha: float = option(0.15, "weight of the surrogate", low=0, when=_stages)
+    cccp_ramp_epochs: float = option(
+        2.0, "its linear rise in each A-Step, epochs", low=0, when=_stages
+    )
+    synergy_only_epochs: float = option(
+        0.25, "CE-only start of each A-Step: epochs, or a fraction below 1", low=0, when=fused
+    )
+    w_ce: float = option(1.0, "A-Step weight of the cross-entropy", low=0, when=fused)
+    w_kd: float = option(
+        0.3, "A-Step weight of KL(student ‖ synergy), off in stage 1", low=0, when=_stages
+    )
+    w_feat: float = option(0.0, "A-Step weight of ‖query - mu‖²/d", low=0, when=fused)
+    a_label_smoothing: float = option(
+        0.05, "label smoothing of the A-Step", low=0, high=1, when=fused
+    )
+    a_lr: float = option(1e-4, "A-Step learning rate (AdamW)", low=0, when=fused)
+    a_weight_decay: float = option(1e-4, "A-Step weight decay", low=0, when=fused)
+    ib_mbm_lr_factor: float = option(
+        1.0, "learning rate factor of fusion module and head", low=0, when=fused
+    )
+    a_clip: float = option(0.5, "A-Step gradient norm limit; 0: none", low=0, when=fused)
+    loss_clamp: str = option(
+        "soft",
+        "bound of the A-Step's loss: soft keeps the gradient's direction, hard cuts it",
+        choices=("soft", "hard", "none"),
+        when=fused,
+    )
+    loss_clamp_max: float = option(100.0, "that bound", low=1e-6, when=fused)
+    loss_clamp_warmup_epochs: float = option(
+        0.0, "A-Step epochs before the bound holds", low=0, when=fused
+    )
+    teacher_eval_every: int = option(2, "A-Step epochs between evaluations", low=1, when=fused)
+    synergy_ema_alpha: float = option(
+        0.8, "weight of the old value in the moving average", low=0, high=1, when=fused
+    )
+    # Teacher adaptation.
+    adapt: str = option(
+        "adapters",
+        "adapters: they learn in the A-Step; backbone: the teachers' top blocks too; none: "
+        "teacher adapters stay random projections (for reproduction)",
+        choices=("none", "adapters", "backbone"),
+        when=fused,
+    )
+    teacher_levels: list[int] = option(
+        [1],
+        "unfrozen top blocks of the teachers per stage (the last value goes on); -1: all, "
+        "0: the head only",
+        low=-1,
+        when=_backbone,
+    )
+    lambda_pres: float = option(
+        1.0, "weight of staying near the teacher's own starting logits", low=0, when=_backbone
+    )
+    # Partial freezing of the student.
+    student_levels: list[int] = option(
+        [-1],
+        "the student's unfrozen top blocks per stage (the last value goes on); -1: all, "
+        "0: the head only",
+        low=-1,
+        when=_freezes,
+    )
+    freeze_bn: bool = option(
+        False, "BatchNorm of the student's frozen blocks stops its statistics too", when=_freezes
+    )
+    # Controls.
+    placebo: str = option(
+        "none",
+        "same compute, no information: synergy: the fusion's logits of another image; teachers: "
+        "the teachers' non-target logits shuffled among the classes",
+        choices=("none", "synergy", "teachers"),
+        when=_placebo,
+    )
+
+    def widths(self, student_dim: int) -> tuple[int, int]:
+        """(token width, latent width) for a student of that pooled width."""
+        token = self.token_dim or default_token_dim(student_dim)
+        return token, self.latent_dim or token
+
+    def a_step_epochs(self, budget: int) -> list[int]:
+        """Epochs of each A-Step: the budget shared among the stages (none without fusion)."""
+        return even_split(budget, self.num_stages) if fused(self) else []
+
+    def reads_teachers(self) -> bool:
+        return taught(self)
+
+    def uses_gate(self) -> bool:
+        """Whether a synergy accuracy is measured and read."""
+        return fused(self)
+
+    def stage_count(self) -> int:
+        return self.num_stages if fused(self) else 1
+
+    def levels(self, whose: str) -> list[int]:
+        return self.student_levels if whose == "student" else self.teacher_levels
+
+    def teacher_numbers(self) -> dict[str, list[int]]:
+        return {
+            "teacher_index": [self.teacher_index] if self.kd_target == "teacher" else [],
+            "synergy_eval_teacher_indices": self.synergy_eval_teacher_indices or [],
+        }
+
+    def mistakes(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
+        found = super().mistakes(adapt_epochs, student_dim, teachers) + self.switch_mistakes()
+        weights = self.teacher_weights
+        if taught(self) and weights is not None and not sum(weights) > 0:
+            found.append(f"method.teacher_weights={weights}: their sum must be above 0")
+        if taught(self) and weights is not None and len(weights) != teachers:
+            found.append(f"method.teacher_weights: {len(weights)} for {teachers} teachers")
+        if self.placebo != "none" and (
+            not taught(self) or (self.placebo == "synergy" and not fused(self))
+        ):
+            found.append(
+                f"method.placebo={self.placebo}: method.kd_target={self.kd_target} reads no such "
+                "information"
+            )
+        if self.placebo != "none" and self.target_view == "same":
+            found.append("method.placebo needs method.target_view two_view or clean, not same")
+        if self.ce_alpha == 0 and (not taught(self) or self.kd_alpha == 0):
+            found.append("method.ce_alpha=0: the student learns from nothing else")
+        if not fused(self):
+            return found
+        if self.bottleneck and 2 * math.log(self.min_std) > self.logvar_clip:
+            found.append(
+                f"method.min_std={self.min_std:g} is above the largest deviation that "
+                f"method.logvar_clip={self.logvar_clip:g} allows, exp(logvar_clip / 2)"
+            )
+        shortest = min(self.a_step_epochs(adapt_epochs))
+        alone = round(span(self.synergy_only_epochs, shortest))
+        if alone >= shortest:
+            found.append(
+                f"method.synergy_only_epochs={self.synergy_only_epochs:g} leaves nothing of an "
+                f"A-Step of {shortest} epochs (budget.adapt_epochs={adapt_epochs} over "
+                f"method.num_stages={self.num_stages}): the bottleneck would never train"
+            )
+        latent = self.latent_dim or self.token_dim
+        if student_dim is not None:
+            token, latent = self.widths(student_dim)
+            if self.w_feat > 0 and token != latent:
+                found.append("method.w_feat needs method.latent_dim equal to method.token_dim")
+        if latent is not None and latent % self.heads:
+            found.append(
+                f"method.latent_dim={latent} is not a multiple of method.heads={self.heads}"
+            )
+        return found
+
+
+def level_of(levels: list[int], stage: int) -> int:
+    """The level of a stage: its own value, or the last one that is given."""
+    return levels[min(stage, len(levels) - 1)]

@@ -1,0 +1,149 @@
+"""What ASIB tells the student: a target and a weight for each image, and which samples count.
+
+Shapes: B examples, C classes, K teachers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainers import losses, metrics, targets
+from trainers.methods.asib.config import AsibConfig
+from trainers.methods.base import StepPosition, TeacherOutputs
+from trainers.mixing import Mix
+from trainers.options import span
+from trainers.schedules import ramp
+
+
+class Guidance(NamedTuple):
+    """target [B, C]: probabilities at the temperature; omega [B]: weights; what was seen."""
+
+    target: Tensor
+    omega: Tensor
+    seen: dict[str, Tensor]
+
+
+def guidance(
+    c: AsibConfig,
+    teacher_outputs: TeacherOutputs,
+    labels_B: Tensor,
+    mix: Mix,
+    position: StepPosition,
+) -> Guidance:
+    """Targets and weights of the images that `teacher_outputs` describes (clean source images, or
+    mixed as `mix` says). Without synergy logits (closed gate) the target is their average."""
+    average = base_logits(c, teacher_outputs, position)
+    seen = {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
+    logits, target, chosen = average, torch.softmax(average / c.tau, -1), None
+    if teacher_outputs.synergy is not None:
+        chosen = torch.ones_like(labels_B, dtype=torch.bool)
+        if c.kd_target == "auto":
+            chosen = targets.prefer_synergy(teacher_outputs.synergy, average, labels_B, mix)
+        routed = torch.softmax(teacher_outputs.synergy * (c.synergy_logit_scale / c.tau_syn), -1)
+        share = c.kd_ens_alpha * (1 - _warmed_up(c, position))
+        if share > 0:
+            routed = torch.lerp(routed, target, share)
+        target = torch.where(chosen[:, None], routed, target)
+        logits = torch.where(chosen[:, None], teacher_outputs.synergy, average)
+        seen[metrics.SYNERGY_SHARE] = chosen.float().mean()
+    omega_B = torch.ones_like(logits[:, 0])
+    factors = _weights(c, teacher_outputs, logits, chosen, labels_B, mix)
+    for factor_B in factors:
+        omega_B = omega_B * factor_B
+    if factors:
+        seen[metrics.KD_WEIGHT_SPREAD] = omega_B.std(correction=0) / omega_B.mean().clamp_min(1e-12)
+    return Guidance(target, omega_B, seen)
+
+
+def base_logits(c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPosition) -> Tensor:
+    """The logits that the teachers stand for without the fusion, [B, C]."""
+    if c.kd_target == "teacher":
+        found = teacher_outputs.teachers[c.teacher_index]
+    elif c.kd_target == "weighted_conf":
+        share_KB = targets.confidence_shares(teacher_outputs.teachers, c.tau_gate)
+        found = (share_KB[:, :, None] * teacher_outputs.teachers).sum(0)
+    else:
+        found = targets.average_logits(
+            teacher_outputs.teachers, _teacher_weights(c, teacher_outputs, position)
+        )
+    if teacher_outputs.ema is not None:
+        found = (found + c.ema_weight * teacher_outputs.ema) / (1 + c.ema_weight)
+    return found
+
+
+def kept_samples(
+    c: AsibConfig, student_BC: Tensor, labels_B: Tensor, mix: Mix
+) -> tuple[Tensor, Tensor]:
+    """(which samples are distilled [B] 0/1 float, by how much their sum is divided).
+
+    Kept are samples whose probability of the label is below the threshold, at least
+    `kd_sample_min_ratio` and at most `kd_sample_max_ratio` of the batch, the hardest first.
+    """
+    count = len(labels_B)
+    if not c.kd_sample_gate:
+        return torch.ones_like(student_BC[:, 0]), torch.tensor(float(count))
+    own = _label_probability(student_BC.detach(), labels_B, mix)
+    low, high = (
+        math.ceil(ratio * count) for ratio in (c.kd_sample_min_ratio, c.kd_sample_max_ratio)
+    )
+    number = (own < c.kd_sample_thr).sum().clamp(low, high)
+    rank = torch.empty_like(labels_B)
+    rank[own.argsort(stable=True)] = torch.arange(count, device=rank.device)
+    kept = (rank < number).float()
+    return kept, kept.sum().clamp(min=1) if c.kd_sample_reweight else torch.tensor(float(count))
+
+
+def _weights(
+    c: AsibConfig,
+    teacher_outputs: TeacherOutputs,
+    logits_BC: Tensor,
+    chosen_B: Tensor | None,
+    labels_B: Tensor,
+    mix: Mix,
+) -> list[Tensor]:
+    """The weights that are on, [B] each."""
+    found = []
+    if c.kd_uncertainty_weight > 0:
+        found.append(
+            targets.uncertainty_weight(logits_BC, c.kd_uncertainty_weight, c.kd_uncertainty_min)
+        )
+    if chosen_B is not None and teacher_outputs.certainty is not None:
+        sure_B = targets.certainty_weight(teacher_outputs.certainty, c.min_cw, c.max_cw)
+        found.append(torch.where(chosen_B, sure_B, 1.0))
+    if (c.disagree_lambda_high, c.disagree_lambda_low) != (1.0, 1.0):
+        apart_B = targets.apart(teacher_outputs.teachers, labels_B, c.disagree_mode)
+        found.append(torch.where(apart_B, c.disagree_lambda_high, c.disagree_lambda_low))
+    if c.kd_label_guard:
+        own_B = _label_probability(logits_BC, labels_B, mix)
+        found.append(own_B.clamp(min=c.kd_correct_min))
+    return found
+
+
+def _label_probability(logits_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor:
+    p = torch.softmax(losses.wide(logits_BC), -1)
+    own = p.gather(1, labels_B[:, None])[:, 0]
+    if mix.partner is None:
+        return own
+    return torch.lerp(p.gather(1, labels_B[mix.partner][:, None])[:, 0], own, mix.lam)
+
+
+def _teacher_weights(
+    c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPosition
+) -> list[float] | None:
+    """Weights of the average at this moment: the second teacher's falls where asked for."""
+    if c.teacher2_weight_decay_len == 0 or len(teacher_outputs.teachers) < 2:
+        return c.teacher_weights
+    start = span(c.teacher2_weight_decay_start, position.total)
+    length = span(c.teacher2_weight_decay_len, position.total)
+    left = 1 - min(1.0, max(0.0, (position.epoch - start) / length))
+    weights = list(c.teacher_weights or [1.0] * len(teacher_outputs.teachers))
+    weights[1] *= left
+    return weights
+
+
+def _warmed_up(c: AsibConfig, position: StepPosition) -> float:
+    return ramp(position.epoch, span(c.kd_warmup_epochs, position.total))

@@ -1,0 +1,198 @@
+"""Switches of ASIB that no rung of the ladder turns on. Each is one override away, and no part of a
+run's identity while it is off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.methods.base import MethodConfig
+from trainers.options import option
+
+
+def taught(m: Any) -> bool:
+    """`method.kd_target` is not none."""
+    return m.kd_target != "none"
+
+
+def fused(m: Any) -> bool:
+    """`method.kd_target` is synergy or auto."""
+    return m.kd_target in ("synergy", "auto")
+
+
+def _one_teacher(m: Any) -> bool:
+    """`method.kd_target` is teacher."""
+    return m.kd_target == "teacher"
+
+
+def _confidence(m: Any) -> bool:
+    """`method.kd_target` is weighted_conf."""
+    return m.kd_target == "weighted_conf"
+
+
+def _fades(m: Any) -> bool:
+    """`method.teacher2_weight_decay_len` is above 0."""
+    return taught(m) and m.teacher2_weight_decay_len > 0
+
+
+def _blends(m: Any) -> bool:
+    """`method.kd_ens_alpha` is above 0."""
+    return fused(m) and m.kd_ens_alpha > 0
+
+
+def _live(m: Any) -> bool:
+    """`method.query` is live."""
+    return fused(m) and m.query == "live"
+
+
+def _disagrees(m: Any) -> bool:
+    """a disagreement weight is not 1."""
+    return taught(m) and (m.disagree_lambda_high, m.disagree_lambda_low) != (1.0, 1.0)
+
+
+def _guards(m: Any) -> bool:
+    """`method.kd_label_guard` is on."""
+    return taught(m) and m.kd_label_guard
+
+
+def _gates(m: Any) -> bool:
+    """`method.kd_sample_gate` is on."""
+    return taught(m) and m.kd_sample_gate
+
+
+def _features(m: Any) -> bool:
+    """`method.feat_kd_alpha` is above 0."""
+    return fused(m) and m.feat_kd_alpha > 0
+
+
+def _dkd(m: Any) -> bool:
+    """`method.use_dkd_with_synergy` is on."""
+    return taught(m) and m.use_dkd_with_synergy
+
+
+def _ema(m: Any) -> bool:
+    """`method.ema_weight` is above 0."""
+    return taught(m) and m.ema_weight > 0
+
+
+def _temperature(m: Any) -> bool:
+    """`method.synergy_temp_learnable` is on."""
+    return fused(m) and m.synergy_temp_learnable
+
+
+def _some_teachers(m: Any) -> bool:
+    """`method.synergy_eval_teacher_indices` is set."""
+    return fused(m) and m.synergy_eval_teacher_indices is not None
+
+
+@dataclass
+class Switches(MethodConfig):
+    """What is off unless it is asked for."""
+
+    # Targets.
+    teacher_index: int = option(
+        0, "which teacher kd_target=teacher means", low=0, when=_one_teacher
+    )
+    tau_gate: float = option(
+        1.0, "temperature of the confidence that weighs the teachers", low=1e-2, when=_confidence
+    )
+    teacher2_weight_decay_start: float = option(
+        0.0,
+        "B-Step epoch (or fraction below 1) from which teacher 1's weight falls",
+        low=0,
+        when=_fades,
+    )
+    teacher2_weight_decay_len: float = option(
+        0.0, "epochs (or fraction) in which it falls to 0; 0: it does not", low=0, when=_fades
+    )
+    kd_ens_alpha: float = option(
+        0.0,
+        "share of the average in routed targets at the start, gone after the KD warm-up",
+        low=0,
+        high=1,
+        when=_blends,
+    )
+    query: str = option(
+        "stage",
+        "stage: the fusion is asked by the student of the stage's start; live: by the "
+        "present one, with a second forward pass a step",
+        choices=("stage", "live"),
+        when=_live,
+    )
+    ema_weight: float = option(
+        0.0,
+        "weight of an exponential average of the student beside the teachers' 1; 0: none",
+        low=0,
+        when=_ema,
+    )
+    ema_decay: float = option(0.999, "decay of that average", low=0, high=1, when=_ema)
+    ema_update_every: int = option(1, "steps between its updates", low=1, when=_ema)
+    use_dkd_with_synergy: bool = option(False, "decoupled KD in place of the KL", when=_dkd)
+    dkd_alpha: float = option(1.0, "its weight of the target class", low=0, when=_dkd)
+    dkd_beta: float = option(8.0, "its weight of the other classes", low=0, when=_dkd)
+    feat_kd_alpha: float = option(
+        0.0,
+        "weight of Huber(query adapter of the student, clipped mean of the fusion)",
+        low=0,
+        when=_features,
+    )
+    # Weights of samples.
+    disagree_mode: str = option(
+        "pred",
+        "pred: the teachers' top-1 differ; both_wrong: no teacher is right",
+        choices=("pred", "both_wrong"),
+        when=_disagrees,
+    )
+    disagree_lambda_high: float = option(
+        1.0, "weight of samples on which teachers disagree", low=0, when=_disagrees
+    )
+    disagree_lambda_low: float = option(1.0, "weight of the others", low=0, when=_disagrees)
+    kd_label_guard: bool = option(
+        False, "weigh by the target's probability of the label", when=_guards
+    )
+    kd_correct_min: float = option(0.0, "least such weight", low=0, high=1, when=_guards)
+    kd_sample_gate: bool = option(
+        False, "distil only what the student is not sure of yet", when=_gates
+    )
+    kd_sample_thr: float = option(
+        0.85, "probability of the label below which a sample is kept", low=0, high=1, when=_gates
+    )
+    kd_sample_min_ratio: float = option(
+        0.1, "least share of a batch that is kept", low=0, high=1, when=_gates
+    )
+    kd_sample_max_ratio: float = option(
+        0.5, "largest share, the hardest first", low=0, high=1, when=_gates
+    )
+    kd_sample_reweight: bool = option(
+        False, "average over the kept samples, not the batch", when=_gates
+    )
+    # The fusion.
+    synergy_temp_learnable: bool = option(
+        False, "divide synergy logits by a temperature that learns", when=_temperature
+    )
+    synergy_temp_init: float = option(0.0, "its first logarithm", low=-9, high=9, when=_temperature)
+    synergy_temp_reg: float = option(
+        1e-4, "penalty of its squared logarithm", low=0, when=_temperature
+    )
+    synergy_eval_teacher_indices: list[int] | None = option(
+        None,
+        "teachers whose tokens the fusion sees where synergy accuracy is measured",
+        low=0,
+        when=_some_teachers,
+    )
+
+    def switch_mistakes(self) -> list[str]:
+        """Contradictions between switches, each one sentence."""
+        found = []
+        if self.kd_sample_min_ratio > self.kd_sample_max_ratio:
+            found.append(
+                f"method.kd_sample_min_ratio={self.kd_sample_min_ratio:g} is above "
+                f"method.kd_sample_max_ratio={self.kd_sample_max_ratio:g}"
+            )
+        heard = self.synergy_eval_teacher_indices
+        if heard is not None and (not heard or len(set(heard)) < len(heard)):
+            found.append(
+                f"method.synergy_eval_teacher_indices={heard}: at least one teacher, none twice "
+                "(null: all)"
+            )
+        return found
