@@ -1,5 +1,5 @@
-"""The whole chain of the benches whose data cannot be had here, on small files in the real format
-with the smallest networks of timm: fine-tune two teachers, distil with the highest rung."""
+"""Benches whose data sets are large, on small files in their real format with the smallest
+networks of timm: two teachers are fine-tuned, and a student is distilled with the highest rung."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def _folder(root: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("bench", "write"),
     [
-        ("cifar100", _cifar),
+        pytest.param("cifar100", _cifar, marks=pytest.mark.thorough),
         ("cifar100_small", _cifar),
-        ("imagenet32", _imagenet),
+        pytest.param("imagenet32", _imagenet, marks=pytest.mark.thorough),
         ("folder", _folder),
     ],
 )

@@ -38,7 +38,7 @@ SHORT = (
     ("trials", "workers"),
     [
         pytest.param(10, 2, id="small"),
-        pytest.param(40, 4, id="whole", marks=pytest.mark.faults),
+        pytest.param(40, 4, id="whole", marks=pytest.mark.thorough),
     ],
 )
 def test_nothing_is_lost_and_nothing_counted_twice(

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from analysis import tags
 from analysis.runs import load_runs
 from tests.end_to_end import command
@@ -74,7 +76,8 @@ def _model_predicts(project: Path) -> None:
     assert loaded.predict(pixels).shape == (3, 10)
 
 
-def test_a_mistake_runs_nothing_and_is_said(tmp_path: Path, schema: Path) -> None:
+@pytest.mark.thorough
+def test_an_error_in_the_options_runs_nothing(tmp_path: Path, schema: Path) -> None:
     project = tmp_path / "project"
     ignore = shutil.ignore_patterns(".git", ".venv", "store", "mlruns", "mlflow.db", "tests")
     shutil.copytree(ROOT, project, ignore=ignore)

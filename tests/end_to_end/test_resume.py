@@ -1,4 +1,4 @@
-"""Kill it anywhere; the same command again goes on; the weights are those of a run that was
+"""A run killed anywhere resumes with the same command; its weights equal those of a run that was
 never killed, bit for bit."""
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.xdist_group("resume")
 @pytest.mark.parametrize(
     ("after", "delay"),
     [
-        ("1/8 1A", 0.0),  # in the A-Step
-        ("2/8 1A", 0.05),  # across A → B
-        ("4/8 1B", 0.02),  # across stages
-        ("6/8 2A", 0.1),
+        pytest.param("1/8 1A", 0.0, marks=pytest.mark.thorough),  # in the A-Step
+        pytest.param("2/8 1A", 0.05, marks=pytest.mark.thorough),  # from an A-Step to a B-Step
+        ("4/8 1B", 0.02),  # from a stage to the next
+        pytest.param("6/8 2A", 0.1, marks=pytest.mark.thorough),
         ("8/8 2B", 0.0),  # in the finalise step
     ],
 )
-def test_killed_student_goes_on_bit_for_bit(
+def test_a_killed_student_resumes_bit_for_bit(
     finished: Path, with_teachers: Path, after: str, delay: float
 ) -> None:
     code, _ = command.interrupt(
@@ -43,8 +43,9 @@ def test_killed_student_goes_on_bit_for_bit(
     _same(finished, with_teachers)
 
 
+@pytest.mark.thorough
 def test_killed_at_random_moments_from_a_clean_start(finished: Path, clean: Path) -> None:
-    """Teachers, banks and student, each kill at a moment drawn anew."""
+    """Teachers, banks and student, each killed at a random moment."""
     draw = random.Random(str(clean))
     anchors = ["finetune-resnet20-digits-s0  1/2", "finished finetune", "finished view bank", "A "]
     for after in anchors:
@@ -60,7 +61,14 @@ def test_killed_at_random_moments_from_a_clean_start(finished: Path, clean: Path
     _same(finished, clean)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.thorough),
+        signal.SIGUSR2,
+    ],
+)
 def test_signal_commits_at_the_next_step_and_exits_75(
     finished: Path, with_teachers: Path, number: signal.Signals
 ) -> None:
@@ -95,7 +103,7 @@ def test_corrupt_newest_commit_falls_back_to_the_one_before(
 
 
 def test_killed_while_a_bank_is_written(finished: Path, with_teachers: Path) -> None:
-    """A bank that was cut off (here: its list and validation rows are absent) is gone on with."""
+    """An interrupted bank (here: without its list and its validation rows) is completed."""
     banks = with_teachers / "store" / "runs" / "bank"
     for folder in banks.iterdir():
         (folder / "bank.json").unlink()
@@ -111,7 +119,7 @@ def _same(one: Path, other: Path) -> None:
     assert command.losses(first) == command.losses(second)
 
 
-def test_a_warning_is_said_once_and_tagged_at_the_end(with_teachers: Path) -> None:
+def test_a_warning_is_printed_once_and_tagged_at_the_end(with_teachers: Path) -> None:
     """A part that is broken on purpose: the teachers' adapters stay random projections."""
     options = (*command.L3, "method.adapt=none")
     code, first = command.interrupt(

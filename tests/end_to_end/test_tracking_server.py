@@ -1,10 +1,11 @@
-"""A real tracking server that goes away in the middle of a run, and comes back."""
+"""A real tracking server that goes away in the middle of a run and comes back."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from analysis.runs import load_runs
@@ -34,6 +35,7 @@ def test_server_vanishes_and_nothing_is_lost_or_doubled(
     _complete_and_single(server.uri, with_teachers)
 
 
+@pytest.mark.thorough
 def test_what_was_trained_while_the_server_was_away_comes_under_its_own_launch(
     with_teachers: Path, server: Server
 ) -> None:

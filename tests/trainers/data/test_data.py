@@ -381,6 +381,7 @@ def test_without_a_root_the_usual_places_are_looked_in(
 @pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason="no Debian package with Fashion-MNIST")
 def test_debians_fashion_mnist_is_the_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")  # not a ./data of the surroundings
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FASHION", DEBIAN_FASHION)
     raw = DATASETS["fashion_mnist"](DataConfig(name="fashion_mnist", image_size=28))
     assert raw.train_pixels.shape == (60_000, 1, 28, 28)
     assert raw.test_pixels.shape == (10_000, 1, 28, 28)
