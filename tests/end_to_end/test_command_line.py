@@ -1,4 +1,4 @@
-"""The verbs as a user types them: reuse, mistakes, failures, analysis, what is in the store."""
+"""The verbs of the command line: reuse, errors, failures, analysis, and what the store holds."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_an_exported_study_is_analysed_without_its_store(finished: Path, tmp_pat
     assert len(load_runs(_uri(finished), "asib")) == before + 2  # the first one, and its launch
 
 
-def test_failure_is_failed_with_its_traceback_and_goes_on_later(with_teachers: Path) -> None:
+def test_a_failure_is_failed_with_its_traceback_and_resumes_later(with_teachers: Path) -> None:
     weights = next((with_teachers / "store/runs/finetune").glob("*/teacher.*.safetensors"))
     aside = with_teachers / "aside"
     shutil.move(weights, aside)
@@ -200,7 +200,7 @@ def test_finetune_one_teacher(clean: Path) -> None:
     assert len(command.results(clean, "finetune")) == 1
 
 
-def test_own_teacher_is_used_as_it_is(finished: Path, clean: Path) -> None:
+def test_a_given_teacher_file_is_used_without_training(finished: Path, clean: Path) -> None:
     weights = next((finished / "store/runs/finetune").glob("*/teacher.*.safetensors"))
     own = clean / "my teacher, final.safetensors"
     shutil.copy(weights, own)
@@ -227,7 +227,7 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["distill", "method.ib_bta=1"], ["method.ib_bta", "method.ib_beta"]),
         (["distill", "+foo.bar=1"], ["foo.bar: no such option"]),
@@ -261,9 +261,9 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
         (["distill", "runtime.device=gpu"], ["runtime.device=gpu"]),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_2(
+def test_an_error_is_one_message_and_exit_2(
     arguments: list[str],
-    said: list[str],
+    expected: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -271,7 +271,7 @@ def test_a_mistake_is_one_message_and_exit_2(
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert all(text in error for text in said), error
+    assert all(text in error for text in expected), error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("store/runs/*"))  # nothing ran
     assert not (tmp_path / "x").exists()
@@ -325,7 +325,7 @@ def test_dry_run_shows_the_plan_and_runs_nothing(with_teachers: Path) -> None:
     )
 
 
-def test_the_environment_is_told_and_logged(finished: Path) -> None:
+def test_environment_shortcuts_are_printed_and_logged(finished: Path) -> None:
     output = command.run("distill", *command.L3[1:], cwd=finished, METHOD="L3", SEED="0")
     assert "from the environment: cfg=L3 seed=0" in output
     assert "reused   distill-L3-digits-s0" in output
@@ -362,7 +362,7 @@ def test_teachers_of_more_images_than_the_student_sees(clean: Path) -> None:
     assert again.count("reused   finetune") == 2
 
 
-def test_runs_beside_each_other_and_where_they_part(finished: Path) -> None:
+def test_compare_and_explain(finished: Path) -> None:
     student = "distill-L3-digits-s0"
     runs = load_runs(_uri(finished), "asib").set_index("name")
     key = runs.loc[student, "tags.run_key"]

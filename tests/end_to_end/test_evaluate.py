@@ -125,7 +125,7 @@ def test_a_teacher_is_evaluated_and_its_count_goes_along_to_another_experiment(
     assert found["metrics.eval/images"] == 200
 
 
-def test_a_mistake_logs_nothing_and_reads_nothing(folder: Path) -> None:
+def test_an_error_logs_nothing_and_reads_nothing(folder: Path) -> None:
     (key,) = command.results(folder)
     wrong = {
         (f"run={key}", "data=fashion_mnist"): "does not fit",
@@ -133,10 +133,10 @@ def test_a_mistake_logs_nothing_and_reads_nothing(folder: Path) -> None:
         ("run=0000",): "no such key",
         ("run=gone.pt",): "gone.pt: no such file",
     }
-    for arguments, said in wrong.items():
+    for arguments, expected in wrong.items():
         output = command.run("evaluate", "split=test", *arguments, cwd=folder, code=2)
         assert "1 mistake in the configuration" in output
-        assert said in output
+        assert expected in output
         assert "Traceback" not in output
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     experiments = [e.experiment_id for e in client.search_experiments()]

@@ -127,8 +127,8 @@ def test_a_warning_is_printed_once_and_tagged_at_the_end(with_teachers: Path) ->
     )
     assert code == 75, first
     second = command.run("distill", *options, cwd=with_teachers)
-    said = "epoch 1  health/adapter_without_gradient: An adapter of the fusion does not learn"
-    assert (first.count(said), second.count("adapter_without_gradient")) == (1, 0)
+    expected = "epoch 1  health/adapter_without_gradient: An adapter of the fusion does not learn"
+    assert (first.count(expected), second.count("adapter_without_gradient")) == (1, 0)
     assert second.count("health/gate_always_open") == 1
     runs = load_runs(f"sqlite:///{with_teachers}/mlflow.db", "asib").set_index("name")
     run = runs.loc["distill-L3-digits-s0"]
