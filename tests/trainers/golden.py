@@ -1,7 +1,7 @@
-"""Short trajectories of a teacher, of every rung and of every method, stored beside the tests.
+"""Short trajectories of a teacher, of every rung and of every method, stored next to the tests.
 
-They pin the numbers of the numerics: a change that moves them needs a higher FINETUNE_VERSION or
-DISTILL_VERSION, because old results no longer compare with new ones. Write them anew with
+A change that moves these numbers needs a higher FINETUNE_VERSION or DISTILL_VERSION, because old
+results no longer compare with new ones. The command that rewrites them:
 
     python -m tests.trainers.golden
 """
@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from pipeline.config import compose
 from pipeline.identity import distill_config, finetune_config
 from tests.trainers import tiny
 from tests.trainers.tiny import World
+from trainers import metrics
 from trainers.data import TrainingData, load
 from trainers.distill import DISTILL_VERSION
+from trainers.distillation.state import Bank
 from trainers.finetune import FINETUNE_VERSION, FinetuneState, finetune
 from trainers.loop import Terms
 from trainers.methods import METHODS
@@ -52,31 +55,73 @@ OVERRIDES = [
     ),
 ]
 
+# Perturbation of `rounding_effect`: another processor rounded 1 to 5 % of the entries differently.
+MOVES, MOVED = 4, 0.1
+
 BASELINES = tuple(name for name in METHODS if name != "asib")
 
 # Teachers this good leave auto routing nothing to choose, and the placebos nothing to take.
 MORE = {f"{rung}_null": ["method.kd_target=synergy"] for rung in ("L2", "L3")}
 
 
-def trajectories() -> dict[str, Any]:
-    """The losses of all optimiser steps, by stage and rung, with the versions they belong to."""
+class Start(NamedTuple):
+    """The trained teachers of all golden distillations, and the losses of their epochs."""
+
+    world: World
+    losses: dict[str, list[float]]
+
+
+def start() -> Start:
     base = compose(["cfg=KD", *OVERRIDES])
     splits = load(base.data)
-    data, teachers, losses = TrainingData(splits.train, splits.val), [], []
+    data, teachers, losses = TrainingData(splits.train, splits.val), [], {}
     for number in (0, 1):
         config = finetune_config(base, number)
         state = FinetuneState.new(config)
-        means = [e.metrics["train/loss/total"] for e in finetune(config, data, state)]
-        losses.append(means)
+        epochs = finetune(config, data, state)
+        losses[f"teacher {number}"] = [e.metrics[metrics.LOSS_TOTAL] for e in epochs]
         teachers.append(tiny.frozen_teacher(state.model, config, data))
-    world = World(splits, data, teachers)
+    return Start(World(splits, data, teachers), losses)
+
+
+def overrides_of(stage: str, name: str) -> list[str]:
+    """Overrides of a rung (stage "distill") or of a method of the literature ("methods")."""
+    return of_rung(name) if stage == "distill" else of_method(name)
+
+
+def trajectories() -> dict[str, Any]:
+    """The losses of all optimiser steps, by stage and rung, with the versions they belong to."""
+    world, losses = start()
     return {
         "FINETUNE_VERSION": FINETUNE_VERSION,
         "DISTILL_VERSION": DISTILL_VERSION,
-        "finetune": dict(zip(("teacher 0", "teacher 1"), losses, strict=True)),
+        "finetune": losses,
         "distill": {cfg: step_losses(of_rung(cfg), world) for cfg in tiny.RUNGS},
         "methods": {name: step_losses(of_method(name), world) for name in BASELINES},
     }
+
+
+def rounding_effect(overrides: list[str], world: World) -> list[float]:
+    """How far rounding of the view banks can move each step's loss, as a share of it: the largest
+    deviation of MOVES runs whose banks differ in the last bit of some entries."""
+    exact = step_losses(overrides, world)
+    moved = [step_losses(overrides, rounded_otherwise(world, seed)) for seed in range(MOVES)]
+    return [max(abs(run[i] - x) / abs(x) for run in moved) for i, x in enumerate(exact)]
+
+
+def rounded_otherwise(world: World, seed: int) -> World:
+    """The same world with one unit of half precision more or less in MOVED of all bank entries."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def moved(table: Tensor) -> Tensor:
+        up = 2 * torch.randint(0, 2, table.shape, generator=draw, dtype=torch.int16) - 1
+        here = (torch.rand(table.shape, generator=draw) < MOVED) & (table != 0)
+        return (table.view(torch.int16) + up * here).view(torch.half)
+
+    def bank(old: Bank) -> Bank:
+        return Bank(*(type(part)(*map(moved, part)) for part in old))
+
+    return world._replace(teachers=[t._replace(bank=bank(t.bank)) for t in world.teachers])
 
 
 def of_rung(cfg: str) -> list[str]:
