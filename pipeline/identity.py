@@ -31,7 +31,8 @@ def run_key(stage: str, config: Config, *, teacher: int = 0) -> str:
 
     Raises:
         ValueError: unknown stage.
-        DataMissing, DataDamaged
+        DataMissing: its files do not exist.
+        DataDamaged: its files do not hold what they should.
     """
     return key_of(identity(stage, config, teacher=teacher))
 

@@ -41,6 +41,18 @@ def test_relative_links_lead_to_files(path: Path) -> None:
     assert not [name for name in files if name and not (path.parent / name).exists()]
 
 
+def test_the_readme_names_the_folders_and_files_of_the_tree() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    folders, files = section.split("| to change | open |")
+    named = re.findall(r"^\| `([\w/]+/)` \|", folders, re.M)
+    tracked = [path.parent for path in ROOT.glob("*/**/__init__.py") if "tests" not in path.parts]
+    packages = {f"{path.relative_to(ROOT)}/" for path in tracked if ".venv" not in path.parts}
+    assert packages <= set(named)
+    opened = re.findall(r"\| `([\w./]+)` \|$", files, re.M)
+    assert len(opened) > 10
+    assert not [path for path in [*named, *opened] if not (ROOT / path).exists()]
+
+
 def test_every_document_is_listed_in_the_readme() -> None:
     listed = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
     assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= listed

@@ -58,7 +58,8 @@ def load(config: DataConfig) -> Splits:
     The validation part is stratified and fixed: the same for every seed of a study.
 
     Raises:
-        DataMissing, DataDamaged
+        DataMissing: its files do not exist.
+        DataDamaged: its files do not hold what they should.
     """
     raw = DATASETS[config.name](config)
     _check(raw, config)

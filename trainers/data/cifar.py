@@ -89,7 +89,8 @@ def _contents(form: Form, name: str, root: Path) -> tuple[Path, dict[str, dict[s
     """The first place that has all files, and what each of them holds.
 
     Raises:
-        DataMissing, DataDamaged
+        DataMissing: its files do not exist.
+        DataDamaged: its files do not hold what they should.
     """
     places = [root / form.folder, root]
     for place in places:
