@@ -56,7 +56,7 @@ def test_docstrings_are_on_the_page_of_the_interface(site: Path) -> None:
 
 def test_formulas_are_drawn_without_a_script(site: Path) -> None:
     text = (site / "method.html").read_text(encoding="utf-8")
-    assert text.count('display="block"') == text.count("<math ") - text.count('display="inline"') > 9
+    assert text.count("<math ") > 50
     assert "arithmatex" not in text
 
 
