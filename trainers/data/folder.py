@@ -1,7 +1,8 @@
-"""folder: any tree of root/train/<class>/<image> and root/test (or val)/<class>/<image>."""
+"""folder: any tree of root/train/<class>/…/<image> and root/test (or val)/<class>/…/<image>."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,8 @@ from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, not_he
 
 if TYPE_CHECKING:
     from PIL import Image
+
+log = logging.getLogger(__name__)
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # none that is a program, as EPS is
@@ -88,9 +91,24 @@ def _decoded(
 
 
 def _images(folder: Path) -> list[Path]:
-    """The images of a class, sorted by name; none at all is an error in training only."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [p for p in paths if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+    """The images of a class and of its subfolders, sorted by path, without what is hidden. Files
+    that are left out are a warning; no image at all is an error in training only."""
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    found = [path for path in paths if path.suffix.lower() in ENDINGS]
+    if len(found) < len(paths):
+        others = sorted({path.suffix or path.name for path in paths if path not in set(found)})
+        log.warning(
+            "%s: %d of %d files are not taken for images (%s)",
+            folder,
+            len(paths) - len(found),
+            len(paths),
+            ", ".join(others[:5]),
+        )
     if folder.parent.name == "train" and not found:
         raise DataDamaged(f"{folder}: no images (of the endings {' '.join(ENDINGS)})")
     return found

@@ -24,6 +24,22 @@ def test_a_tree_of_images_becomes_squares_by_class(tmp_path: Path) -> None:
     assert load(files.config("folder", tmp_path)).digest == splits.digest
 
 
+def test_images_of_subfolders_are_taken_and_other_files_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat, nested = (files.write_image_folder(tmp_path / name) for name in ("flat", "nested"))
+    cats = nested / "train" / "cat"
+    (cats / "more" / "deep").mkdir(parents=True)
+    for path in sorted(cats.glob("1*")):
+        path.rename(cats / "more" / "deep" / path.name)
+    (cats / ".cache").mkdir()
+    (cats / ".cache" / "thumb.png").write_bytes(b"no image")
+    (cats / "labels.txt").write_text("cat")
+    found, plain = (load(files.config("folder", root)) for root in (nested, flat))
+    assert found.digest == plain.digest
+    assert f"{cats}: 1 of 13 files are not taken for images (.txt)" in caplog.text
+
+
 def test_val_stands_in_for_an_absent_test(tmp_path: Path) -> None:
     files.write_image_folder(tmp_path, parts=("train", "val"))
     splits = load(files.config("folder", tmp_path))
