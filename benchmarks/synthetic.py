@@ -17,7 +17,7 @@ from trainers.data import Images, TrainingData
 from trainers.data.views import Rows
 from trainers.distillation.b_step import BStep
 from trainers.distillation.state import Bank, DistillConfig, DistillState, StepInputs, Teacher
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 from trainers.methods.base import StepPosition
 from trainers.models.freezing import freeze
 

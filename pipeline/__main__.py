@@ -1,7 +1,7 @@
 """The command line: python -m pipeline VERB key=value …
 
-Exit codes: 0 done or reused, 1 failed, 2 a mistake in what was asked for, 75 stopped after a
-commit (the same command goes on).
+Exit codes (pipeline/outcome.py): 0 done or reused, 1 failed, 2 an error of the user, 75 interrupted
+after a checkpoint (run the same command to resume).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli import help
 from pipeline.cli.console import say
+from pipeline.outcome import DONE, USER_ERROR, report
 
 if TYPE_CHECKING:
     from pipeline.stages.plan import Planned
 
-OK, FAILED, MISTAKE, STOPPED = 0, 1, 2, 75
+OK, MISTAKE = DONE.exit_code, USER_ERROR.exit_code
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
 DRY_RUN_FLAG = "--dry-run"
 EMPTY = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject that were not given
@@ -73,30 +74,11 @@ def as_overrides(arguments: list[str]) -> list[str]:
 
 
 def guarded(run: Callable[[], None]) -> int:
-    """Exit codes of what a verb raises; a mistake is one message, all else has a traceback."""
-    from pipeline.config import ConfigError
-    from pipeline.launch.monitor import JobsFailed
-    from pipeline.storage import lease
-    from trainers.data import DataDamaged, DataMissing
-    from trainers.loop import Interrupted
-    from trainers.models import CannotBuild
-    from trainers.models.weight_files import BadCheckpoint
-
+    """Run a verb; print what ended it and return the exit code."""
     try:
         run()
-    except (ConfigError, DataMissing, DataDamaged, BadCheckpoint, CannotBuild) as error:
-        print(error, file=sys.stderr)
-        return MISTAKE
-    except (Interrupted, lease.Interrupted, lease.LeaseLost) as error:
-        if isinstance(error, lease.LeaseLost):
-            say(f"stopped: {error}; another process goes on with it")
-        return STOPPED
-    except JobsFailed as error:
-        say(str(error))
-        return FAILED
-    except Exception:
-        logging.getLogger("pipeline").exception("failed")
-        return FAILED
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported, by its outcome
+        return report(error)
     return OK
 
 
@@ -122,28 +104,21 @@ def _in_launch(
     work: Callable[..., object],
     plan: Callable[..., list[Planned]] | None = None,
 ) -> None:
-    """Compose, open the shell, do the work, end the launch with its true status. With DRY_RUN
-    show the plan instead."""
+    """Compose the configuration and do the work within a launch run. With DRY_RUN show the plan
+    instead."""
     from pipeline.cli.environment import dry_run
     from pipeline.config import compose
-    from pipeline.session import Session
-    from trainers.loop import Interrupted
+    from pipeline.session import Session, choose_device, store_of
 
     config = compose(overrides)
     if plan is not None and dry_run(os.environ):
-        from pipeline.session import choose_device, store_of
         from pipeline.stages.plan import show
 
         choose_device(config.runtime)
         show(plan(config, store_of(config.runtime)))
         return
-    session = Session.open(config, verb, overrides)
-    try:
+    with Session.open(config, verb, overrides).launch() as session:
         work(config, session)
-    except BaseException as error:
-        session.end_launch("KILLED" if isinstance(error, Interrupted) else "FAILED")
-        raise
-    session.end_launch("FINISHED")
 
 
 def _finetune(overrides: list[str]) -> None:

@@ -62,13 +62,8 @@ def analyse_command(overrides: list[str]) -> None:
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
     if "experiment" in given:
         runtime.append(f"runtime.experiment={given['experiment']}")
-    session = Session.open(compose(runtime), "analyze", overrides)
-    try:
+    with Session.open(compose(runtime), "analyze", overrides).launch() as session:
         analyse(session, asked, folder=given.get("out"), what=what)
-    except BaseException:
-        session.end_launch("FAILED")
-        raise
-    session.end_launch("FINISHED")
 
 
 def export_command(overrides: list[str]) -> None:

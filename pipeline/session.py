@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import tempfile
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
+from pipeline.outcome import error_tags, last_line, outcome
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
 
@@ -60,16 +62,38 @@ class Session:
         """Whether a stop was asked for."""
         return self._stop.is_set()
 
-    def end_launch(self, status: str) -> None:
-        """End a launch run of our own; a store that is away is told of, never fatal."""
-        try:
-            self.target.end_launch(status)
-        except Exception as error:  # noqa: BLE001
-            log.warning("the launch run could not be ended: %s", str(error).split("\n")[0][:200])
+    @contextmanager
+    def launch(self, end: Callable[[str, dict[str, str]], None] | None = None) -> Iterator[Session]:
+        """The launch run around the work of a command: ended with the status of its outcome.
 
-    def traceback(self, error: BaseException) -> str:
-        """The traceback as text, its end where it is long."""
-        return "".join(traceback.format_exception(error))[-4900:]
+        `end` (by default the tracking target's) receives the status and the tags of the error.
+        A tracking store that cannot be reached is reported, never fatal.
+        """
+        error: BaseException | None = None
+        try:
+            yield self
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            status = outcome(error).launch
+            if status is not None:
+                try:
+                    (end or self.target.end_launch)(status, error_tags(error))
+                except Exception as away:  # noqa: BLE001 - reported; the next command may end it
+                    reason = last_line(away).split("\n")[0][:200]
+                    log.warning("the launch run could not be ended: %s", reason)
+
+
+def launch_of(target: TrackingTarget) -> str | None:
+    """The id of the launch run that jobs are children of; None, with a message, where the
+    tracking store cannot be reached: each job then opens a launch run of its own."""
+    try:
+        return target.parent_id()
+    except Exception as error:  # noqa: BLE001 - reported; training does not need it
+        reason = last_line(error)[:120]
+        say(f"the tracking store cannot be reached ({reason}): jobs start without a launch run")
+        return None
 
 
 def usable(root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pipeline.cli.console import say
@@ -19,6 +20,13 @@ def sync(config: Config, session: Session) -> None:
 
     Runs that are being trained are left to their own process.
     """
+    with ExitStack() as launches:
+        sent = _sync(session, launches)
+    say(f"synced   {sent} run{'' if sent == 1 else 's'} with {shown(session.target.uri)}")
+
+
+def _sync(session: Session, launches: ExitStack) -> int:
+    """Send the runs that are incomplete and return their number; `launches` ends launch runs."""
     sent, targets = 0, dict[tuple[str, str | None, str], TrackingTarget]()
     for folder in session.store.runs():
         missing = _missing(folder, session)
@@ -38,11 +46,10 @@ def sync(config: Config, session: Session) -> None:
                         launch_id=goal[1],
                         verb=record.verb or "sync",
                     )
+                    launches.enter_context(replace(session, target=targets[goal]).launch())
                 _send(folder, targets[goal], session)
                 sent += 1
-    for target in targets.values():
-        target.end_launch("FINISHED")
-    say(f"synced   {sent} run{'' if sent == 1 else 's'} with {shown(session.target.uri)}")
+    return sent
 
 
 def _missing(folder: RunFolder, session: Session) -> list[UploadState]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,11 @@ from pipeline.launch.base import (
     take_options,
 )
 from pipeline.launch.factory import make
-from pipeline.launch.monitor import JobsFailed, follow
+from pipeline.launch.monitor import follow
 from pipeline.launch.multirun import absent_teachers
-from pipeline.session import Session
+from pipeline.outcome import KILLED, JobsFailed
+from pipeline.session import Session, launch_of
 from pipeline.storage.run_store import Store
-from pipeline.tracking.upload import last_line
 from sweeps import summary
 from sweeps.plan import commands_of, plan
 from sweeps.study import Study, composed
@@ -38,14 +40,10 @@ from sweeps.study_file import OPTIONS, idle_options, study_of
 from sweeps.tracking import TrialTarget, end, publish, study_target
 from sweeps.trials import TrialStore
 from sweeps.worker import work
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 
 VERB, WORKERS, LAUNCHER, JOBS = "sweep", "workers", "launcher", "jobs"
 RESTARTS = 20  # of a worker of this machine that was killed
-
-
-class Cancelled(Interrupted):
-    """Workers were ended by someone, before the study was."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +131,10 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
     trial_store.enqueue()
     target = study_target(trial_store, session.target)
     try:
-        _follow(request, trial_store, launcher, session, target)
-    except BaseException as error:
-        stopped = isinstance(error, Interrupted) and not isinstance(error, Cancelled)
-        left = stopped and launcher.survives  # its workers go on
-        status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
-        _end(request, trial_store, target, session, None if left else status)
-        raise
-    _end(request, trial_store, target, session, "FINISHED")
+        with session.launch(partial(_close, trial_store, target, session)):
+            _follow(request, trial_store, launcher, session, target)
+    finally:
+        _report(request, trial_store, target)
 
 
 def _cancel(request: Request, overrides: list[str], there: bool) -> None:
@@ -155,7 +149,9 @@ def _cancel(request: Request, overrides: list[str], there: bool) -> None:
     if there:
         session = Session.open(in_experiment(request.study), VERB, overrides)
         trial_store = request.trial_store()
-        _end(request, trial_store, study_target(trial_store, session.target), session, "KILLED")
+        target = study_target(trial_store, session.target)
+        _close(trial_store, target, session, KILLED, {})
+        _report(request, trial_store, target)
 
 
 def in_experiment(study: Study) -> Any:
@@ -179,8 +175,9 @@ def run_worker(name: str, overrides: list[str]) -> None:
     trial_store.enqueue()
     target = study_target(trial_store, session.target)
     work(trial_store, request.study.wanted, session, target)
-    if len(trial_store.ended()) >= request.study.wanted:  # no other command may be there to do it
-        _close(trial_store, target, session, "FINISHED")
+    if len(trial_store.ended()) >= request.study.wanted:  # the command itself may have ended
+        with session.launch(partial(_close, trial_store, target, session)):
+            pass
 
 
 def _follow(
@@ -194,7 +191,7 @@ def _follow(
     wanted, failed, before = request.study.wanted, list[str](), -1
     while before < len(trial_store.ended()) < wanted:
         before = len(trial_store.ended())
-        environment = environment_of(session.target, _study_run(target))
+        environment = environment_of(session.target, launch_of(target))
         launcher.submit(
             _tasks(request, session.store, environment, min(request.workers, wanted - before))
         )
@@ -206,8 +203,8 @@ def _follow(
         failed = [name for name, one in status.items() if one.state == FAILED]
         ended = [name for name, one in status.items() if one.cancelled]
         if ended and len(trial_store.ended()) < wanted:  # new workers would undo that
-            say(f"cancelled: {', '.join(ended)}; the same command goes on")
-            raise Cancelled
+            names = ", ".join(ended)
+            raise Interrupted(f"cancelled: {names}; run the same command to resume")
     done = len(trial_store.ended())
     told = [f"failed jobs: {', '.join(failed)}"] if failed else []
     if done < wanted:
@@ -216,15 +213,6 @@ def _follow(
         raise JobsFailed("; ".join([f"{done} of {wanted} trials have a value", *told]))
     if told:
         say(f"{told[0]}; others have done their trials")
-
-
-def _study_run(target: TrialTarget) -> str | None:
-    """The study's run; None where the tracking store is away: workers open it when it is back."""
-    try:
-        return target.parent_id()
-    except Exception as error:  # noqa: BLE001 - told; training does not need it
-        say(f"the tracking store cannot be reached ({last_line(error)[:120]}): trials go on")
-        return None
 
 
 def _tasks(
@@ -246,26 +234,20 @@ def _tasks(
     ]
 
 
-def _end(
-    request: Request,
-    trial_store: TrialStore,
-    target: TrialTarget,
-    session: Session,
-    status: str | None,
-) -> None:
-    """Send what is missing, end the study's run (None: leave it running), and report."""
-    if status is not None:
-        _close(trial_store, target, session, status)
+def _report(request: Request, trial_store: TrialStore, target: TrialTarget) -> None:
+    """Print the results so far, and the commands that follow from them."""
     out.print(summary.results(trial_store))
     for line in summary.next_commands(trial_store, (*request.how, *request.typed), target):
         say(line)
 
 
-def _close(trial_store: TrialStore, target: TrialTarget, session: Session, status: str) -> None:
-    """Send what is missing, and end the study's run; a store that is away is told of."""
-    if not publish(trial_store, target, session):
-        return
-    try:
-        end(trial_store, target, status)
-    except Exception as error:  # noqa: BLE001 - told; the next call ends it
-        say(f"the study's run could not be ended ({last_line(error)[:120]}): call again")
+def _close(
+    trial_store: TrialStore,
+    target: TrialTarget,
+    session: Session,
+    status: str,
+    run_tags: Mapping[str, str],
+) -> None:
+    """Send the trials that have not arrived, and end the study's run."""
+    if publish(trial_store, target, session):
+        end(trial_store, target, status, run_tags)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from analysis import tags
 from pipeline.cli.console import say
+from pipeline.outcome import FAILED, FINISHED, KILLED, last_line
 from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
 from pipeline.storage.lease import acquire
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import UploadState, is_gone, last_line, now_ms, replay
+from pipeline.tracking.upload import UploadState, is_gone, now_ms, replay
 from sweeps.study import spoken
 from sweeps.trials import ERROR, TrialStore, point_of
 from trainers import metrics
@@ -30,9 +31,9 @@ from trainers import metrics
 STUDY_STAGE, TRIAL_STAGE = "study", "trial"
 VALUES = "values"  # attribute of a trial: what is known of it, one entry a seed
 _ENDED = {
-    TrialState.COMPLETE: "FINISHED",
-    TrialState.PRUNED: "KILLED",
-    TrialState.FAIL: "FAILED",
+    TrialState.COMPLETE: FINISHED,
+    TrialState.PRUNED: KILLED,
+    TrialState.FAIL: FAILED,
 }
 # name in the tracking store -> name in a trial's values
 _MEANS = {
@@ -151,8 +152,10 @@ def publish(trial_store: TrialStore, study: TrialTarget, session: Session) -> bo
     return True
 
 
-def end(trial_store: TrialStore, study: TrialTarget, status: str) -> None:
-    """End the study's run, and as KILLED those of trials that nobody works on any more.
+def end(
+    trial_store: TrialStore, study: TrialTarget, status: str, run_tags: Mapping[str, str]
+) -> None:
+    """End the study's run, with tags, and as KILLED those of trials that no worker holds.
 
     Raises:
         Exception: whatever MLflow raises when the store cannot be reached.
@@ -161,7 +164,9 @@ def end(trial_store: TrialStore, study: TrialTarget, status: str) -> None:
     for label, trial in trial_store.trials().items():
         if trial.state == TrialState.RUNNING:
             mine = trial_target(trial_store, label, study)
-            client.set_terminated(mine.parent_id(), "KILLED")
+            client.set_terminated(mine.parent_id(), KILLED)
+    for key, text in run_tags.items():
+        client.set_tag(study.parent_id(), key, text)
     client.set_terminated(study.parent_id(), status)
 
 

@@ -15,15 +15,15 @@ from typing import Any
 from optuna.trial import Trial, TrialState
 
 from pipeline.cli.console import say
+from pipeline.outcome import INTERRUPTED, last_line, outcome
 from pipeline.session import Session
 from pipeline.stages.student import distill_student
-from pipeline.storage import lease
-from pipeline.tracking.upload import last_line
+from pipeline.storage.lease import LeaseLost
 from sweeps.summary import WORDS, shown
 from sweeps.tracking import VALUES, TrialTarget, publish, trial_target, value_of
 from sweeps.trials import ERROR, ClaimedTrial, TrialStore, point_of
 from trainers import metrics
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 
 log = logging.getLogger("pipeline")
 
@@ -69,7 +69,7 @@ def _run(
         try:
             value, state = _outcome(claimed, trial_store, session, study)
             claimed.lease.check()
-        except lease.LeaseLost as error:
+        except LeaseLost as error:
             say(f"trial    {claimed.label} is another worker's now: {error}")
             return True
         # Who was frozen between the check and here is late: what another worker told stands.
@@ -92,9 +92,9 @@ def _outcome(
         return _mean_of_seeds(claimed, trial_store, session, study), TrialState.COMPLETE
     except Pruned:
         return None, TrialState.PRUNED
-    except (Interrupted, lease.Interrupted, lease.LeaseLost):
-        raise
     except Exception as error:
+        if outcome(error).exit_code == INTERRUPTED.exit_code:
+            raise
         claimed.lease.check()
         log.exception("trial %s failed", claimed.label)
         claimed.trial.set_user_attr(ERROR, last_line(error))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import losses, metrics
+from trainers.errors import Interrupted
 from trainers.mixing import Mix
 from trainers.options import option, span
 from trainers.rng import stream_seed
@@ -133,10 +134,6 @@ class Progress:
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
-
-
-class Interrupted(Exception):
-    """The shell asked to stop; the state stands at a step boundary."""
 
 
 @torch.no_grad()

@@ -6,13 +6,16 @@ import os
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainers import metrics
 from trainers.health import WARNINGS
-from trainers.loop import Epoch
+
+if TYPE_CHECKING:
+    from trainers.loop import Epoch
 
 COLUMNS = 100  # of a log file or a pipe, which have no width of their own
 

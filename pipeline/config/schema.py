@@ -24,6 +24,7 @@ from trainers.data import DataConfig
 from trainers.data.class_overlap import class_lists
 from trainers.data.views import Numerics
 from trainers.distillation.state import BudgetConfig, StudentConfig
+from trainers.errors import UserError
 from trainers.finetune import TeacherConfig
 from trainers.loop import OptimConfig
 from trainers.mixing import MixConfig
@@ -33,7 +34,7 @@ BASE_TEACHERS = 2  # teachers that conf/config.yaml names
 _TEACHER = re.compile(r"teacher\.\d+")  # a whole teacher: `teacher.1=null` takes it away
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """The user's mistakes, all of them."""
 
     def __init__(self, mistakes: list[str]) -> None:

@@ -14,15 +14,16 @@ from pipeline.config import Config, ConfigError, compose
 from pipeline.evaluation.model import LoadedModel, find, is_file, on_data, pixel_options, stored
 from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, as_report
 from pipeline.identity import splits
+from pipeline.outcome import error_tags, outcome
 from pipeline.session import Session
 from pipeline.stages.student import device_name
 from pipeline.stages.test_split import open_test
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import arrived, flat, last_line, log_data, now_ms, replay
+from pipeline.tracking.upload import arrived, flat, log_data, now_ms, replay
 from trainers import measures, metrics
 from trainers.data import DataConfig, Images, Splits
 from trainers.data.views import Normaliser, image_rows
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 
 SPLITS = ("train", "val", "test")
 
@@ -110,8 +111,9 @@ def evaluate(asked: Request, config: Config, session: Session) -> None:
         facts = _facts(asked, subject, data, session, reads)
         _log(found, facts, client, run_id)
     except BaseException as error:
-        client.set_tag(run_id, tags.ERROR, last_line(error))
-        client.set_terminated(run_id, "KILLED" if isinstance(error, Interrupted) else "FAILED")
+        for key, text in error_tags(error).items():
+            client.set_tag(run_id, key, text)
+        client.set_terminated(run_id, outcome(error).launch)
         raise
     client.set_terminated(run_id, "FINISHED")
     out.print(as_report(found, facts), markup=False, highlight=False)

@@ -25,7 +25,6 @@ from trainers.options import option
 
 CHOICE, PREFIX = "hydra/launcher", "hydra.launcher."
 NOT_RUN = "not run: what it needs has failed"
-STOPPED = 75  # exit code: committed, the same command goes on
 
 WAITING, RUNNING, DONE, FAILED, HALTED = "waiting", "running", "finished", "failed", "stopped"
 ENDED = (DONE, FAILED, HALTED)

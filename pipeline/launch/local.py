@@ -21,7 +21,6 @@ from pipeline.launch.base import (
     HALTED,
     NOT_RUN,
     RUNNING,
-    STOPPED,
     WAITING,
     LocalConfig,
     Status,
@@ -29,6 +28,7 @@ from pipeline.launch.base import (
     execute,
     redirect,
 )
+from pipeline.outcome import INTERRUPTED
 
 _SERVER = multiprocessing.get_context("forkserver")
 _PRELOAD = [
@@ -75,7 +75,7 @@ class Local:
         """What follows from an exit code."""
         if code == 0:
             return Status(DONE)
-        if code == STOPPED:  # someone stopped this job alone: it goes on
+        if code == INTERRUPTED.exit_code:  # someone stopped this job alone: it goes on
             return Status(HALTED, "committed") if self.stopping else Status(WAITING, "goes on")
         if code == -signal.SIGTERM and self.stopping:
             return Status(HALTED, "before it listened")

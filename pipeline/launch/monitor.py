@@ -12,17 +12,14 @@ from rich.table import Table
 
 from pipeline.cli.console import out, say
 from pipeline.launch.base import DONE, ENDED, RUNNING, WAITING, Launcher, Status
+from pipeline.outcome import JobsLeft
 from pipeline.session import Session
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 
 LOOK_S = 0.1
 SHOW_S = 1.0
 ASK_S = 1.0
 _ROWS = 20  # of the live table: it must fit on one screen
-
-
-class JobsFailed(Exception):
-    """Some jobs failed; what the others did is kept."""
 
 
 def follow(
@@ -36,8 +33,8 @@ def follow(
     `above` is shown over the table of jobs on a terminal; `tell` may say what is new otherwise.
 
     Raises:
-        Interrupted: asked to stop. Jobs of this machine have committed and ended; those of a
-            cluster go on by themselves.
+        Interrupted: a stop was requested; the jobs of this machine ended after a checkpoint.
+        JobsLeft: a stop was requested; the jobs of a cluster keep running.
     """
     before: dict[str, Status] = {}
     asked: float | None = None  # when the jobs were asked to stop
@@ -46,7 +43,7 @@ def follow(
         while True:
             if session.stop():  # before anything is started
                 if launcher.survives:
-                    raise _left_alone(launcher.poll())
+                    raise _left(launcher.poll())
                 # Again after a while: a job that was just born is deaf.
                 if asked is None or time.monotonic() - asked > ASK_S:
                     asked = time.monotonic()
@@ -65,16 +62,16 @@ def follow(
                 live.update(Group(*parts))
             time.sleep(LOOK_S)
     if asked is not None:
-        say("stopped: every job has committed; the same command goes on")
-        raise Interrupted
+        raise Interrupted("interrupted; every job has a checkpoint: run the same command to resume")
     return status
 
 
-def _left_alone(status: dict[str, Status]) -> Interrupted:
+def _left(status: dict[str, Status]) -> JobsLeft:
     count = sum(one.state not in ENDED for one in status.values())
-    say(f"left alone: {count} jobs go on; the same command comes back to them, with --cancel ends")
-    say("them, and squeue --me lists them")
-    return Interrupted()
+    return JobsLeft(
+        f"{count} jobs keep running: run the same command to follow them, with --cancel to end\n"
+        "them; squeue --me lists them"
+    )
 
 
 def _event(name: str, one: Status, launcher: Launcher) -> None:

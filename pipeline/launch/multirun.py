@@ -33,13 +33,13 @@ from pipeline.launch.base import (
     take_options,
 )
 from pipeline.launch.factory import make
-from pipeline.launch.monitor import JobsFailed, follow
-from pipeline.session import Session, store_of
+from pipeline.launch.monitor import follow
+from pipeline.outcome import JobsFailed
+from pipeline.session import Session, launch_of, store_of
 from pipeline.stages.plan import duration, planned_students, show
 from pipeline.stages.student import distill_student
 from pipeline.stages.view_bank import bank_key, bank_name, has_banks, is_made
 from pipeline.storage.run_store import Store
-from pipeline.tracking.upload import last_line
 from trainers import metrics
 
 FLAGS = ("-m", "--multirun")
@@ -86,7 +86,8 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
     Raises:
         ConfigError: mistakes in any of the configurations, all of them.
         JobsFailed: not every job is finished; those that are, are kept.
-        Interrupted: stopped after commits, or left to Slurm.
+        Interrupted: a stop was requested; the jobs ended after a checkpoint, or keep running on
+            the cluster (JobsLeft).
     """
     request = read(overrides)
     if cancel:
@@ -96,13 +97,8 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
     if dry_run(os.environ):
         return
     launcher = make(request.launcher, request.folder)
-    session = Session.open(request.students[0].config, VERB, overrides)
-    try:
+    with Session.open(request.students[0].config, VERB, overrides).launch() as session:
         _run(request, launcher, session)
-    except BaseException as error:
-        session.end_launch("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    session.end_launch("FINISHED")
 
 
 def read(overrides: list[str]) -> Request:
@@ -163,7 +159,7 @@ def _run(request: Request, launcher: Launcher, session: Session) -> None:
     finished = [s for s in request.students if s.key and _result(session.store, s) is not None]
     for student in finished:  # here and now: this process brings them into the experiment
         distill_student(student.config, replace(session, device=torch.device("cpu")))
-    environment = environment_of(session.target, launch_of(session))
+    environment = environment_of(session.target, launch_of(session.target))
     tasks = tasks_of([s for s in request.students if s not in finished], session.store, environment)
     status: dict[str, Status] = {}
     if tasks:
@@ -175,15 +171,6 @@ def _run(request: Request, launcher: Launcher, session: Session) -> None:
     failed = [name for name, one in status.items() if one.state == "failed"]
     if failed:
         raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")
-
-
-def launch_of(session: Session) -> str | None:
-    """The launch run; None where the tracking store is away, and each job opens its own."""
-    try:
-        return session.target.parent_id()
-    except Exception as error:  # noqa: BLE001 - told; training does not need it
-        say(f"the tracking store cannot be reached ({last_line(error)[:120]}): jobs go on without")
-        return None
 
 
 def tasks_of(

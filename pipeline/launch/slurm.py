@@ -26,13 +26,13 @@ from pipeline.launch.base import (
     NOT_RUN,
     PREFIX,
     RUNNING,
-    STOPPED,
     WAITING,
     SlurmConfig,
     Status,
     Task,
     execute,
 )
+from pipeline.outcome import INTERRUPTED
 from pipeline.storage.atomic import write_atomic
 from pipeline.storage.lease import acquire
 
@@ -62,7 +62,7 @@ class SlurmTask:
             TaskFailed: it failed, or may go back no more.
         """
         code = execute(self.task)
-        if code == STOPPED:
+        if code == INTERRUPTED.exit_code:
             self._go_back()
         if code != 0:
             raise TaskFailed(f"exit code {code}")

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from analysis import tags
 from pipeline.cli.console import StageProgress, say, warn
+from pipeline.outcome import FAILED, KILLED, error_tags, last_line, outcome
 from pipeline.session import Session, slow_precision
 from pipeline.storage.lease import Holder, Lease, acquire
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.background import Tracker
-from pipeline.tracking.upload import UploadState, last_line, now_ms, replay
+from pipeline.tracking.upload import UploadState, now_ms, replay
 from trainers import health, measures, metrics
-from trainers.loop import Epoch, Interrupted, NonFinite, Progress, reset_peak_memory
+from trainers.errors import Interrupted
+from trainers.loop import Epoch, NonFinite, Progress, reset_peak_memory
 
 log = logging.getLogger("pipeline")
 
@@ -118,6 +120,7 @@ def _run_tracked(job: Job, session: Session, lease: Lease) -> dict[str, Any]:
         retry_s=runtime.retry_s,
         timeout_s=runtime.sync_timeout_s,
         log_model=runtime.log_model,
+        lease=lease,
     )
     record = UploadState.load(job.folder, session.target)
     record.save(job.folder, session.target)  # where it is meant to go, should nothing arrive
@@ -126,18 +129,22 @@ def _run_tracked(job: Job, session: Session, lease: Lease) -> dict[str, Any]:
         result = _train(job, session, lease, tracker)
         lease.check()
         job.folder.finish(result)
-    except Interrupted:
-        tracker.stop("KILLED", {"interrupted": "true"})
-        raise
     except BaseException as error:
-        run_tags = {tags.ERROR: last_line(error), "traceback": session.traceback(error)}
-        commit = job.folder.latest()
-        kept = list(commit.history) if commit is not None else []
-        tracker.stop("FAILED", run_tags | _fallback_tag(job) | _health_tag(job, kept, error))
+        # A run whose own lease is lost the tracker leaves to the process that holds it now.
+        tracker.stop(outcome(error).stage or KILLED, _tags_of_error(job, error))
         raise
     tracker.finish(result)
     say(f"finished {job.name}  key {job.folder.key}  {summary(result)}")
     return result
+
+
+def _tags_of_error(job: Job, error: BaseException) -> dict[str, str]:
+    """Tags of a stage run that is not finished."""
+    if outcome(error).stage != FAILED:
+        return {"interrupted": "true"}
+    commit = job.folder.latest()
+    kept = list(commit.history) if commit is not None else []
+    return error_tags(error) | _fallback_tag(job) | _health_tag(job, kept, error)
 
 
 def _train(job: Job, session: Session, lease: Lease, tracker: Tracker) -> dict[str, Any]:
@@ -213,9 +220,9 @@ def _epochs(
                 if session.stop() and not state.progress.done:
                     raise Interrupted
         except Interrupted:
-            if state.progress.step or len(history) > committed:  # who heard of an epoch may end it
+            if state.progress.step or len(history) > committed:  # raised by session.on_epoch, too
                 commit()
-            say(f"stopped  {job.name}  key {job.folder.key}: the same command goes on")
+            say(f"interrupted  {job.name}  key {job.folder.key}; run the same command to resume")
             raise
 
 

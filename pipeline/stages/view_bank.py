@@ -24,7 +24,7 @@ from trainers.data import DataConfig, TrainingData
 from trainers.data.views import BANK_CHUNK, Normaliser, Numerics, Rows, Views, assemble, image_rows
 from trainers.data.views import train_rows as chunks_of
 from trainers.distillation.state import Bank
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 
 log = logging.getLogger("pipeline")
 

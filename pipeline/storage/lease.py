@@ -36,6 +36,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, NoReturn
 
+from trainers.errors import Interrupted
+
 _NAME = re.compile(r"lease\.(\d{6,})")
 _CONTENT_BYTES = 512  # a fixed length: rewriting in place never leaves the file short or empty
 _GONE = (errno.ENOENT, errno.ESTALE)  # NFS says ESTALE of a file that another host deleted
@@ -45,10 +47,6 @@ _log = logging.getLogger("pipeline")
 
 class LeaseLost(Exception):
     """The lease belongs to someone else now: stop writing."""
-
-
-class Interrupted(Exception):
-    """The caller asked to stop before the lease was free."""
 
 
 @dataclass(frozen=True)

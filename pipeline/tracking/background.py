@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.outcome import last_line
+from pipeline.storage.lease import Lease, LeaseLost
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import RunUpload, last_line
+from pipeline.tracking.upload import RunUpload
 
 log = logging.getLogger("pipeline")
 
@@ -30,16 +32,19 @@ class Tracker(threading.Thread):
         retry_s: float,
         timeout_s: float,
         log_model: bool,
+        lease: Lease,
     ) -> None:
         super().__init__(name="tracker", daemon=True)
         self.folder, self.target = folder, target
         self.retry_s, self.timeout_s, self.log_model = retry_s, timeout_s, log_model
+        self.lease = lease
         self.upload: RunUpload | None = None
         self.failing_since: float | None = None
         self._history: list[dict[str, Any]] = []
         self._closing: Callable[[RunUpload], None] | None = None
         self._wake, self._delivered = threading.Event(), False
         self._give_up = threading.Event()
+        self._lost = False  # the lease: the run belongs to another process, which sends the rest
 
     def committed(self, history: list[dict[str, Any]]) -> None:
         """These epochs are in the store now; send what is new when there is time."""
@@ -65,7 +70,7 @@ class Tracker(threading.Thread):
                 self._give_up.set()
                 self._wake.set()
                 break
-        if not self._delivered:
+        if not self._delivered and not self._lost:
             log.warning(
                 "not everything of %s has reached the tracking store; nothing is lost: "
                 "python -m pipeline sync sends it",
@@ -79,6 +84,9 @@ class Tracker(threading.Thread):
             closing, history = self._closing, self._history
             try:
                 self._publish(history, closing)
+            except LeaseLost:
+                self._lost = True
+                return
             except Exception as error:  # noqa: BLE001 - told below, tried again, never fatal
                 self._failed(error)
                 self._wake.wait(self.retry_s if self._closing is None else min(1.0, self.retry_s))
@@ -93,6 +101,7 @@ class Tracker(threading.Thread):
     def _publish(
         self, history: list[dict[str, Any]], closing: Callable[[RunUpload], None] | None
     ) -> None:
+        self.lease.check()
         if self.upload is None:
             self.upload = RunUpload(self.folder, self.target)
         self.upload.start()

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,9 +114,11 @@ class TrackingTarget:
             self.launch_id, self.own_launch = run.info.run_id, True
         return self.launch_id
 
-    def end_launch(self, status: str) -> None:
-        """End a launch of our own (`mlflow run` ends its own)."""
+    def end_launch(self, status: str, run_tags: Mapping[str, str]) -> None:
+        """End the launch run that this process opened (`mlflow run` ends its own), with tags."""
         if self.own_launch and self.launch_id is not None:
+            for key, text in run_tags.items():
+                self.client().set_tag(self.launch_id, key, text)
             self.client().set_terminated(self.launch_id, status)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -304,11 +303,6 @@ def log_data(client: Any, run_id: str, data: dict[str, str], context: str) -> No
 def now_ms() -> int:
     """Milliseconds since the epoch, as MLflow counts."""
     return int(time.time() * 1000)
-
-
-def last_line(error: BaseException) -> str:
-    """The last line of an exception's traceback, as in a terminal."""
-    return traceback.format_exception_only(error)[-1].strip()
 
 
 def flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -76,7 +76,7 @@ def test_signal_commits_at_the_next_step_and_exits_75(
         "distill", *command.L3, cwd=with_teachers, after="3/8 1B", delay=0.01, number=number
     )
     assert code == 75, output
-    assert "the same command goes on" in output
+    assert "run the same command to resume" in output
     output = command.run("distill", *command.L3, cwd=with_teachers)
     assert "resumed" in output
     _same(finished, with_teachers)

@@ -96,7 +96,7 @@ def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path, schem
     os.kill(driver.process.pid, signal.SIGINT)
     code, output = driver.end()
     assert code == 75, output
-    assert "the same command goes on" in output
+    assert "run the same command to resume" in output
     assert re.search(r"study beta_grid-\w+, trials: 1 stopped, 9 waiting", output)
     runs = tracked(with_teachers, "asib/beta_grid")
     stopped = [*of_stage(runs, "study"), *of_stage(runs, "trial"), *of_stage(runs, "distill")]

@@ -1,8 +1,195 @@
-"""What a command finds out of the machine before it begins."""
+"""How a command ends: exit code, launch run and stage run of each outcome, with a real tracking
+store; and what a command finds out of the machine before it begins."""
 
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
 import torch
+from mlflow import MlflowClient
 
+from analysis import tags
+from pipeline import session
+from pipeline.__main__ import main
+from pipeline.config import compose
+from pipeline.identity import run_key
+from pipeline.launch import multirun
 from pipeline.session import slow_precision
+from pipeline.stages import student
+from pipeline.storage.lease import Lease, try_acquire
+from pipeline.storage.run_store import Store
+from trainers.errors import Interrupted, UserError
+
+TINY = ["cfg=CE", "data.train_limit=100", "budget.student_epochs=1", "runtime.log_model=false"]
+KEY = run_key("distill", compose(TINY))
+
+
+class Place(NamedTuple):
+    """A store with the tracking store next to it, as commands of one test see them."""
+
+    folder: Path
+    client: MlflowClient
+
+    def distill(self, *words: str) -> int:
+        """Exit code of one tiny training command."""
+        paths = [f"runtime.store={self.folder}", f"runtime.experiment={self.folder.name}"]
+        return main(["distill", *TINY, "runtime.commit_every_s=0", *paths, *words])
+
+    def runs(self, stage: str) -> list[Any]:
+        """The runs of one stage, the newest first."""
+        experiment = self.client.get_experiment_by_name(self.folder.name)
+        assert experiment is not None
+        return list(
+            self.client.search_runs([experiment.experiment_id], f"tags.{tags.STAGE} = '{stage}'")
+        )
+
+    def statuses(self) -> tuple[list[str], list[str]]:
+        """Statuses of the launch runs and of the stage runs."""
+        launches, stages = self.runs("launch"), self.runs("distill")
+        return [run.info.status for run in launches], [run.info.status for run in stages]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture
+def place(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    before = {number: signal.getsignal(number) for number in session.STOP_SIGNALS}
+    yield Place(tmp_path, MlflowClient(tracking_uri=uri))
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def after_one_epoch(monkeypatch: pytest.MonkeyPatch, event: Callable[[], None]) -> None:
+    """Training has two epochs, and `event` happens when the first is stored."""
+    distill = student.distill
+
+    def train(*arguments: Any) -> Iterator[Any]:
+        yield next(distill(*arguments))
+        event()
+
+    monkeypatch.setattr(student, "distill", train)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def event() -> None:
+        raise error
+
+    return event
+
+
+def test_a_command_that_is_done_or_reused(place: Place) -> None:
+    assert place.distill() == 0
+    assert place.statuses() == (["FINISHED"], ["FINISHED"])
+    assert place.distill() == 0
+    assert place.statuses() == (["FINISHED"], ["FINISHED"])  # nothing to send: no second launch
+
+
+@pytest.mark.parametrize("error", [Interrupted(), KeyboardInterrupt()])
+def test_an_interrupted_command(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    after_one_epoch(monkeypatch, raising(error))
+    assert place.distill("budget.student_epochs=2") == 75
+    assert place.statuses() == (["KILLED"], ["KILLED"])
+    assert tags.ERROR not in place.runs("distill")[0].data.tags
+
+
+def test_a_command_that_is_interrupted_while_another_process_trains_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held(place):
+        monkeypatch.setattr(session.Session, "stop", lambda _: True)
+        monkeypatch.setattr(student, "on_device", opening(student.on_device))
+        assert place.distill() == 75
+    assert place.statuses() == (["KILLED"], [])
+
+
+@pytest.mark.parametrize("successor", ["RUNNING", "FINISHED"])
+def test_a_command_that_lost_its_lease_leaves_the_run_to_its_successor(
+    place: Place, monkeypatch: pytest.MonkeyPatch, successor: str
+) -> None:
+    def taken_over() -> None:
+        lease = folder(place) / "lease.000002"  # the next generation
+        lease.write_bytes((folder(place) / "lease.000001").read_bytes())
+        while not place.runs("distill"):  # what the first epoch sent has arrived
+            pass
+        run_id = place.runs("distill")[0].info.run_id
+        if successor == "FINISHED":
+            place.client.set_terminated(run_id, successor)
+
+    after_one_epoch(monkeypatch, taken_over)
+    assert place.distill("budget.student_epochs=2") == 75
+    assert place.statuses() == (["KILLED"], [successor])
+    assert tags.ERROR not in place.runs("distill")[0].data.tags
+
+
+def test_jobs_that_are_left_to_a_cluster_keep_their_launch(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = SimpleNamespace(survives=True, submit=lambda tasks: None, poll=dict)
+    monkeypatch.setattr(multirun, "make", lambda *_: cluster)
+    monkeypatch.setattr(session.Session, "stop", lambda _: True)
+    assert place.distill("-m", "seed=0,1") == 75
+    assert place.statuses() == (["RUNNING"], [])
+    assert "jobs keep running" in capsys.readouterr().out
+
+
+def test_an_interrupted_multirun_ends_like_an_interrupted_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multirun, "follow", lambda *_: raising(Interrupted())())
+    assert place.distill("-m", "seed=0,1") == 75
+    assert place.statuses() == (["KILLED"], [])
+
+
+def test_an_error_of_the_user(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(student, "on_device", opening(lambda *_: raising(UserError("no data"))()))
+    assert place.distill() == 2
+    assert place.statuses() == (["FAILED"], [])
+    assert capsys.readouterr().err == "no data\n"
+    assert "traceback" not in place.runs("launch")[0].data.tags
+
+
+def test_an_unexpected_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_one_epoch(monkeypatch, raising(ZeroDivisionError("no reason")))
+    assert place.distill("budget.student_epochs=2") == 1
+    assert place.statuses() == (["FAILED"], ["FAILED"])
+    for run in (*place.runs("launch"), *place.runs("distill")):
+        assert run.data.tags[tags.ERROR] == "ZeroDivisionError: no reason"
+        assert "in event" in run.data.tags["traceback"]
+
+
+def folder(place: Place) -> Path:
+    (found,) = (place.folder / "runs" / "distill").iterdir()
+    return found
+
+
+def held(place: Place) -> Lease:
+    """The lease of the tiny run, held by this process as if by another."""
+    lease = try_acquire(Store(place.folder / "runs").run("distill", KEY).path)
+    assert lease is not None
+    return lease
+
+
+def opening(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that opens the launch run first, as an earlier stage of the command would."""
+
+    def opened(config: Any, session: Any) -> Any:
+        session.target.parent_id()
+        return function(config, session)
+
+    return opened
+
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 OLD = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}

@@ -103,7 +103,7 @@ def test_a_cancelled_study_stays_cancelled_and_goes_on_when_asked(
     cluster.wait(lambda: command.results(with_teachers), 300, "a trial is finished")
     ended(start(*study, "--cancel", cwd=with_teachers))
     output = ended(first, 75)
-    assert "cancelled: worker-0, worker-1; the same command goes on" in output
+    assert "cancelled: worker-0, worker-1; run the same command to resume" in output
     assert cluster.states() == []
     assert len(command.results(with_teachers)) < 6
     ended(start(*study, cwd=with_teachers))

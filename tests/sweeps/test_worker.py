@@ -13,7 +13,7 @@ from sweeps.study_file import study_of
 from sweeps.tracking import VALUES, metrics_of
 from sweeps.trials import TrialStore
 from trainers import metrics
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from tests.trainers.tiny import TWO_STAGES, Run, World
 from trainers.data import TrainingData, load
 from trainers.distill import distill, plan
 from trainers.distillation.state import DistillConfig, DistillState
-from trainers.loop import Epoch, Interrupted, NonFinite
+from trainers.errors import Interrupted
+from trainers.loop import Epoch, NonFinite
 from trainers.methods import METHODS
 from trainers.methods.base import Dims, Method, StepPosition
 

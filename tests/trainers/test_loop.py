@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tests.trainers.tiny import stop_after
 from trainers import loop
+from trainers.errors import Interrupted
 from trainers.loop import (
-    Interrupted,
     NonFinite,
     OptimConfig,
     Progress,

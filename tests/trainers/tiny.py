@@ -16,8 +16,9 @@ from trainers.data import Splits, TrainingData, load
 from trainers.data.views import Normaliser, Rows, Views, assemble, image_rows, train_rows
 from trainers.distill import distill
 from trainers.distillation.state import Bank, DistillConfig, DistillState, Teacher
+from trainers.errors import Interrupted
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
-from trainers.loop import Epoch, Interrupted
+from trainers.loop import Epoch
 from trainers.models import freezing
 
 RUNGS = (

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainers.errors import UserError
 from trainers.options import option
 from trainers.rng import generator
 
@@ -126,11 +127,11 @@ class TrainingData(NamedTuple):
     val: Images
 
 
-class DataMissing(FileNotFoundError):
+class DataMissing(UserError, FileNotFoundError):
     """A data set is not on this machine: what was looked for, where, and the ways on."""
 
 
-class DataDamaged(ValueError):
+class DataDamaged(UserError, ValueError):
     """A file is there but does not hold what its format promises."""
 
 

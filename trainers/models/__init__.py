@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainers.errors import UserError
 from trainers.models import timm_models
 from trainers.models.cifar_resnet import RESNETS, CifarResNet, SmallNet
 from trainers.models.vgg import VGGS, Vgg
@@ -35,7 +36,7 @@ class Outputs(NamedTuple):
     maps: tuple[Tensor, ...] = ()
 
 
-class CannotBuild(ValueError):
+class CannotBuild(UserError, ValueError):
     """What was asked for cannot be built: a mistake in the options, told in one message."""
 
 

@@ -19,6 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from trainers.errors import UserError
+
 # Keys of a state dict in a checkpoint, the most specific first.
 _WRAPPERS = (
     "state_dict",
@@ -48,7 +50,7 @@ _PUBLIC_NAMES = (
 _SHOWN, _LONGEST = 5, 80  # names that a message lists, and characters of one
 
 
-class BadCheckpoint(ValueError):
+class BadCheckpoint(UserError, ValueError):
     """A file that holds no weights for the network that it was given for."""
 
 

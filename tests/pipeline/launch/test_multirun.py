@@ -27,7 +27,7 @@ from pipeline.launch.local import Local
 from pipeline.launch.monitor import follow
 from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store
-from trainers.loop import Interrupted
+from trainers.errors import Interrupted
 
 SMALL = "data.train_limit=100"
 

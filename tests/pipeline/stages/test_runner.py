@@ -10,7 +10,8 @@ import pytest
 from pipeline.stages.runner import _epochs
 from pipeline.storage.run_store import Store
 from trainers import metrics
-from trainers.loop import Epoch, Interrupted
+from trainers.errors import Interrupted
+from trainers.loop import Epoch
 
 METRICS = {metrics.LOSS_TOTAL: 1.0, metrics.IMAGES_PER_SECOND: 100.0, metrics.VAL_TOP1: 0.5}
 

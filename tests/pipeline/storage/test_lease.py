@@ -16,15 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.storage import lease
-from pipeline.storage.lease import (
-    Holder,
-    Interrupted,
-    Lease,
-    LeaseLost,
-    Watch,
-    acquire,
-    try_acquire,
-)
+from pipeline.storage.lease import Holder, Lease, LeaseLost, Watch, acquire, try_acquire
+from trainers.errors import Interrupted
 
 FORK = multiprocessing.get_context("fork")
 ELSEWHERE = Holder("ab" * 16, "elsewhere", "another boot", "pid:[1]", 12345, "678")

@@ -1,0 +1,94 @@
+"""Outcome of a command: its exit code, and the statuses of the launch run and the stage run.
+
+The one place for both. Whatever runs something (a verb, a multirun, a study, a worker, a stage)
+lets the exception pass and asks `outcome` how its own run ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import NamedTuple
+
+from analysis import tags
+from pipeline.cli.console import say
+from pipeline.storage.lease import LeaseLost
+from trainers.errors import Interrupted, UserError
+
+FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"  # statuses of runs in MLflow
+TRACEBACK_LENGTH = 4900  # MLflow stores tags of up to 5000 characters
+
+log = logging.getLogger("pipeline")
+
+
+class JobsFailed(Exception):
+    """Some jobs failed; the results of the others are kept."""
+
+
+class JobsLeft(Interrupted):
+    """Jobs of a cluster keep running after the command that submitted them has ended."""
+
+
+class Outcome(NamedTuple):
+    """How a command ends. A status of None leaves the run as it is."""
+
+    exit_code: int
+    launch: str | None
+    stage: str | None  # of the stage run, where one has begun
+
+
+DONE = Outcome(0, FINISHED, FINISHED)
+FAILURE = Outcome(1, FAILED, FAILED)
+USER_ERROR = Outcome(2, FAILED, FAILED)  # found before a stage run begins, but for damaged files
+INTERRUPTED = Outcome(75, KILLED, KILLED)
+LEASE_LOST = Outcome(75, KILLED, None)  # the stage run belongs to another process
+JOBS_LEFT = Outcome(75, None, None)
+
+
+def outcome(error: BaseException | None) -> Outcome:
+    """The outcome of a command that this exception ended; None: it came to its end."""
+    match error:
+        case None:
+            return DONE
+        case JobsLeft():
+            return JOBS_LEFT
+        case Interrupted() | KeyboardInterrupt():
+            return INTERRUPTED
+        case LeaseLost():
+            return LEASE_LOST
+        case UserError():
+            return USER_ERROR
+    return FAILURE
+
+
+def error_tags(error: BaseException | None) -> dict[str, str]:
+    """Tags of a FAILED run: the last line of the traceback and, unless it is an error of the
+    user, the traceback itself (its end where it is long). None for other outcomes."""
+    found = outcome(error)
+    if error is None or found.launch != FAILED:
+        return {}
+    text = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH:]
+    return {tags.ERROR: last_line(error)} | ({"traceback": text} if found is FAILURE else {})
+
+
+def report(error: BaseException) -> int:
+    """Print what ended a command; return the exit code. A user error is one message on standard
+    error, an unexpected exception is logged with its traceback."""
+    found = outcome(error)
+    if found is USER_ERROR:
+        print(error, file=sys.stderr)
+    elif found is LEASE_LOST:
+        say(f"interrupted: {error}; another process continues the run")
+    elif found is FAILURE and not isinstance(error, JobsFailed):
+        log.error("failed", exc_info=error)
+    elif isinstance(error, KeyboardInterrupt):
+        say("interrupted; run the same command to resume")
+    elif str(error):
+        say(str(error))
+    return found.exit_code
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an exception's traceback, as in a terminal."""
+    return traceback.format_exception_only(error)[-1].strip()
