@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.sections.registry import findings
 from analysis.selection.bench_runs import RunFilter
 from analysis.selection.experiment import ExperimentReader
-from analysis.stats import paired_difference
+from analysis.stats import differences_by_seed, paired_difference, t_test
 from analysis.stores.mlflow_client import NoAnswer
 from pipeline.analyze import analyse_command
 from pipeline.config import ConfigError
@@ -51,6 +52,51 @@ def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> 
     said = report.report(reading).text if plain else page.as_terminal(findings(reading, what))
     assert len(text) > 300
     assert text.strip() in said
+
+
+def _summary() -> list[tuple[str, ...]]:
+    """(export, claim, difference, n, p, time) of the table that begins the results."""
+    found, export = [], ""
+    for line in PAGES[0].read_text().partition("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and " − " in cells[1]:
+            export = (re.findall(r"`(\w+)`", cells[0]) or [export])[0]
+            found.append((export, *cells[1:]))
+    return found
+
+
+SUMMARY = _summary()
+
+
+def test_the_summary_has_every_study_of_the_proof() -> None:
+    exports = {path.name.removesuffix(".db.xz") for path in (ROOT / "docs/data").glob("proof*")}
+    assert {row[0] for row in SUMMARY} == exports - {"proof_pretrained_overlap0_weights"}
+
+
+@pytest.mark.parametrize("row", SUMMARY, ids=[f"{r[0]}: {r[1]}" for r in SUMMARY])
+def test_a_row_of_the_summary_is_made_from_its_export(row: tuple[str, ...]) -> None:
+    export, claim, difference, n, p, time = row
+    runs = _runs(f"{export}.db.xz").query("`tags.stage` == 'distill' and status == 'FINISHED'")
+    names = claim.strip("*").split(" − ")
+    sides = [runs[runs["tags.rung"] == name].set_index("tags.seed") for name in names]
+    top1, seconds = (
+        [side[f"metrics.{name}"].to_dict() for side in sides]
+        for name in (metrics.TEST_TOP1, metrics.RUN_SECONDS)
+    )
+    found = paired_difference(*top1)
+    low, high = 100 * found.low, 100 * found.high
+    shown = f"{100 * found.mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    common = sorted(top1[0].keys() & top1[1].keys())
+    ratio = sum(seconds[0][seed] for seed in common) / sum(seconds[1][seed] for seed in common)
+    assert (difference, n, time) == (shown, str(found.n), f"{ratio:.2f} ×")
+    if "**" in claim:
+        assert p == f"{t_test(differences_by_seed(*top1)):.3f}"
+    else:  # corrected over all claims of the report, which the page quotes
+        (ladder,) = [
+            text for o, text in BLOCKS if f"/{export}." in o["store"] and o["what"] == "ladder"
+        ]
+        after = [ladder[at.end() :][:160] for at in re.finditer(re.escape(claim), ladder)]
+        assert [text for text in after if p.removesuffix(" (Holm)") in text]
 
 
 @pytest.mark.parametrize(
@@ -111,17 +157,15 @@ def test_the_gap_of_l4_opens_where_the_results_say() -> None:
     assert len(mean) == 20
     assert (mean["L3"] == mean["L4"])[:10].all()
     assert (mean["L3"] > mean["L4"])[13:].all()
-    ends = f"ends at {mean['L4'].iloc[-1]:.1f} % where L3 goes on to {mean['L3'].iloc[-1]:.1f} %"
+    ends = f"ends at {mean['L4'].iloc[-1]:.1f} % where L3 continues to {mean['L3'].iloc[-1]:.1f} %"
     assert ends in " ".join((ROOT / "docs" / "results.md").read_text().split())
 
 
 def test_the_report_says_that_the_twins_had_little_to_teach() -> None:
     path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
     reading = ExperimentReader(path, exported_experiment(path), RunFilter())
-    ladder = findings(reading, "ladder")
-    for text in (report.report(reading).text, page.as_terminal(ladder)):
-        told = " ".join(text.split())
-        assert "CE_matched has no teacher and reaches 89.12 [88.64, 89.61] % of validation" in told
+    printed = " ".join(page.as_terminal(findings(reading, "ladder")).split())
+    assert "CE_matched has no teacher and reaches 89.12 [88.64, 89.61] % of validation" in printed
 
 
 def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
@@ -141,6 +185,7 @@ def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
     assert f"would-be teachers ({tests[0]:.2f} and {tests[1]:.2f} %)" in results
 
 
+@cache
 def _runs(export: str) -> pd.DataFrame:
     path = str(ROOT / "docs" / "data" / export)
     return load_runs(path, exported_experiment(path))
