@@ -3,7 +3,6 @@
 Values are as they were logged (units: `analysis.tags`); what was not logged is NaN.
 """
 
-import difflib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from analysis.stores import archive
 from analysis.stores.mlflow_client import ClientStore, ServerStore
 from analysis.stores.protocol import Experiment, Points, RunRows, StoreReader
 from analysis.stores.sql import SCHEMES, SqlStore
+from analysis.suggest import nearest
 from trainers import metrics
 
 RUN_COLUMNS = ("run_id", "name", "status", "start_time", "end_time", "parent_id", "experiment")
@@ -178,12 +178,10 @@ def _experiment_id(store: StoreReader, uri: str, name: str) -> str:
     if active:
         raise ValueError(f"{len(active)} workspaces have an experiment {name!r}: ask their server")
     existing = sorted(one.name for one in all_ if one.active)
-    near = difflib.get_close_matches(name, existing, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
     deleted = " (it was deleted)" if named else ""
     raise ValueError(
-        f"no experiment {name!r} in {uri}{deleted}{hint}; "
-        f"add experiment=NAME, there are: {', '.join(existing)}"
+        f"no experiment {name!r} in {uri}{deleted}{nearest(name, existing)} "
+        f"(experiment=NAME chooses one of: {', '.join(existing)})"
     )
 
 

@@ -14,63 +14,48 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from analysis.suggest import nearest
 from pipeline.cli import help
-from pipeline.cli.console import say
+from pipeline.cli.arguments import (
+    CANCEL,
+    HELP,
+    HELP_FLAGS,
+    LAUNCHER,
+    VERSION,
+    is_multirun,
+    overrides_of,
+    wants_help,
+    without_dry_run,
+)
 from pipeline.outcome import DONE, USER_ERROR, report
 
 if TYPE_CHECKING:
     from pipeline.stages.plan import Planned
 
 OK, MISTAKE = DONE.exit_code, USER_ERROR.exit_code
-STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
-DRY_RUN_FLAG = "--dry-run"
-EMPTY = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject that were not given
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; give the exit code."""
+    """Run one verb; return the exit code."""
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help.PAGE)
-        return OK if arguments else MISTAKE
-    verb, *rest = without_dry_run(arguments) or [""]
-    if verb not in VERBS:
-        import difflib
-
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"no verb {verb!r}{hint} (verbs: {', '.join(VERBS)})", file=sys.stderr)
+    verb, *rest = without_dry_run(arguments) or [HELP]
+    if verb == VERSION:
+        print(help.version())
+    elif verb in (HELP, *HELP_FLAGS):
+        print(help.page())
+    elif verb not in VERBS:
+        print(f"no verb {verb!r}{nearest(verb, list(VERBS), show_all=True)}", file=sys.stderr)
         return MISTAKE
-    if "-h" in rest or "--help" in rest:
+    elif wants_help(rest):
         print(help.of_verb(verb))
-        return OK
-    from pipeline.launch.multirun import CANCEL, FLAGS, is_multirun, multirun
-
-    if is_multirun(rest):
-        if verb != "distill":
-            print(f"{verb}: only distill runs several (-m, hydra/launcher=…)", file=sys.stderr)
-            return MISTAKE
-        plain = as_overrides([text for text in rest if text not in (*FLAGS, CANCEL)])
-        return guarded(lambda: multirun(_asked_for(verb, plain), cancel=CANCEL in rest))
-    return guarded(lambda: VERBS[verb](_asked_for(verb, as_overrides(rest))))
-
-
-def without_dry_run(arguments: list[str]) -> list[str]:
-    """The other words; `--dry-run` among them is DRY_RUN=1 for this process."""
-    if DRY_RUN_FLAG in arguments:
-        os.environ["DRY_RUN"] = "1"
-    return [text for text in arguments if text != DRY_RUN_FLAG]
-
-
-def as_overrides(arguments: list[str]) -> list[str]:
-    """MLflow hands undeclared -P key=value on as `--key value`: make them overrides."""
-    found, rest = [], list(arguments)
-    while rest:
-        text = rest.pop(0)
-        if text.startswith("--") and "=" not in text and rest:
-            text = f"{text}={rest.pop(0)}"
-        found.append(text.removeprefix("--"))
-    return found
+    elif not is_multirun(rest):
+        return guarded(lambda: VERBS[verb](overrides_of(verb, rest)))
+    elif verb == "distill":
+        return guarded(lambda: _several(overrides_of(verb, rest), cancel=CANCEL in rest))
+    else:
+        print(f"{verb}: only distill runs several (-m, {LAUNCHER}=…)", file=sys.stderr)
+        return MISTAKE
+    return OK if arguments else MISTAKE
 
 
 def guarded(run: Callable[[], None]) -> int:
@@ -80,22 +65,6 @@ def guarded(run: Callable[[], None]) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported, by its outcome
         return report(error)
     return OK
-
-
-def _asked_for(verb: str, overrides: list[str]) -> list[str]:
-    """What was typed, with the environment's shortcuts where a stage is asked for; they are told.
-    MLproject's parameters that were not given arrive empty."""
-    from pipeline.cli.environment import dry_run, with_shortcuts
-    from pipeline.config import ConfigError
-
-    typed = [text for text in overrides if text not in EMPTY]
-    if verb not in STAGES and dry_run(os.environ):
-        plans = f"{', '.join(STAGES)} and of studies"
-        raise ConfigError([f"DRY_RUN shows the plan of {plans}, not of {verb}: leave it out"])
-    found = with_shortcuts(typed, os.environ) if verb in STAGES else typed
-    if len(found) > len(typed):
-        say(f"from the environment: {' '.join(found[: len(found) - len(typed)])}")
-    return found
 
 
 def _in_launch(
@@ -119,6 +88,12 @@ def _in_launch(
         return
     with Session.open(config, verb, overrides).launch() as session:
         work(config, session)
+
+
+def _several(overrides: list[str], cancel: bool) -> None:
+    from pipeline.launch.multirun import multirun
+
+    multirun(overrides, cancel=cancel)
 
 
 def _finetune(overrides: list[str]) -> None:

@@ -19,9 +19,9 @@ from analysis.sections.registry import COMPREHENSIVE, STUDIES, Findings, finding
 from analysis.selection.bench_runs import RunFilter
 from analysis.selection.experiment import ExperimentReader
 from analysis.stores.archive import SUFFIX
+from analysis.suggest import nearest
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
-from pipeline.config.fields import nearest
 from pipeline.config.groups import options_of
 from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
@@ -122,20 +122,20 @@ def _given(overrides: list[str]) -> tuple[dict[str, str], RunFilter]:
 
 def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[str]) -> None:
     allowed = ", ".join((*keys, "tag.NAME"))
-    mistakes = [
+    errors = [
         f"{word}: no key=value" + (f"; did you mean what={word}?" if word in WHAT else "")
         for word in loose
     ]
-    mistakes += [
+    errors += [
         f"{key}: no option of {verb}{nearest(key, list(keys))} (options: {allowed})"
         for key in given
         if key not in keys and not key.startswith(("runtime.", TAG))
     ]
     what = given.get("what", DEFAULT_WHAT)
     if what not in WHAT:
-        mistakes.append(f"what={what}: unknown{nearest(what, list(WHAT), show_all=True)}")
-    if mistakes:
-        raise ConfigError(mistakes)
+        errors.append(f"what={what}: unknown{nearest(what, list(WHAT), show_all=True)}")
+    if errors:
+        raise ConfigError(errors)
 
 
 def analyse(

@@ -15,9 +15,9 @@ from analysis.explain import as_words, compared_metrics, divergence
 from analysis.ladder_table import EPOCH_METRICS
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.selection.run_lookup import RunSelection, sides
+from analysis.suggest import nearest
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
-from pipeline.config.fields import nearest
 from pipeline.session import store_of
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
@@ -88,18 +88,18 @@ def _asked_for(verb: str, arguments: list[str], most: int) -> _Asked:
     typed = [text for text in arguments if "=" not in text]
     words = re.split(r"[\s,]+", " ".join([*typed, given.get("runs", "")]).strip())
     words = [word for word in words if word]
-    mistakes = [
+    errors = [
         f"{key}: no option of {verb}{nearest(key, list(KEYS), show_all=True)}"
         for key in given
         if key not in KEYS
     ]
     if not 2 <= len(words) <= most:
         wanted = "two runs" if most == 2 else f"two runs or more, {most} at most"
-        mistakes.append(
+        errors.append(
             f"{verb}: {wanted}, not {len(words)} (a run is an id, a key, a name or a rung)"
         )
-    if mistakes:
-        raise ConfigError(mistakes)
+    if errors:
+        raise ConfigError(errors)
     runtime = compose([f"{k}={v}" for k, v in given.items() if k == "runtime.store"]).runtime
     root = Path(runtime.store).resolve()
     tracking, file = None, given.get("store")

@@ -12,7 +12,6 @@ import traceback
 from typing import NamedTuple
 
 from analysis import tags
-from pipeline.cli.console import say
 from pipeline.storage.lease import LeaseLost
 from trainers.errors import Interrupted, UserError
 
@@ -75,6 +74,8 @@ def error_tags(error: BaseException | None) -> dict[str, str]:
 def report(error: BaseException) -> int:
     """Print what ended a command; return the exit code. A user error is one message on standard
     error, an unexpected exception is logged with its traceback."""
+    from pipeline.cli.console import say  # not before it is needed: --help starts without it
+
     found = outcome(error)
     if found is USER_ERROR:
         print(error, file=sys.stderr)

@@ -12,10 +12,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from analysis.suggest import nearest
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError
-from pipeline.config.fields import nearest
 from pipeline.config.groups import GROUPS
 from pipeline.launch.base import (
     CHOICE,
@@ -89,7 +89,7 @@ def read(name: str, overrides: list[str]) -> Request:
     try:
         study = study_of(name, typed, own)
     except ConfigError as error:
-        raise ConfigError(mistakes + error.mistakes) from error
+        raise ConfigError(mistakes + error.errors) from error
     if mistakes := mistakes or idle_options(study):
         raise ConfigError(mistakes)
     if isinstance(launcher, LocalConfig) and launcher.jobs_parallel is None:

@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from analysis.suggest import nearest
 from pipeline.config import ConfigError
-from pipeline.config.fields import nearest
 from pipeline.config.groups import CONF, options_of
 from pipeline.identity import same_experiment
 from sweeps.study import Point, Study, merged
@@ -206,12 +206,12 @@ def _of_configurations(study: Study) -> list[str]:
             found.append("data.val_fraction=0: a study needs validation images, test is no goal")
         points = [*study.points, *_ends(study)]
     except ConfigError as error:
-        return error.mistakes
+        return error.errors
     for point in points:
         try:
             study.at(point, study.seeds[0])
         except ConfigError as error:
-            found += error.mistakes
+            found += error.errors
     return found
 
 

@@ -111,11 +111,3 @@ def test_a_row_says_what_is_part_of_the_key() -> None:
     assert "`method.num_stages` is above 1" in cells["method.cccp_alpha"]
     nested = "where the teacher is not given by `ckpt` and the optimiser is sgd"
     assert cells["teacher.0.recipe.optim.nesterov"] == nested
-
-
-def test_first_comment_leaves_directives_out(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    path.write_text("# @package _global_\n# One line,\n# and another.\ncfg: a  # not this\n")
-    assert reference.first_comment(path) == "One line, and another."
-    path.write_text("cfg: a\n# not this\n")
-    assert reference.first_comment(path) == ""

@@ -119,6 +119,6 @@ def test_config_error_lists_all_mistakes_once() -> None:
     with pytest.raises(ConfigError) as raised:
         compose(["a=1", "seed=x", "method.heads=0", "optim.lr=-1", "data.mean=[1,2]"])
     text = str(raised.value)
-    assert "5 mistakes" in text
+    assert "5 errors" in text
     for part in ("a: no such option", "seed=x", "method.heads=0", "optim.lr=-1", "data.mean"):
         assert text.count(part) == 1

@@ -1,6 +1,5 @@
 """What an analysis may look at: the runs of one bench that count, and their histories."""
 
-import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from analysis.selection.configurations import (
     one_configuration,
     seeds_of,
 )
+from analysis.suggest import nearest
 
 FEWEST_SEEDS = 3  # below it an interval says next to nothing
 OF_STUDENTS = (tags.SEED, tags.RUNG, tags.METHOD, tags.STUDENT, tags.TEACHERS)
@@ -96,10 +96,8 @@ def _check_primary(runs: pd.DataFrame, rung: str) -> None:
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    guess = difflib.get_close_matches(word, known, n=1)
     more = f", … ({len(known)} in all)" if len(known) > _LISTED else ""
-    meant = f"; did you mean {guess[0]}?" if guess else ""
-    return f"{meant} (there are: {', '.join(known[:_LISTED])}{more})"
+    return f"{nearest(word, known)} (there are: {', '.join(known[:_LISTED])}{more})"
 
 
 def _time(option: str, text: str) -> pd.Timestamp:

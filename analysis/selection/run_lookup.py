@@ -1,6 +1,5 @@
 """Which run is meant by what a person types: an id, a key, the beginning of one, a name, a rung."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import pandas as pd
 from analysis import tags
 from analysis.runs import column, select
 from analysis.selection.configurations import configuration, one_configuration, seeds_of
+from analysis.suggest import nearest
 from trainers import metrics
 
 _HEX = re.compile(r"[0-9a-f]{4,32}")
@@ -165,11 +165,9 @@ def _more(runs: pd.DataFrame) -> str:
 
 def _unknown(trained: pd.DataFrame, word: str, experiment: str | None) -> str:
     known = [name for one in ("name", _RUNG) for name in column(trained, one).dropna().unique()]
-    near = difflib.get_close_matches(word, known, n=2)
-    guess = f"; did you mean {' or '.join(near)}?" if near else ""
     rungs = ", ".join(sorted(column(trained, _RUNG).dropna().unique())) or "none"
     where = f" in experiment '{experiment}' (experiment=NAME chooses another)" if experiment else ""
     return (
-        f"{word}: no run of this id, key, name or rung{where}{guess} (an id or a key can be cut to "
-        f"its first 4 digits; rungs that ran: {rungs})"
+        f"{word}: no run of this id, key, name or rung{where}{nearest(word, known)} "
+        f"(an id or a key can be cut to its first 4 digits; rungs that ran: {rungs})"
     )

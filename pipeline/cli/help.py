@@ -1,38 +1,54 @@
-"""What `--help` says: the page of the command line, and that of each verb."""
+"""Texts of `--help` and `--version`. What conf/ offers is listed from its files."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import tomllib
+
+from pipeline.cli.arguments import LAUNCHER
+from pipeline.config.groups import CONF, described, options_of
+
+WIDTH = 100
 
 _VERBS = """\
 python -m pipeline VERB key=value ...
 
 verbs (each has its own page: python -m pipeline VERB --help)
   main       fine-tune the teachers, distil cfg and the control CE, analyse
-  finetune   the teachers of a bench           teacher=all|0|1|...
-  bank       their view banks (teachers first) teacher=all|0|1|...
-  distill    a student (what is absent first)  cfg=L3 bench=digits seed=0
-  evaluate   a finished network                run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
-  analyze    report, tables and figures        what=ladder|beta|... experiment=NAME
-  export     what a report reads, as one file  out=NAME.db.xz
-  compare    runs beside each other            RUN RUN ... (an id, a key, a name, a rung)
-  explain    where two runs part               A B
-  sync       send what has not reached the tracking store
+  finetune   the teachers of a bench             teacher=all|0|1|...
+  bank       their view banks (teachers first)   teacher=all|0|1|...
+  distill    a student (missing teachers first)  cfg=L3 bench=digits seed=0
+  evaluate   a finished network                  run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
+  analyze    report, tables and figures          what=ladder|beta|... experiment=NAME
+  export     what a report reads, as one file    out=NAME.db.xz
+  compare    runs next to each other             RUN RUN ... (an id, a key, a name, a rung)
+  explain    where two runs part                 A B
+  sync       send to the tracking store what has not reached it
 """
 
 _OPTIONS = """\
-options, the most used; every key of conf/ and its dataclass works (docs/configuration.md)
-  cfg=CE|KD|L0|L1|L2|L3|L4           rung of the ladder: each adds one factor; also
-      side_cccp_ppf side_asib_cccp   side branches; L2_null L3_null KD_null placebos; CE_matched
-  bench=digits|fashion_mnist         data, teachers, student, budget
-  seed=0                             first weights, order, crops, mixes
-  budget=short data.train_limit=8000 less training, fewer images
+options, the most used; every key of conf/ and its dataclasses works (docs/configuration.md)
+{choices}
+  seed=0                             initial weights, order, crops, mixed images
+  data.train_limit=8000              fewer images
   method.ib_beta=1e-3                any number of the method
   teacher.0.ckpt=PATH                your own teacher, used as it is
-  runtime.store=FOLDER               commits, weights and view banks (default ./store)
+  runtime.store=FOLDER               checkpoints, weights and view banks (default ./store)
   runtime.experiment=NAME            where runs are tracked (default asib)
   runtime.device=cuda:1              default: a GPU where there is one
 """
 
+_CHOICES = {
+    "cfg": "rungs of the ladder (default L3); each adds one factor",
+    "method": "methods of the literature, in place of a rung, and ASIB itself",
+    "bench": "benches (default digits): data, teachers, student, budget",
+    "budget": "budgets: how long the student and the fusion are trained",
+}
+
 _SEVERAL = """\
-several: python -m pipeline distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=local|slurm
-  hydra.launcher.jobs_parallel=2     local: how many at once (default: one a GPU)
+several: python -m pipeline distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher={launchers}
+  hydra.launcher.jobs_parallel=2     local: how many at once (default: one per GPU)
   hydra.launcher.partition=NAME      slurm: see conf/hydra/launcher/slurm.yaml for all
   --cancel                           end what such a command has submitted
 studies: python -m sweeps --help
@@ -40,21 +56,19 @@ studies: python -m sweeps --help
 
 _SHORTCUTS = """\
 --dry-run shows the plan; so does DRY_RUN=1 in the environment, where TEACHER_PAIR=a,b STUDENT=
-METHOD= SEED= stand for options
+METHOD= SEED= set options
 """
 
 _ENDS = """\
 tracking goes to MLFLOW_TRACKING_URI (default sqlite:///mlflow.db); look with: mlflow ui
-exit codes: 0 done or reused, 1 failed, 2 mistake in the options, 75 stopped after a commit
+exit codes: 0 done or reused, 1 failed, 2 error in the options, 75 interrupted after a checkpoint
 """
-
-PAGE = "\n".join([_VERBS, _OPTIONS, _SEVERAL, _SHORTCUTS + _ENDS])
 
 _FILTERS = """\
   experiment=NAME        whose runs: asib (default); those of a study are in asib/STUDY
   bench=NAME             of one bench
   tag.NAME=VALUE         with this tag
-  since=DATE until=DATE  begun on these days, both included, UTC: since=2026-01-31
+  since=DATE until=DATE  started on these days, both included, UTC: since=2026-01-31
 """
 
 _OF_VERB = {
@@ -72,13 +86,13 @@ Trains the teachers of a bench, or reuses them.
     "bank": """\
 bank key=value ...
 
-Stores what the teachers say of every view of every image; trains them first, where absent.
+Stores the teacher outputs for every view of every image; trains missing teachers first.
   teacher=all|0|1|...    whose (default all)
 """,
     "distill": """\
 distill key=value ...
 
-Trains one student; teachers and view banks that are absent are made first.
+Trains one student; missing teachers and view banks are made first.
 """,
     "evaluate": """\
 evaluate run=RUN key=value ...
@@ -86,10 +100,10 @@ evaluate run=RUN key=value ...
 Accuracy, calibration and confusion of a finished network, logged with its run.
   run=KEY|NAME|MLFLOW_RUN_ID|FILE   a key can be cut to its first 4 digits or more; a weights file
                                     takes student.model=NAME and the data set of bench=
-  split=val|test|train         val where not given; each reading of test is counted
+  split=val|test|train         default val; each reading of test is counted
   bench= data= data.root= ...  other data with the same classes, channels and image size
 A run is evaluated in its own configuration, as a child of its run and in its experiment (unless
-another is chosen); of options only the data above and runtime.* can be given beside.
+another is chosen); only the data options above and runtime.* can be changed.
 """,
     "analyze": f"""\
 analyze key=value ...
@@ -114,7 +128,7 @@ What a report reads (params, metrics, no weights), as one file to give away.
     "compare": """\
 compare RUN RUN ... key=value ...
 
-What differs in configuration, results and cost.
+Differences in configuration, results and cost.
   RUN                    an id, a key, a name, or a rung (all its seeds)
   experiment=NAME        where: asib (default); runs of a study are in asib/STUDY
   bench=NAME             of one bench
@@ -123,7 +137,7 @@ What differs in configuration, results and cost.
     "explain": """\
 explain A B key=value ...
 
-The first epoch at which two runs part, and what in their identity says why.
+The first epoch at which two runs part, and the difference in their identity that explains it.
   A, B                   an id, a key, a name, or a rung
   experiment=NAME        where: asib (default); runs of a study are in asib/STUDY
   bench=NAME             of one bench
@@ -132,16 +146,65 @@ The first epoch at which two runs part, and what in their identity says why.
     "sync": """\
 sync key=value ...
 
-Sends what has not reached the tracking store, from the local store.
+Sends to the tracking store what has not reached it, from the local store.
   runtime.store=FOLDER   default ./store
 """,
 }
 _TRAINING = ("main", "finetune", "bank", "distill")
 
 
+def version() -> str:
+    """`asib 0.1.0`, from pyproject.toml."""
+    project = tomllib.loads((CONF.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return f"{project['name']} {project['version']}"
+
+
+def page() -> str:
+    """The page of the command line."""
+    choices = "\n".join(map(_choice, _CHOICES))
+    return "\n".join([_VERBS, _OPTIONS.format(choices=choices), _several(), _SHORTCUTS + _ENDS])
+
+
 def of_verb(verb: str) -> str:
     """The page of one verb."""
     trains = verb in _TRAINING
     parts = [f"python -m pipeline {_OF_VERB[verb]}"]
-    parts += [_OPTIONS] * trains + [_SEVERAL] * (verb == "distill")
+    if trains:
+        tables = "\n".join(f"  {g}=NAME: {text}\n{table(g)}" for g, text in _CHOICES.items())
+        parts.append(_OPTIONS.format(choices=tables))
+    parts += [_several()] * (verb == "distill")
     return "\n".join([*parts, _SHORTCUTS * trains + _ENDS])
+
+
+def table(group: str, indent: int = 4) -> str:
+    """The names of a group of conf/, each with the first sentence of its comment."""
+    width = max(map(len, options_of(group)))
+    return "\n".join(
+        _wrapped(f"{name:{width}}  {_sentence(text)}", indent, indent + width + 2)
+        for name, text in described(group).items()
+    )
+
+
+def _choice(group: str) -> str:
+    """`bench=NAME`, its meaning and its names."""
+    names = " ".join(options_of(group))
+    return _wrapped(f"{f'{group}=NAME':33}  {_CHOICES[group]}: {names}", 2, 37)
+
+
+def _several() -> str:
+    return _SEVERAL.format(launchers="|".join(options_of(LAUNCHER)))
+
+
+def _sentence(text: str) -> str:
+    return re.split(r"(?<=[.?]) (?=[A-Z])", text)[0].removesuffix(".")
+
+
+def _wrapped(text: str, first: int, others: int) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=" " * first,
+        subsequent_indent=" " * others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

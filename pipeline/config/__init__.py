@@ -1,12 +1,21 @@
-"""Configuration: Hydra composes YAML values, dataclasses check them."""
+"""Configuration: Hydra composes YAML values, dataclasses check them.
 
-from pipeline.config.schema import (
-    BASE_TEACHERS,
-    BenchConfig,
-    Config,
-    ConfigError,
-    RuntimeConfig,
-    compose,
-)
+The names below are loaded at their first use: listing conf/ (`groups`), as --help does, must not
+import torch or Hydra.
+"""
 
-__all__ = ["BASE_TEACHERS", "BenchConfig", "Config", "ConfigError", "RuntimeConfig", "compose"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.config.composition import compose
+    from pipeline.config.schema import BenchConfig, Config, ConfigError, RuntimeConfig
+
+__all__ = ["BenchConfig", "Config", "ConfigError", "RuntimeConfig", "compose"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "composition" if name == "compose" else "schema"
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -1,14 +1,14 @@
-"""A config dataclass from plain values: every misfit is told, with the nearest valid name."""
+"""A config dataclass from plain values; every wrong value is reported, with the nearest name."""
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from analysis.suggest import nearest
 from trainers import models
 from trainers.finetune import TeacherConfig
 from trainers.methods import METHODS
@@ -19,87 +19,89 @@ def build_dataclass(
     cls: type,
     container: Any,
     prefix: str,
-    mistakes: list[str],
+    errors: list[str],
     names: list[str] | None = None,
     whose: str = "",
 ) -> Any:
-    """An instance of `cls` from plain values; every misfit is added to `mistakes`. What is
-    suggested for an unknown name is one of `names` (None: of the options of `cls`); `whose`
-    says in the message what has no such option."""
+    """An instance of `cls` from plain values; what is wrong is added to `errors`.
+
+    For an unknown name one of `names` is suggested (None: of the options of `cls`); `whose` is
+    added to the message, as in " of method kd".
+    """
     names = [key for key, _, _ in leaves(cls, prefix)] if names is None else names
     if not isinstance(container, dict):
-        mistakes.append(f"{prefix.rstrip('.')}={container!r}: a group of options, not a value")
+        errors.append(f"{prefix.rstrip('.')}={container!r}: a group of options, not a value")
         return cls()
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     for name in container:
         if name not in known:
-            mistakes.append(f"{prefix}{name}: no such option{whose}{nearest(prefix + name, names)}")
+            errors.append(f"{prefix}{name}: no such option{whose}{nearest(prefix + name, names)}")
     found = {}
     for name, field in known.items():
         if name not in container:
             continue
         key, value = prefix + name, container[name]
         if key == "method":
-            found[name] = _build_method(value, mistakes, names)
+            found[name] = _build_method(value, errors, names)
         elif key == "teacher":
             found[name] = {
-                number: build_dataclass(TeacherConfig, one, f"teacher.{number}.", mistakes, names)
+                number: build_dataclass(TeacherConfig, one, f"teacher.{number}.", errors, names)
                 for number, one in sorted(value.items())
             }
         elif is_dataclass(hints[name]):
             found[name] = build_dataclass(
-                typing.cast(type, hints[name]), value, f"{key}.", mistakes, names
+                typing.cast(type, hints[name]), value, f"{key}.", errors, names
             )
         else:
             fits, value = _cast(value, hints[name])
             wrong = (
-                _misfits(key, value, field.metadata["fact"])
+                _errors_of(key, value, field.metadata["fact"])
                 if fits
                 else [f"{key}={value}: not {type_name(hints[name])}"]
             )
-            mistakes += wrong
-            if not wrong:  # else the default stands in, so that the other checks can go on
+            errors += wrong
+            if not wrong:  # else the default is kept, so that the other checks still run
                 found[name] = value
     return cls(**found)
 
 
-def _build_method(value: Any, mistakes: list[str], names: list[str]) -> Any:
+def _build_method(value: Any, errors: list[str], names: list[str]) -> Any:
     name = value.get("name") if isinstance(value, dict) else value
     if name not in METHODS:
-        mistakes.append(f"method.name={name}: unknown{nearest(str(name), list(METHODS), True)}")
+        errors.append(f"method.name={name}: unknown{nearest(str(name), list(METHODS), True)}")
         return value
     cls = METHODS[name].config_type
-    # Other methods' options are known names too, but no help to this one.
+    # Options of other methods are no suggestion for this one.
     own = [key for key, _, _ in leaves(cls, "method.")]
     own += [key for key in names if not key.startswith("method.")]
-    return build_dataclass(cls, value, "method.", mistakes, own, f" of method {name}")
+    return build_dataclass(cls, value, "method.", errors, own, f" of method {name}")
 
 
-def _misfits(key: str, value: Any, fact: OptionInfo) -> list[str]:
-    """What is wrong with a value of the right type: range, choices."""
-    mistakes = []
+def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
+    """Errors of a value of the right type: out of range, not among the choices."""
+    errors = []
     numbers = value if isinstance(value, list) else [value]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
-        low, high = fact.low, fact.high
+        low, high = info.low, info.high
         # `not (… <= …)` and not `>`, so that a NaN is caught.
         if (low is not None and not number >= low) or (high is not None and not number <= high):
             hint = " (a fraction: 65 % is 0.65)" if high == 1 and 1 < number <= 100 else ""
-            mistakes.append(f"{key}={number}: out of range {range_name(low, high)}{hint}")
+            errors.append(f"{key}={number}: out of range {range_name(low, high)}{hint}")
         elif number != number or number in (float("inf"), float("-inf")):
-            mistakes.append(f"{key}={number}: not a finite number")
-    if fact.choices is not None and value is not None:
-        allowed, free = fact.choices(), fact.free
+            errors.append(f"{key}={number}: not a finite number")
+    if info.choices is not None and value is not None:
+        allowed, free = info.choices(), info.free
         if value not in allowed and not (free and models.exists(str(value))):
             also = [f"{free}<name>"] if free else []
-            mistakes.append(f"{key}={value}: unknown{nearest(value, [*allowed, *also], True)}")
-    return mistakes
+            errors.append(f"{key}={value}: unknown{nearest(value, [*allowed, *also], True)}")
+    return errors
 
 
 def _cast(value: Any, annotation: Any) -> tuple[bool, Any]:
-    """(does it fit, the value as that type). Whole numbers fit where a number is asked for."""
+    """(whether it fits, the value as that type). A whole number fits where a number is wanted."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         tried = [_cast(value, option) for option in typing.get_args(annotation)]
         return next(((ok, v) for ok, v in tried if ok), (False, value))
@@ -118,7 +120,7 @@ def _cast(value: Any, annotation: Any) -> tuple[bool, Any]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type in words that a user knows."""
+    """A type in plain words."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if annotation in names:
         return names[annotation]
@@ -136,7 +138,7 @@ def range_name(low: float | None, high: float | None) -> str:
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, OptionInfo]]:
-    """(dotted key, type, fact) of every option below a dataclass; teachers as `teacher.0.…`,
+    """(dotted key, type, description) of every option below a dataclass; teachers as `teacher.0.…`,
     methods one after the other."""
     hints = typing.get_type_hints(cls)
     for field in fields(cls):
@@ -150,14 +152,3 @@ def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, OptionInfo]]
             yield from leaves(typing.cast(type, hint), f"{key}.")
         else:
             yield key, hint, field.metadata["fact"]
-
-
-def nearest(word: Any, names: list[str], show_all: bool = False) -> str:
-    """`; did you mean …?` and, for short lists, what is allowed."""
-    last = {name.rsplit(".", 1)[-1]: name for name in names}
-    word = str(word)
-    close = difflib.get_close_matches(word, names, n=2, cutoff=0.6) or [
-        last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=2)
-    ]
-    guess = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-    return guess + (f" (allowed: {', '.join(names)})" if show_all else "")

@@ -1,11 +1,8 @@
-"""What conf/ offers: its groups, their names, and what a rung or a bench chooses."""
+"""The groups of conf/: the names that each offers, and their descriptions."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-
-from omegaconf import OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("bench", "budget", "cfg", "data", "method", "numerics", "optim", "student", "teacher")
@@ -16,18 +13,18 @@ def options_of(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@cache
-def data_of(bench: str) -> str | None:
-    """The data set that a bench of conf/bench chooses; None where there is no such bench."""
-    path = CONF / "bench" / f"{bench}.yaml"
-    if not path.is_file():
-        return None
-    parts = OmegaConf.load(path).defaults
-    return next((str(part["override /data"]) for part in parts if "override /data" in part), None)
+def described(group: str) -> dict[str, str]:
+    """The names that a group of conf/ offers, each with the first comment of its file."""
+    return {name: first_comment(CONF / group / f"{name}.yaml") for name in options_of(group)}
 
 
-@cache
-def method_of(cfg: str) -> str:
-    """The method that a rung of conf/cfg chooses."""
-    defaults = OmegaConf.load(CONF / "cfg" / f"{cfg}.yaml").defaults
-    return str(next(part["override /method"] for part in defaults if "override /method" in part))
+def first_comment(path: Path) -> str:
+    """The first comment of a YAML file that is no directive, its lines joined; empty if none."""
+    found: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @"):
+            continue
+        if not line.startswith("#"):
+            break
+        found.append(line.lstrip("# "))
+    return " ".join(found)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from pipeline.config import Config
 from pipeline.config.fields import range_name, type_name
-from pipeline.config.groups import CONF, GROUPS, options_of
+from pipeline.config.groups import CONF, GROUPS, described
 from trainers.distillation.state import DistillConfig
 from trainers.finetune import TeacherConfig
 from trainers.methods import METHODS
@@ -163,25 +163,10 @@ def _in_words(condition: Condition) -> str:
 
 
 def _group(group: str) -> str:
-    rows = [
-        [f"`{group}={name}`", first_comment(CONF / group / f"{name}.yaml")]
-        for name in options_of(group)
-    ]
+    rows = [[f"`{group}={name}`", comment] for name, comment in described(group).items()]
     if group == "teacher":
         rows = [[cell.replace("teacher=", "teacher@teacher.0="), text] for cell, text in rows]
     return f"### {group}\n\n{_table(('Choice', 'What it is'), rows)}"
-
-
-def first_comment(path: Path) -> str:
-    """The first comment of a YAML file that is no directive, its lines joined; or nothing."""
-    found: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# @"):
-            continue
-        if not line.startswith("#"):
-            break
-        found.append(line.lstrip("# "))
-    return " ".join(found)
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:

@@ -1,25 +1,10 @@
-"""Configuration: Hydra composes YAML values, dataclasses check them.
-
-All mistakes are found in one pass and told in one message, each with the nearest valid name.
-"""
+"""The configuration of an experiment as dataclasses, and the error that lists what is wrong."""
 
 from __future__ import annotations
 
-import re
-import typing
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-
-from pipeline.config.fields import build_dataclass, leaves, nearest
-from pipeline.config.groups import CONF, GROUPS, data_of, method_of, options_of
-from pipeline.config.validate import contradictions
 from trainers.data import DataConfig
 from trainers.data.class_overlap import class_lists
 from trainers.data.views import Numerics
@@ -28,24 +13,21 @@ from trainers.errors import UserError
 from trainers.finetune import TeacherConfig
 from trainers.loop import OptimConfig
 from trainers.mixing import MixConfig
-from trainers.options import OptionInfo, option
-
-BASE_TEACHERS = 2  # teachers that conf/config.yaml names
-_TEACHER = re.compile(r"teacher\.\d+")  # a whole teacher: `teacher.1=null` takes it away
+from trainers.options import option
 
 
 class ConfigError(UserError):
-    """The user's mistakes, all of them."""
+    """Errors in what the user gave, all of them in one message."""
 
-    def __init__(self, mistakes: list[str]) -> None:
-        self.mistakes = mistakes
-        head = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the configuration:"
-        super().__init__("\n".join([head, *(f"  - {mistake}" for mistake in mistakes)]))
+    def __init__(self, errors: list[str]) -> None:
+        self.errors = errors
+        head = f"{len(errors)} error{'s' if len(errors) > 1 else ''} in the configuration:"
+        super().__init__("\n".join([head, *(f"  - {error}" for error in errors)]))
 
     @classmethod
     def of(cls, error: ValueError) -> ConfigError:
-        """What an analysis could not do with what was asked for; a store that does not answer is
-        nobody's mistake and stands alone."""
+        """The error of an analysis as one of its options; a store that does not answer is no
+        error in the configuration, and its message is kept as it is."""
         found = cls(str(error).split("\n"))
         if isinstance(error, ConnectionError):
             found.args = (str(error),)
@@ -133,142 +115,3 @@ class Config:
     def rung(self) -> str:
         """What a run is called in tables: the rung for ASIB's ladder, else the method."""
         return self.cfg if self.method.name == "asib" else self.method.name
-
-
-def compose(overrides: list[str]) -> Config:
-    """The configuration of Hydra overrides such as `cfg=L3 bench=digits method.ib_beta=1e-3`.
-
-    Raises:
-        ConfigError: unknown keys and names, wrong types, values out of range, contradictions;
-            all of them, with the nearest valid names.
-    """
-    mistakes: list[str] = []
-    choices, values = _sort_overrides(overrides, mistakes)
-    _name_the_rung(choices, values, mistakes)
-    container = _container(choices, values)
-    config = build_dataclass(Config, container, "", mistakes, _known_keys())
-    if isinstance(config.method, dict):
-        mistakes += [] if mistakes else ["method: nothing chosen"]
-    else:
-        mistakes += contradictions(config)
-    if mistakes:
-        raise ConfigError(list(dict.fromkeys(mistakes)))
-    own = data_of(config.bench.name)
-    if own is not None and config.data.name != own:  # a bench of its own, in names and tables
-        config.bench.name += f"-{config.data.name}"
-    return config
-
-
-# Overrides ----------------------------------------------------------------------------------
-
-
-def _sort_overrides(
-    overrides: list[str], mistakes: list[str]
-) -> tuple[list[str], list[tuple[str, Any]]]:
-    """(group choices, values by dotted key); what is neither is a mistake."""
-    choices: list[str] = []
-    values: list[tuple[str, Any]] = []
-    for text in overrides:
-        key, equals, value = text.lstrip("+").partition("=")
-        if not equals or not key:
-            mistakes.append(f"{text!r} is not of the form key=value")
-        elif key.split("@")[0] in GROUPS and "." not in key.split("@")[0]:
-            _check_choice(key, value, choices, mistakes)
-        elif _TEACHER.fullmatch(key):
-            if value != "null":
-                mistakes.append(f"{key}={value}: null (no such teacher), or teacher@{key}=NAME")
-            values.append((key, None))
-        elif _fact_of(key) is None:
-            mistakes.append(f"{key}: no such option{nearest(key, _known_keys())}")
-        else:
-            _parse_value(key, value, values, mistakes)
-    return choices, values
-
-
-def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], mistakes: list[str]) -> None:
-    """A method that is chosen by its own name is called by its rung, or by its name: not by the
-    rung that conf/config.yaml begins with."""
-    typed = dict(choice.split("=", 1) for choice in choices)
-    method, cfg = typed.get("method"), typed.get("cfg")
-    if method is None:
-        return
-    if cfg is not None:
-        if method_of(cfg) != method:
-            mistakes.append(f"cfg={cfg} is method={method_of(cfg)}, not {method}: type one of them")
-        return
-    rung = next(
-        (name for name in sorted(options_of("cfg"), key=len) if method_of(name) == method), None
-    )
-    if rung is None:
-        values.append(("cfg", method))
-    else:
-        choices.append(f"cfg={rung}")
-
-
-def _check_choice(key: str, value: str, choices: list[str], mistakes: list[str]) -> None:
-    group, at, package = key.partition("@")
-    allowed = options_of(group)
-    if value not in allowed:
-        mistakes.append(f"{key}={value}: unknown{nearest(value, allowed, show_all=True)}")
-    elif group == "teacher" and not (at and package.removeprefix("teacher.").isdigit()):
-        mistakes.append(f"{key}={value}: say which teacher, as in teacher@teacher.0={value}")
-    elif group == "teacher" and int(package.removeprefix("teacher.")) >= BASE_TEACHERS:
-        choices.append(f"+{key}={value}")  # a further one, to those of conf/config.yaml
-    else:
-        choices.append(f"{key}={value}")
-
-
-def _parse_value(key: str, value: str, values: list[tuple[str, Any]], mistakes: list[str]) -> None:
-    """Text stays text where the option is text (a path may hold anything); the rest is read by
-    Hydra's grammar."""
-    annotation = _annotation_of(key)
-    text = typing.get_origin(annotation) is not list and str in typing.get_args(annotation)
-    if annotation is str or (text and value != "null"):
-        values.append((key, value.strip("'\"") if value[:1] in ("'", '"') else value))
-        return
-    try:
-        parsed = OverridesParser.create().parse_override(f"{key}={value}")
-        if parsed.is_sweep_override():
-            raise ValueError("several values need -m (multirun)")
-        values.append((key, parsed.value()))
-    except (HydraException, ValueError) as error:
-        mistakes.append(f"{key}={value}: cannot be read: {str(error).splitlines()[0]}")
-
-
-def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Compose the chosen groups, then set the values."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra_compose("config", overrides=choices)
-    OmegaConf.set_struct(config, False)
-    for key, value in values:
-        if not _TEACHER.fullmatch(key):
-            OmegaConf.update(config, key, value, merge=True, force_add=True)
-    for key, _ in values:
-        if _TEACHER.fullmatch(key):
-            config.teacher.pop(key.partition(".")[2], None)
-    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-
-
-@cache
-def _known() -> dict[str, tuple[Any, OptionInfo]]:
-    return {key: (hint, fact) for key, hint, fact in leaves(Config)}
-
-
-def _known_keys() -> list[str]:
-    return list(_known()) + list(GROUPS)
-
-
-def _canonical_key(key: str) -> str:
-    parts = key.split(".")
-    if len(parts) > 1 and parts[0] == "teacher" and parts[1].isdigit():
-        parts[1] = "0"
-    return ".".join(parts)
-
-
-def _fact_of(key: str) -> OptionInfo | None:
-    entry = _known().get(_canonical_key(key))
-    return entry[1] if entry else None
-
-
-def _annotation_of(key: str) -> Any:
-    return _known()[_canonical_key(key)][0]

@@ -1,11 +1,11 @@
-"""What cannot be together in a configuration although each value is fine."""
+"""Contradictions in a configuration: values that are valid alone and not together."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config.fields import nearest
+from analysis.suggest import nearest
 from pipeline.config.groups import options_of
 from trainers import models
 from trainers.options import bytes_of
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def contradictions(config: Config) -> list[str]:
-    """What cannot be together although each value is fine, each one sentence."""
+    """Values that are valid alone and not together, one sentence each."""
     width = models.known_width(config.student.model)  # without building a large net
     return [
         *config.method.mistakes(config.budget.adapt_epochs, width, len(config.teacher)),
@@ -29,11 +29,11 @@ def contradictions(config: Config) -> list[str]:
 
 
 def _data(config: Config) -> list[str]:
-    """Images that cannot be prepared so, and selection without images to select by."""
+    """Preparation that does not fit the images; selection without validation images."""
     found, data = [], config.data
     for name in ("mean", "std"):
         if len(getattr(data, name)) != data.channels:
-            found.append(f"data.{name}: {data.channels} values needed, one a channel")
+            found.append(f"data.{name}: {data.channels} values needed, one per channel")
     if any(value <= 0 for value in data.std if isinstance(value, float)):
         found.append("data.std: values above 0")
     if data.crop_pad >= data.image_size:
@@ -52,7 +52,7 @@ def _data(config: Config) -> list[str]:
 
 
 def _budget(config: Config) -> list[str]:
-    """Epochs that the stages cannot share, and a control matched to what is no rung."""
+    """Too few epochs for the stages; a control matched to an unknown rung."""
     found, budget, stages = [], config.budget, config.method.stage_count()
     if budget.student_epochs < stages:
         found.append(
@@ -68,7 +68,7 @@ def _budget(config: Config) -> list[str]:
 
 
 def _runtime(config: Config) -> list[str]:
-    """Leases that would expire between two heartbeats, and sizes that are none."""
+    """Leases that would expire between two heartbeats; sizes that cannot be read."""
     found, runtime = [], config.runtime
     if runtime.expiry_s <= 2 * runtime.heartbeat_s:
         found.append(
@@ -102,32 +102,32 @@ def _teachers(config: Config) -> list[str]:
 
 
 def _classes(config: Config) -> list[str]:
-    """What is wrong with the classes that teachers are to be trained on."""
+    """Invalid classes to train teachers on."""
     found, total = [], config.data.classes
     specialised = config.overlap not in (None, 100)
     if specialised and len(config.teacher) < 2:
         found.append(f"overlap={config.overlap}: at least two teachers are needed")
     elif specialised and min(len(t.classes or range(total)) for t in config.teachers()) < 2:
         found.append(
-            f"overlap={config.overlap} leaves a teacher fewer than 2 of {total} classes: type a "
+            f"overlap={config.overlap} leaves a teacher fewer than 2 of {total} classes: set a "
             "larger overlap, or use fewer teachers"
         )
     for number, teacher in config.teacher.items():
         key, own = f"teacher.{number}.classes", teacher.classes
         if teacher.ckpt and (specialised or own is not None):
-            asked = f"overlap={config.overlap}" if specialised else key
-            found.append(f"{asked}: teacher.{number}.ckpt is used as it is, not trained on classes")
+            given = f"overlap={config.overlap}" if specialised else key
+            found.append(f"{given}: teacher.{number}.ckpt is used as it is, not trained on classes")
         if own is None:
             continue
         if config.overlap is not None:
-            found.append(f"{key}: overlap={config.overlap} sets it; type one of the two")
+            found.append(f"{key}: overlap={config.overlap} sets it; give one of the two")
         if len(set(own)) != len(own) or len(own) < 2 or max(own) >= total:
             found.append(f"{key}={own}: at least 2 different classes of 0 … {total - 1} needed")
     return found
 
 
 def _networks(config: Config) -> list[str]:
-    """Networks that do not take such images, and levels of freezing deeper than they are."""
+    """Networks that cannot take the images; freezing levels deeper than the network."""
     found = []
     nets = {"student": config.student} | {f"teacher.{k}": t for k, t in config.teacher.items()}
     for key, net in nets.items():
@@ -135,7 +135,7 @@ def _networks(config: Config) -> list[str]:
         blocks = models.known_blocks(net.model)
         name = f"method.{key.partition('.')[0]}_levels"
         if not levels:
-            found.append(f"{name}=[]: at least one level needed (the last value goes on)")
+            found.append(f"{name}=[]: at least one level needed (the last one is kept)")
         elif blocks is not None and max(levels) > blocks:
             found.append(f"{name}={max(levels)}: {net.model} has {blocks} blocks and a head")
         data = config.data

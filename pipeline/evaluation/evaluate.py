@@ -43,22 +43,22 @@ def request(overrides: list[str]) -> tuple[Request, list[str]]:
     A run has a configuration already: only the data set and runtime.* can be given with it.
 
     Raises:
-        ConfigError: all mistakes, those in the rest of the overrides too.
+        ConfigError: all errors, those in the rest of the overrides too.
     """
     own = {"run": "", "split": "val"}
     pairs = [(text, *text.lstrip("+").partition("=")[::2]) for text in overrides]
     own |= {key: value for _, key, value in pairs if key in own}
     rest = [text for text, key, _ in pairs if key not in own]
     keys = {key for _, key, _ in pairs} - own.keys()
-    mistakes = []
+    errors = []
     if not own["run"]:
-        mistakes.append(
+        errors.append(
             "run: say which, as in run=KEY, run=NAME, run=MLFLOW_RUN_ID or run=FILE.safetensors"
         )
     if own["split"] not in SPLITS:
-        mistakes.append(f"split={own['split']}: unknown (allowed: {', '.join(SPLITS)})")
+        errors.append(f"split={own['split']}: unknown (allowed: {', '.join(SPLITS)})")
     if "experiment" in keys:
-        mistakes.append(
+        errors.append(
             "experiment: an evaluation goes to the experiment of its run; to another with "
             "runtime.experiment=NAME"
         )
@@ -68,21 +68,21 @@ def request(overrides: list[str]) -> tuple[Request, list[str]]:
         known = {f"data.{f.name}" for f in fields(DataConfig)}
         free = {"bench", "data", *(f"data.{name}" for name in pixel_options())}
         allowed = ", ".join([*sorted(free), "runtime.*"])
-        mistakes += [
+        errors += [
             f"{key}: a run is evaluated in its own configuration (to be changed: {allowed})"
             for key in sorted(keys - free)
             if not key.startswith("runtime.") and not (key.startswith("data.") and key not in known)
         ]
-    if mistakes:
-        raise ConfigError(mistakes + _mistakes(rest))
+    if errors:
+        raise ConfigError(errors + _errors(rest))
     return Request(own["run"], own["split"], keys), rest
 
 
-def _mistakes(overrides: list[str]) -> list[str]:
+def _errors(overrides: list[str]) -> list[str]:
     try:
         compose(overrides)
     except ConfigError as error:
-        return error.mistakes
+        return error.errors
     return []
 
 

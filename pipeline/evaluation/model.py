@@ -107,11 +107,11 @@ def stored(folder: RunFolder) -> LoadedModel | None:
 
 def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFolder) -> LoadedModel:
     """Only plain values are taken from a spec, each checked as an option would be."""
-    mistakes: list[str] = []
+    errors: list[str] = []
     try:
         run_tags, config = spec["tags"], spec["config"]
-        data = build_dataclass(DataConfig, config["data"], "data.", mistakes)
-        numerics = build_dataclass(Numerics, config["numerics"], "numerics.", mistakes)
+        data = build_dataclass(DataConfig, config["data"], "data.", errors)
+        numerics = build_dataclass(Numerics, config["numerics"], "numerics.", errors)
         subject = LoadedModel(
             spec["name"],
             folder.key,
@@ -128,9 +128,9 @@ def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFold
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError([f"run {folder.key}: its description lacks {error}"]) from error
     if not models.exists(str(subject.model)):
-        mistakes.append(f"no model named {subject.model!r}")
-    if mistakes:
-        raise ConfigError([f"run {folder.key}, as it was stored: {text}" for text in mistakes])
+        errors.append(f"no model named {subject.model!r}")
+    if errors:
+        raise ConfigError([f"run {folder.key}, as it was stored: {text}" for text in errors])
     return subject
 
 

@@ -18,12 +18,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from pipeline.config.fields import build_dataclass, nearest
+from analysis.suggest import nearest
+from pipeline.cli.arguments import LAUNCHER
+from pipeline.config.fields import build_dataclass
 from pipeline.config.groups import CONF
 from pipeline.tracking.target import TrackingTarget, shown
 from trainers.options import option
 
-CHOICE, PREFIX = "hydra/launcher", "hydra.launcher."
+CHOICE, PREFIX = LAUNCHER, "hydra.launcher."
 NOT_RUN = "not run: what it needs has failed"
 
 WAITING, RUNNING, DONE, FAILED, HALTED = "waiting", "running", "finished", "failed", "stopped"
@@ -103,8 +105,8 @@ class Launcher(Protocol):
 def take_options(
     overrides: list[str],
 ) -> tuple[LocalConfig | SlurmConfig, list[str], list[str]]:
-    """(the launcher's configuration, the other overrides, mistakes in the launcher's)."""
-    mistakes: list[str] = []
+    """(the launcher's configuration, the other overrides, errors in the launcher's)."""
+    errors: list[str] = []
     chosen, given, rest = "local", dict[str, str](), []
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
@@ -115,14 +117,12 @@ def take_options(
         else:
             rest.append(text)
     if chosen not in CONFIGS:
-        mistakes.append(f"{CHOICE}={chosen}: unknown{nearest(chosen, list(CONFIGS), True)}")
-        return LocalConfig(), rest, mistakes
-    return _configured(chosen, given, mistakes), rest, mistakes
+        errors.append(f"{CHOICE}={chosen}: unknown{nearest(chosen, list(CONFIGS), True)}")
+        return LocalConfig(), rest, errors
+    return _configured(chosen, given, errors), rest, errors
 
 
-def _configured(
-    chosen: str, given: dict[str, str], mistakes: list[str]
-) -> LocalConfig | SlurmConfig:
+def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalConfig | SlurmConfig:
     cls = CONFIGS[chosen]
     known = {field.name: str(field.type) for field in fields(cls)}
     path = CONF / "hydra" / "launcher" / f"{chosen}.yaml"
@@ -135,14 +135,14 @@ def _configured(
             hint = nearest(key, list(known), show_all=True)
             if owner is not None:
                 hint = f", but of {CHOICE}={owner}: type that too"
-            mistakes.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{hint}")
+            errors.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{hint}")
             continue
         try:
             values[key] = _value(text, known[key])
         except HydraException as error:
             said = str(error).splitlines()[0]
-            mistakes.append(f"{PREFIX}{key}={text}: cannot be read: {said}")
-    return cast(LocalConfig | SlurmConfig, build_dataclass(cls, values, PREFIX, mistakes))
+            errors.append(f"{PREFIX}{key}={text}: cannot be read: {said}")
+    return cast(LocalConfig | SlurmConfig, build_dataclass(cls, values, PREFIX, errors))
 
 
 def _value(text: str, annotation: str) -> Any:

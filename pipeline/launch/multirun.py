@@ -23,7 +23,6 @@ from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import KEY_LENGTH, digest_of, needs_teachers, run_key
 from pipeline.launch.base import (
-    CHOICE,
     Launcher,
     LocalConfig,
     SlurmConfig,
@@ -42,8 +41,6 @@ from pipeline.stages.view_bank import bank_key, bank_name, has_banks, is_made
 from pipeline.storage.run_store import Store
 from trainers import metrics
 
-FLAGS = ("-m", "--multirun")
-CANCEL = "--cancel"
 VERB = "distill"
 
 
@@ -75,16 +72,11 @@ class Request:
         return Path(self.runtime.store).resolve() / "multirun" / name
 
 
-def is_multirun(arguments: list[str]) -> bool:
-    """Whether several runs are asked for: -m, or a launcher is chosen."""
-    return any(a in FLAGS or a.lstrip("-+").startswith(f"{CHOICE}=") for a in arguments)
-
-
 def multirun(overrides: list[str], *, cancel: bool = False) -> None:
     """Run every student of the sweep.
 
     Raises:
-        ConfigError: mistakes in any of the configurations, all of them.
+        ConfigError: errors in any of the configurations, all of them.
         JobsFailed: not every job is finished; those that are, are kept.
         Interrupted: a stop was requested; the jobs ended after a checkpoint, or keep running on
             the cluster (JobsLeft).
@@ -105,21 +97,21 @@ def read(overrides: list[str]) -> Request:
     """The students of the sweep, each key once.
 
     Raises:
-        ConfigError: all mistakes of all configurations and of the launcher.
+        ConfigError: all errors of all configurations and of the launcher.
     """
-    launcher, rest, mistakes = take_options(overrides)
+    launcher, rest, errors = take_options(overrides)
     found: dict[str, Student] = {}
     for one in expand(rest):
         try:
             config = compose(list(one))
         except ConfigError as error:
-            mistakes += error.mistakes
+            errors += error.errors
             continue
-        if not mistakes:
+        if not errors:
             student = _student(one, config)
             found.setdefault(student.key or " ".join(one), student)
-    if mistakes:
-        raise ConfigError(list(dict.fromkeys(mistakes)))
+    if errors:
+        raise ConfigError(list(dict.fromkeys(errors)))
     return Request(_told_apart(list(found.values())), launcher)
 
 

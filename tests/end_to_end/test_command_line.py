@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 
 from analysis import tags
 from analysis.runs import load_history, load_runs
-from pipeline.__main__ import as_overrides, main
+from pipeline.__main__ import main
+from pipeline.cli.arguments import as_overrides
 from tests.end_to_end import command
 from trainers import metrics
 
@@ -248,12 +249,12 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
         (["distill", "runtime.store=/etc/hosts"], ["runtime.store=/etc/hosts: "]),
         (["distill", "method.teacher_weights=[0,0]"], ["their sum must be above 0"]),
         (["distill", "budget.student_epochs=3"], ["fewer than the method's 4 stages"]),
-        (["distill", "method=asib_l1", "cfg=L3"], ["cfg=L3 is method=asib_l3, not asib_l1"]),
+        (["distill", "method=kd", "cfg=L3"], ["cfg=L3 is a rung of method=asib, not kd"]),
         (["distill", "method.student_levels=[9]"], ["resnet8 has 4 blocks and a head"]),
         (["distill", "cfg=L1", "budget.matched_to=L3"], ["is for a control without teachers"]),
         (["analyze", "bench=digit"], ["bench=digit: unknown", "did you mean digits"]),
         (["finetune", "teacher=7"], ["teacher=7", "allowed: all, 0, 1"]),
-        (["distill", "a.b=1", "seed=x", "cfg=L9"], ["3 mistakes", "a.b", "seed=x", "cfg=L9"]),
+        (["distill", "a.b=1", "seed=x", "cfg=L9"], ["3 errors", "a.b", "seed=x", "cfg=L9"]),
         (["analyze", "benhc=digits"], ["benhc", "bench"]),
         (["analyze", "store=no.db.xz"], ["no exported store at no.db.xz"]),
         (["export", "out=study.txt"], ["out=study.txt: export writes a file NAME.db.xz"]),

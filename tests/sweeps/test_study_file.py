@@ -27,7 +27,7 @@ def test_all_mistakes_in_one_message() -> None:
             ["method.ib_beta=1", "seed=3"],
         )
     text = str(raised.value)
-    assert text.startswith("5 mistakes")
+    assert text.startswith("5 errors")
     for part in (
         "did you mean tpe?",
         "trials=many: not a whole",

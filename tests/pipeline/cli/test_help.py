@@ -1,14 +1,38 @@
-"""What `--help` says."""
+"""Texts of `--help` and `--version`."""
+
+import subprocess
+import sys
+import tomllib
 
 import pytest
 
 from pipeline import analyze, compare
-from pipeline.__main__ import OK, VERBS, main
+from pipeline.__main__ import MISTAKE, OK, VERBS, main
 from pipeline.cli import help
+from pipeline.config.groups import CONF, described
+from sweeps.__main__ import main as sweeps
+from sweeps.__main__ import page as page_of_sweeps
+
+HEAVY = ("torch", "mlflow", "hydra", "omegaconf", "pandas", "numpy", "optuna", "matplotlib", "rich")
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    """In an interpreter that has imported nothing yet."""
+    code = f"""if True:
+        import sys
+        from pipeline.__main__ import VERBS, main
+        from sweeps.__main__ import main as sweeps
+        pages = [["--help"], ["--version"], ["distil"], *([verb, "--help"] for verb in VERBS)]
+        assert [main(page) for page in pages] == [0, 0, 2, *[0] * len(VERBS)]
+        assert [sweeps([flag]) for flag in ("--help", "--version")] == [0, 0]
+        print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_a_page_of_its_own_that_fits_a_terminal(
+def test_every_verb_has_its_own_page_that_fits_a_terminal(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([verb, "--help"]) == OK
@@ -18,9 +42,38 @@ def test_every_verb_has_a_page_of_its_own_that_fits_a_terminal(
     assert all(page != help.of_verb(other) for other in set(VERBS) - {verb})
 
 
-def test_the_first_page_names_every_verb() -> None:
-    assert all(f"\n  {verb} " in help.PAGE for verb in VERBS)
-    assert max(map(len, help.PAGE.splitlines())) <= 100
+def test_the_first_page_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == MISTAKE
+    assert capsys.readouterr().out == help.page() + "\n"
+    assert all(f"\n  {verb} " in help.page() for verb in VERBS)
+    assert max(map(len, (help.page() + page_of_sweeps()).splitlines())) <= 100
+
+
+@pytest.mark.parametrize("group", ["cfg", "method", "bench", "budget"])
+def test_choices_are_those_of_conf_with_the_comments_of_their_files(group: str) -> None:
+    short, long = (" ".join(page.split()) for page in (help.page(), help.of_verb("distill")))
+    for name, comment in described(group).items():
+        assert f" {name} " in f"{short} "
+        assert f"{name} {' '.join(comment.split()[:3]).removesuffix('.')}" in long
+
+
+def test_the_page_of_studies_is_that_of_their_files() -> None:
+    page = " ".join(page_of_sweeps().split())
+    assert all(
+        f"{name} {' '.join(comment.split()[:3])}" in page
+        for name, comment in described("study").items()
+    )
+
+
+def test_a_description_is_the_first_sentence_of_the_comment() -> None:
+    methods = help.table("method").splitlines()
+    assert "    kd_ls   KD of standardised logits (Sun et al. 2024)" in methods
+
+
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((CONF.parent / "pyproject.toml").read_text())["project"]
+    assert main(["--version"]) == sweeps(["--version"]) == OK
+    assert capsys.readouterr().out == 2 * f"asib {project['version']}\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pipeline.config import ConfigError, compose
 from trainers.models import build
 
 
-def test_a_network_that_cannot_be_built_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_cannot_be_built_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda: None) == OK
     assert guarded(lambda: build("vgg8", 10, 32, pretrained=True) and None) == MISTAKE
     shown = capsys.readouterr().err
@@ -27,11 +27,11 @@ def test_networks_that_cannot_be_built_are_found_before_anything_runs() -> None:
             ]
         )
     text = str(raised.value)
-    assert "2 mistakes" in text
+    assert "2 errors" in text
     assert "student.model=resnet8: resnet8 has no published weights" in text
     assert "teacher.1.model=vgg13: vgg13 needs images of at least 8 pixels, not 4" in text
 
 
-def test_an_analysis_without_what_is_a_mistake_and_not_the_ladder():
+def test_an_analysis_without_what_is_an_error_and_not_the_ladder():
     with pytest.raises(ConfigError, match=r"beta: no key=value; did you mean what=beta\?"):
         analyse_command(["beta", "experiment=asib"])

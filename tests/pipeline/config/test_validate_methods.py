@@ -24,10 +24,10 @@ CASES = [
 
 @pytest.mark.parametrize(("overrides", "sentence"), CASES)
 def test_one_sentence(overrides: list[str], sentence: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         compose(overrides)
-    assert sentence in str(told.value)
-    assert str(told.value).startswith("1 mistake")
+    assert sentence in str(raised.value)
+    assert str(raised.value).startswith("1 error")
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_one_sentence(overrides: list[str], sentence: str) -> None:
 )
 def test_an_option_of_another_method_is_not_suggested(typed: str) -> None:
     name = typed.partition("=")[0]
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         compose(["cfg=L3", typed])
-    assert f"{name}: no such option of method asib" in str(told.value)
-    assert f"did you mean {name}" not in str(told.value)
-    assert f"or {name}?" not in str(told.value)
+    assert f"{name}: no such option of method asib" in str(raised.value)
+    assert f"did you mean {name}" not in str(raised.value)
+    assert f"or {name}?" not in str(raised.value)
 
 
 def test_a_teacher_is_taken_away_and_others_are_added() -> None:

@@ -57,27 +57,27 @@ def test_all_mistakes_of_all_jobs_in_one_message() -> None:
             ]
         )
     text = str(raised.value)
-    assert text.startswith("4 mistakes")
+    assert text.startswith("4 errors")
     for part in ("cfg=L9: unknown", "seed=-1", "did you mean partition?", "timeout_min=0"):
         assert text.count(part) == 1, text
 
 
 def test_an_unknown_launcher_names_those_there_are() -> None:
-    _, _, mistakes = take_options(["hydra/launcher=slrum"])
-    assert "did you mean slurm?" in mistakes[0]
-    assert "local, slurm" in mistakes[0]
+    _, _, errors = take_options(["hydra/launcher=slrum"])
+    assert "did you mean slurm?" in errors[0]
+    assert "local, slurm" in errors[0]
 
 
 def test_an_option_of_another_launcher_names_that_launcher() -> None:
-    _, _, mistakes = take_options(["hydra.launcher.gres=null"])
-    assert mistakes == [
+    _, _, errors = take_options(["hydra.launcher.gres=null"])
+    assert errors == [
         "hydra.launcher.gres: no option of hydra/launcher=local, but of hydra/launcher=slurm: type "
         "that too"
     ]
 
 
 def test_launcher_options_are_typed() -> None:
-    config, rest, mistakes = take_options(
+    config, rest, errors = take_options(
         [
             "hydra/launcher=slurm",
             "hydra.launcher.partition=a,b",
@@ -86,7 +86,7 @@ def test_launcher_options_are_typed() -> None:
             "cfg=L0",
         ]
     )
-    assert not mistakes
+    assert not errors
     assert rest == ["cfg=L0"]
     assert isinstance(config, SlurmConfig)
     assert (config.partition, config.gres, config.setup) == ("a,b", None, ["module load x"])

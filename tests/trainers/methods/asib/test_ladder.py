@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, compose
+from pipeline.config import Config, ConfigError, compose
 from pipeline.config.groups import options_of
 from pipeline.identity import identity, needs_teachers, run_key
 from tests.trainers import tiny
+from trainers.methods.asib.config import AsibConfig
 
 # rung → (the rung below, the fields of the method that are its factor, before and after)
 FACTORS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
@@ -124,11 +125,32 @@ def test_rungs_share_their_teachers() -> None:
     assert len({run_key("finetune", configs[0], teacher=k) for k in (0, 1)}) == 2
 
 
-def test_a_method_chosen_by_its_name_is_called_by_its_rung() -> None:
-    assert compose(["method=asib_l1"]).rung == "L1"
-    assert compose(["method=asib_ce"]).rung == "CE"
+def test_a_method_chosen_by_its_name_is_called_so_and_has_no_values_of_a_rung() -> None:
     assert compose(["method=asib"]).rung == "asib"
-    assert run_key("distill", compose(["method=asib_l1"])) == run_key("distill", composed("L1"))
+    assert (
+        compose(["method=asib"]).method.adapt == AsibConfig().adapt != composed("L3").method.adapt
+    )
+    assert compose(["method=asib", "cfg=L1"]).rung == "L1"
+    assert run_key("distill", compose(["method=asib", "cfg=L1"])) == run_key(
+        "distill", composed("L1")
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("method=asib_l1", "cfg=L1"),
+        ("method=asib_side_cccp_ppf", "cfg=side_cccp_ppf"),
+        ("method=KD", "cfg=KD"),
+        ("cfg=dkd", "method=dkd"),
+        ("cfg=ce", "method=ce"),
+    ],
+)
+def test_a_rung_given_as_a_method_names_the_rung_and_the_other_way_round(
+    given: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{given}: unknown; did you mean {meant}\?"):
+        compose([given])
 
 
 def test_a_third_teacher_can_be_added() -> None:

@@ -1,0 +1,65 @@
+"""Arguments of the command line, as the verbs get them: flags apart, `--key value` as key=value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+HELP, HELP_FLAGS, VERSION = "help", ("-h", "--help"), "--version"
+DRY_RUN, CANCEL = "--dry-run", "--cancel"
+SEVERAL = ("-m", "--multirun")
+LAUNCHER = "hydra/launcher"  # the group that chooses how the jobs of a command are started
+STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
+NOT_GIVEN = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject without a value
+
+
+def without_dry_run(arguments: Sequence[str]) -> list[str]:
+    """The other arguments; `--dry-run` among them sets DRY_RUN=1 for this process."""
+    if DRY_RUN in arguments:
+        os.environ["DRY_RUN"] = "1"
+    return [text for text in arguments if text != DRY_RUN]
+
+
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Whether --help or -h is among them."""
+    return any(flag in arguments for flag in HELP_FLAGS)
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Whether several runs are requested: by -m, or by a launcher."""
+    return any(a in SEVERAL or a.lstrip("-+").startswith(f"{LAUNCHER}=") for a in arguments)
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """The arguments as key=value, without flags; MLflow passes undeclared -P key=value on as
+    `--key value`."""
+    found, rest = [], [text for text in arguments if text not in (*SEVERAL, CANCEL)]
+    while rest:
+        text = rest.pop(0)
+        if text.startswith("--") and "=" not in text and rest:
+            text = f"{text}={rest.pop(0)}"
+        found.append(text.removeprefix("--"))
+    return found
+
+
+def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
+    """The overrides of a verb, with the environment's shortcuts where it runs stages; those are
+    printed.
+
+    Raises:
+        ConfigError: a shortcut without meaning, or DRY_RUN for a verb that has no plan.
+    """
+    from pipeline.cli.console import say
+    from pipeline.cli.environment import dry_run, with_shortcuts
+    from pipeline.config import ConfigError
+
+    given = [text for text in as_overrides(arguments) if text not in NOT_GIVEN]
+    if verb not in STAGES:
+        if dry_run(os.environ):
+            plans = f"{', '.join(STAGES)} and of studies"
+            raise ConfigError([f"DRY_RUN shows the plan of {plans}, not of {verb}: leave it out"])
+        return given
+    found = with_shortcuts(given, os.environ)
+    if len(found) > len(given):
+        say(f"from the environment: {' '.join(found[: len(found) - len(given)])}")
+    return found

@@ -1,0 +1,174 @@
+"""Compose a configuration: Hydra's groups, then single values, then all checks."""
+
+from __future__ import annotations
+
+import re
+import typing
+from functools import cache
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from analysis.suggest import nearest
+from pipeline.config.fields import build_dataclass, leaves
+from pipeline.config.groups import CONF, GROUPS, options_of
+from pipeline.config.schema import Config, ConfigError
+from pipeline.config.validate import contradictions
+from trainers.options import OptionInfo
+
+BASE_TEACHERS = 2  # teachers that conf/config.yaml names
+LADDER = "asib"  # the method whose rungs conf/cfg holds
+_TEACHER = re.compile(r"teacher\.\d+")  # a whole teacher: `teacher.1=null` removes it
+
+
+def compose(overrides: list[str]) -> Config:
+    """The configuration of Hydra overrides such as `cfg=L3 bench=digits method.ib_beta=1e-3`.
+
+    Raises:
+        ConfigError: unknown keys and names, wrong types, values out of range, contradictions;
+            all of them, with the nearest valid names.
+    """
+    errors: list[str] = []
+    choices, values = _sort_overrides(overrides, errors)
+    _name_the_rung(choices, values, errors)
+    container = _container(choices, values)
+    config = build_dataclass(Config, container, "", errors, _known_keys())
+    if isinstance(config.method, dict):
+        errors += [] if errors else ["method: nothing chosen"]
+    else:
+        errors += contradictions(config)
+    if errors:
+        raise ConfigError(list(dict.fromkeys(errors)))
+    own = _data_of(config.bench.name)
+    if own is not None and config.data.name != own:  # a separate bench, in names and tables
+        config.bench.name += f"-{config.data.name}"
+    return config
+
+
+def _sort_overrides(
+    overrides: list[str], errors: list[str]
+) -> tuple[list[str], list[tuple[str, Any]]]:
+    """(group choices, values by dotted key); what is neither is an error."""
+    choices: list[str] = []
+    values: list[tuple[str, Any]] = []
+    for text in overrides:
+        key, equals, value = text.lstrip("+").partition("=")
+        if not equals or not key:
+            errors.append(f"{text!r} is not of the form key=value")
+        elif key.split("@")[0] in GROUPS and "." not in key.split("@")[0]:
+            _check_choice(key, value, choices, errors)
+        elif _TEACHER.fullmatch(key):
+            if value != "null":
+                errors.append(f"{key}={value}: null (no such teacher), or teacher@{key}=NAME")
+            values.append((key, None))
+        elif _info_of(key) is None:
+            errors.append(f"{key}: no such option{nearest(key, _known_keys())}")
+        else:
+            _parse_value(key, value, values, errors)
+    return choices, values
+
+
+def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], errors: list[str]) -> None:
+    """A method that is chosen by its name goes by that name, without the values of the rung that
+    conf/config.yaml starts with."""
+    given = dict(choice.split("=", 1) for choice in choices)
+    method, cfg = given.get("method"), given.get("cfg")
+    if method is None:
+        return
+    if cfg is None:
+        choices.append("~cfg")
+        values.append(("cfg", method))
+    elif method != LADDER:
+        errors.append(f"cfg={cfg} is a rung of method={LADDER}, not {method}: give one of them")
+
+
+def _check_choice(key: str, value: str, choices: list[str], errors: list[str]) -> None:
+    group, at, package = key.partition("@")
+    allowed = options_of(group)
+    if value not in allowed:
+        errors.append(f"{key}={value}: unknown{_hint(group, value, allowed)}")
+    elif group == "teacher" and not (at and package.removeprefix("teacher.").isdigit()):
+        errors.append(f"{key}={value}: give its number, as in teacher@teacher.0={value}")
+    elif group == "teacher" and int(package.removeprefix("teacher.")) >= BASE_TEACHERS:
+        choices.append(f"+{key}={value}")  # in addition to those of conf/config.yaml
+    else:
+        choices.append(f"{key}={value}")
+
+
+def _hint(group: str, value: str, allowed: list[str]) -> str:
+    """The names to choose from, or the rung or method of that name in the other group."""
+    other, word = {"cfg": "method", "method": "cfg"}.get(group), value.lower()
+    for name in options_of(other) if other else []:
+        if name.lower() in (word, word.removeprefix(f"{LADDER}_")):
+            return f"; did you mean {other}={name}? (allowed: {', '.join(allowed)})"
+    return nearest(value, allowed, show_all=True)
+
+
+def _parse_value(key: str, value: str, values: list[tuple[str, Any]], errors: list[str]) -> None:
+    """Text stays text where the option is text (a path may hold anything); the rest is read by
+    Hydra's grammar."""
+    annotation = _annotation_of(key)
+    text = typing.get_origin(annotation) is not list and str in typing.get_args(annotation)
+    if annotation is str or (text and value != "null"):
+        values.append((key, value.strip("'\"") if value[:1] in ("'", '"') else value))
+        return
+    try:
+        parsed = OverridesParser.create().parse_override(f"{key}={value}")
+        if parsed.is_sweep_override():
+            raise ValueError("several values need -m (multirun)")
+        values.append((key, parsed.value()))
+    except (HydraException, ValueError) as error:
+        errors.append(f"{key}={value}: cannot be read: {str(error).splitlines()[0]}")
+
+
+def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Compose the chosen groups, then set the values."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra_compose("config", overrides=choices)
+    OmegaConf.set_struct(config, False)
+    for key, value in values:
+        if not _TEACHER.fullmatch(key):
+            OmegaConf.update(config, key, value, merge=True, force_add=True)
+    for key, _ in values:
+        if _TEACHER.fullmatch(key):
+            config.teacher.pop(key.partition(".")[2], None)
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+@cache
+def _data_of(bench: str) -> str | None:
+    """The data set that a bench of conf/bench chooses; None where there is no such bench."""
+    path = CONF / "bench" / f"{bench}.yaml"
+    if not path.is_file():
+        return None
+    parts = OmegaConf.load(path).defaults
+    return next((str(part["override /data"]) for part in parts if "override /data" in part), None)
+
+
+@cache
+def _known() -> dict[str, tuple[Any, OptionInfo]]:
+    return {key: (hint, info) for key, hint, info in leaves(Config)}
+
+
+def _known_keys() -> list[str]:
+    return list(_known()) + list(GROUPS)
+
+
+def _canonical_key(key: str) -> str:
+    parts = key.split(".")
+    if len(parts) > 1 and parts[0] == "teacher" and parts[1].isdigit():
+        parts[1] = "0"
+    return ".".join(parts)
+
+
+def _info_of(key: str) -> OptionInfo | None:
+    entry = _known().get(_canonical_key(key))
+    return entry[1] if entry else None
+
+
+def _annotation_of(key: str) -> Any:
+    return _known()[_canonical_key(key)][0]
