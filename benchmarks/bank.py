@@ -29,9 +29,11 @@ from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
 from trainers import models
 from trainers.data import DataConfig, Images, TrainingData
-from trainers.data.views import Numerics, Views
-from trainers.distillation.state import Bank
-from trainers.loop import OptimConfig, build_optimiser, peak_memory_mb, reset_peak_memory
+from trainers.data.views import Views
+from trainers.loop import peak_memory_mb, reset_peak_memory
+from trainers.numerics import Numerics
+from trainers.optim import OptimConfig, build_optimiser
+from trainers.view_bank import Bank
 
 CLASSES, SIZE, BATCH, WIDTHS = 100, 32, 128, (2048, 768)
 VAL_SHARE = 10  # one image in ten, beside the training images

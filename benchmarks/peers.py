@@ -25,13 +25,13 @@ from benchmarks.synthetic import CLASSES, PIXELS, b_steps, config, random_data, 
 from pipeline.config import compose
 from trainers import models
 from trainers.data import Images
-from trainers.data.views import Numerics
-from trainers.loop import build_optimiser
 from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.methods.kd import Kd, KdConfig
 from trainers.mixing import UNMIXED
 from trainers.models import outputs
 from trainers.models.freezing import freeze
+from trainers.numerics import Numerics
+from trainers.optim import build_optimiser
 
 PAIRS = ("sota_resnet8x4", "sota_shufflenet_v2", "sota_mobilenet_v2")  # benches
 OURS = "this project"

@@ -11,8 +11,9 @@ import torch
 from pipeline.config import compose
 from pipeline.identity import distill_config, finetune_config, splits
 from trainers.data import TrainingData
+from trainers.distillation.config import DistillConfig
 from trainers.distillation.stage_cache import network_bank
-from trainers.distillation.state import DistillConfig, DistillState, StepInputs, Teacher
+from trainers.distillation.state import DistillState, StepInputs, Teacher
 from trainers.finetune import FinetuneState
 from trainers.models import freezing
 

@@ -14,12 +14,13 @@ from pipeline.config import compose
 from pipeline.identity import distill_config
 from trainers import models
 from trainers.data import Images, TrainingData
-from trainers.data.views import Rows
 from trainers.distillation.b_step import BStep
-from trainers.distillation.state import Bank, DistillConfig, DistillState, StepInputs, Teacher
+from trainers.distillation.config import DistillConfig
+from trainers.distillation.state import DistillState, StepInputs, Teacher
 from trainers.errors import Interrupted
 from trainers.methods.base import StepPosition
 from trainers.models.freezing import freeze
+from trainers.view_bank import Bank, ViewOutputs
 
 CLASSES, PIXELS = 100, 32
 UNMIXED = ("mix.mixup_alpha=0", "mix.cutmix_alpha=0", "data.views=1", "numerics=float32")
@@ -50,9 +51,9 @@ def random_teacher(model: str, data: TrainingData) -> Teacher:
     net = freeze(models.build(model, CLASSES, PIXELS)).to(device)
     width = models.pooled_dim(net)
 
-    def rows(count: int) -> Rows:
+    def rows(count: int) -> ViewOutputs:
         logits = torch.randn(count, CLASSES, device=device).half()
-        return Rows(logits, torch.rand(count, width, device=device).half())
+        return ViewOutputs(logits, torch.rand(count, width, device=device).half())
 
     return Teacher(net, Bank(rows(len(data.train.labels)), rows(CLASSES)))
 

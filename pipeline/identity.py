@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.config import Config
 from trainers.data import DataConfig, Splits, load
 from trainers.distill import DISTILL_VERSION
-from trainers.distillation.state import DistillConfig
+from trainers.distillation.config import DistillConfig
 from trainers.finetune import FINETUNE_VERSION, FinetuneConfig
 
 KEY_LENGTH = 12

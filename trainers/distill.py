@@ -15,13 +15,8 @@ from trainers import metrics
 from trainers.data import TrainingData
 from trainers.distillation.a_step import AStep
 from trainers.distillation.b_step import BStep
-from trainers.distillation.state import (
-    DistillConfig,
-    DistillState,
-    PlannedEpoch,
-    StepInputs,
-    Teacher,
-)
+from trainers.distillation.config import DistillConfig
+from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs, Teacher
 from trainers.loop import Epoch, check_finite, peak_memory_mb, reset_peak_memory
 from trainers.methods.base import StepPosition
 from trainers.schedules import even_split

@@ -16,24 +16,24 @@ from torch import Tensor, nn
 from trainers import metrics, models, targets
 from trainers.data import DataConfig, TrainingData
 from trainers.data.class_overlap import images_of
-from trainers.data.views import Normaliser, Numerics, Views, image_rows
+from trainers.data.views import Normaliser, Views
 from trainers.loop import (
     Epoch,
-    OptimConfig,
     Progress,
-    build_optimiser,
     check_finite,
     keep_best,
     peak_memory_mb,
     right,
     run_steps,
-    set_lr,
     validation,
 )
 from trainers.mixing import MixConfig, mix_images, plan_epoch
 from trainers.models import outputs
+from trainers.numerics import Numerics
+from trainers.optim import OptimConfig, build_optimiser, set_lr
 from trainers.options import option
 from trainers.rng import seeded
+from trainers.view_bank import image_outputs
 from trainers.weight_digest import state_digests
 
 CPU = torch.device("cpu")
@@ -155,7 +155,7 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
         values = _train_epoch(config, numerics, views, state, epoch)
         check_finite(state.model)
         values |= state_digests(teacher=[state.model])
-        out = image_rows(state.model, data.val, normalise, numerics)
+        out = image_outputs(state.model, data.val, normalise, numerics)
         values |= _validation(config.teacher.classes, out.logits, data.val.labels)
         keep_best(state.best, values.get(metrics.VAL_TOP1), epoch, state.model, config.select)
         values[metrics.EPOCH_SECONDS] = time.perf_counter() - began

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import losses
-from trainers.data.views import Numerics
 from trainers.loop import top1
 from trainers.models import outputs
+from trainers.numerics import Numerics
 
 ECE_BINS = 15
 SPEED_BATCH = 128

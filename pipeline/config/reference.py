@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_type_hints
 from pipeline.config import Config
 from pipeline.config.fields import range_name, type_name
 from pipeline.config.groups import CONF, GROUPS, described
-from trainers.distillation.state import DistillConfig
+from trainers.distillation.config import DistillConfig
 from trainers.finetune import TeacherConfig
 from trainers.methods import METHODS
 from trainers.options import OptionInfo

@@ -7,12 +7,12 @@ from typing import Any
 
 from trainers.data import DataConfig
 from trainers.data.class_overlap import class_lists
-from trainers.data.views import Numerics
-from trainers.distillation.state import BudgetConfig, StudentConfig
+from trainers.distillation.config import BudgetConfig, StudentConfig
 from trainers.errors import UserError
 from trainers.finetune import TeacherConfig
-from trainers.loop import OptimConfig
 from trainers.mixing import MixConfig
+from trainers.numerics import Numerics
+from trainers.optim import OptimConfig
 from trainers.options import option
 
 

@@ -22,8 +22,9 @@ from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import arrived, flat, log_data, now_ms, replay
 from trainers import measures, metrics
 from trainers.data import DataConfig, Images, Splits
-from trainers.data.views import Normaliser, image_rows
+from trainers.data.views import Normaliser
 from trainers.errors import Interrupted
+from trainers.view_bank import image_outputs
 
 SPLITS = ("train", "val", "test")
 
@@ -227,7 +228,7 @@ def _logits(net: nn.Module, subject: LoadedModel, images: Images, session: Sessi
     if session.stop():
         raise Interrupted
     normalise = Normaliser(subject.data, subject.numerics, session.device)
-    return image_rows(net, images, normalise, subject.numerics).logits
+    return image_outputs(net, images, normalise, subject.numerics).logits
 
 
 def _compare(

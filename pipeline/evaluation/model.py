@@ -24,9 +24,9 @@ from pipeline.tracking.target import shown
 from pipeline.tracking.upload import SPEC_FILE
 from trainers import models
 from trainers.data import DataConfig
-from trainers.data.views import Numerics
 from trainers.models import weight_files
 from trainers.models.weight_files import BadCheckpoint
+from trainers.numerics import Numerics
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 KEY = re.compile(rf"[0-9a-f]{{4,{KEY_LENGTH}}}")

@@ -39,13 +39,15 @@ from pipeline.stages.view_bank import bank_key, bank_name, has_banks, is_made, v
 from pipeline.tracking.upload import flat, now_ms
 from trainers import metrics, models
 from trainers.data import DataConfig, Splits, TrainingData
-from trainers.data.views import Normaliser, Numerics, Rows, image_rows
+from trainers.data.views import Normaliser
 from trainers.distill import distill, plan
-from trainers.distillation.state import Bank, DistillState, Teacher
+from trainers.distillation.state import DistillState, Teacher
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import validation
 from trainers.models import freezing, weight_files
+from trainers.numerics import Numerics
 from trainers.rng import seeded
+from trainers.view_bank import Bank, ViewOutputs, image_outputs
 
 
 def finetune_teacher(config: Config, number: int, session: Session) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _given(stage: FinetuneConfig, data: Splits, session: Session) -> FinetuneSta
     assert path is not None
     weight_files.fit(state.model, weight_files.read_weights(path), path)
     normalise = Normaliser(stage.data, stage.numerics, session.device)
-    out = image_rows(state.model, data.val, normalise, stage.numerics)
+    out = image_outputs(state.model, data.val, normalise, stage.numerics)
     accuracy = validation(out.logits, data.val.labels).get("val/top1")
     state.best = {"top1": accuracy, "epoch": 0, "weights": state.model.state_dict()}
     state.progress.done = True
@@ -238,9 +240,9 @@ class _LazyTeachers:
 
     def _without_rows(self, model: nn.Module) -> Bank:
         normalise = Normaliser(self.config.data, self.config.numerics, self.session.device)
-        out = image_rows(model, self.data.val, normalise, self.config.numerics)
-        val = Rows(out.logits.half(), out.pooled.half())
-        return Bank(Rows(val.logits[:0], val.pooled[:0]), val)
+        out = image_outputs(model, self.data.val, normalise, self.config.numerics)
+        val = ViewOutputs(out.logits.half(), out.pooled.half())
+        return Bank(ViewOutputs(val.logits[:0], val.pooled[:0]), val)
 
 
 def training(data: Splits) -> TrainingData:

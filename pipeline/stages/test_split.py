@@ -8,7 +8,9 @@ from torch import nn
 from pipeline.storage.run_store import RunFolder
 from trainers import measures, metrics
 from trainers.data import DataConfig, Images, Splits
-from trainers.data.views import Normaliser, Numerics, image_rows
+from trainers.data.views import Normaliser
+from trainers.numerics import Numerics
+from trainers.view_bank import image_outputs
 
 
 def read_test(
@@ -18,7 +20,7 @@ def read_test(
     test, reads = open_test(folder, data)
     device = data.train.device
     test = test.to(device)
-    logits = image_rows(model, test, Normaliser(config, numerics, device), numerics).logits
+    logits = image_outputs(model, test, Normaliser(config, numerics, device), numerics).logits
     found = measures.classification(logits, test.labels)
     return {metrics.TEST + what: value for what, value in found.items()} | {
         metrics.TEST_READS: float(reads)

@@ -21,10 +21,10 @@ from pipeline.storage.atomic import CorruptFile
 from pipeline.storage.lease import Holder, Lease, acquire
 from pipeline.storage.run_store import RunFolder, Store
 from trainers.data import DataConfig, TrainingData
-from trainers.data.views import BANK_CHUNK, Normaliser, Numerics, Rows, Views, assemble, image_rows
-from trainers.data.views import train_rows as chunks_of
-from trainers.distillation.state import Bank
+from trainers.data.views import Normaliser, Views
 from trainers.errors import Interrupted
+from trainers.numerics import Numerics
+from trainers.view_bank import BANK_CHUNK, Bank, ViewOutputs, assemble, image_outputs, view_outputs
 
 log = logging.getLogger("pipeline")
 
@@ -93,7 +93,7 @@ def view_bank(
         for path in folder.path.glob("*.safetensors"):
             path.unlink()
         return view_bank(session, key, name, model, data, config, numerics)
-    return Bank(train, Rows(*(t.to(views.device) for t in val))), done["seconds"]
+    return Bank(train, ViewOutputs(*(t.to(views.device) for t in val))), done["seconds"]
 
 
 def _once(
@@ -134,7 +134,7 @@ def _make(
 ) -> dict[str, Any]:
     """Write the parts that are missing, then the validation rows; the list of them all."""
     digests, seconds = _parts_there(folder)
-    rows = chunks_of(model, views, numerics, start=len(digests) * CHUNKS_A_PART)
+    rows = view_outputs(model, views, numerics, start=len(digests) * CHUNKS_A_PART)
     while True:
         began = time.perf_counter()
         if session.stop():
@@ -150,7 +150,7 @@ def _make(
         digests.append(folder.save_tensors(f"part-{len(digests):06d}", tensors))
         seconds += time.perf_counter() - began
         folder.write_json("seconds", seconds)
-    out = image_rows(model, data.val, normalise, numerics)
+    out = image_outputs(model, data.val, normalise, numerics)
     val = {"logits": out.logits.half().cpu(), "pooled": out.pooled.half().cpu()}
     return {"parts": digests, "val": folder.save_tensors("val", val), "seconds": seconds}
 
@@ -174,10 +174,10 @@ def _parts_there(folder: RunFolder) -> tuple[list[str], float]:
         digests.append(digest)
 
 
-def _read(folder: RunFolder, digests: list[str]) -> Iterator[Rows]:
+def _read(folder: RunFolder, digests: list[str]) -> Iterator[ViewOutputs]:
     for number, digest in enumerate(digests):
         yield _rows(folder.load_tensors(f"part-{number:06d}", digest))
 
 
-def _rows(tensors: dict[str, torch.Tensor]) -> Rows:
-    return Rows(tensors["logits"], tensors["pooled"])
+def _rows(tensors: dict[str, torch.Tensor]) -> ViewOutputs:
+    return ViewOutputs(tensors["logits"], tensors["pooled"])

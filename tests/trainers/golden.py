@@ -22,10 +22,10 @@ from tests.trainers.tiny import World
 from trainers import metrics
 from trainers.data import TrainingData, load
 from trainers.distill import DISTILL_VERSION
-from trainers.distillation.state import Bank
 from trainers.finetune import FINETUNE_VERSION, FinetuneState, finetune
 from trainers.loop import Terms
 from trainers.methods import METHODS
+from trainers.view_bank import Bank
 
 FILE = Path(__file__).with_name("golden.json")
 STEPS = 24  # of a distillation: 4 stages of (4 A-Step, 2 B-Step) steps

@@ -10,7 +10,8 @@ from tests.trainers import tiny
 from tests.trainers.tiny import TWO_STAGES, Run, World
 from trainers.data import TrainingData, load
 from trainers.distill import distill, plan
-from trainers.distillation.state import DistillConfig, DistillState
+from trainers.distillation.config import DistillConfig
+from trainers.distillation.state import DistillState
 from trainers.errors import Interrupted
 from trainers.loop import Epoch, NonFinite
 from trainers.methods import METHODS

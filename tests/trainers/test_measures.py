@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import measures, models
-from trainers.data.views import Numerics
+from trainers.numerics import Numerics
 
 CLASSES, IMAGES = 7, 200
 

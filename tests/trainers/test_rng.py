@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers import mixing
-from trainers.distillation.state import DistillConfig
+from trainers.distillation.config import DistillConfig
 from trainers.mixing import Mix
 from trainers.rng import generator, seeded, stream_seed
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.trainers import tiny
 from tests.trainers.tiny import Run, World
 from trainers.finetune import FinetuneState, finetune
-from trainers.loop import OptimConfig
 from trainers.methods.asib.config import AsibConfig
 from trainers.methods.asib.method import Asib
 from trainers.methods.base import Dims, StepPosition
+from trainers.optim import OptimConfig
 from trainers.schedules import cooldown, cosine_lr, even_split, kd_weight, ramp, rise_from_zero
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)

@@ -13,13 +13,15 @@ from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.identity import distill_config, finetune_config
 from trainers.data import Splits, TrainingData, load
-from trainers.data.views import Normaliser, Rows, Views, assemble, image_rows, train_rows
+from trainers.data.views import Normaliser, Views
 from trainers.distill import distill
-from trainers.distillation.state import Bank, DistillConfig, DistillState, Teacher
+from trainers.distillation.config import DistillConfig
+from trainers.distillation.state import DistillState, Teacher
 from trainers.errors import Interrupted
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import Epoch
 from trainers.models import freezing
+from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
 
 RUNGS = (
     "CE",
@@ -118,10 +120,10 @@ def frozen_teacher(model: nn.Module, config: FinetuneConfig, data: TrainingData)
     """A teacher with its bank, as the shell makes it."""
     freezing.freeze(model).zero_grad(set_to_none=True)
     views = Views(data.train, config.data, config.numerics)
-    train = assemble(train_rows(model, views, config.numerics), views.rows, views.device)
+    train = assemble(view_outputs(model, views, config.numerics), views.rows, views.device)
     normalise = Normaliser(config.data, config.numerics, views.device)
-    val = image_rows(model, data.val, normalise, config.numerics)
-    return Teacher(model, Bank(train, Rows(val.logits.half(), val.pooled.half())))
+    val = image_outputs(model, data.val, normalise, config.numerics)
+    return Teacher(model, Bank(train, ViewOutputs(val.logits.half(), val.pooled.half())))
 
 
 def teachers_of(config: DistillConfig, world: World) -> list[Teacher]:

@@ -9,46 +9,13 @@ Shapes: N training images, V views, R = N·V rows (image-major), M validation im
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.data import DataConfig, Images
-from trainers.models import Outputs, outputs
-from trainers.options import option
+from trainers.numerics import Numerics
 from trainers.rng import generator, stream_seed
-
-BANK_CHUNK = 128  # rows of one forward pass (they fit a cache): in the key, it moves last bits
-
-
-@dataclass
-class Numerics:
-    """How numbers are computed. Part of a run's identity."""
-
-    precision: str = option("float32", "bfloat16: mixed precision", choices=("float32", "bfloat16"))
-    memory_format: str = option(
-        "channels_last", "layout of images and weights", choices=("channels_last", "contiguous")
-    )
-
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """bfloat16 autocast where asked for; losses leave it by themselves."""
-        enabled = self.precision == "bfloat16"
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-    def plain(self) -> Numerics:
-        """The same without mixed precision."""
-        return replace(self, precision="float32")
-
-    def layout(self) -> torch.memory_format:
-        return (
-            torch.channels_last
-            if self.memory_format == "channels_last"
-            else torch.contiguous_format
-        )
 
 
 class Views:
@@ -143,71 +110,3 @@ def _reflected(size: int, pad: int, device: torch.device) -> Tensor:
     """Indices of reflect padding (the edge is not repeated)."""
     index = torch.arange(-pad, size + pad, device=device).abs()
     return torch.where(index >= size, 2 * (size - 1) - index, index)
-
-
-class Rows(NamedTuple):
-    """What one network says of rows: logits [R, C] and pooled features [R, D], fp16."""
-
-    logits: Tensor
-    pooled: Tensor
-
-    def at(self, row_B: Tensor) -> Rows:
-        """The rows of a batch, raised to float32."""
-        return Rows(self.logits[row_B].float(), self.pooled[row_B].float())
-
-
-def train_rows(
-    model: nn.Module, views: Views, numerics: Numerics, *, start: int = 0
-) -> Iterator[Rows]:
-    """What `model` says of all rows, BANK_CHUNK at a time, in evaluation mode (restored).
-
-    `start` skips that many chunks, so that a bank that was cut off can be gone on with.
-    """
-    was_training, device = model.training, views.device
-    model.eval()
-    for at in range(start * BANK_CHUNK, views.rows, BANK_CHUNK):
-        x = views.batch(torch.arange(at, min(at + BANK_CHUNK, views.rows), device=device))
-        with torch.no_grad(), numerics.autocast(device):
-            out = outputs(model, x)
-        yield Rows(out.logits.half(), out.pooled.half())
-    model.train(was_training)
-
-
-@torch.no_grad()
-def image_rows(
-    model: nn.Module, images: Images, normalise: Normaliser, numerics: Numerics
-) -> Outputs:
-    """Outputs on whole, unmixed images, float32, in evaluation mode (restored)."""
-    was_training = model.training
-    model.eval()
-    parts = []
-    for at in range(0, max(1, len(images.labels)), BANK_CHUNK):
-        pixels = images.pixels[at : at + BANK_CHUNK].to(images.device)
-        with numerics.autocast(images.device):
-            parts.append(outputs(model, normalise(pixels)))
-    model.train(was_training)
-    return Outputs(
-        torch.cat([p.logits for p in parts]).float(), torch.cat([p.pooled for p in parts]).float()
-    )
-
-
-def assemble(parts: Iterable[Rows], rows: int, device: torch.device) -> Rows:
-    """One table from its parts, each copied into its place, so that only one is held twice.
-
-    Raises:
-        ValueError: the parts do not make up `rows` rows.
-    """
-    logits = pooled = None
-    at = 0
-    for part in parts:
-        if logits is None or pooled is None:
-            logits = torch.empty(rows, part.logits.shape[1], dtype=torch.half, device=device)
-            pooled = torch.empty(rows, part.pooled.shape[1], dtype=torch.half, device=device)
-        end = at + len(part.logits)
-        if end > rows:
-            raise ValueError(f"a view bank of at least {end} rows, not {rows}")
-        logits[at:end], pooled[at:end] = part.logits.to(device), part.pooled.to(device)
-        at = end
-    if logits is None or pooled is None or at != rows:
-        raise ValueError(f"a view bank of {at} rows, not {rows}")
-    return Rows(logits, pooled)

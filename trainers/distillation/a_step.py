@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from trainers import measures, metrics, models
-from trainers.data.views import Rows
 from trainers.distillation.objective import objective
 from trainers.distillation.stage_cache import (
     heads_only,
@@ -23,7 +22,7 @@ from trainers.distillation.stage_cache import (
     teacher_val,
     tuned_outputs,
 )
-from trainers.distillation.state import Bank, DistillState, PlannedEpoch, StepInputs
+from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
 from trainers.loop import run_steps, snapshot, top1
 from trainers.methods.asib.config import level_of
 from trainers.methods.asib.information_plane import information
@@ -32,6 +31,7 @@ from trainers.methods.base import StepPosition
 from trainers.mixing import plan_epoch
 from trainers.models import Outputs, freezing, outputs
 from trainers.targets import average_logits
+from trainers.view_bank import Bank, ViewOutputs
 
 ADAPTERS = ("query_adapter.", "teacher_adapters.")
 FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
@@ -218,7 +218,7 @@ class AStep:
             own | {metrics.SYNERGY_TOP1: accuracy, metrics.SYNERGY_EMA: state.synergy_ema} | plane
         )
 
-    def _val(self) -> list[Rows]:
+    def _val(self) -> list[ViewOutputs]:
         """What the teachers, as they are now, say of the validation images."""
         if self.pooled is None:
             return teacher_val(self.work, self.state)
@@ -254,7 +254,7 @@ class AStep:
         values[metrics.SYNERGY_GAIN_AVERAGE_ORIGINAL] = restored - average
         return values | objective(self.work, self.method, self.student.val, teachers)
 
-    def _unfused(self, teachers: list[Rows]) -> tuple[list[float], float]:
+    def _unfused(self, teachers: list[ViewOutputs]) -> tuple[list[float], float]:
         """Validation accuracy of each teacher, and of the mean of their logits by
         `teacher_weights`."""
         labels, weights = self.work.data.val.labels, self.method.config.teacher_weights

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from trainers import measures, metrics
-from trainers.data.views import Rows, image_rows
 from trainers.distillation.objective import objective
 from trainers.distillation.stage_cache import teacher_val
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
 from trainers.distillation.teacher_outputs import source
-from trainers.loop import average_into, keep_best, right, run_steps, set_lr, validation
+from trainers.loop import average_into, keep_best, right, run_steps, validation
 from trainers.methods.asib.method import Asib
 from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.mixing import mix_images, plan_epoch
 from trainers.models import freezing, outputs
+from trainers.optim import set_lr
+from trainers.view_bank import ViewOutputs, image_outputs
 
 
 class BStep:
@@ -36,12 +37,12 @@ class BStep:
         """Train one epoch, validate, keep the student if it is the best so far."""
         work, state = self.work, self.state
         values = self._train(slot.position)
-        out = image_rows(state.student, work.data.val, work.normalise, work.numerics)
+        out = image_outputs(state.student, work.data.val, work.normalise, work.numerics)
         values |= validation(out.logits, work.data.val.labels)
         select, index = work.config.select, state.progress.slot
         keep_best(state.best, values.get(metrics.VAL_TOP1), index, state.student, select)
         if slot.last and isinstance(self.method, Asib) and self.method.fuses:
-            student = Rows(out.logits, out.pooled)
+            student = ViewOutputs(out.logits, out.pooled)
             values |= objective(work, self.method, student, teacher_val(work, state))
         return values
 

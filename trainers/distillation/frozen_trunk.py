@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from trainers import models
 from trainers.data import Images
-from trainers.data.views import BANK_CHUNK, Normaliser, Numerics, Rows, Views
+from trainers.data.views import Normaliser, Views
 from trainers.models import Outputs
 from trainers.models.cifar_resnet import SmallNet
+from trainers.numerics import Numerics
+from trainers.view_bank import BANK_CHUNK, ViewOutputs
 
 MOST = 2**31  # bytes of all the trunks of a run; like BANK_CHUNK it moves last bits
 
@@ -35,19 +37,19 @@ class Trunk(NamedTuple):
         return _above(teacher, self.train[row_B], self.first)
 
     @torch.no_grad()
-    def train_rows(self, teacher: nn.Module, numerics: Numerics) -> Iterator[Rows]:
-        """What it says of all rows, BANK_CHUNK at a time, as `views.train_rows` gives them."""
+    def view_outputs(self, teacher: nn.Module, numerics: Numerics) -> Iterator[ViewOutputs]:
+        """Its outputs on all rows, BANK_CHUNK at a time, like `view_bank.view_outputs`."""
         for maps in self.train.split(BANK_CHUNK):
             with numerics.autocast(maps.device):
                 out = _above(teacher, maps, self.first)
-            yield Rows(out.logits.half(), out.pooled.half())
+            yield ViewOutputs(out.logits.half(), out.pooled.half())
 
     @torch.no_grad()
-    def val_rows(self, teacher: nn.Module, numerics: Numerics) -> Rows:
+    def val_rows(self, teacher: nn.Module, numerics: Numerics) -> ViewOutputs:
         """What it says of the validation images."""
         with numerics.autocast(self.val.device):
             parts = [_above(teacher, maps, self.first) for maps in self.val.split(BANK_CHUNK)]
-        return Rows(
+        return ViewOutputs(
             torch.cat([p.logits for p in parts]).half(), torch.cat([p.pooled for p in parts]).half()
         )
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch
 
 from trainers import losses, metrics
-from trainers.data.views import Rows
 from trainers.distillation.state import StepInputs
 from trainers.methods.asib.method import Asib, preservation
+from trainers.view_bank import ViewOutputs
 
 
 @torch.no_grad()
 def objective(
-    work: StepInputs, method: Asib, student: Rows, teachers: list[Rows]
+    work: StepInputs, method: Asib, student: ViewOutputs, teachers: list[ViewOutputs]
 ) -> dict[str, float]:
     """J = E[ce_alpha·CE(s, y) + w_ce·CE(g(μ), y) + β·R + γ·τ²·½(KL(s‖v) + KL(v‖s))
     + λ_pres·L_pres], γ = w_kd + α_cccp, and its parts unweighted.

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from trainers import models, targets
-from trainers.data.views import Rows, assemble, image_rows, train_rows
 from trainers.distillation.frozen_trunk import Trunk, trunks
-from trainers.distillation.state import Bank, DistillState, StepInputs
+from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
 from trainers.methods.asib.config import level_of
 from trainers.methods.asib.method import Asib
 from trainers.models import Outputs
+from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
 
 CHUNK = 4096  # rows of one pass of the fusion module
 
@@ -38,20 +38,20 @@ def network_bank(work: StepInputs, model: nn.Module, trunk: Trunk | None = None)
     are not the same twice: no row is kept of them."""
     val = val_rows(work, model, trunk)
     if work.views.fresh:
-        return Bank(Rows(val.logits[:0], val.pooled[:0]), val)
+        return Bank(ViewOutputs(val.logits[:0], val.pooled[:0]), val)
     if trunk is None:
-        parts = train_rows(model, work.views, work.numerics)
+        parts = view_outputs(model, work.views, work.numerics)
     else:
-        parts = trunk.train_rows(model, work.numerics)
+        parts = trunk.view_outputs(model, work.numerics)
     return Bank(assemble(parts, work.views.rows, work.device), val)
 
 
-def val_rows(work: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> Rows:
+def val_rows(work: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> ViewOutputs:
     """What a network, as it is now, says of the validation images."""
     if trunk is not None:
         return trunk.val_rows(model, work.numerics)
-    out = image_rows(model, work.data.val, work.normalise, work.numerics)
-    return Rows(out.logits.half(), out.pooled.half())
+    out = image_outputs(model, work.data.val, work.normalise, work.numerics)
+    return ViewOutputs(out.logits.half(), out.pooled.half())
 
 
 def teacher_banks(work: StepInputs, state: DistillState, stage: int) -> list[Bank]:
@@ -80,9 +80,9 @@ def heads_only(work: StepInputs, state: DistillState, stage: int) -> bool:
 def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
     """Banks with the logits that the teachers' classifiers give their pooled features now."""
 
-    def rows(teacher: nn.Module, old: Rows) -> Rows:
+    def rows(teacher: nn.Module, old: ViewOutputs) -> ViewOutputs:
         parts = old.pooled.split(CHUNK)
-        return Rows(
+        return ViewOutputs(
             torch.cat([models.classify(teacher, p.float()).half() for p in parts]), old.pooled
         )
 
@@ -90,7 +90,7 @@ def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
     return [Bank(rows(teacher, bank.train), rows(teacher, bank.val)) for teacher, bank in pairs]
 
 
-def teacher_val(work: StepInputs, state: DistillState) -> list[Rows]:
+def teacher_val(work: StepInputs, state: DistillState) -> list[ViewOutputs]:
     """What the teachers, as they are now, say of the validation images."""
     if not state.teachers:
         return [teacher.bank.val for teacher in work.teachers]
@@ -145,8 +145,8 @@ def stage_student(state: DistillState) -> nn.Module:
 @torch.no_grad()
 def synergy_rows(
     method: Asib,
-    student: Rows,
-    teachers: list[Rows],
+    student: ViewOutputs,
+    teachers: list[ViewOutputs],
     *,
     latent: bool = False,
     which: list[int] | None = None,

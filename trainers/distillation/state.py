@@ -11,77 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from trainers import models
-from trainers.data import DataConfig, TrainingData
-from trainers.data.views import Normaliser, Numerics, Rows, Views
+from trainers.data import TrainingData
+from trainers.data.views import Normaliser, Views
+from trainers.distillation.config import DistillConfig
 from trainers.distillation.frozen_trunk import Trunk
-from trainers.loop import OptimConfig, Progress, build_optimiser, top1
+from trainers.loop import Progress, top1
 from trainers.methods import METHODS
 from trainers.methods.base import Dims, Method, StepPosition
-from trainers.mixing import MixConfig
 from trainers.models import freezing
-from trainers.options import option
+from trainers.numerics import Numerics
+from trainers.optim import build_optimiser
 from trainers.rng import seeded
-
-
-@dataclass
-class StudentConfig:
-    """The network that is distilled into."""
-
-    model: str = option("resnet8", "architecture", choices=models.names, free=models.TIMM_PREFIX)
-    pretrained: bool = option(False, "start from published weights")
-
-
-def _adapts(b: Any) -> bool:
-    """there is an A-Step."""
-    return bool(b.adapt_epochs)
-
-
-def _matched(b: Any) -> bool:
-    """the time of another run is asked for."""
-    return b.matched_to is not None
-
-
-@dataclass
-class BudgetConfig:
-    """Epochs of a run: the same for every rung and method of a bench."""
-
-    student_epochs: int = option(80, "B-Step epochs, over all stages", low=1)
-    adapt_epochs: int = option(32, "A-Step epochs, shared among the stages", low=1, when=_adapts)
-    matched_to: str | None = option(
-        None,
-        "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
-        when=_matched,
-    )
-    matched_with: list[str] = option(
-        [], "what else that rung is run with, as its recipe: ['optim.lr=4e-3']", when=_matched
-    )
-
-
-@dataclass
-class DistillConfig:
-    """Exactly what can change a distilled student, beside its teachers and the data's digest."""
-
-    student: StudentConfig
-    method: Any
-    data: DataConfig
-    mix: MixConfig
-    optim: OptimConfig
-    budget: BudgetConfig
-    numerics: Numerics
-    select: str = "best"
-    seed: int = 0
-
-
-class Bank(NamedTuple):
-    """A network's outputs on all training views (R rows) and on the validation images (M)."""
-
-    train: Rows
-    val: Rows
-
-    @property
-    def width(self) -> int:
-        """Pooled width D of the network."""
-        return self.val.pooled.shape[1]
+from trainers.view_bank import Bank
 
 
 class Teacher(NamedTuple):

@@ -1,268 +1,39 @@
-"""Students and teachers by name, and one way to read logits, pooled features and maps.
-
-Shapes: B examples, C classes, D pooled width, H W a feature map.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, cast
-
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from trainers.errors import UserError
-from trainers.models import timm_models
-from trainers.models.cifar_resnet import RESNETS, CifarResNet, SmallNet
-from trainers.models.vgg import VGGS, Vgg
-from trainers.models.wide_resnet import WIDE_RESNETS, WideResNet
-
-TIMM_PREFIX = "timm:"
-
-# d_tok of method.md: narrow students get narrow tokens (and a fusion module that costs little).
-TOKEN_DIM, SMALL_TOKEN_DIM = 512, 256
-_WIDE_ENOUGH = 1280  # pooled width above which a student gets the full token width
-
-_TURN_OFF = "set student.pretrained=false (a teacher: teacher.N.pretrained=false)"
-
-
-class Outputs(NamedTuple):
-    """logits [B, C], pooled features [B, D], feature maps (empty unless asked for)."""
-
-    logits: Tensor
-    pooled: Tensor
-    maps: tuple[Tensor, ...] = ()
-
-
-class CannotBuild(UserError, ValueError):
-    """What was asked for cannot be built: a mistake in the options, told in one message."""
-
-
-class UnknownModel(CannotBuild):
-    """The name is neither in the registry nor one of timm's."""
-
-
-class NoWeights(CannotBuild):
-    """Pretrained weights cannot be fetched."""
-
-
-Make = Callable[[int, int, int, bool], nn.Module]  # of classes, channels, pixels, pretrained
-
-
-class Architecture(NamedTuple):
-    """A network of the registry."""
-
-    make: Make
-    width: int  # of the pooled features
-    blocks: int  # before the head: the highest level of freezing
-    weights: bool = True  # are there published ones?
-    smallest: int = 4  # pixels that its strides leave something of
-
-
-def _cifar_resnet(depth: int, widths: tuple[int, int, int, int]) -> Architecture:
-    def make(classes: int, channels: int, pixels: int, pretrained: bool) -> nn.Module:
-        return CifarResNet(depth, widths, classes, channels)
-
-    return Architecture(make, widths[3], 4, weights=False)
-
-
-def _wide_resnet(depth: int, widening: int) -> Architecture:
-    def make(classes: int, channels: int, pixels: int, pretrained: bool) -> nn.Module:
-        return WideResNet(depth, widening, classes, channels)
-
-    return Architecture(make, 64 * widening, 4, weights=False)
-
-
-def _vgg(convolutions: int) -> Architecture:
-    def make(classes: int, channels: int, pixels: int, pretrained: bool) -> nn.Module:
-        return Vgg(convolutions, classes, channels, pixels)
-
-    return Architecture(make, 512, 5, weights=False, smallest=8)
-
-
-def _shufflenet(classes: int, channels: int, pixels: int, pretrained: bool) -> nn.Module:
-    from trainers.models.shufflenet import ShuffleNet  # torchvision takes seconds to import
-
-    return ShuffleNet(classes, channels, pixels, pretrained)
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    **{name: _cifar_resnet(*shape) for name, shape in RESNETS.items()},
-    **{name: _wide_resnet(*shape) for name, shape in WIDE_RESNETS.items()},
-    **{name: _vgg(convolutions) for name, convolutions in VGGS.items()},
-    **{
-        name: Architecture(
-            partial(timm_models.create, net.name, net.adapt),
-            net.width,
-            net.blocks,
-            smallest=net.smallest,
-        )
-        for name, net in timm_models.TIMM_NETS.items()
-    },
-    "shufflenet_v2": Architecture(_shufflenet, 1024, 4),
-}
-
-
-def names() -> tuple[str, ...]:
-    """The names that `build` knows beside `timm:<name>`."""
-    return tuple(sorted(ARCHITECTURES))
-
-
-def build(
-    name: str, num_classes: int, image_size: int, pretrained: bool = False, *, in_chans: int = 3
-) -> nn.Module:
-    """A classifier for square images of `image_size` pixels.
-
-    Up to 64 pixels the registered networks keep their early maps large (first stride 1, no
-    max-pool), so that the final map of 32-pixel images is at least 4×4; `timm:<name>` is taken as
-    it is.
-
-    Raises:
-        UnknownModel: nothing of that name.
-        CannotBuild: images too small or without channels, or `pretrained` for a net that has no
-            published weights.
-        NoWeights: pretrained weights cannot be fetched.
-    """
-    if not exists(name):
-        raise UnknownModel(f"no model named {name!r}")
-    wrong = misfit(name, image_size, in_chans, pretrained)
-    if wrong:
-        raise CannotBuild(wrong)
-    plain = name.removeprefix(TIMM_PREFIX)
-    as_it_is = partial(timm_models.create, plain, None)
-    make: Make = as_it_is if plain != name else ARCHITECTURES[name].make
-    if not pretrained:
-        return make(num_classes, in_chans, image_size, False)
-    try:
-        return make(num_classes, in_chans, image_size, True)
-    except Exception as error:  # the hub's client alone has a dozen kinds
-        raise NoWeights(
-            f"the pretrained weights of {name} cannot be had ({type(error).__name__}: {error}); "
-            f"{_TURN_OFF}, or run once where they can be fetched"
-        ) from error
-
-
-def misfit(name: str, image_size: int, in_chans: int, pretrained: bool) -> str | None:
-    """Why `build` cannot make a network that it knows, as far as can be told without trying."""
-    smallest = ARCHITECTURES[name].smallest if name in ARCHITECTURES else 1
-    if image_size < smallest:
-        return f"{name} needs images of at least {smallest} pixels, not {image_size}"
-    if in_chans < 1:
-        return f"{name} needs images of at least 1 channel, not {in_chans}"
-    if pretrained and not _published(name):
-        return f"{name} has no published weights: {_TURN_OFF}"
-    return None
-
-
-def _published(name: str) -> bool:
-    if name in ARCHITECTURES:
-        return ARCHITECTURES[name].weights
-    return timm_models.published(name.removeprefix(TIMM_PREFIX))
-
-
-def exists(name: str) -> bool:
-    """Whether `build` knows the name."""
-    if not name.startswith(TIMM_PREFIX):
-        return name in ARCHITECTURES
-    return timm_models.known(name.removeprefix(TIMM_PREFIX))
-
-
-def place(model: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
-    """The model on a device, its weights in a memory format."""
-    moved: nn.Module = cast(Any, model).to(device, memory_format=layout)
-    return moved
-
-
-def outputs(model: nn.Module, images_BCHW: Tensor, *, maps: bool = False) -> Outputs:
-    """One forward pass; `maps=True` also gives the feature maps of every block."""
-    net, found = cast(Any, model), ()
-    if maps:
-        final, intermediates = net.forward_intermediates(images_BCHW)
-        found = tuple(intermediates)
-    else:
-        final = net.forward_features(images_BCHW)
-    pooled = net.forward_head(final, pre_logits=True)
-    return Outputs(net.get_classifier()(pooled), pooled, found)
-
-
-@torch.no_grad()
-def map_shapes(
-    model: nn.Module, image_CHW: tuple[int, int, int]
-) -> tuple[tuple[int, int, int], ...]:
-    """(C, H, W) of every feature map that `outputs` gives for images of that shape, in evaluation
-    mode (restored)."""
-    was_training, first = model.training, next(model.parameters())
-    model.eval()
-    maps = outputs(model, torch.zeros(2, *image_CHW).to(first), maps=True).maps
-    model.train(was_training)
-    return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
-
-
-def classify(model: nn.Module, pooled_BD: Tensor) -> Tensor:
-    """The classifier alone: logits [B, C] of pooled features."""
-    logits: Tensor = cast(Any, model).get_classifier()(pooled_BD)
-    return logits
-
-
-def head_is_classifier(model: nn.Module) -> bool:
-    """Whether the last block holds the classifier's parameters and no other, so that what is
-    before it gives the same pooled features while the head alone learns."""
-    own = {id(p) for p in cast(Any, model).get_classifier().parameters()}
-    names = block_parameters(model)[-1]
-    return {id(p) for name, p in model.named_parameters() if name in names} == own
-
-
-def pooled_dim(model: nn.Module) -> int:
-    """Width D of the pooled features (timm's `head_hidden_size` where it differs)."""
-    net = cast(Any, model)
-    return int(getattr(net, "head_hidden_size", None) or net.num_features)
-
-
-def known_width(name: str) -> int | None:
-    """Pooled width of a net of the registry; None where it takes building it to know."""
-    return ARCHITECTURES[name].width if name in ARCHITECTURES else None
-
-
-def known_blocks(name: str) -> int | None:
-    """Blocks before the head of a net of the registry, which is its highest level of freezing;
-    None where it takes building it to know."""
-    return ARCHITECTURES[name].blocks if name in ARCHITECTURES else None
-
-
-def default_token_dim(student_dim: int) -> int:
-    """Token width of the fusion module for a student of that pooled width."""
-    return TOKEN_DIM if student_dim > _WIDE_ENOUGH else SMALL_TOKEN_DIM
-
-
-def block_parameters(model: nn.Module) -> list[list[str]]:
-    """Names of the parameters of each ordered block: stem, stages, head. Each is in one block."""
-    if isinstance(model, SmallNet):
-        every = [name for name, _ in model.named_parameters()]
-        return [
-            [name for name in every if name.startswith(tuple(f"{part}." for part in block))]
-            for block in model.block_names()
-        ]
-    from timm.models import group_parameters
-
-    groups = group_parameters(model, cast(Any, model).group_matcher(coarse=True))
-    return [list(groups[key]) for key in sorted(groups)]
-
-
-def block_norms(model: nn.Module) -> list[list[nn.Module]]:
-    """The BatchNorm layers of each ordered block.
-
-    A layer belongs to the block of its own parameters, or, without any, to the block of the
-    parameters before it.
-    """
-    blocks = block_parameters(model)
-    block_of = {name: number for number, block in enumerate(blocks) for name in block}
-    norms: list[list[nn.Module]] = [[] for _ in blocks]
-    number = 0
-    for prefix, module in model.named_modules():
-        own = [f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)]
-        number = block_of[own[0]] if own and prefix else number
-        if isinstance(module, _BatchNorm):
-            norms[number].append(module)
-    return norms
+"""Students and teachers: `build` makes a network by name, `outputs` reads it."""
+
+from trainers.models.blocks import block_norms, block_parameters, head_is_classifier
+from trainers.models.forward import Outputs, classify, map_shapes, outputs, pooled_dim
+from trainers.models.registry import (
+    TIMM_PREFIX,
+    CannotBuild,
+    NoWeights,
+    UnknownModel,
+    build,
+    exists,
+    known_blocks,
+    known_width,
+    misfit,
+    names,
+    place,
+)
+
+__all__ = [
+    "TIMM_PREFIX",
+    "CannotBuild",
+    "NoWeights",
+    "Outputs",
+    "UnknownModel",
+    "block_norms",
+    "block_parameters",
+    "build",
+    "classify",
+    "exists",
+    "head_is_classifier",
+    "known_blocks",
+    "known_width",
+    "map_shapes",
+    "misfit",
+    "names",
+    "outputs",
+    "place",
+    "pooled_dim",
+]

@@ -1,14 +1,14 @@
 """Which blocks of a network learn (progressive partial freezing).
 
 Level -1 trains everything, 0 the head only, n the last n blocks and the head. Blocks are those of
-`models.block_parameters`: stem, stages, head.
+`blocks.block_parameters`: stem, stages, head.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from trainers.models import block_norms, block_parameters
+from trainers.models.blocks import block_norms, block_parameters
 
 
 def set_level(model: nn.Module, level: int) -> list[str]:

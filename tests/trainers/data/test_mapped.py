@@ -16,7 +16,8 @@ from tests.trainers.data.test_views import config, noise
 from tests.trainers.tiny import World
 from trainers.data import TrainingData
 from trainers.data.mapped import device_bytes, read_mapped
-from trainers.data.views import Numerics, Views
+from trainers.data.views import Views
+from trainers.numerics import Numerics
 from trainers.options import bytes_of
 
 CPU = torch.device("cpu")

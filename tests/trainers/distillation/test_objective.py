@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers import models
-from trainers.distillation.state import DistillConfig, DistillState, StepInputs
+from trainers.distillation.config import DistillConfig
+from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import Epoch
 
 

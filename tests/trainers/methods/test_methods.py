@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.trainers import tiny
 from tests.trainers.methods.parts import BASELINES, LOGIT, TIGHT, case
 from tests.trainers.tiny import World
-from trainers.distillation.state import DistillConfig, DistillState, StepInputs
+from trainers.distillation.config import DistillConfig
+from trainers.distillation.state import DistillState, StepInputs
 from trainers.distillation.teacher_outputs import source
 from trainers.loop import snapshot
 from trainers.methods import METHODS

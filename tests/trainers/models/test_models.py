@@ -218,14 +218,6 @@ def test_nets_of_timm_speak_the_same_protocol() -> None:
     assert blocks[0][0].startswith("conv1")
 
 
-# Pooled widths: shufflenet_v2 1024, mobilenet_v2 and efficientnet_b0 1280, resnet50 2048.
-@pytest.mark.parametrize(
-    ("width", "token"), [(64, 256), (256, 256), (1024, 256), (1280, 256), (2048, 512)]
-)
-def test_small_students_get_narrow_tokens(width: int, token: int) -> None:
-    assert models.default_token_dim(width) == token
-
-
 def test_place_moves_weights_to_the_layout_and_changes_none() -> None:
     model = build("resnet8", 10, 16)
     before = tiny.clone(model)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainers.methods.asib.switches import Switches, fused, taught
-from trainers.models import default_token_dim
 from trainers.options import option, span
 from trainers.schedules import even_split
+
+# d_tok of the method: narrow students get narrow tokens (and a fusion module that costs little).
+TOKEN_DIM, SMALL_TOKEN_DIM = 512, 256
+WIDE_ENOUGH = 1280  # pooled width above which a student gets the full token width
 
 
 def _bottleneck(m: Any) -> bool:
@@ -264,6 +267,11 @@ class AsibConfig(Switches):
                 f"method.latent_dim={latent} is not a multiple of method.heads={self.heads}"
             )
         return found
+
+
+def default_token_dim(student_dim: int) -> int:
+    """Token width of the fusion module for a student of that pooled width."""
+    return TOKEN_DIM if student_dim > WIDE_ENOUGH else SMALL_TOKEN_DIM
 
 
 def level_of(levels: list[int], stage: int) -> int:

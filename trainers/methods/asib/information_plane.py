@@ -10,10 +10,10 @@ from torch import Tensor
 
 from trainers import losses, metrics
 from trainers.bottleneck import Bottleneck
-from trainers.data.views import Rows
 from trainers.loop import evaluating
 from trainers.methods.asib.method import Asib
 from trainers.rng import generator
+from trainers.view_bank import ViewOutputs
 
 SAMPLES = 8  # of z for each image
 
@@ -21,8 +21,8 @@ SAMPLES = 8  # of z for each image
 @torch.no_grad()
 def information(
     method: Asib,
-    student: Rows,
-    teachers: list[Rows],
+    student: ViewOutputs,
+    teachers: list[ViewOutputs],
     labels_M: Tensor,
     stream: tuple[int, ...],
     *,

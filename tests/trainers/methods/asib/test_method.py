@@ -18,7 +18,7 @@ from trainers.distillation import a_step
 from trainers.distillation.stage_cache import Synergy, synergy_rows
 from trainers.distillation.state import StepInputs
 from trainers.loop import Terms, snapshot, top1
-from trainers.methods.asib.config import AsibConfig
+from trainers.methods.asib.config import AsibConfig, default_token_dim
 from trainers.methods.asib.method import Asib
 from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
@@ -409,7 +409,7 @@ def test_the_ratio_cap_scales_the_gradient_and_has_none_of_its_own() -> None:
     torch.testing.assert_close(gradients[0], scale * gradients[1], **CLOSE)
 
 
-@pytest.mark.parametrize("teaching", [AVERAGE, CERTAIN], ids=["average", "synergy"])
+@pytest.mark.parametrize("teacher_outputs", [AVERAGE, CERTAIN], ids=["average", "synergy"])
 def test_two_view_with_lambda_one_is_the_clean_target(teacher_outputs: TeacherOutputs) -> None:
     mix = MIX._replace(lam=1.0)
     both, clean = asib(target_view="two_view"), asib(target_view="clean")
@@ -802,3 +802,11 @@ def test_synergy_accuracy_is_that_of_the_mean_on_validation(
     assert found == pytest.approx(top1(logits, world.data.val.labels), abs=1e-6)
     evaluated = [e.metrics["synergy/top1"] for e in run.epochs[5:8] if "synergy/top1" in e.metrics]
     assert found == max(evaluated)
+
+
+# Pooled widths: shufflenet_v2 1024, mobilenet_v2 and efficientnet_b0 1280, resnet50 2048.
+@pytest.mark.parametrize(
+    ("width", "token"), [(64, 256), (256, 256), (1024, 256), (1280, 256), (2048, 512)]
+)
+def test_small_students_get_narrow_tokens(width: int, token: int) -> None:
+    assert default_token_dim(width) == token

@@ -1,0 +1,62 @@
+"""Configuration of a distillation run: exactly what can change its student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainers import models
+from trainers.data import DataConfig
+from trainers.mixing import MixConfig
+from trainers.numerics import Numerics
+from trainers.optim import OptimConfig
+from trainers.options import option
+
+
+@dataclass
+class StudentConfig:
+    """The network that is distilled into."""
+
+    model: str = option("resnet8", "architecture", choices=models.names, free=models.TIMM_PREFIX)
+    pretrained: bool = option(False, "start from published weights")
+
+
+def _adapts(b: Any) -> bool:
+    """there is an A-Step."""
+    return bool(b.adapt_epochs)
+
+
+def _matched(b: Any) -> bool:
+    """the time of another run is asked for."""
+    return b.matched_to is not None
+
+
+@dataclass
+class BudgetConfig:
+    """Epochs of a run: the same for every rung and method of a bench."""
+
+    student_epochs: int = option(80, "B-Step epochs, over all stages", low=1)
+    adapt_epochs: int = option(32, "A-Step epochs, shared among the stages", low=1, when=_adapts)
+    matched_to: str | None = option(
+        None,
+        "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
+        when=_matched,
+    )
+    matched_with: list[str] = option(
+        [], "what else that rung is run with, as its recipe: ['optim.lr=4e-3']", when=_matched
+    )
+
+
+@dataclass
+class DistillConfig:
+    """Exactly what can change a distilled student, beside its teachers and the data's digest."""
+
+    student: StudentConfig
+    method: Any
+    data: DataConfig
+    mix: MixConfig
+    optim: OptimConfig
+    budget: BudgetConfig
+    numerics: Numerics
+    select: str = "best"
+    seed: int = 0

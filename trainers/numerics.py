@@ -1,0 +1,35 @@
+"""Precision and memory layout of a run: part of its identity, because they move last bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from trainers.options import option
+
+
+@dataclass
+class Numerics:
+    """How numbers are computed. Part of a run's identity."""
+
+    precision: str = option("float32", "bfloat16: mixed precision", choices=("float32", "bfloat16"))
+    memory_format: str = option(
+        "channels_last", "layout of images and weights", choices=("channels_last", "contiguous")
+    )
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """bfloat16 autocast where asked for; losses leave it by themselves."""
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def plain(self) -> Numerics:
+        """The same without mixed precision."""
+        return replace(self, precision="float32")
+
+    def layout(self) -> torch.memory_format:
+        return (
+            torch.channels_last
+            if self.memory_format == "channels_last"
+            else torch.contiguous_format
+        )

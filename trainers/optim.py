@@ -1,0 +1,91 @@
+"""Optimisers and their learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainers.options import option, span
+from trainers.schedules import cosine_lr, step_lr
+
+
+def _steps(o: Any) -> bool:
+    """the schedule is step."""
+    return bool(o.schedule == "step")
+
+
+def _cosine(o: Any) -> bool:
+    """the schedule is cosine."""
+    return bool(o.schedule == "cosine")
+
+
+def _sgd(o: Any) -> bool:
+    """the optimiser is sgd."""
+    return bool(o.name == "sgd")
+
+
+@dataclass
+class OptimConfig:
+    """The student's (or a teacher's) optimiser and its learning rate over all epochs."""
+
+    name: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
+    schedule: str = option(
+        "cosine",
+        "cosine to min_lr with a warm-up, or steps at the milestones",
+        choices=("cosine", "step"),
+        when=_steps,
+    )
+    milestones: list[float] = option(
+        [0.625, 0.75, 0.875],
+        "epochs (or fractions of the budget below 1) of the steps",
+        low=0,
+        when=_steps,
+    )
+    step_factor: float = option(0.1, "factor of a step", low=0, high=1, when=_steps)
+    lr: float = option(1e-3, "peak learning rate", low=0)
+    weight_decay: float = option(3e-4, "weight decay", low=0)
+    momentum: float = option(0.9, "momentum", low=0, high=1, when=_sgd)
+    nesterov: bool = option(True, "Nesterov momentum", when=_sgd)
+    warmup_epochs: float = option(
+        0.0625,
+        "linear warm-up: epochs, or a fraction of the budget below 1",
+        low=0,
+        when=_cosine,
+    )
+    min_lr: float = option(1e-6, "learning rate of the last step", low=0, when=_cosine)
+    batch: int = option(128, "images a step", low=1)
+
+    def lr_at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Learning rate of optimiser step `step`, counted over all epochs."""
+        if _steps(self):
+            at = [span(milestone, epochs) for milestone in self.milestones]
+            return step_lr(step // steps_per_epoch, at, base=self.lr, factor=self.step_factor)
+        warmup = span(self.warmup_epochs, epochs) * steps_per_epoch
+        total = steps_per_epoch * epochs
+        return cosine_lr(step, total, base=self.lr, floor=self.min_lr, warmup=warmup)
+
+
+def build_optimiser(
+    config: OptimConfig, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimiser in its fused form (one kernel for all parameters)."""
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            fused=True,
+        )
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of every parameter group."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr

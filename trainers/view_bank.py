@@ -1,0 +1,100 @@
+"""View banks: the outputs of a frozen network on all training views and validation images.
+
+Networks that do not learn are run once over the views and read from the bank in the loop. Shapes:
+R rows (images × views, image-major), M validation images, B a batch, C classes, D pooled width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers.data import Images
+from trainers.data.views import Normaliser, Views
+from trainers.models import Outputs, outputs
+from trainers.numerics import Numerics
+
+BANK_CHUNK = 128  # rows of one forward pass (they fit a cache): in the key, it moves last bits
+
+
+class ViewOutputs(NamedTuple):
+    """What one network says of rows: logits [R, C] and pooled features [R, D], fp16."""
+
+    logits: Tensor
+    pooled: Tensor
+
+    def at(self, row_B: Tensor) -> ViewOutputs:
+        """The rows of a batch, raised to float32."""
+        return ViewOutputs(self.logits[row_B].float(), self.pooled[row_B].float())
+
+
+class Bank(NamedTuple):
+    """A network's outputs on all training views (R rows) and on the validation images (M)."""
+
+    train: ViewOutputs
+    val: ViewOutputs
+
+    @property
+    def width(self) -> int:
+        """Pooled width D of the network."""
+        return self.val.pooled.shape[1]
+
+
+def view_outputs(
+    model: nn.Module, views: Views, numerics: Numerics, *, start: int = 0
+) -> Iterator[ViewOutputs]:
+    """What `model` says of all rows, BANK_CHUNK at a time, in evaluation mode (restored).
+
+    `start` skips that many chunks, so that a bank that was cut off can be gone on with.
+    """
+    was_training, device = model.training, views.device
+    model.eval()
+    for at in range(start * BANK_CHUNK, views.rows, BANK_CHUNK):
+        x = views.batch(torch.arange(at, min(at + BANK_CHUNK, views.rows), device=device))
+        with torch.no_grad(), numerics.autocast(device):
+            out = outputs(model, x)
+        yield ViewOutputs(out.logits.half(), out.pooled.half())
+    model.train(was_training)
+
+
+@torch.no_grad()
+def image_outputs(
+    model: nn.Module, images: Images, normalise: Normaliser, numerics: Numerics
+) -> Outputs:
+    """Outputs on whole, unmixed images, float32, in evaluation mode (restored)."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    for at in range(0, max(1, len(images.labels)), BANK_CHUNK):
+        pixels = images.pixels[at : at + BANK_CHUNK].to(images.device)
+        with numerics.autocast(images.device):
+            parts.append(outputs(model, normalise(pixels)))
+    model.train(was_training)
+    return Outputs(
+        torch.cat([p.logits for p in parts]).float(), torch.cat([p.pooled for p in parts]).float()
+    )
+
+
+def assemble(parts: Iterable[ViewOutputs], rows: int, device: torch.device) -> ViewOutputs:
+    """One table from its parts, each copied into its place, so that only one is held twice.
+
+    Raises:
+        ValueError: the parts do not make up `rows` rows.
+    """
+    logits = pooled = None
+    at = 0
+    for part in parts:
+        if logits is None or pooled is None:
+            logits = torch.empty(rows, part.logits.shape[1], dtype=torch.half, device=device)
+            pooled = torch.empty(rows, part.pooled.shape[1], dtype=torch.half, device=device)
+        end = at + len(part.logits)
+        if end > rows:
+            raise ValueError(f"a view bank of at least {end} rows, not {rows}")
+        logits[at:end], pooled[at:end] = part.logits.to(device), part.pooled.to(device)
+        at = end
+    if logits is None or pooled is None or at != rows:
+        raise ValueError(f"a view bank of {at} rows, not {rows}")
+    return ViewOutputs(logits, pooled)
