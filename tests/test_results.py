@@ -176,7 +176,7 @@ def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
     told = [
         f"given {epochs.min()} to {epochs.max()} epochs (CE_matched), "
         f"go from {best['CE']:.1f} to {best['CE_matched']:.1f} %",
-        f"stand at {100 * teachers[f'metrics.{metrics.BEST_VAL_TOP1}'].mean():.1f} %",
+        f"reach {100 * teachers[f'metrics.{metrics.BEST_VAL_TOP1}'].mean():.1f} %",
     ]
     text = " ".join((ROOT / "docs" / "protocol.md").read_text().split())
     assert [one for one in told if one not in text] == []
