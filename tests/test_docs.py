@@ -12,6 +12,7 @@ import yaml
 from pipeline.__main__ import VERBS
 from pipeline.config import Config, compose, reference
 from pipeline.config.fields import leaves
+from pipeline.config.groups import CONF
 from pipeline.config.reference import COMMAND, ROOT
 from pipeline.launch import multirun
 from sweeps import run_study
@@ -111,3 +112,11 @@ def test_a_row_says_what_is_part_of_the_key() -> None:
     assert "`method.num_stages` is above 1" in cells["method.cccp_alpha"]
     nested = "where the teacher is not given by `ckpt` and the optimiser is sgd"
     assert cells["teacher.0.recipe.optim.nesterov"] == nested
+
+
+def test_options_that_rungs_set_are_listed_before_those_that_no_rung_sets() -> None:
+    section = reference.configuration_page().split("### `method.` of asib\n")[1].split("\n### ")[0]
+    listed = re.findall(r"^\| `method\.(\w+)` ", section, re.M)
+    text = "".join(path.read_text() for path in (CONF / "cfg").glob("*.yaml"))
+    by_rungs = [listed.index(key) for key in re.findall(r"^  (\w+): ", text, re.M) if key in listed]
+    assert max(by_rungs) < listed.index("teacher_index") < listed.index("ema_weight")

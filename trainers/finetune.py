@@ -31,7 +31,7 @@ from trainers.mixing import MixConfig, mix_images, plan_epoch
 from trainers.models import outputs
 from trainers.numerics import Numerics
 from trainers.optim import OptimConfig, build_optimiser, set_lr
-from trainers.options import option
+from trainers.options import When, option
 from trainers.rng import seeded
 from trainers.view_bank import image_outputs
 from trainers.weight_digest import state_digests
@@ -50,14 +50,8 @@ class RecipeConfig:
     mix: MixConfig = option(MixConfig, "mixing")
 
 
-def _trained(t: Any) -> bool:
-    """the teacher is not given by `ckpt`."""
-    return not t.ckpt
-
-
-def _specialised(t: Any) -> bool:
-    """the teacher is trained on some classes only."""
-    return t.classes is not None
+_trained = When("the teacher is not given by `ckpt`", lambda t: not t.ckpt)
+_specialised = When("the teacher is trained on some classes only", lambda t: t.classes is not None)
 
 
 @dataclass

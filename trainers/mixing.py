@@ -7,19 +7,18 @@ once, so that nothing in the loop waits and every rung at one seed sees the same
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.options import option, span
+from trainers.options import When, option, span
 from trainers.rng import stream_seed
 
-
-def _mixes(m: Any) -> bool:
-    """`mixup_alpha` or `cutmix_alpha` is above 0."""
-    return m.mixup_alpha > 0 or m.cutmix_alpha > 0
+_mixes = When(
+    "`mixup_alpha` or `cutmix_alpha` is above 0", lambda m: m.mixup_alpha > 0 or m.cutmix_alpha > 0
+)
 
 
 @dataclass

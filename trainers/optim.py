@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from trainers.options import option, span
+from trainers.options import When, option, span
 from trainers.schedules import cosine_lr, step_lr
 
-
-def _steps(o: Any) -> bool:
-    """the schedule is step."""
-    return bool(o.schedule == "step")
-
-
-def _cosine(o: Any) -> bool:
-    """the schedule is cosine."""
-    return bool(o.schedule == "cosine")
-
-
-def _sgd(o: Any) -> bool:
-    """the optimiser is sgd."""
-    return bool(o.name == "sgd")
+_steps = When("the schedule is step", lambda o: o.schedule == "step")
+_cosine = When("the schedule is cosine", lambda o: o.schedule == "cosine")
+_sgd = When("the optimiser is sgd", lambda o: o.name == "sgd")
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""How a config dataclass states what may stand in a field: range, choices, meaning, identity.
+"""Options of config dataclasses: range, choices, meaning, and whether they are part of identity.
 
-The shell checks these facts, names the nearest valid value, and makes the reference page from
-them; the numerics read plain attributes.
+The pipeline checks values against them, suggests the nearest valid one and makes the reference
+page from them; the numerics read plain attributes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,26 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class When:
+    """A condition on a config dataclass, and its text, as in "where the schedule is step"."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+    def __call__(self, config: Any) -> bool:
+        return self.holds(config)
+
+
+@dataclass(frozen=True)
 class OptionInfo:
-    """What is known of an option beside its type and default."""
+    """The description of an option, in addition to its type and default."""
 
     help: str
     low: float | None = None
     high: float | None = None
     choices: Callable[[], tuple[str, ...]] | None = None
     free: str | None = None  # a prefix after which any value is allowed, such as "timm:"
-    when: Callable[[Any], bool] | None = None  # does it change results of this configuration?
+    when: When | None = None  # where it changes results (None: everywhere)
     identity: bool = True  # False: it can never change a result (a path, say)
 
 
@@ -33,7 +44,7 @@ def option(
     high: float | None = None,
     choices: Callable[[], tuple[str, ...]] | tuple[str, ...] | None = None,
     free: str | None = None,
-    when: Callable[[Any], bool] | None = None,
+    when: When | None = None,
     identity: bool = True,
 ) -> Any:
     """A dataclass field with its `OptionInfo`; `choices` can be a function of a registry."""
@@ -49,7 +60,7 @@ _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 def bytes_of(text: str) -> int:
-    """The number of bytes that `2GB`, `500 MB` or `1e9` says; units are powers of 1000.
+    """The number of bytes of `2GB`, `500 MB` or `1e9`; units are powers of 1000.
 
     Raises:
         ValueError: not a size, or below 0.
@@ -57,7 +68,7 @@ def bytes_of(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE]\+?\d{1,2})?)\s*([KMGT]?B?)", text.strip(), re.I)
     unit = match[2].upper() if match else "?"
     if match is None or unit not in _UNITS:
-        raise ValueError("not a size: type a number of bytes, or one with a unit: 500MB, 2GB")
+        raise ValueError("not a size: give a number of bytes, or one with a unit: 500MB, 2GB")
     return int(float(match[1]) * _UNITS[unit])
 
 

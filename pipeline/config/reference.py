@@ -7,7 +7,7 @@ writes docs/configuration.md. A test fails where the page differs from what this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -18,7 +18,7 @@ from pipeline.config.groups import CONF, GROUPS, described
 from trainers.distillation.config import DistillConfig
 from trainers.finetune import TeacherConfig
 from trainers.methods import METHODS
-from trainers.options import OptionInfo
+from trainers.options import OptionInfo, When
 
 ROOT = CONF.parent
 COMMAND = "python -m pipeline.config.reference"
@@ -46,14 +46,14 @@ CONFIGURATION_HEAD = """\
 Every option is a `key=value` on the command line: `python -m pipeline distill cfg=L2 seed=1`.
 A choice of a group (`bench=digits`, `budget=short`) sets many values at once; the options below
 are set one by one and win over groups. An unknown name, a wrong type or a value out of range is
-one message with all mistakes and the nearest valid names; nothing runs then.
+one message with all errors and the nearest valid names; nothing runs then.
 
 In the tables:
 
 - **Default** is the value where no group of `conf/` says otherwise. What a command would use is
-  the parameters of its run in the tracking store, and `config.yaml` beside them.
+  the parameters of its run in the tracking store, and in its artifact `config.yaml`.
 - **Run key** says whether the option is part of a run's identity. *yes*: another value is another
-  experiment. *no*: it cannot change a result, or what it leads to stands in the key in its place
+  experiment. *no*: it cannot change a result, or the key holds what it leads to instead
   (the digest of the data, of a file; the options that a bench or a rung sets). *where …*: only in
   such configurations; elsewhere it changes nothing, and the key stays the same.
 - A length in epochs that is below 1 is a fraction of the budget.
@@ -76,7 +76,7 @@ def configuration_page() -> str:
 
 
 def sections() -> Iterator[OptionSection]:
-    """What stands in `Config` itself, then its groups in order; each method has its own."""
+    """The options of `Config` itself, then its groups in order; one section per method."""
     yield OptionSection("The run", Config, "")
     hints = get_type_hints(Config)
     for field in fields(Config):
@@ -95,19 +95,19 @@ def _section(section: OptionSection) -> str:
     return f"### {section.title}\n\n{about}\n\n{table}"
 
 
-Condition = Callable[[Any], bool]
 OPTION_HEAD = ("Key", "Type", "Default", "Allowed", "Run key", "Meaning")
 
 
-def _rows(
-    cls: type, prefix: str, defaults: Any, outer: tuple[Condition, ...] = ()
-) -> list[list[str]]:
-    """One row an option of a dataclass and of those in it; `outer`: when the whole group counts.
+def _rows(cls: type, prefix: str, defaults: Any, outer: tuple[When, ...] = ()) -> list[list[str]]:
+    """One row per option of a dataclass and of those in it; `outer`: conditions of all of them.
 
-    The groups of `Config` itself have sections of their own.
+    The groups of `Config` itself have their own sections. Options of the class come before those
+    that it inherits: what ASIB's rungs use before the switches that none turns on.
     """
     rows, hints = [], get_type_hints(cls)
-    for field in fields(cls):
+    for field in sorted(
+        fields(cls), key=lambda field: field.name not in vars(cls)["__annotations__"]
+    ):
         key, fact = prefix + field.name, field.metadata["fact"]
         default = getattr(defaults, field.name)
         when = (*outer, fact.when) if fact.when else outer
@@ -130,7 +130,7 @@ def _rows(
 
 
 def _value(value: Any) -> str:
-    """A value as a user types it."""
+    """A value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
@@ -150,16 +150,12 @@ def _allowed(fact: OptionInfo) -> str:
 IDENTITY = {field.name for field in fields(DistillConfig)} | {"teacher"}
 
 
-def _in_key(key: str, fact: OptionInfo, when: tuple[Condition, ...]) -> str:
+def _in_key(key: str, fact: OptionInfo, when: tuple[When, ...]) -> str:
     if not fact.identity or key.split(".")[0] not in IDENTITY:
         return "no"
     if not when:
         return "yes"
-    return f"where {' and '.join(_in_words(condition) for condition in when)}"
-
-
-def _in_words(condition: Condition) -> str:
-    return _plain_text(condition.__doc__ or "it is used").rstrip(".")
+    return f"where {' and '.join(condition.text for condition in when)}"
 
 
 def _group(group: str) -> str:

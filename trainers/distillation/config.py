@@ -10,7 +10,7 @@ from trainers.data import DataConfig
 from trainers.mixing import MixConfig
 from trainers.numerics import Numerics
 from trainers.optim import OptimConfig
-from trainers.options import option
+from trainers.options import When, option
 
 
 @dataclass
@@ -21,14 +21,8 @@ class StudentConfig:
     pretrained: bool = option(False, "start from published weights")
 
 
-def _adapts(b: Any) -> bool:
-    """there is an A-Step."""
-    return bool(b.adapt_epochs)
-
-
-def _matched(b: Any) -> bool:
-    """the time of another run is asked for."""
-    return b.matched_to is not None
+_adapts = When("there is an A-Step", lambda b: b.adapt_epochs > 0)
+_matched = When("`budget.matched_to` is set", lambda b: b.matched_to is not None)
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +17,12 @@ from trainers.loop import Terms
 from trainers.methods.base import Method, MethodConfig, StepPosition, TeacherOutputs
 from trainers.mixing import Mix
 from trainers.models import Outputs
-from trainers.options import option
+from trainers.options import When, option
 
 BEST, ALL = "best", "avg"
 
 
-def _averages(m: Any) -> bool:
-    """`method.teacher` is avg."""
-    return m.teacher == ALL
+_averages = When("`method.teacher` is avg", lambda m: m.teacher == ALL)
 
 
 @dataclass

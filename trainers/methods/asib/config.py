@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from trainers.methods.asib.switches import Switches, fused, taught
-from trainers.options import option, span
+from trainers.options import When, option, span
 from trainers.schedules import even_split
 
 # d_tok of the method: narrow students get narrow tokens (and a fusion module that costs little).
@@ -15,29 +14,18 @@ TOKEN_DIM, SMALL_TOKEN_DIM = 512, 256
 WIDE_ENOUGH = 1280  # pooled width above which a student gets the full token width
 
 
-def _bottleneck(m: Any) -> bool:
-    """there is fusion, and `method.bottleneck`."""
-    return fused(m) and m.bottleneck
-
-
-def _stages(m: Any) -> bool:
-    """there is fusion, and `method.num_stages` is above 1."""
-    return fused(m) and m.num_stages > 1
-
-
-def _freezes(m: Any) -> bool:
-    """a stage of `method.student_levels` freezes blocks."""
-    return any(level != -1 for level in m.student_levels)
-
-
-def _placebo(m: Any) -> bool:
-    """`method.placebo` is not none."""
-    return m.placebo != "none"
-
-
-def _backbone(m: Any) -> bool:
-    """there is fusion, and `method.adapt` is backbone."""
-    return fused(m) and m.adapt == "backbone"
+_bottleneck = When("there is fusion, and `method.bottleneck`", lambda m: fused(m) and m.bottleneck)
+_stages = When(
+    "there is fusion, and `method.num_stages` is above 1", lambda m: fused(m) and m.num_stages > 1
+)
+_freezes = When(
+    "a stage of `method.student_levels` freezes blocks",
+    lambda m: any(level != -1 for level in m.student_levels),
+)
+_placebo = When("`method.placebo` is not none", lambda m: m.placebo != "none")
+_backbone = When(
+    "there is fusion, and `method.adapt` is backbone", lambda m: fused(m) and m.adapt == "backbone"
+)
 
 
 @dataclass

@@ -4,85 +4,36 @@ run's identity while it is off."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from trainers.methods.base import MethodConfig
-from trainers.options import option
+from trainers.options import When, option
 
-
-def taught(m: Any) -> bool:
-    """`method.kd_target` is not none."""
-    return m.kd_target != "none"
-
-
-def fused(m: Any) -> bool:
-    """`method.kd_target` is synergy or auto."""
-    return m.kd_target in ("synergy", "auto")
-
-
-def _one_teacher(m: Any) -> bool:
-    """`method.kd_target` is teacher."""
-    return m.kd_target == "teacher"
-
-
-def _confidence(m: Any) -> bool:
-    """`method.kd_target` is weighted_conf."""
-    return m.kd_target == "weighted_conf"
-
-
-def _fades(m: Any) -> bool:
-    """`method.teacher2_weight_decay_len` is above 0."""
-    return taught(m) and m.teacher2_weight_decay_len > 0
-
-
-def _blends(m: Any) -> bool:
-    """`method.kd_ens_alpha` is above 0."""
-    return fused(m) and m.kd_ens_alpha > 0
-
-
-def _live(m: Any) -> bool:
-    """`method.query` is live."""
-    return fused(m) and m.query == "live"
-
-
-def _disagrees(m: Any) -> bool:
-    """a disagreement weight is not 1."""
-    return taught(m) and (m.disagree_lambda_high, m.disagree_lambda_low) != (1.0, 1.0)
-
-
-def _guards(m: Any) -> bool:
-    """`method.kd_label_guard` is on."""
-    return taught(m) and m.kd_label_guard
-
-
-def _gates(m: Any) -> bool:
-    """`method.kd_sample_gate` is on."""
-    return taught(m) and m.kd_sample_gate
-
-
-def _features(m: Any) -> bool:
-    """`method.feat_kd_alpha` is above 0."""
-    return fused(m) and m.feat_kd_alpha > 0
-
-
-def _dkd(m: Any) -> bool:
-    """`method.use_dkd_with_synergy` is on."""
-    return taught(m) and m.use_dkd_with_synergy
-
-
-def _ema(m: Any) -> bool:
-    """`method.ema_weight` is above 0."""
-    return taught(m) and m.ema_weight > 0
-
-
-def _temperature(m: Any) -> bool:
-    """`method.synergy_temp_learnable` is on."""
-    return fused(m) and m.synergy_temp_learnable
-
-
-def _some_teachers(m: Any) -> bool:
-    """`method.synergy_eval_teacher_indices` is set."""
-    return fused(m) and m.synergy_eval_teacher_indices is not None
+taught = When("`method.kd_target` is not none", lambda m: m.kd_target != "none")
+fused = When("`method.kd_target` is synergy or auto", lambda m: m.kd_target in ("synergy", "auto"))
+_one_teacher = When("`method.kd_target` is teacher", lambda m: m.kd_target == "teacher")
+_confidence = When("`method.kd_target` is weighted_conf", lambda m: m.kd_target == "weighted_conf")
+_fades = When(
+    "`method.teacher2_weight_decay_len` is above 0",
+    lambda m: taught(m) and m.teacher2_weight_decay_len > 0,
+)
+_blends = When("`method.kd_ens_alpha` is above 0", lambda m: fused(m) and m.kd_ens_alpha > 0)
+_live = When("`method.query` is live", lambda m: fused(m) and m.query == "live")
+_disagrees = When(
+    "a disagreement weight is not 1",
+    lambda m: taught(m) and (m.disagree_lambda_high, m.disagree_lambda_low) != (1.0, 1.0),
+)
+_guards = When("`method.kd_label_guard` is on", lambda m: taught(m) and m.kd_label_guard)
+_gates = When("`method.kd_sample_gate` is on", lambda m: taught(m) and m.kd_sample_gate)
+_features = When("`method.feat_kd_alpha` is above 0", lambda m: fused(m) and m.feat_kd_alpha > 0)
+_dkd = When("`method.use_dkd_with_synergy` is on", lambda m: taught(m) and m.use_dkd_with_synergy)
+_ema = When("`method.ema_weight` is above 0", lambda m: taught(m) and m.ema_weight > 0)
+_temperature = When(
+    "`method.synergy_temp_learnable` is on", lambda m: fused(m) and m.synergy_temp_learnable
+)
+_some_teachers = When(
+    "`method.synergy_eval_teacher_indices` is set",
+    lambda m: fused(m) and m.synergy_eval_teacher_indices is not None,
+)
 
 
 @dataclass
