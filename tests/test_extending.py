@@ -1,4 +1,4 @@
-"""docs/extending.md, followed to the letter in a copy of the project."""
+"""docs/extending.md, followed to the letter in one copy of the project, in one process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -29,107 +30,131 @@ TINY = (
     "runtime.log_model=false",
     "runtime.device=cpu",
 )
+# Importing torch takes longer than these runs: one interpreter runs every command of the page.
+PROGRAM = """
+import json, sys
+from pipeline.__main__ import main
+from pipeline.config import reference
+
+for arguments in json.loads(sys.argv[1]):
+    code = main(arguments)
+    assert code == 0, f"exit {code}: {arguments}"
+reference.main()
+"""
+
+
+class Followed(NamedTuple):
+    """The copy of the project after all sections, and the results of its students by name."""
+
+    project: Path
+    results: dict[str, dict]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An SQLite tracking store: making its schema takes longer than these runs."""
-    from mlflow import MlflowClient
-
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    MlflowClient(tracking_uri=uri).search_experiments()
-    return uri
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the source tree."""
-    ignore = shutil.ignore_patterns("__pycache__")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    project = tmp_path_factory.mktemp("project")
     for part in TREE:
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=ignore)
-    return tmp_path
+        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("benchmarks", "docs"):
+        (project / part).mkdir()
+    commands = [line for section in PAGE.split("\n## ")[1:] for line in follow(section, project)]
+    runs = [shlex.split(line)[3:] for line in commands if line.startswith("python -m pipeline ")]
+    assert commands[-1] == "python -m pipeline.config.reference"
+    assert len(runs) == len(commands) - 1
+    tiny = [run + [*TINY] * (run[0] == "distill") for run in runs]
+    _python(project, "-c", PROGRAM, json.dumps(tiny))
+    found = {}
+    for path in (project / "store" / "runs" / "distill").glob("*/result.json"):
+        name = json.loads(path.with_name("spec.json").read_text())["body"]["name"]
+        found[name] = json.loads(path.read_text())["body"]
+    return Followed(project, found)
 
 
-def follow(title: str, project: Path) -> list[str]:
-    """Do what a section of the page says; give the commands that it ends with."""
-    section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def follow(section: str, project: Path) -> list[str]:
+    """Do what a section of the page says; returns the commands that it ends with."""
     commands: list[str] = []
     for block in BLOCK.finditer(section):
         language, code = block[2], textwrap.dedent(block[3])
-        before = section[: block.start()].rpartition("```")[2]
-        paths = re.findall(r"`([\w./]+\.(?:py|yaml))`", before)
+        before = section[: block.start()].rpartition("```")[2] or section[: block.start()]
+        paths = re.findall(r"`([\w./]+\.(?:py|yaml))`", section[: block.start()])
         if language == "bash":
             commands += code.splitlines()
+        elif language == "diff" and code.startswith("-"):
+            _replace(project / paths[-1], code)
         elif language == "diff":
             _add_lines(project / paths[-1], re.findall(r"`([A-Z]+)`", before)[-1], code)
-        elif paths:
-            (project / paths[-1]).write_text(code, encoding="utf-8")
-        else:
+        elif not paths:
             _python(project, "-c", code)
+        else:  # a new file, or new lines at the end of an existing one
+            with (project / paths[-1]).open("a", encoding="utf-8") as file:
+                file.write(code)
     return commands
 
 
+def _replace(path: Path, diff: str) -> None:
+    """The lines with - become those with +."""
+    old, new = (
+        "".join(f"{line[1:]}\n" for line in diff.splitlines() if line[0] == sign) for sign in "-+"
+    )
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
 def _add_lines(path: Path, registry: str, diff: str) -> None:
-    """The import above the registry, the entry into it."""
+    """All but the last line above the registry, the last one into it."""
     added = [line.removeprefix("+") for line in diff.splitlines()]
-    imports, entries = added[:-1], added[-1]
     text = path.read_text(encoding="utf-8")
     (opening,) = re.findall(rf"^{registry}\b.*\{{", text, re.M)
-    new = "\n".join([*imports, "", f"{opening}\n{entries}\n"])
+    new = "\n".join([*added[:-1], "", f"{opening}\n{added[-1]}\n"])
     path.write_text(text.replace(opening, new), encoding="utf-8")
 
 
-def _python(project: Path, *arguments: str, **env: str) -> str:
+def _python(project: Path, *arguments: str) -> None:
+    store = f"sqlite:///{project / 'mlflow.db'}"
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=project,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(project)} | env,
+        env=os.environ | {"PYTHONPATH": str(project), "MLFLOW_TRACKING_URI": store},
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
-def distil(command: str, project: Path, store: str) -> dict:
-    """Run a command of the page at a tiny budget; the result of its student."""
-    python, *arguments = shlex.split(command)
-    assert python == "python"
-    _python(project, *arguments, *TINY, MLFLOW_TRACKING_URI=store)
-    (path,) = (project / "store" / "runs" / "distill").glob("*/result.json")
-    return json.loads(path.read_text())["body"]
-
-
-def test_a_method(project: Path, store: str) -> None:
-    (command,) = follow("A method", project)
-    result = distil(command, project, store)
-    last = result["history"][-1]["metrics"]
+def test_a_method(followed: Followed) -> None:
+    last = followed.results["distill-logit_mse-digits-s0"]["history"][-1]["metrics"]
     assert last["train/loss/mse"] > 0
     assert last["train/loss/total"] == pytest.approx(
         last["train/loss/ce"] + last["train/loss/mse"], rel=1e-5
     )
-    assert len(list((project / "store/runs/finetune").glob("*/result.json"))) == 2
+    assert len(list((followed.project / "store/runs/finetune").glob("*/result.json"))) == 2
 
 
-def test_a_model(project: Path, store: str) -> None:
-    (command,) = follow("A model", project)
-    result = distil(command, project, store)
+def test_a_model(followed: Followed) -> None:
     convolutions = 9 * (8 + 8 * 16 + 16 * 32)
     norms, head = 2 * (8 + 16 + 32), 32 * 10 + 10
-    assert result["metrics"]["cost/parameters"] == convolutions + norms + head
+    metrics = followed.results["distill-CE-digits-s0"]["metrics"]
+    assert metrics["cost/parameters"] == convolutions + norms + head
 
 
-def test_a_data_set(project: Path, store: str) -> None:
-    (command,) = follow("A data set", project)
-    result = distil(command, project, store)
-    assert result["metrics"]["test/top1"] >= 0.4
-    spec = next((project / "store/runs/distill").glob("*/spec.json"))
-    assert json.loads(spec.read_text())["body"]["data"]["name"] == "arrays"
+def test_a_data_set(followed: Followed) -> None:
+    assert followed.results["distill-CE-digits-arrays-s0"]["metrics"]["test/top1"] >= 0.4
 
 
-def test_the_pages_are_made_by_the_command_that_is_named(project: Path) -> None:
-    (command,) = follow("Afterwards", project)
-    (project / "benchmarks").mkdir()
-    _python(project, *shlex.split(command)[1:])
-    assert (project / "docs" / "configuration.md").is_file()
+def test_a_metric_and_a_warning(followed: Followed) -> None:
+    history = followed.results["distill-logit_mse-digits-s0"]["history"]
+    values = [entry["metrics"]["kd/logit_distance"] for entry in history]
+    assert history[-1]["metrics"]["health/logit_distance_grows"] == float(values[-1] >= values[0])
+
+
+def test_a_section_of_the_report(followed: Followed) -> None:
+    folder = followed.project / "report/asib/logit_distance"
+    assert "\n## Logit distance (digits)\n" in (folder / "report.md").read_text()
+    assert [path.name for path in folder.glob("*.png")] == ["logit_distance_digits.png"]
+
+
+def test_the_reference_lists_what_was_added(followed: Followed) -> None:
+    text = (followed.project / "docs" / "configuration.md").read_text()
+    assert "`method.mse_weight`" in text
