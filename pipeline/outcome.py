@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from typing import NamedTuple
 
 from analysis import tags
@@ -69,6 +70,15 @@ def error_tags(error: BaseException | None) -> dict[str, str]:
         return {}
     text = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH:]
     return {tags.ERROR: last_line(error)} | ({"traceback": text} if found is FAILURE else {})
+
+
+def exit_code_of(run: Callable[[], object]) -> int:
+    """Run a command; print what ended it, and return its exit code."""
+    try:
+        run()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported, by its outcome
+        return report(error)
+    return DONE.exit_code
 
 
 def report(error: BaseException) -> int:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from pipeline.cli.console import say
-from pipeline.config import Config
+from pipeline.config import compose
 from pipeline.session import Session
 from pipeline.storage.lease import try_acquire
 from pipeline.storage.run_store import RunFolder
@@ -14,7 +14,17 @@ from pipeline.tracking.target import TrackingTarget, shown
 from pipeline.tracking.upload import RunUpload, UploadState, records
 
 
-def sync(config: Config, session: Session) -> None:
+def sync_command(overrides: list[str]) -> None:
+    """`sync runtime.store=FOLDER`.
+
+    Raises:
+        ConfigError: unknown options.
+    """
+    with Session.open(compose(overrides), "sync", overrides).launch() as session:
+        sync(session)
+
+
+def sync(session: Session) -> None:
     """Bring every run of the store up to date at the present tracking store, each in the
     experiment and under the launch that it was meant for.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.__main__ import MISTAKE, OK, guarded
 from pipeline.cli import help
 from pipeline.cli.arguments import (
     CANCEL,
@@ -20,6 +19,7 @@ from pipeline.cli.arguments import (
     without_dry_run,
 )
 from pipeline.config.groups import options_of
+from pipeline.outcome import DONE, USER_ERROR, exit_code_of
 
 WORK = "work"
 EMPTY = ("study=", "trials=", "workers=", "launcher=")  # parameters of MLproject, not given
@@ -52,25 +52,25 @@ def main(arguments: list[str]) -> int:
     """Run one study, or one worker of it; return the exit code."""
     if not arguments or arguments[0] in (HELP, *HELP_FLAGS):
         print(page())
-        return OK if arguments else MISTAKE
+        return (DONE if arguments else USER_ERROR).exit_code
     if arguments[0] == VERSION:
         print(help.version())
-        return OK
+        return DONE.exit_code
     arguments = without_dry_run(arguments)
     works, rest = arguments[:1] == [WORK], arguments[1:] if arguments[:1] == [WORK] else arguments
     plain = as_overrides([text for text in rest if text not in HELP_FLAGS])
     names = [text.removeprefix("study=") for text in plain if "=" not in text or _names(text)]
     overrides = [text for text in plain if "=" in text and not _names(text) and text not in EMPTY]
     if wants_help(rest):
-        return guarded(lambda: _help(names))
+        return exit_code_of(lambda: _help(names))
     if len(names) != 1:
         print(f"one study is needed, not {names}: python -m sweeps --help", file=sys.stderr)
-        return MISTAKE
+        return USER_ERROR.exit_code
     from sweeps.run_study import run_study, run_worker
 
     if works:
-        return guarded(lambda: run_worker(names[0], overrides))
-    return guarded(lambda: run_study(names[0], overrides, cancel=CANCEL in rest))
+        return exit_code_of(lambda: run_worker(names[0], overrides))
+    return exit_code_of(lambda: run_study(names[0], overrides, cancel=CANCEL in rest))
 
 
 def page() -> str:

@@ -29,6 +29,18 @@ from trainers.view_bank import image_outputs
 SPLITS = ("train", "val", "test")
 
 
+def evaluate_command(overrides: list[str]) -> None:
+    """`evaluate run=RUN split=val|test|train key=value …`.
+
+    Raises:
+        ConfigError: as `request` and `evaluate`.
+    """
+    asked, rest = request(overrides)
+    config = compose(rest)
+    with Session.open(config, "evaluate", rest).launch() as session:
+        evaluate(asked, config, session)
+
+
 @dataclass(frozen=True)
 class Request:
     """What was asked for, beside the configuration."""

@@ -2,15 +2,15 @@
 
 import pytest
 
-from pipeline.__main__ import MISTAKE, OK, guarded
 from pipeline.analyze import analyse_command
 from pipeline.config import ConfigError, compose
+from pipeline.outcome import exit_code_of
 from trainers.models import build
 
 
 def test_a_network_that_cannot_be_built_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert guarded(lambda: None) == OK
-    assert guarded(lambda: build("vgg8", 10, 32, pretrained=True) and None) == MISTAKE
+    assert exit_code_of(lambda: None) == 0
+    assert exit_code_of(lambda: build("vgg8", 10, 32, pretrained=True) and None) == 2
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert "vgg8 has no published weights: set student.pretrained=false" in shown

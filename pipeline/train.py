@@ -1,0 +1,100 @@
+"""The verbs that train: main, finetune, bank and distill. DRY_RUN=1 prints their plan instead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from analysis.selection.bench_runs import RunFilter
+from pipeline.analyze import analyse
+from pipeline.cli.environment import dry_run
+from pipeline.config import Config, ConfigError, compose
+from pipeline.identity import run_key
+from pipeline.session import Session, choose_device, store_of
+from pipeline.stages import plan
+from pipeline.stages.matched_budget import standards
+from pipeline.stages.plan import Planned, planned_banks, planned_students, planned_teachers
+from pipeline.stages.student import distill_student, finetune_teacher, make_bank
+from pipeline.storage.run_store import Store
+
+
+def main_command(overrides: list[str]) -> None:
+    """The teachers of a bench, a student, the control CE, and the report."""
+    control = compose([*(o for o in overrides if not o.startswith("cfg=")), "cfg=CE"])
+
+    def work(config: Config, session: Session) -> None:
+        for number in range(len(config.teacher)):
+            finetune_teacher(config, number, session)
+        distill_student(config, session)
+        if run_key("distill", control) != run_key("distill", config):
+            distill_student(control, session)
+        analyse(session, RunFilter(config.bench.name))
+
+    _train(
+        "main", overrides, work, lambda config, store: planned_students([config, control], store)
+    )
+
+
+def distill_command(overrides: list[str]) -> None:
+    """One student; missing teachers and view banks are made first."""
+
+    def planned(config: Config, store: Store) -> list[Planned]:
+        return planned_students([*standards(config, overrides), config], store)
+
+    _train("distill", overrides, distill_student, planned)
+
+
+def finetune_command(overrides: list[str]) -> None:
+    """The teachers that teacher=all|0|1|... names."""
+    _train_teachers("finetune", overrides, finetune_teacher, planned_teachers)
+
+
+def bank_command(overrides: list[str]) -> None:
+    """The view banks of the teachers that teacher=all|0|1|... names."""
+    _train_teachers("bank", overrides, make_bank, planned_banks)
+
+
+def _train_teachers(
+    verb: str,
+    overrides: list[str],
+    train: Callable[[Config, int, Session], object],
+    planned: Callable[[Config, Sequence[int], Store], list[Planned]],
+) -> None:
+    which = [o.removeprefix("teacher=") for o in overrides if o.startswith("teacher=")] or ["all"]
+    rest = [o for o in overrides if not o.startswith("teacher=")]
+
+    def work(config: Config, session: Session) -> None:
+        for number in _numbers(which[-1], config):
+            train(config, number, session)
+
+    _train(
+        verb,
+        rest,
+        work,
+        lambda config, store: planned(config, _numbers(which[-1], config), store),
+    )
+
+
+def _numbers(which: str, config: Config) -> list[int]:
+    """The numbers of teachers that teacher=`which` names."""
+    numbers = list(range(len(config.teacher)))
+    allowed = ["all", *map(str, numbers)]
+    if which not in allowed:
+        raise ConfigError([f"teacher={which}: unknown (allowed: {', '.join(allowed)})"])
+    return numbers if which == "all" else [int(which)]
+
+
+def _train(
+    verb: str,
+    overrides: list[str],
+    work: Callable[[Config, Session], object],
+    planned: Callable[[Config, Store], list[Planned]],
+) -> None:
+    """Compose the configuration and do the work within a launch run, or print the plan."""
+    config = compose(overrides)
+    if dry_run(os.environ):
+        choose_device(config.runtime)
+        plan.show(planned(config, store_of(config.runtime)))
+        return
+    with Session.open(config, verb, overrides).launch() as session:
+        work(config, session)
