@@ -29,7 +29,7 @@ from pipeline.launch.base import (
 )
 from pipeline.launch.factory import make
 from pipeline.launch.monitor import follow
-from pipeline.launch.multirun import absent_teachers
+from pipeline.launch.multirun import missing_teachers
 from pipeline.outcome import KILLED, JobsFailed
 from pipeline.session import Session, launch_of
 from pipeline.storage.run_store import Store
@@ -222,7 +222,7 @@ def _tasks(
     study = request.study
     teachers: dict[str, Task] = {}
     for overrides in commands_of(study, study.points or [{}]):
-        teachers |= absent_teachers(composed(tuple(overrides)), overrides, store, environment)
+        teachers |= missing_teachers(composed(tuple(overrides)), overrides, store, environment)
     arguments = ("work", study.name, *request.typed, f"trials={study.wanted}")
     after = tuple(sorted(task.name for task in teachers.values()))
     return [

@@ -1,7 +1,7 @@
-"""Start jobs in processes of their own and see what becomes of them: what every launcher shares.
+"""Launchers: their options, and the tasks that they run and report on.
 
-A launcher is chosen with `hydra/launcher=NAME`, its options are `hydra.launcher.KEY=VALUE`, and
-their values stand in conf/hydra/launcher/NAME.yaml.
+A launcher is chosen with `hydra/launcher=NAME`. Its options are `hydra.launcher.KEY=VALUE`; the
+defaults are in conf/hydra/launcher/NAME.yaml.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.tracking.target import TrackingTarget, shown
 from trainers.options import option
 
 CHOICE, PREFIX = LAUNCHER, "hydra.launcher."
-NOT_RUN = "not run: what it needs has failed"
+NOT_RUN = "not run: a job that it depends on has failed"
 
 WAITING, RUNNING, DONE, FAILED, HALTED = "waiting", "running", "finished", "failed", "stopped"
 ENDED = (DONE, FAILED, HALTED)
@@ -36,7 +36,7 @@ ENDED = (DONE, FAILED, HALTED)
 class LocalConfig:
     """Jobs as processes of this machine."""
 
-    jobs_parallel: int | None = option(None, "how many run at once (null: one a GPU)", low=1)
+    jobs_parallel: int | None = option(None, "how many run at once (null: one per GPU)", low=1)
 
 
 @dataclass
@@ -44,7 +44,7 @@ class SlurmConfig:
     """Jobs by Slurm."""
 
     partition: str | None = option(None, "partition (null: the site's default)")
-    account: str | None = option(None, "account that the hours are booked on")
+    account: str | None = option(None, "account that is charged")
     qos: str | None = option(None, "quality of service")
     constraint: str | None = option(None, "features that a node must have")
     gres: str | None = option("gpu:1", "generic resources of a job, such as gpu:1 or shard:1")
@@ -54,9 +54,9 @@ class SlurmConfig:
     array_parallelism: int = option(16, "jobs of an array that run at once", low=1)
     setup: list[str] = option([], "shell lines before the job")
     signal_delay_s: int = option(120, "seconds between the signal and the kill", low=1)
-    requeue: bool = option(True, "preempted and timed-out jobs go back into the queue")
-    max_num_timeout: int = option(100, "how often a job goes back at most", low=0)
-    poll_s: float = option(5.0, "seconds between two looks at the queue", low=0.1)
+    requeue: bool = option(True, "preempted and timed-out jobs are requeued")
+    max_num_timeout: int = option(100, "how often a job is requeued at most", low=0)
+    poll_s: float = option(5.0, "seconds between two queries of the queue", low=0.1)
 
 
 CONFIGS: dict[str, type] = {"local": LocalConfig, "slurm": SlurmConfig}
@@ -64,48 +64,48 @@ CONFIGS: dict[str, type] = {"local": LocalConfig, "slurm": SlurmConfig}
 
 @dataclass(frozen=True)
 class Task:
-    """A command of this project: `python -m PROGRAM ARGUMENTS` in a process of its own."""
+    """A command of this project, `python -m PROGRAM ARGUMENTS`, run as a separate process."""
 
     name: str
     program: str
     arguments: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
-    after: tuple[str, ...] = ()  # names of tasks that must be finished first
-    restarts: int = 0  # how often it is started again after a kill
+    after: tuple[str, ...] = ()  # names of tasks that must finish first
+    restarts: int = 0  # how often it is restarted after a kill
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of a task."""
+    """The state of a task."""
 
     state: str = WAITING
     note: str = ""
-    cancelled: bool = False  # it failed because someone ended it
+    cancelled: bool = False  # it failed because it was cancelled
 
 
 class Launcher(Protocol):
-    """What runs tasks. Made for one command; `folder` holds logs and what is known of jobs."""
+    """Runs the tasks of one command; `folder` holds their logs and the ids of jobs."""
 
     folder: Path
-    survives: bool  # whether tasks go on when this process ends
+    survives: bool  # whether tasks keep running when this process ends
 
     def submit(self, tasks: list[Task]) -> None:
-        """Start these when their turn comes; a task of a name that already runs is joined."""
+        """Queue these tasks; a task whose name is already running is followed, not started."""
 
     def poll(self) -> dict[str, Status]:
         """The present status by name."""
 
     def cancel(self) -> int:
-        """End all that was submitted, also by an earlier command; how many there were."""
+        """Cancel all submitted tasks, those of earlier commands too; return their number."""
 
     def log_of(self, name: str) -> Path:
-        """Where the output of a task goes."""
+        """The file with the output of a task."""
 
 
 def take_options(
     overrides: list[str],
 ) -> tuple[LocalConfig | SlurmConfig, list[str], list[str]]:
-    """(the launcher's configuration, the other overrides, errors in the launcher's)."""
+    """(the launcher's configuration, the other overrides, errors in the launcher's options)."""
     errors: list[str] = []
     chosen, given, rest = "local", dict[str, str](), []
     for text in overrides:
@@ -134,29 +134,29 @@ def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalC
             )
             hint = nearest(key, list(known), show_all=True)
             if owner is not None:
-                hint = f", but of {CHOICE}={owner}: type that too"
+                hint = f", but of {CHOICE}={owner}: give that too"
             errors.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{hint}")
             continue
         try:
             values[key] = _value(text, known[key])
         except HydraException as error:
-            said = str(error).splitlines()[0]
-            errors.append(f"{PREFIX}{key}={text}: cannot be read: {said}")
+            reason = str(error).splitlines()[0]
+            errors.append(f"{PREFIX}{key}={text}: cannot be read: {reason}")
     return cast(LocalConfig | SlurmConfig, build_dataclass(cls, values, PREFIX, errors))
 
 
 def _value(text: str, annotation: str) -> Any:
-    """Text stays text where text is asked for; the rest is read by Hydra's grammar."""
+    """The value of an option: text as it is, the rest read by Hydra's grammar."""
     if annotation.startswith("str") and text != "null":
         return text
     return OverridesParser.create().parse_override(f"x={text}").value()
 
 
 def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[str, str], ...]:
-    """The variables by which a task finds the tracking store, the experiment and its parent run.
+    """The environment variables that give a task its tracking store, experiment and parent run.
 
-    An address with a password in it stays in the environment, which tasks inherit, and is
-    written nowhere.
+    An address with a password stays in the environment, which tasks inherit, and is not written
+    to files.
     """
     found = {}
     if shown(target.uri) == target.uri:
@@ -170,14 +170,14 @@ def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[st
 
 
 def execute(task: Task, more: Iterable[tuple[str, str]] = ()) -> int:
-    """Run a task in this process; its exit code."""
+    """Run a task in this process; return its exit code."""
     os.environ.update([*task.environment, *more])
     main = importlib.import_module(f"{task.program}.__main__").main
     return int(main(list(task.arguments)))
 
 
 def redirect(path: Path) -> None:
-    """From now on the output of this process goes to the end of a file."""
+    """Append the output of this process to a file from now on."""
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

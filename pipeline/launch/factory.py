@@ -1,4 +1,4 @@
-"""The launcher of a configuration."""
+"""Make the launcher of a configuration."""
 
 from pathlib import Path
 

@@ -1,5 +1,8 @@
-"""Jobs as processes of this machine. A server process imports torch and MLflow once and forks a
-process for each job, so that a job starts at once and can really be killed."""
+"""Jobs as processes of this machine.
+
+A server process imports torch and MLflow once and forks a process for each job, so that a job
+starts at once and can be killed.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,12 @@ _PRELOAD = [
     "pipeline.launch.fork_server",
     "pipeline.stages.student",
     "mlflow.store.tracking.sqlalchemy_store",
-    "torch._dynamo",  # PyTorch's counter of operations brings it along
+    "torch._dynamo",  # imported by PyTorch's counter of operations
 ]
 
 
 class Local:
-    """Runs tasks here, so many at once; those end with this process, after a commit."""
+    """Runs a number of tasks at once; they end with this process, after a checkpoint."""
 
     survives = False
 
@@ -60,7 +63,7 @@ class Local:
             self.tasks[task.name], self.status[task.name] = task, Status()
 
     def poll(self) -> dict[str, Status]:
-        """Collect what ended, start what can start."""
+        """Collect the tasks that ended, start those that are ready."""
         for name, (_, process) in list(self.processes.items()):
             if not process.is_alive():
                 process.join()
@@ -72,13 +75,15 @@ class Local:
         return dict(self.status)
 
     def _after(self, name: str, code: int) -> Status:
-        """What follows from an exit code."""
+        """The status after an exit code."""
         if code == 0:
             return Status(DONE)
-        if code == INTERRUPTED.exit_code:  # someone stopped this job alone: it goes on
-            return Status(HALTED, "committed") if self.stopping else Status(WAITING, "goes on")
+        if code == INTERRUPTED.exit_code:  # only this job was interrupted: resume it
+            return (
+                Status(HALTED, "at a checkpoint") if self.stopping else Status(WAITING, "to resume")
+            )
         if code == -signal.SIGTERM and self.stopping:
-            return Status(HALTED, "before it listened")
+            return Status(HALTED, "while it started")
         how = f"exit {code}" if code > 0 else f"killed by signal {-code}"
         if (
             code < 0
@@ -86,7 +91,7 @@ class Local:
             and self.restarts.get(name, 0) < self.tasks[name].restarts
         ):
             self.restarts[name] = self.restarts.get(name, 0) + 1
-            return Status(WAITING, f"{how}, started again")
+            return Status(WAITING, f"{how}, restarted")
         return Status(FAILED, f"{how}: see {self.log_of(name)}")
 
     def _start_if_ready(self, name: str, task: Task) -> None:
@@ -94,19 +99,19 @@ class Local:
         if FAILED in before:
             self.status[name] = Status(FAILED, NOT_RUN)
         elif self.stopping or HALTED in before:
-            self.status[name] = Status(HALTED, "not begun")
+            self.status[name] = Status(HALTED, "not started")
         elif len(self.processes) < self.slots and all(state == DONE for state in before):
             slot = min(set(range(self.slots)) - {slot for slot, _ in self.processes.values()})
             gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
             process = _SERVER.Process(target=_child, args=(task, self.log_of(name), gpu))
-            with _ctrl_c_later():
+            with _ctrl_c_blocked():
                 process.start()
             self.processes[name] = slot, process
-            why = self.status[name].note  # it is started again, and why
+            why = self.status[name].note  # why it is restarted, if it is
             self.status[name] = Status(RUNNING, f"process {process.pid}  {why}".rstrip())
 
     def cancel(self) -> int:
-        """Ask all that run to commit and end; nothing new is started."""
+        """Signal all running tasks to end after a checkpoint; no other is started."""
         self.stopping = True
         running = [p for _, p in self.processes.values() if p.is_alive() and p.pid is not None]
         for process in running:
@@ -122,10 +127,10 @@ class Local:
 
 
 @contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C is for this process, and not for the server that is born meanwhile, until that has
-    learned to ignore it."""
-    resource_tracker.ensure_running()  # to start it with the server would lift the block
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Block Ctrl-C while the server process starts: it is for this process, and the server must
+    not receive it before it ignores it."""
+    resource_tracker.ensure_running()  # started with the server, it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -143,8 +148,8 @@ def visible_gpus() -> list[str]:
 
 
 def _child(task: Task, log: Path, gpu: str | None) -> None:
-    from pipeline.launch.fork_server import hear  # for the server's process and what it forks alone
+    from pipeline.launch.fork_server import restore_signals  # only in the server's processes
 
-    hear()
+    restore_signals()
     redirect(log)
     sys.exit(execute(task, [] if gpu is None else [("CUDA_VISIBLE_DEVICES", gpu)]))

@@ -1,4 +1,4 @@
-"""Follow jobs to their end: a live table on a terminal, one line an event in a log file."""
+"""Follow jobs to their end: a live table on a terminal, one line per event in a log file."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ def follow(
     above: Callable[[], RenderableType | None] = lambda: None,
     tell: Callable[[], None] = lambda: None,
 ) -> dict[str, Status]:
-    """Wait until every job has ended; the last status of each.
+    """Wait until every job has ended; return the last status of each.
 
-    `above` is shown over the table of jobs on a terminal; `tell` may say what is new otherwise.
+    `above` is shown over the table of jobs on a terminal; `tell` is called after every poll, to
+    print what is new.
 
     Raises:
         Interrupted: a stop was requested; the jobs of this machine ended after a checkpoint.
         JobsLeft: a stop was requested; the jobs of a cluster keep running.
     """
     before: dict[str, Status] = {}
-    asked: float | None = None  # when the jobs were asked to stop
+    asked: float | None = None  # when the jobs were last signalled to stop
     with Live(console=out, refresh_per_second=2, transient=True) as live:
         shown = 0.0
         while True:
             if session.stop():  # before anything is started
                 if launcher.survives:
                     raise _left(launcher.poll())
-                # Again after a while: a job that was just born is deaf.
+                # Again after a while: a job that is starting up misses the signal.
                 if asked is None or time.monotonic() - asked > ASK_S:
                     asked = time.monotonic()
                     launcher.cancel()
@@ -75,7 +76,7 @@ def _left(status: dict[str, Status]) -> JobsLeft:
 
 
 def _event(name: str, one: Status, launcher: Launcher) -> None:
-    quiet = one.state == WAITING and not one.note  # its turn will come
+    quiet = one.state == WAITING and not one.note  # not started yet
     if quiet or (out.is_terminal and one.state not in ENDED):
         return
     note = one.note or (str(launcher.log_of(name)) if one.state == RUNNING else "")
@@ -83,7 +84,7 @@ def _event(name: str, one: Status, launcher: Launcher) -> None:
 
 
 def _table(status: dict[str, Status]) -> Table:
-    """Counts, and the jobs that are under way."""
+    """The number of jobs by state, and the jobs that are not finished."""
     counts = Counter(one.state for one in status.values())
     counted = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     table = Table(box=None, pad_edge=False, title=f"jobs: {counted}", title_justify="left")

@@ -1,8 +1,8 @@
 """Many students with one command: `distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=slurm`.
 
-All configurations are composed and checked before anything starts. Absent teachers and view banks
-are jobs of their own that the others wait for; what is finished is reused at once; a job that fails
-takes nobody with it but those that wait for it.
+All configurations are composed and checked before anything starts. Missing teachers and view banks
+are separate jobs that the others depend on; finished runs are reused; a job that fails stops only
+the jobs that depend on it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Student(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, all of it composed and checked."""
+    """A request of the command line, composed and checked."""
 
     students: list[Student]
     launcher: LocalConfig | SlurmConfig
@@ -66,9 +66,9 @@ class Request:
 
     @property
     def folder(self) -> Path:
-        """Where logs are, and what is known of jobs: the same for the same students."""
-        spoken = sorted(student.key or " ".join(student.overrides) for student in self.students)
-        name = digest_of(spoken)[:KEY_LENGTH]
+        """The folder of logs and job ids: the same for the same students."""
+        identity = sorted(student.key or " ".join(student.overrides) for student in self.students)
+        name = digest_of(identity)[:KEY_LENGTH]
         return Path(self.runtime.store).resolve() / "multirun" / name
 
 
@@ -97,7 +97,7 @@ def read(overrides: list[str]) -> Request:
     """The students of the sweep, each key once.
 
     Raises:
-        ConfigError: all errors of all configurations and of the launcher.
+        ConfigError: all errors of all configurations and of the launcher's options.
     """
     launcher, rest, errors = take_options(overrides)
     found: dict[str, Student] = {}
@@ -112,11 +112,11 @@ def read(overrides: list[str]) -> Request:
             found.setdefault(student.key or " ".join(one), student)
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
-    return Request(_told_apart(list(found.values())), launcher)
+    return Request(_named_apart(list(found.values())), launcher)
 
 
 def expand(overrides: list[str]) -> list[tuple[str, ...]]:
-    """Every combination of the values that Hydra's grammar says are swept: `a,b`, `range(1,4)`,
+    """Every combination of the values that Hydra's grammar sweeps: `a,b`, `range(1,4)`,
     `choice(a,b)`; in the order of nested loops, the first override outermost."""
     return list(itertools.product(*(_values(text) for text in overrides)))
 
@@ -125,7 +125,7 @@ def _values(text: str) -> list[str]:
     try:
         parsed = OverridesParser.create().parse_override(text)
     except HydraException:
-        return [text]  # a path, say; composing tells what is wrong with it, if anything is
+        return [text]  # such as a path; composing reports what is wrong
     if not parsed.is_sweep_override() or not parsed.is_discrete_sweep():
         return [text]
     key = text.partition("=")[0]
@@ -138,8 +138,8 @@ def _student(overrides: tuple[str, ...], config: Config) -> Student:
     return Student(name, key, overrides, config)
 
 
-def _told_apart(students: list[Student]) -> list[Student]:
-    """With the key in the names that several would share."""
+def _named_apart(students: list[Student]) -> list[Student]:
+    """With the key added to names that several students share."""
     found = [student.name for student in students]
     return [
         s._replace(name=f"{s.name}-{s.key or k}") if found.count(s.name) > 1 else s
@@ -149,7 +149,7 @@ def _told_apart(students: list[Student]) -> list[Student]:
 
 def _run(request: Request, launcher: Launcher, session: Session) -> None:
     finished = [s for s in request.students if s.key and _result(session.store, s) is not None]
-    for student in finished:  # here and now: this process brings them into the experiment
+    for student in finished:  # in this process, which replays them into the experiment
         distill_student(student.config, replace(session, device=torch.device("cpu")))
     environment = environment_of(session.target, launch_of(session.target))
     tasks = tasks_of([s for s in request.students if s not in finished], session.store, environment)
@@ -168,11 +168,11 @@ def _run(request: Request, launcher: Launcher, session: Session) -> None:
 def tasks_of(
     students: list[Student], store: Store, environment: tuple[tuple[str, str], ...]
 ) -> list[Task]:
-    """A task for every student, and before them those for teachers and banks that are absent."""
+    """Tasks for missing teachers and view banks, then one for every student."""
     teachers: dict[str, Task] = {}
     found = []
     for student in students:
-        after = absent_teachers(student.config, list(student.overrides), store, environment)
+        after = missing_teachers(student.config, list(student.overrides), store, environment)
         teachers |= {key: task for key, task in after.items() if key not in teachers}
         waits = tuple(sorted(teachers[key].name for key in after))
         arguments = (VERB, *student.overrides)
@@ -180,22 +180,22 @@ def tasks_of(
     return [*teachers.values(), *found]
 
 
-def absent_teachers(
+def missing_teachers(
     config: Config, overrides: list[str], store: Store, environment: tuple[tuple[str, str], ...]
 ) -> dict[str, Task]:
-    """By key, a task for every teacher of a configuration that is not finished, followed by one
-    for its view bank if that is absent."""
+    """By key, a task for every unfinished teacher of a configuration, followed by one for its view
+    bank if that is missing."""
     found: dict[str, Task] = {}
     for number in range(len(config.teacher)) if needs_teachers(config) else []:
         key, bank = run_key("finetune", config, teacher=number), bank_key(config, number)
-        asked = (f"teacher={number}", *overrides)
+        given = (f"teacher={number}", *overrides)
         if store.run("finetune", key).result() is None:
             name = f"finetune-{config.teachers()[number].model}-{config.bench.name}-{key}"
-            found[key] = Task(name, "pipeline", ("finetune", *asked), environment)
+            found[key] = Task(name, "pipeline", ("finetune", *given), environment)
         if has_banks(config) and not is_made(store, bank):
             after = (found[key].name,) if key in found else ()
             name = f"{bank_name(config, number)}-{bank}"
-            found[bank] = Task(name, "pipeline", ("bank", *asked), environment, after)
+            found[bank] = Task(name, "pipeline", ("bank", *given), environment, after)
     return found
 
 
@@ -204,7 +204,7 @@ def _result(store: Store, student: Student) -> dict[str, Any] | None:
 
 
 def report(students: list[Student], status: dict[str, Status], store: Store) -> Table:
-    """All jobs with their numbers. What is finished is what the store says."""
+    """All jobs with their results; what is finished is read from the store."""
     table = Table(box=None, pad_edge=False)
     for head in ("job", "key", "state", "val %", "test %", "time", "note"):
         justify: Literal["left", "right"] = "right" if head.endswith("%") else "left"

@@ -1,8 +1,8 @@
 """Jobs by Slurm, through submitit.
 
-A job runs the ordinary command line, which answers Slurm's signals itself: it commits, ends with
-75, and is put back into the queue. What became of a job is read from the queue and from what the
-job left behind, never from Slurm's accounting, which many sites do not have.
+A job runs the ordinary command line, which handles Slurm's signals itself: it writes a checkpoint,
+ends with 75 and is requeued. The state of a job is read from the queue and from the file that it
+leaves, never from Slurm's accounting, which many sites do not have.
 """
 
 from __future__ import annotations
@@ -36,61 +36,61 @@ from pipeline.outcome import INTERRUPTED
 from pipeline.storage.atomic import write_atomic
 from pipeline.storage.lease import acquire
 
-_ABSENT_S = 30.0  # a job that left the queue may show its result this much later (NFS caches)
+_ABSENT_S = 30.0  # the result of a job that left the queue may appear this much later (NFS caches)
 _RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED")
 
 
-CANCELLED = "cancelled"  # in what a job says, or its absence, that someone ended
+CANCELLED = "cancelled"  # in the reason of a job that was cancelled
 
 
 class TaskFailed(Exception):
-    """A task ended with another code than 0; raised in the job, so that Slurm says FAILED."""
+    """A task ended with a code other than 0; raised in the job, so that Slurm reports FAILED."""
 
 
 @dataclass
 class SlurmTask:
-    """What a job runs; it is pickled into the job's folder."""
+    """A task as Slurm runs it; it is pickled into the job's folder."""
 
     task: Task
     requeue: bool
     most: int
 
     def __call__(self) -> None:
-        """Run the command; back into the queue if it stopped after a commit.
+        """Run the command; requeue the job if it was interrupted after a checkpoint.
 
         Raises:
-            TaskFailed: it failed, or may go back no more.
+            TaskFailed: it failed, or may not be requeued again.
         """
         code = execute(self.task)
         if code == INTERRUPTED.exit_code:
-            self._go_back()
+            self._requeue()
         if code != 0:
             raise TaskFailed(f"exit code {code}")
 
     def checkpoint(self) -> Any:
-        """For a signal that comes before the command has taken over the signals."""
+        """For a signal that arrives before the command has installed its handlers."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
-    def _go_back(self) -> None:
+    def _requeue(self) -> None:
         before = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if not self.requeue or before >= self.most:
             raise TaskFailed(
-                f"stopped after a commit, and not put back into the queue "
+                f"interrupted, and not requeued "
                 f"(hydra.launcher.requeue={str(self.requeue).lower()}, {before} restarts of "
-                f"{self.most}): the same command goes on"
+                f"{self.most}): run the same command to resume"
             )
         job = own_job_id(os.environ)
-        look = ["squeue", "--noheader", "--job", job, "--format", "%T"]
-        state = subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip()
-        if state != "RUNNING":  # to put a cancelled job back would undo the scancel
+        query = ["squeue", "--noheader", "--job", job, "--format", "%T"]
+        state = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+        if state != "RUNNING":  # requeueing a cancelled job would undo the scancel
             raise TaskFailed(
-                f"stopped after a commit, {CANCELLED} (Slurm: {state}): the same command goes on"
+                f"interrupted, {CANCELLED} (Slurm: {state}): run the same command to resume"
             )
         subprocess.run(["scontrol", "requeue", job], check=True)
         time.sleep(600)  # Slurm ends this process now
-        raise TaskFailed("Slurm did not put it back into the queue")
+        raise TaskFailed("Slurm did not requeue it")
 
 
 def own_job_id(environment: Any) -> str:
@@ -101,7 +101,7 @@ def own_job_id(environment: Any) -> str:
 
 
 class Slurm:
-    """Submits arrays and looks at the queue; jobs outlive this process."""
+    """Submits arrays and polls the queue; jobs outlive this process."""
 
     survives = True
 
@@ -110,19 +110,19 @@ class Slurm:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise ConfigError(
                 [
-                    f"{CHOICE}=slurm: sbatch is not on this machine: type this on a login node, or "
+                    f"{CHOICE}=slurm: sbatch is not on this machine: run this on a login node, or "
                     f"use {CHOICE}=local"
                 ]
             )
         self.jobs = self._load()  # name -> job id
-        self.after: dict[str, tuple[str, ...]] = {}  # name -> those that it waits for
+        self.after: dict[str, tuple[str, ...]] = {}  # name -> the tasks that it depends on
         self.gone: dict[str, float] = {}
         self._looked, self._status = 0.0, dict[str, Status]()
 
     def submit(self, tasks: list[Task]) -> None:
-        """Arrays of those that wait for the same; what an earlier command has in the queue is
-        joined, also of one that submits at the same time. Tasks come after those that they wait
-        for."""
+        """Submit one array for all tasks with the same dependencies; tasks come after those that
+        they depend on. Jobs of another command that are in the queue are followed, not submitted.
+        """
         self.after = {task.name: task.after for task in tasks}
         self._looked, self._status, self.gone = 0.0, {}, {}  # of another round of workers
         with acquire(self.folder, poll_s=0.2):
@@ -143,12 +143,12 @@ class Slurm:
             with executor.batch():
                 jobs = [executor.submit(one) for one in work]
         except FailedJobError as error:
-            said = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
+            lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
             raise ConfigError(
-                [f"{PREFIX}*: Slurm takes no such job: {one}" for one in said] or [str(error)]
+                [f"{PREFIX}*: Slurm refused the job: {line}" for line in lines] or [str(error)]
             ) from error
         self.jobs |= {task.name: job.job_id for task, job in zip(tasks, jobs, strict=True)}
-        self._save()  # now: the next array may be refused
+        self._save()  # at once: the next array may be refused
 
     def poll(self) -> dict[str, Status]:
         if time.monotonic() - self._looked >= self.config.poll_s:
@@ -178,16 +178,16 @@ class Slurm:
         return Status(FAILED, note, cancelled=True)
 
     def _outcome(self, job: str) -> str | None:
-        """What a job left behind: why it failed, empty if it did not; None if it left nothing."""
+        """Why a job failed, empty if it did not; None if it left no result."""
         from submitit.core.utils import JobPaths, pickle_load
 
         path = JobPaths(self.folder / "jobs", job_id=job, task_id=0).result_pickle
         if not path.is_file():
             return None
-        state, said = pickle_load(path)
+        state, result = pickle_load(path)
         if state == "success":
             return ""
-        return str(said).strip().splitlines()[-1].removeprefix(f"{__name__}.TaskFailed: ")
+        return str(result).strip().splitlines()[-1].removeprefix(f"{__name__}.TaskFailed: ")
 
     def _queue(self) -> dict[str, str]:
         """The state of every job of this user in the queue."""
@@ -200,12 +200,12 @@ class Slurm:
         return dict(line.split()[:2] for line in done.stdout.splitlines() if line.strip())
 
     def cancel(self) -> int:
-        """scancel for what is in the queue."""
+        """scancel for the jobs that are in the queue."""
         queue = self._queue()
-        there = [job for job in self.jobs.values() if job in queue]
-        if there:
-            subprocess.run(["scancel", *there], check=True)
-        return len(there)
+        queued = [job for job in self.jobs.values() if job in queue]
+        if queued:
+            subprocess.run(["scancel", *queued], check=True)
+        return len(queued)
 
     def log_of(self, name: str) -> Path:
         from submitit.core.utils import JobPaths

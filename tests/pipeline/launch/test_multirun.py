@@ -62,7 +62,7 @@ def test_all_mistakes_of_all_jobs_in_one_message() -> None:
         assert text.count(part) == 1, text
 
 
-def test_an_unknown_launcher_names_those_there_are() -> None:
+def test_an_unknown_launcher_lists_the_launchers() -> None:
     _, _, errors = take_options(["hydra/launcher=slrum"])
     assert "did you mean slurm?" in errors[0]
     assert "local, slurm" in errors[0]
@@ -71,12 +71,12 @@ def test_an_unknown_launcher_names_those_there_are() -> None:
 def test_an_option_of_another_launcher_names_that_launcher() -> None:
     _, _, errors = take_options(["hydra.launcher.gres=null"])
     assert errors == [
-        "hydra.launcher.gres: no option of hydra/launcher=local, but of hydra/launcher=slurm: type "
+        "hydra.launcher.gres: no option of hydra/launcher=local, but of hydra/launcher=slurm: give "
         "that too"
     ]
 
 
-def test_launcher_options_are_typed() -> None:
+def test_launcher_options_have_types() -> None:
     config, rest, errors = take_options(
         [
             "hydra/launcher=slurm",
@@ -112,7 +112,9 @@ def tasks(store: Store, *overrides: str) -> dict[str, list[Task]]:
     return found
 
 
-def test_absent_teachers_and_banks_are_jobs_once_and_their_students_wait(tmp_path: Path) -> None:
+def test_missing_teachers_and_banks_are_one_job_each_before_students(
+    tmp_path: Path,
+) -> None:
     found = tasks(Store(tmp_path), "cfg=CE,KD", "seed=0,1")
     for verb in ("finetune", "bank"):
         assert [task.arguments[1] for task in found[verb]] == ["teacher=0", "teacher=1"]
@@ -122,7 +124,7 @@ def test_absent_teachers_and_banks_are_jobs_once_and_their_students_wait(tmp_pat
     assert waits["distill-KD-digits-s1"] == {t.name for t in found["finetune"] + found["bank"]}
 
 
-def test_what_is_there_is_no_job(tmp_path: Path) -> None:
+def test_what_is_finished_is_no_job(tmp_path: Path) -> None:
     store, config = Store(tmp_path), compose(["cfg=KD", SMALL])
     for number in (0, 1):
         store.run("finetune", run_key("finetune", config, teacher=number)).finish({"weights": {}})
@@ -151,7 +153,7 @@ def local(tmp_path: Path, **states: str) -> Local:
     return found
 
 
-def test_who_waits_for_a_failed_job_does_not_run(tmp_path: Path) -> None:
+def test_a_task_that_depends_on_a_failed_job_does_not_run(tmp_path: Path) -> None:
     launcher = local(tmp_path, teacher=FAILED)
     launcher.tasks["student"] = Task("student", "pipeline", (), after=("teacher",))
     launcher.status["student"] = Status()
@@ -161,17 +163,17 @@ def test_who_waits_for_a_failed_job_does_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "state"), [(0, DONE), (75, WAITING), (1, FAILED), (2, FAILED), (-9, FAILED)]
 )
-def test_what_follows_from_an_exit_code(tmp_path: Path, code: int, state: str) -> None:
+def test_status_after_an_exit_code(tmp_path: Path, code: int, state: str) -> None:
     assert local(tmp_path, a=RUNNING)._after("a", code).state == state
 
 
-def test_a_killed_worker_is_started_again_so_many_times(tmp_path: Path) -> None:
+def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path: Path) -> None:
     launcher = local(tmp_path)
     launcher.tasks["w"] = Task("w", "sweeps", (), restarts=1)
     assert [launcher._after("w", -9).state for _ in range(2)] == [WAITING, FAILED]
 
 
-def test_a_request_to_stop_comes_before_what_is_not_begun(
+def test_after_a_request_to_stop_no_task_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher = local(tmp_path, a=WAITING)
@@ -179,10 +181,10 @@ def test_a_request_to_stop_comes_before_what_is_not_begun(
     monkeypatch.setattr(local_jobs, "_SERVER", None)  # no process can start
     with pytest.raises(Interrupted):
         follow(launcher, SimpleNamespace(stop=lambda: True))
-    assert launcher.status["a"] == Status(HALTED, "not begun")
+    assert launcher.status["a"] == Status(HALTED, "not started")
 
 
-def test_a_job_that_did_not_listen_yet_is_asked_again(
+def test_a_job_that_was_starting_up_is_signalled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher, asked = local(tmp_path, a=RUNNING), []
@@ -205,11 +207,11 @@ def test_a_job_that_did_not_listen_yet_is_asked_again(
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Slurm's commands as scripts: sbatch counts jobs, squeue says what a file says."""
+    """Slurm's commands as scripts: sbatch counts jobs, squeue prints a file."""
     folder = tmp_path / "bin"
     folder.mkdir()
     scripts = {
-        "sbatch": f'cat "$1" >> {folder}/said; n=$(cat {folder}/n); echo $((n+1)) > {folder}/n; '
+        "sbatch": f'cat "$1" >> {folder}/scripts; n=$(cat {folder}/n); echo $((n+1)) > {folder}/n; '
         'echo "Submitted batch job $n"',
         "srun": "true",
         "squeue": f"cat {folder}/queue",
@@ -235,7 +237,7 @@ def test_students_are_an_array_that_waits_for_the_teacher(cluster: Path, tmp_pat
     launcher = slurm.Slurm(config, tmp_path / "jobs")
     launcher.submit([TEACHER, *STUDENTS])
     assert launcher.jobs == {"teacher": "17", "a": "18_0", "b": "18_1"}
-    said = (cluster / "said").read_text()
+    scripts = (cluster / "scripts").read_text()
     for flag in (
         "--dependency=afterok:17",
         "--kill-on-invalid-dep=yes",
@@ -246,11 +248,11 @@ def test_students_are_an_array_that_waits_for_the_teacher(cluster: Path, tmp_pat
         "--gres=gpu:1",
         "--time=30",
     ):
-        assert f"#SBATCH {flag}" in said, said
-    assert re.search(r"^srun .*--cpus-per-task=4 ", said, re.M)  # srun does not inherit it
+        assert f"#SBATCH {flag}" in scripts, scripts
+    assert re.search(r"^srun .*--cpus-per-task=4 ", scripts, re.M)  # srun does not inherit it
 
 
-def test_coming_back_joins_what_is_in_the_queue(cluster: Path, tmp_path: Path) -> None:
+def test_the_same_command_follows_the_jobs_in_the_queue(cluster: Path, tmp_path: Path) -> None:
     config = SlurmConfig(poll_s=0.1)
     first, again = (slurm.Slurm(config, tmp_path / "jobs") for _ in range(2))  # at once
     first.submit([TEACHER, *STUDENTS])
@@ -262,18 +264,18 @@ def test_coming_back_joins_what_is_in_the_queue(cluster: Path, tmp_path: Path) -
     assert (cluster / "cancelled").read_text().split() == ["18_0", "18_1"]
 
 
-def test_jobs_are_submitted_after_those_that_they_wait_for(cluster: Path, tmp_path: Path) -> None:
+def test_jobs_are_submitted_after_their_dependencies(cluster: Path, tmp_path: Path) -> None:
     bank = Task("bank", "pipeline", ("bank",), after=("teacher",))
     student = Task("student", "pipeline", ("distill",), after=("bank",))
     launcher = slurm.Slurm(SlurmConfig(), tmp_path / "jobs")
     launcher.submit([TEACHER, bank, student])
     assert launcher.jobs == {"teacher": "17", "bank": "18", "student": "19"}
-    said = (cluster / "said").read_text()
-    assert "--dependency=afterok:17" in said
-    assert "--dependency=afterok:18" in said
+    scripts = (cluster / "scripts").read_text()
+    assert "--dependency=afterok:17" in scripts
+    assert "--dependency=afterok:18" in scripts
 
 
-def test_who_waits_for_a_failed_job_is_failed_and_says_why(
+def test_a_job_that_depends_on_a_failed_job_has_failed_with_the_reason(
     cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher = slurm.Slurm(SlurmConfig(poll_s=0.1), tmp_path / "jobs")
@@ -284,7 +286,7 @@ def test_who_waits_for_a_failed_job_is_failed_and_says_why(
     assert {found[name] for name in ("a", "b")} == {Status(FAILED, NOT_RUN)}
 
 
-def test_a_second_round_of_jobs_is_looked_at_anew(
+def test_the_queue_is_read_again_for_a_second_round_of_jobs(
     cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher = slurm.Slurm(SlurmConfig(poll_s=60), tmp_path / "jobs")
@@ -304,9 +306,7 @@ def test_a_job_that_slurm_refuses_is_one_message(cluster: Path, tmp_path: Path) 
         launcher.submit([TEACHER])
 
 
-def test_jobs_before_one_that_slurm_refuses_are_not_forgotten(
-    cluster: Path, tmp_path: Path
-) -> None:
+def test_jobs_submitted_before_a_refused_one_are_recorded(cluster: Path, tmp_path: Path) -> None:
     lines = (cluster / "sbatch").read_text().splitlines()
     full = f'test $(cat {cluster}/n) = 18 && {{ echo "sbatch: error: full" >&2; exit 1; }}'
     (cluster / "sbatch").write_text("\n".join([lines[0], full, *lines[1:]]))
@@ -328,9 +328,7 @@ def test_a_job_that_left_the_queue_without_a_result_is_failed(
     assert found.cancelled
 
 
-def test_stopped_after_a_commit_goes_back_into_the_queue(
-    cluster: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_job_is_requeued(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "execute", lambda task: 75)
     monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "18")
@@ -344,11 +342,11 @@ def test_stopped_after_a_commit_goes_back_into_the_queue(
         slurm.SlurmTask(TEACHER, requeue=True, most=1)()
     assert (cluster / "requeued").read_text() == "requeue 18_1\n"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with pytest.raises(slurm.TaskFailed, match="not put back"):
+    with pytest.raises(slurm.TaskFailed, match="not requeued"):
         slurm.SlurmTask(TEACHER, requeue=True, most=1)()
 
 
-def test_without_slurm_the_message_says_what_to_type(
+def test_without_slurm_the_message_names_the_local_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
