@@ -13,6 +13,7 @@ from trainers.data import TrainingData
 from trainers.distillation.b_step import BStep
 from trainers.distillation.state import Teacher
 from trainers.loop import snapshot
+from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
 from trainers.mixing import plan_epoch
 
@@ -68,8 +69,8 @@ def b_step_epoch(run: Run) -> Epoch:
     position = StepPosition(total // 2, total)
     assert config.mix.active(position.epoch, total), "the middle of the budget is not mixed"
     assert not run.teachers or state.method.needs_teachers(position), "no teacher work there"
-    state.stage_student, state.gate_open = snapshot(state.student), state.method.fuses
-    step = BStep(run.work(), state, position, fresh=True)
+    state.stage_student, state.gate_open = snapshot(state.student), bool(alternating(state.method))
+    step = BStep(run.inputs(), state, position, fresh=True)
     images = _images_of_epoch(run)
 
     def epoch() -> int:
@@ -100,7 +101,7 @@ def bare_epoch(run: Run) -> Epoch:
 
 def _ready_batches(run: Run) -> list[tuple[Tensor, Tensor]]:
     """Normalised float images and labels of an epoch's first batches."""
-    config, views = run.config, run.work().views
+    config, views = run.config, run.inputs().views
     plan = plan_epoch(
         config.seed,
         "student",

@@ -28,7 +28,7 @@ class Run(NamedTuple):
     teachers: list[Teacher]
     state: DistillState
 
-    def work(self) -> StepInputs:
+    def inputs(self) -> StepInputs:
         """What the run's epochs read."""
         return StepInputs.prepare(self.config, self.data, self.teachers, self.state)
 
@@ -77,13 +77,13 @@ class Setting:
     def teachers(self, data: TrainingData) -> tuple[list[Teacher], float]:
         """The bench's teachers with first weights and real view banks, and the seconds that the
         banks took. The time of nothing here depends on what a teacher knows."""
-        config, work = compose(self.overrides("KD")), self.run("CE", data, []).work()
+        config, inputs = compose(self.overrides("KD")), self.run("CE", data, []).inputs()
         found, seconds = [], 0.0
         for number in range(len(config.teacher)):
             fresh = FinetuneState.new(finetune_config(config, number), self.device)
             model = freezing.freeze(fresh.model)
             began = self.clock()
-            bank = network_bank(work, model)
+            bank = network_bank(inputs, model)
             seconds += self.clock() - began
             found.append(Teacher(model, bank))
         return found, seconds

@@ -32,15 +32,15 @@ def plan(config: DistillConfig) -> list[PlannedEpoch]:
     stages = config.method.stage_count()
     a_lengths = config.method.a_step_epochs(config.budget.adapt_epochs) or [0] * stages
     b_lengths = even_split(config.budget.student_epochs, stages)
-    slots = []
+    planned_epochs = []
     for stage in range(stages):
         for step, lengths in (("A", a_lengths), ("B", b_lengths)):
             done, total = sum(lengths[:stage]), sum(lengths)
-            slots += [
+            planned_epochs += [
                 PlannedEpoch(step, StepPosition(done + i, total, stage, i, lengths[stage]))
                 for i in range(lengths[stage])
             ]
-    return slots
+    return planned_epochs
 
 
 def distill(
@@ -52,26 +52,26 @@ def distill(
         NonFinite: a loss or a weight is not finite.
         Interrupted: `state.stop()` turned true; the state stands at a step boundary.
     """
-    work = StepInputs.prepare(config, data, teachers, state)
-    slots, current = plan(config), None
-    while state.progress.slot < len(slots):
+    inputs = StepInputs.prepare(config, data, teachers, state)
+    planned_epochs, current = plan(config), None
+    while state.progress.slot < len(planned_epochs):
         began, index = time.perf_counter(), state.progress.slot
-        slot = slots[index]
-        if current is None or slot.first:
-            fresh = slot.first and state.progress.step == 0
-            reset_peak_memory(work.device)  # each step's own peak: freezing is to save memory
-            current = STEPS[slot.step](work, state, slot.position, fresh=fresh)
-        values = current.epoch(slot)
+        planned = planned_epochs[index]
+        if current is None or planned.first:
+            fresh = planned.first and state.progress.step == 0
+            reset_peak_memory(inputs.device)  # each step's own peak: freezing is to save memory
+            current = STEPS[planned.step](inputs, state, planned.position, fresh=fresh)
+        values = current.epoch(planned)
         check_finite(state.student, state.method, *state.teachers)
         values |= state_digests(
             student=[state.student], method=[state.method], teachers=state.teachers
         )
         values |= {
-            metrics.STAGE_INDEX: slot.position.stage + 1.0,
-            metrics.STAGE_STEP: float(slot.step == "B"),
+            metrics.STAGE_INDEX: planned.position.stage + 1.0,
+            metrics.STAGE_STEP: float(planned.step == "B"),
             metrics.EPOCH_SECONDS: time.perf_counter() - began,
-            metrics.PEAK_MEMORY: peak_memory_mb(work.device),
+            metrics.PEAK_MEMORY: peak_memory_mb(inputs.device),
         }
         state.progress.slot += 1
-        state.progress.done = state.progress.slot == len(slots)
-        yield Epoch(index, slot.position.stage + 1, slot.step, values)
+        state.progress.done = state.progress.slot == len(planned_epochs)
+        yield Epoch(index, planned.position.stage + 1, planned.step, values)

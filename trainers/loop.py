@@ -62,17 +62,6 @@ class Progress:
         return dict(vars(self))
 
 
-@torch.no_grad()
-def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average ← decay·average + (1 - decay)·model, BatchNorm's statistics included; what counts
-    (integers) is copied."""
-    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run a block with the model in evaluation mode; every layer's own mode is restored."""

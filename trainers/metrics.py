@@ -120,11 +120,15 @@ GATE = _metric("synergy/gate", "gate of the B-Step: 1 open, 0 closed")
 SYNERGY_SHARE = _metric(
     "synergy/share", "share of the samples whose target is the synergy logits", unit="share"
 )
+SYNERGY_TEMPERATURE = _metric(
+    "synergy/temperature", "learned temperature of the synergy logits (synergy_temp_learnable)"
+)
 
 # Distillation term.
 KD_WEIGHT = _metric("kd/weight", "weight of the distillation term in the epoch (kd_eff)")
 KD_SHARE = _metric("kd/share", "weighted distillation term over the total loss", unit="share")
 KD_SCALE = _metric("kd/scale", "mean factor of the kd_max_ratio cap")
+KD_KEPT = _metric("kd/kept", "share of the samples that kd_sample_gate distils", unit="share")
 KD_WEIGHT_SPREAD = _metric(
     "kd/weight_spread", "standard deviation over mean of the per-sample weight"
 )

@@ -19,8 +19,12 @@ def average_logits(teachers_KBC: Tensor, weights: list[float] | None) -> Tensor:
     """Σ_k w_k t_k with weights that sum to 1 (equal where None). Shape [B, C]."""
     count = len(teachers_KBC)
     raw = torch.tensor(weights or [1.0] * count, dtype=torch.float64)
-    share_K11 = (raw / raw.sum()).to(teachers_KBC)[:, None, None]
-    return (share_K11 * teachers_KBC).sum(0)
+    return weighted_logits(teachers_KBC, (raw / raw.sum()).to(teachers_KBC)[:, None])
+
+
+def weighted_logits(teachers_KBC: Tensor, share_KB: Tensor) -> Tensor:
+    """Σ_k w_k t_k for shares of every sample, [K, B] or [K, 1]. Shape [B, C]."""
+    return (share_KB[:, :, None] * teachers_KBC).sum(0)
 
 
 def prefer_synergy(

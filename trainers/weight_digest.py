@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from trainers import metrics
+
 BITS = 52  # whole numbers of so many bits are exact as float64, which is what a metric is
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)  # splitmix64's
@@ -33,7 +35,7 @@ def weights_digest(*modules: nn.Module) -> float:
 
 def state_digests(**parts: Sequence[nn.Module]) -> dict[str, float]:
     """`state/<part>` of every part that has weights, as metrics of an epoch."""
-    found = {f"state/{name}": weights_digest(*modules) for name, modules in parts.items()}
+    found = {metrics.STATE + name: weights_digest(*modules) for name, modules in parts.items()}
     return {name: digest for name, digest in found.items() if digest}
 
 

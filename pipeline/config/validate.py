@@ -18,7 +18,7 @@ def contradictions(config: Config) -> list[str]:
     """Values that are valid alone and not together, one sentence each."""
     width = models.known_width(config.student.model)  # without building a large net
     return [
-        *config.method.mistakes(config.budget.adapt_epochs, width, len(config.teacher)),
+        *config.method.errors(config.budget.adapt_epochs, width, len(config.teacher)),
         *_data(config),
         *_budget(config),
         *_runtime(config),

@@ -15,6 +15,7 @@ from trainers.distillation.state import DistillState
 from trainers.errors import Interrupted
 from trainers.loop import Epoch, NonFinite
 from trainers.methods import METHODS
+from trainers.methods.alternating import alternating
 from trainers.methods.base import Dims, Method, StepPosition
 
 STEPS = 4  # optimiser steps of an epoch
@@ -24,7 +25,7 @@ STEPS = 4  # optimiser steps of an epoch
 
 
 def shape(config: DistillConfig) -> str:
-    return "".join(slot.step for slot in plan(config))
+    return "".join(epoch.step for epoch in plan(config))
 
 
 @pytest.mark.parametrize(
@@ -44,17 +45,17 @@ def test_the_plan_alternates_and_keeps_the_budget(
     config = tiny.rung(cfg, *overrides)
     assert shape(config) == want
     for step in "AB":
-        slots = [slot for slot in plan(config) if slot.step == step]
-        assert [slot.position.epoch for slot in slots] == list(range(len(slots)))
-        assert {slot.position.total for slot in slots} <= {len(slots)}
+        planned = [epoch for epoch in plan(config) if epoch.step == step]
+        assert [epoch.position.epoch for epoch in planned] == list(range(len(planned)))
+        assert {epoch.position.total for epoch in planned} <= {len(planned)}
         for stage in range(config.method.stage_count()):
-            part = [slot for slot in slots if slot.position.stage == stage]
-            assert [slot.position.in_step for slot in part] == list(range(len(part)))
-            assert {slot.position.step_total for slot in part} <= {len(part)}
+            part = [epoch for epoch in planned if epoch.position.stage == stage]
+            assert [epoch.position.in_step for epoch in part] == list(range(len(part)))
+            assert {epoch.position.step_total for epoch in part} <= {len(part)}
             if part:
                 assert part[0].first
                 assert part[-1].last
-                assert sum(slot.first for slot in part) == sum(slot.last for slot in part) == 1
+                assert sum(epoch.first for epoch in part) == sum(epoch.last for epoch in part) == 1
 
 
 def test_rungs_have_the_same_student_epochs() -> None:
@@ -66,10 +67,10 @@ def test_epochs_come_as_planned_with_indices_that_never_restart(
     two_stages: dict[str, Run],
 ) -> None:
     for cfg, run in two_stages.items():
-        slots = plan(tiny.rung(cfg, *TWO_STAGES))
-        assert [e.index for e in run.epochs] == list(range(len(slots)))
-        assert [e.step for e in run.epochs] == [slot.step for slot in slots]
-        assert [e.stage for e in run.epochs] == [slot.position.stage + 1 for slot in slots]
+        planned = plan(tiny.rung(cfg, *TWO_STAGES))
+        assert [e.index for e in run.epochs] == list(range(len(planned)))
+        assert [e.step for e in run.epochs] == [epoch.step for epoch in planned]
+        assert [e.stage for e in run.epochs] == [epoch.position.stage + 1 for epoch in planned]
         assert run.state.progress.done
         for epoch in run.epochs:
             assert epoch.metrics["stage/index"] == epoch.stage
@@ -290,17 +291,16 @@ def test_bfloat16_trains_all_rungs_and_can_be_given_up(world: World) -> None:
             assert one == pytest.approx(other, rel=0.2)
 
 
-def test_the_methods_of_the_registry_say_what_they_are() -> None:
+def test_every_method_of_the_registry_has_its_name_and_its_terms() -> None:
     for name, method in METHODS.items():
         assert issubclass(method, Method)
         assert method.config_type().name == name
     bare = Method(None, Dims(1, (1,), 2))
     for call in (
         lambda: bare.needs_teachers(StepPosition(0, 1)),
-        lambda: bare.teacher_terms(None, [], None, None, StepPosition(0, 1)),
         lambda: bare.student_terms(None, None, None, None, StepPosition(0, 1)),
     ):
         with pytest.raises(TypeError, match=r"^Method "):
             call()
-    assert not bare.fuses
+    assert alternating(bare) is None
     assert bare.trainable("A") == []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import measures, metrics, models
+from trainers.averages import moving_average
 from trainers.distillation.objective import objective
 from trainers.distillation.stage_cache import (
     heads_only,
@@ -24,10 +25,9 @@ from trainers.distillation.stage_cache import (
 )
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
 from trainers.loop import run_steps, snapshot, top1
-from trainers.methods.asib.config import level_of
-from trainers.methods.asib.information_plane import information
-from trainers.methods.asib.method import Asib
+from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
+from trainers.methods.information_plane import information
 from trainers.mixing import plan_epoch
 from trainers.models import Outputs, freezing, outputs
 from trainers.targets import average_logits
@@ -40,48 +40,49 @@ FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
 class AStep:
     """One A-Step of one stage: made at its start (`fresh`), or where a run goes on inside it."""
 
-    method: Asib
-
     def __init__(
-        self, work: StepInputs, state: DistillState, position: StepPosition, *, fresh: bool
+        self, inputs: StepInputs, state: DistillState, position: StepPosition, *, fresh: bool
     ) -> None:
-        assert isinstance(state.method, Asib)
-        self.work, self.state, self.method = work, state, state.method
+        method = alternating(state.method)
+        assert method is not None, "a run without an A-Step has no A epochs in its plan"
+        self.inputs, self.state, self.method = inputs, state, method
         if fresh:
             state.stage_student, state.queries = snapshot(state.student), None
             state.a_best, state.pending_a_optimiser = {}, None
-            rows = enumerate(teacher_val(work, state) if state.teachers else [])
-            labels = work.data.val.labels
-            state.notes = {f"teacher{k}/top1_before": top1(r.logits, labels) for k, r in rows}
-        self.student = student_bank(work, state)
-        self.fresh = work.views.fresh
+            rows = enumerate(teacher_val(inputs, state) if state.teachers else [])
+            labels = inputs.data.val.labels
+            state.notes = {
+                metrics.teacher(k, "top1_before"): top1(r.logits, labels) for k, r in rows
+            }
+        self.student = student_bank(inputs, state)
+        self.fresh = inputs.views.fresh
         if self.fresh:
             self.frozen_student = freezing.freeze(stage_student(state))
         self.tuned = self._unfreeze(position.stage)
         # While only classifiers learn, their pooled features stand still: read, not run.
         self.pooled: list[Bank] | None = None
-        if state.teachers and heads_only(work, state, position.stage):
-            self.pooled = teacher_banks(work, state, position.stage)
+        if state.teachers and heads_only(inputs, state, position.stage):
+            self.pooled = teacher_banks(inputs, state, position.stage)
         self.optimiser = self._build_optimiser()
         if state.pending_a_optimiser is not None:
             self.optimiser.load_state_dict(state.pending_a_optimiser)
             state.pending_a_optimiser = None
         state.a_optimiser = self.optimiser
 
-    def epoch(self, slot: PlannedEpoch) -> dict[str, float]:
+    def epoch(self, planned: PlannedEpoch) -> dict[str, float]:
         """Train one epoch; evaluate where it is due; at the end restore the best state."""
         state, config = self.state, self.method.config
-        values = self._train(slot.position) | state.notes
+        values = self._train(planned.position) | state.notes
         state.notes = {}
-        values[metrics.BETA] = self.method.beta(slot.position)
+        values[metrics.BETA] = self.method.beta(planned.position)
         values[metrics.LR] = config.a_lr
-        if slot.last or (slot.position.in_step + 1) % config.teacher_eval_every == 0:
-            values |= self._evaluate(slot.position)
-        return values | self._finish() if slot.last else values
+        if planned.last or (planned.position.in_step + 1) % config.teacher_eval_every == 0:
+            values |= self._evaluate(planned.position)
+        return values | self._finish() if planned.last else values
 
     def _unfreeze(self, stage: int) -> list[nn.Parameter]:
         """Let the teachers' top blocks of this stage learn; give their parameters."""
-        level = level_of(self.method.config.teacher_levels, stage)
+        level = self.method.teacher_level(stage)
         for teacher in self.state.teachers:
             freezing.set_level(teacher, level)
             teacher.zero_grad(set_to_none=True)  # of blocks that learned in the stage before
@@ -100,29 +101,34 @@ class AStep:
         return torch.optim.AdamW(groups, lr=c.a_lr, weight_decay=c.a_weight_decay, fused=True)
 
     def _train(self, position: StepPosition) -> dict[str, float]:
-        work, method, optimiser, config = self.work, self.method, self.optimiser, self.work.config
+        inputs, method, optimiser, config = (
+            self.inputs,
+            self.method,
+            self.optimiser,
+            self.inputs.config,
+        )
         learning = [p for group in optimiser.param_groups for p in group["params"]]
         plan = plan_epoch(
             config.seed,
             "fusion",
             position.epoch,
-            images=len(work.data.train.labels),
-            views=work.views.count,
+            images=len(inputs.data.train.labels),
+            views=inputs.views.count,
             batch=config.optim.batch,
             mix=None,
             size=config.data.image_size,
-            device=work.device,
+            device=inputs.device,
         )
-        work.views.redraw(config.seed, "fusion", position.epoch)
+        inputs.views.redraw(config.seed, "fusion", position.epoch)
         method.train()
 
         def step(i: int) -> dict[str, Tensor]:
             rows = plan.rows[i]
-            with work.numerics.autocast(work.device):
+            with inputs.numerics.autocast(inputs.device):
                 student = self._student(rows)
                 teachers, start = self._teachers(rows)
                 terms = method.teacher_terms(
-                    student, teachers, start, work.views.labels(rows), position
+                    student, teachers, start, inputs.views.labels(rows), position
                 )
             total = torch.stack(list(terms.losses.values())).sum()
             optimiser.zero_grad(set_to_none=True)
@@ -130,7 +136,7 @@ class AStep:
             if method.config.a_clip > 0:
                 nn.utils.clip_grad_norm_(learning, method.config.a_clip)
             optimiser.step()
-            named = {f"train/loss/{name}": value for name, value in terms.losses.items()}
+            named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
             return {metrics.LOSS_TOTAL: total} | named | terms.seen
 
         stream = (config.seed, "fusion", "draws", position.epoch)
@@ -138,10 +144,10 @@ class AStep:
         method.eval()
         means |= self._gradients()
         for k, teacher in enumerate(self.state.teachers):
-            means[f"teacher{k}/trainable_requested"] = freezing.requested_fraction(
-                teacher, level_of(method.config.teacher_levels, position.stage)
+            means[metrics.teacher(k, "trainable_requested")] = freezing.requested_fraction(
+                teacher, method.teacher_level(position.stage)
             )
-            means[f"teacher{k}/trainable"] = freezing.moved_fraction(teacher)
+            means[metrics.teacher(k, "trainable")] = freezing.moved_fraction(teacher)
         means[metrics.STEP_SECONDS] = means["steps_seconds"] / len(plan.rows)
         means[metrics.IMAGES_PER_SECOND] = plan.rows.numel() / means.pop("steps_seconds")
         return means
@@ -166,7 +172,7 @@ class AStep:
         if not self.fresh:
             return Outputs(*self.student.train.at(rows))
         with torch.no_grad():
-            return outputs(self.frozen_student, self.work.views.batch(rows))
+            return outputs(self.frozen_student, self.inputs.views.batch(rows))
 
     def _teachers(self, rows: Tensor) -> tuple[list[Outputs], list[Tensor] | None]:
         """The teachers' outputs, and their starting logits where their blocks are tuned.
@@ -174,11 +180,11 @@ class AStep:
         Tuned teachers are run (BatchNorm in evaluation); the others are read from their banks.
         """
         if self.fresh:
-            images = self.work.views.batch(rows)
+            images = self.inputs.views.batch(rows)
             with torch.no_grad():
-                frozen = [outputs(t.model, images) for t in self.work.teachers]
+                frozen = [outputs(t.model, images) for t in self.inputs.teachers]
         else:
-            frozen = [Outputs(*t.bank.train.at(rows)) for t in self.work.teachers]
+            frozen = [Outputs(*t.bank.train.at(rows)) for t in self.inputs.teachers]
         if not self.state.teachers:
             return frozen, None
         if self.pooled is not None:
@@ -186,18 +192,18 @@ class AStep:
             pairs = zip(self.state.teachers, features, strict=True)
             live = [Outputs(models.classify(t, pooled), pooled) for t, pooled in pairs]
             return live, [one.logits for one in frozen]
-        live = tuned_outputs(self.work, self.state, rows)
+        live = tuned_outputs(self.inputs, self.state, rows)
         return live, [one.logits for one in frozen]
 
     def _evaluate(self, position: StepPosition) -> dict[str, float]:
         """Synergy accuracy and the information plane on validation; keeps the best state of this
         step."""
-        state, labels = self.state, self.work.data.val.labels
+        state, labels = self.state, self.inputs.data.val.labels
         teachers = self._val()
         which = self.method.config.synergy_eval_teacher_indices
         said = synergy_rows(self.method, self.student.val, teachers, which=which)
         accuracy = top1(said.logits, labels)
-        own = {f"teacher{k}/top1": top1(t.logits, labels) for k, t in enumerate(teachers)}
+        own = {metrics.teacher(k, "top1"): top1(t.logits, labels) for k, t in enumerate(teachers)}
         if not state.a_best or accuracy > state.a_best["top1"]:
             state.a_best = {
                 "top1": accuracy,
@@ -205,13 +211,13 @@ class AStep:
                 "teachers": [snapshot(t) for t in state.teachers],
             }
         alpha, old = self.method.config.synergy_ema_alpha, state.synergy_ema
-        state.synergy_ema = accuracy if old is None else alpha * old + (1 - alpha) * accuracy
+        state.synergy_ema = moving_average(old, accuracy, alpha)
         plane = information(
             self.method,
             self.student.val,
             teachers,
             labels,
-            (self.work.config.seed, position.epoch),
+            (self.inputs.config.seed, position.epoch),
             which=which,
         )
         return (
@@ -221,7 +227,7 @@ class AStep:
     def _val(self) -> list[ViewOutputs]:
         """What the teachers, as they are now, say of the validation images."""
         if self.pooled is None:
-            return teacher_val(self.work, self.state)
+            return teacher_val(self.inputs, self.state)
         banks = reclassified(self.state.teachers, [Bank(b.val, b.val) for b in self.pooled])
         return [bank.val for bank in banks]
 
@@ -238,7 +244,7 @@ class AStep:
         state.a_best, state.a_optimiser, state.adapted = {}, None, None
         if self.pooled is not None:
             state.adapted = reclassified(state.teachers, self.pooled)
-        teachers, labels = self._val(), self.work.data.val.labels
+        teachers, labels = self._val(), self.inputs.data.val.labels
         values = {
             metrics.GATE: float(state.gate_open),
             metrics.SYNERGY_RESTORED: restored,
@@ -248,16 +254,18 @@ class AStep:
         values[metrics.SYNERGY_GAIN] = restored - max(accuracies)
         values[metrics.SYNERGY_GAIN_AVERAGE] = restored - average
         if state.teachers:
-            values |= {f"teacher{k}/top1_after": value for k, value in enumerate(accuracies)}
-            accuracies, average = self._unfused([one.bank.val for one in self.work.teachers])
+            values |= {
+                metrics.teacher(k, "top1_after"): value for k, value in enumerate(accuracies)
+            }
+            accuracies, average = self._unfused([one.bank.val for one in self.inputs.teachers])
         values[metrics.SYNERGY_GAIN_ORIGINAL] = restored - max(accuracies)
         values[metrics.SYNERGY_GAIN_AVERAGE_ORIGINAL] = restored - average
-        return values | objective(self.work, self.method, self.student.val, teachers)
+        return values | objective(self.inputs, self.method, self.student.val, teachers)
 
     def _unfused(self, teachers: list[ViewOutputs]) -> tuple[list[float], float]:
         """Validation accuracy of each teacher, and of the mean of their logits by
         `teacher_weights`."""
-        labels, weights = self.work.data.val.labels, self.method.config.teacher_weights
+        labels, weights = self.inputs.data.val.labels, self.method.config.teacher_weights
         said_KMC = torch.stack([rows.logits.float() for rows in teachers])
         average = top1(average_logits(said_KMC, weights), labels)
         return [top1(said_MC, labels) for said_MC in said_KMC], average

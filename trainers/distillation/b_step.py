@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from trainers import measures, metrics
+from trainers.averages import average_into
 from trainers.distillation.objective import objective
 from trainers.distillation.stage_cache import teacher_val
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
 from trainers.distillation.teacher_outputs import source
-from trainers.loop import average_into, keep_best, right, run_steps, validation
-from trainers.methods.asib.method import Asib
+from trainers.loop import keep_best, right, run_steps, validation
+from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.mixing import mix_images, plan_epoch
 from trainers.models import freezing, outputs
@@ -26,24 +27,24 @@ class BStep:
     """One B-Step of one stage. What the frozen side says of every row is made once, here."""
 
     def __init__(
-        self, work: StepInputs, state: DistillState, position: StepPosition, *, fresh: bool
+        self, inputs: StepInputs, state: DistillState, position: StepPosition, *, fresh: bool
     ) -> None:
-        self.work, self.state, self.method = work, state, state.method
+        self.inputs, self.state, self.method = inputs, state, state.method
         self.level = self.method.student_level(position.stage)
         freezing.set_level(state.student, self.level)
-        self.source = source(work, state, position)
+        self.source = source(inputs, state, position)
 
-    def epoch(self, slot: PlannedEpoch) -> dict[str, float]:
+    def epoch(self, planned: PlannedEpoch) -> dict[str, float]:
         """Train one epoch, validate, keep the student if it is the best so far."""
-        work, state = self.work, self.state
-        values = self._train(slot.position)
-        out = image_outputs(state.student, work.data.val, work.normalise, work.numerics)
-        values |= validation(out.logits, work.data.val.labels)
-        select, index = work.config.select, state.progress.slot
+        inputs, state = self.inputs, self.state
+        values = self._train(planned.position)
+        out = image_outputs(state.student, inputs.data.val, inputs.normalise, inputs.numerics)
+        values |= validation(out.logits, inputs.data.val.labels)
+        select, index = inputs.config.select, state.progress.slot
         keep_best(state.best, values.get(metrics.VAL_TOP1), index, state.student, select)
-        if slot.last and isinstance(self.method, Asib) and self.method.fuses:
+        if planned.last and (method := alternating(self.method)):
             student = ViewOutputs(out.logits, out.pooled)
-            values |= objective(work, self.method, student, teacher_val(work, state))
+            values |= objective(inputs, method, student, teacher_val(inputs, state))
         return values
 
     @torch.no_grad()
@@ -65,19 +66,19 @@ class BStep:
             average_into(self.state.ema, self.state.student, decay)
 
     def _train(self, position: StepPosition) -> dict[str, float]:
-        work, state, config = self.work, self.state, self.work.config
+        inputs, state, config = self.inputs, self.state, self.inputs.config
         plan = plan_epoch(
             config.seed,
             "student",
             position.epoch,
-            images=len(work.data.train.labels),
-            views=work.views.count,
+            images=len(inputs.data.train.labels),
+            views=inputs.views.count,
             batch=config.optim.batch,
             mix=config.mix if config.mix.active(position.epoch, position.total) else None,
             size=config.data.image_size,
-            device=work.device,
+            device=inputs.device,
         )
-        work.views.redraw(config.seed, "student", position.epoch)
+        inputs.views.redraw(config.seed, "student", position.epoch)
         steps, taught = len(plan.rows), self.method.needs_teachers(position)
         self.method.train(bool(self.method.trainable("B")))
         freezing.train_mode(state.student, self.level, self.method.freeze_bn)
@@ -86,9 +87,9 @@ class BStep:
             rows, mix = plan.rows[i], plan.mixes[i]
             lr = config.optim.lr_at(position.epoch * steps + i, steps, position.total)
             set_lr(state.optimiser, lr)
-            labels = work.views.labels(rows)
-            with work.numerics.autocast(work.device):
-                clean = work.views.batch(rows)
+            labels = inputs.views.labels(rows)
+            with inputs.numerics.autocast(inputs.device):
+                clean = inputs.views.batch(rows)
                 images = mix_images(clean, mix)
                 out = outputs(state.student, images, maps=self.method.needs_maps)
                 teacher_outputs = None
@@ -101,7 +102,7 @@ class BStep:
             total.backward()
             state.optimiser.step()
             self._average(position.epoch * steps + i)
-            named = {f"train/loss/{name}": value for name, value in terms.losses.items()}
+            named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
             seen = {metrics.TRAIN_TOP1: right(out.logits, labels, mix)} | terms.seen
             return {metrics.LOSS_TOTAL: total} | named | seen
 

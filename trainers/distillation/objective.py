@@ -9,13 +9,13 @@ import torch
 
 from trainers import losses, metrics
 from trainers.distillation.state import StepInputs
-from trainers.methods.asib.method import Asib, preservation
+from trainers.methods.alternating import AlternatingMethod, preservation
 from trainers.view_bank import ViewOutputs
 
 
 @torch.no_grad()
 def objective(
-    work: StepInputs, method: Asib, student: ViewOutputs, teachers: list[ViewOutputs]
+    inputs: StepInputs, method: AlternatingMethod, student: ViewOutputs, teachers: list[ViewOutputs]
 ) -> dict[str, float]:
     """J = E[ce_alpha·CE(s, y) + w_ce·CE(g(μ), y) + β·R + γ·τ²·½(KL(s‖v) + KL(v‖s))
     + λ_pres·L_pres], γ = w_kd + α_cccp, and its parts unweighted.
@@ -23,11 +23,11 @@ def objective(
     Alternation lowers it in exact block-coordinate descent; with gradient steps on training
     images that is observed, not guaranteed.
     """
-    c, labels = method.config, work.data.val.labels
+    c, labels = method.config, inputs.data.val.labels
     method.eval()
     latent = method.fuse(student.pooled.float(), [t.pooled.float() for t in teachers])
     s, v = student.logits.float(), method.head(latent.mu)
-    start = [t.bank.val.logits.float() for t in work.teachers]
+    start = [t.bank.val.logits.float() for t in inputs.teachers]
     parts = {
         "ce_student": losses.cross_entropy(s, labels).mean(),
         "ce_synergy": losses.cross_entropy(v, labels).mean(),
@@ -48,4 +48,6 @@ def objective(
         weights["rate"] = c.ib_beta
     values = {name: float(value) for name, value in parts.items()}
     total = sum(weights[name] * value for name, value in values.items())
-    return {metrics.OBJECTIVE: total} | {f"stage/J_{name}": value for name, value in values.items()}
+    return {metrics.OBJECTIVE: total} | {
+        metrics.OBJECTIVE_PARTS + name: value for name, value in values.items()
+    }

@@ -16,8 +16,7 @@ from trainers import models, targets
 from trainers.distillation.frozen_trunk import Trunk, trunks
 from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
-from trainers.methods.asib.config import level_of
-from trainers.methods.asib.method import Asib
+from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.models import Outputs
 from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
 
@@ -33,47 +32,47 @@ class Synergy(NamedTuple):
     latent: Tensor | None = None
 
 
-def network_bank(work: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> Bank:
+def network_bank(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> Bank:
     """What a network, as it is now, says of all rows and of the validation images. Fresh views
     are not the same twice: no row is kept of them."""
-    val = val_rows(work, model, trunk)
-    if work.views.fresh:
+    val = val_rows(inputs, model, trunk)
+    if inputs.views.fresh:
         return Bank(ViewOutputs(val.logits[:0], val.pooled[:0]), val)
     if trunk is None:
-        parts = view_outputs(model, work.views, work.numerics)
+        parts = view_outputs(model, inputs.views, inputs.numerics)
     else:
-        parts = trunk.view_outputs(model, work.numerics)
-    return Bank(assemble(parts, work.views.rows, work.device), val)
+        parts = trunk.view_outputs(model, inputs.numerics)
+    return Bank(assemble(parts, inputs.views.rows, inputs.device), val)
 
 
-def val_rows(work: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> ViewOutputs:
+def val_rows(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> ViewOutputs:
     """What a network, as it is now, says of the validation images."""
     if trunk is not None:
-        return trunk.val_rows(model, work.numerics)
-    out = image_outputs(model, work.data.val, work.normalise, work.numerics)
+        return trunk.val_rows(model, inputs.numerics)
+    out = image_outputs(model, inputs.data.val, inputs.normalise, inputs.numerics)
     return ViewOutputs(out.logits.half(), out.pooled.half())
 
 
-def teacher_banks(work: StepInputs, state: DistillState, stage: int) -> list[Bank]:
+def teacher_banks(inputs: StepInputs, state: DistillState, stage: int) -> list[Bank]:
     """The teachers as they are now: their own banks, or, where their blocks were tuned, new ones
     that are kept until they are tuned again."""
     if not state.teachers:
-        return [teacher.bank for teacher in work.teachers]
+        return [teacher.bank for teacher in inputs.teachers]
     if state.adapted is None:
-        pairs = zip(state.teachers, teacher_trunks(work, state), strict=True)
-        state.adapted = [network_bank(work, teacher, trunk) for teacher, trunk in pairs]
-        if heads_only(work, state, stage):
+        pairs = zip(state.teachers, teacher_trunks(inputs, state), strict=True)
+        state.adapted = [network_bank(inputs, teacher, trunk) for teacher, trunk in pairs]
+        if heads_only(inputs, state, stage):
             state.adapted = reclassified(state.teachers, state.adapted)
     return state.adapted
 
 
-def heads_only(work: StepInputs, state: DistillState, stage: int) -> bool:
+def heads_only(inputs: StepInputs, state: DistillState, stage: int) -> bool:
     """Whether nothing but the classifiers of the teachers learns in a stage's A-Step: their pooled
     features stand still then, and are read from tables in place of being run."""
-    if not isinstance(state.method, Asib) or work.views.fresh:
+    method = alternating(state.method)
+    if method is None or inputs.views.fresh or method.teacher_level(stage) != 0:
         return False
-    level = level_of(state.method.config.teacher_levels, stage)
-    return level == 0 and all(map(models.head_is_classifier, state.teachers))
+    return all(map(models.head_is_classifier, state.teachers))
 
 
 @torch.no_grad()
@@ -90,48 +89,48 @@ def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
     return [Bank(rows(teacher, bank.train), rows(teacher, bank.val)) for teacher, bank in pairs]
 
 
-def teacher_val(work: StepInputs, state: DistillState) -> list[ViewOutputs]:
+def teacher_val(inputs: StepInputs, state: DistillState) -> list[ViewOutputs]:
     """What the teachers, as they are now, say of the validation images."""
     if not state.teachers:
-        return [teacher.bank.val for teacher in work.teachers]
-    pairs = zip(state.teachers, teacher_trunks(work, state), strict=True)
-    return [val_rows(work, teacher, trunk) for teacher, trunk in pairs]
+        return [teacher.bank.val for teacher in inputs.teachers]
+    pairs = zip(state.teachers, teacher_trunks(inputs, state), strict=True)
+    return [val_rows(inputs, teacher, trunk) for teacher, trunk in pairs]
 
 
-def tuned_outputs(work: StepInputs, state: DistillState, row_B: Tensor) -> list[Outputs]:
+def tuned_outputs(inputs: StepInputs, state: DistillState, row_B: Tensor) -> list[Outputs]:
     """What the teachers under adaptation say of these rows, with a graph where their blocks
     learn."""
     images, said = None, []
-    for teacher, trunk in zip(state.teachers, teacher_trunks(work, state), strict=True):
+    for teacher, trunk in zip(state.teachers, teacher_trunks(inputs, state), strict=True):
         if trunk is not None:
             said.append(trunk.outputs(teacher, row_B))
             continue
-        images = work.views.batch(row_B) if images is None else images
+        images = inputs.views.batch(row_B) if images is None else images
         said.append(models.outputs(teacher, images))
     return said
 
 
-def teacher_trunks(work: StepInputs, state: DistillState) -> list[Trunk | None]:
+def teacher_trunks(inputs: StepInputs, state: DistillState) -> list[Trunk | None]:
     """What stands still in the own teachers for the whole run, made once and kept."""
     if state.trunks is None:
         state.trunks = trunks(
             state.teachers,
-            work.config.method.levels("teacher"),
-            work.views,
-            work.data.val,
-            work.normalise,
-            work.numerics,
+            inputs.config.method.levels("teacher"),
+            inputs.views,
+            inputs.data.val,
+            inputs.normalise,
+            inputs.numerics,
         )
     return state.trunks
 
 
-def student_bank(work: StepInputs, state: DistillState) -> Bank:
+def student_bank(inputs: StepInputs, state: DistillState) -> Bank:
     """The student as it was at the start of the stage: the fusion module's queries.
 
     Both steps of a stage read it; the A-Step's start throws the last stage's away.
     """
     if state.queries is None:
-        state.queries = network_bank(work, stage_student(state))
+        state.queries = network_bank(inputs, stage_student(state))
     return state.queries
 
 
@@ -144,7 +143,7 @@ def stage_student(state: DistillState) -> nn.Module:
 
 @torch.no_grad()
 def synergy_rows(
-    method: Asib,
+    method: AlternatingMethod,
     student: ViewOutputs,
     teachers: list[ViewOutputs],
     *,

@@ -17,6 +17,7 @@ from trainers.distillation.config import DistillConfig
 from trainers.distillation.frozen_trunk import Trunk
 from trainers.loop import Progress, top1
 from trainers.methods import METHODS
+from trainers.methods.alternating import AlternatingMethod
 from trainers.methods.base import Dims, Method, StepPosition
 from trainers.models import freezing
 from trainers.numerics import Numerics
@@ -112,7 +113,7 @@ class DistillState:
         with seeded(config.seed, "method"):
             method = kind(config.method, dims)
         student = models.place(student, device, config.numerics.layout())
-        tuned = method.fuses and config.method.adapt == "backbone"
+        tuned = isinstance(method, AlternatingMethod) and method.tunes_teachers
         own = [freezing.freeze(copy.deepcopy(t.model)) for t in teachers] if tuned else []
         method.to(device)
         ema = freezing.freeze(copy.deepcopy(student)) if method.ema else None

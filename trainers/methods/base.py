@@ -42,7 +42,7 @@ class MethodConfig:
         """Teachers that options name by number: option -> numbers."""
         return {}
 
-    def mistakes(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
+    def errors(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
         """Contradictions between values, each one sentence. A subclass adds its own."""
         return [
             f"method.{name}: teacher {max(numbers)} of {teachers}, from 0"
@@ -80,7 +80,7 @@ class StepPosition(NamedTuple):
 class TeacherOutputs(NamedTuple):
     """What the frozen side says of a batch: of its clean source images, or of the mixed images
     themselves where the method asks for `live_targets` or `needs_maps`. Teachers are those that
-    the method has `heard`, in that order.
+    `Method.teachers_used` lists, in that order.
 
     teachers [K, B, C] logits; synergy [B, C] logits (None: gate closed, or no fusion);
     certainty [B] of the fusion (None: no bottleneck); latent [B, D], the fusion's mean;
@@ -113,18 +113,8 @@ class Method(nn.Module):
         self.config, self.dims = config, dims
 
     @property
-    def fuses(self) -> bool:
-        """Whether the method has an A-Step."""
-        return False
-
-    @property
     def live_targets(self) -> bool:
         """Whether teachers are run on the very images that the student sees."""
-        return False
-
-    @property
-    def live_query(self) -> bool:
-        """Whether the present student asks the fusion, not that of the stage's start."""
         return False
 
     @property
@@ -133,14 +123,9 @@ class Method(nn.Module):
         return None
 
     @property
-    def heard(self) -> list[int]:
+    def teachers_used(self) -> list[int]:
         """Indices of the teachers in the B-Step's `TeacherOutputs`; the others are not run."""
         return list(range(len(self.dims.teachers)))
-
-    @property
-    def placebo(self) -> str:
-        """Which information is taken out: none, synergy or teachers."""
-        return "none"
 
     def student_level(self, stage: int) -> int:
         """Which of the student's blocks learn in a stage (`trainers.models.freezing`)."""
@@ -158,17 +143,6 @@ class Method(nn.Module):
     def needs_teachers(self, position: StepPosition) -> bool:
         """Whether teacher work is done at this moment of the B-Step."""
         raise TypeError(f"{type(self).__name__} does not say when it needs teachers")
-
-    def teacher_terms(
-        self,
-        student: Outputs,
-        teachers: list[Outputs],
-        start_logits: list[Tensor] | None,
-        labels_B: Tensor,
-        position: StepPosition,
-    ) -> Terms:
-        """The A-Step's terms."""
-        raise TypeError(f"{type(self).__name__} has no A-Step")
 
     def student_terms(
         self,

@@ -42,8 +42,8 @@ class BaselineConfig(MethodConfig):
     def teacher_numbers(self) -> dict[str, list[int]]:
         return {"teacher": [int(self.teacher)] if self.teacher.isdecimal() else []}
 
-    def mistakes(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
-        found = super().mistakes(adapt_epochs, student_dim, teachers)
+    def errors(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
+        found = super().errors(adapt_epochs, student_dim, teachers)
         if self.teacher not in (BEST, ALL) and not self.teacher.isdecimal():
             found.append(
                 f"method.teacher={self.teacher}: not {BEST}, {ALL} or the number of a teacher"
@@ -79,10 +79,10 @@ class Baseline(Method):
     config: BaselineConfig
 
     @property
-    def heard(self) -> list[int]:
+    def teachers_used(self) -> list[int]:
         numbers = self.config.teacher_numbers()["teacher"]
         if self.config.teacher == ALL:
-            return super().heard
+            return super().teachers_used
         return numbers or [self.dims.best_teacher]
 
     def weight(self, position: StepPosition) -> float:
@@ -132,8 +132,8 @@ class LogitBaseline(Baseline):
         """Σ_k w_k t_k over the teachers that are heard, shares that sum to 1. [B, C]."""
         if self.config.weighting == "equal" or len(teacher_outputs.teachers) == 1:
             return targets.average_logits(teacher_outputs.teachers, None)
-        shares = SHARES[self.config.weighting]
-        return (shares(teacher_outputs.teachers)[:, :, None] * teacher_outputs.teachers).sum(0)
+        share_KB = SHARES[self.config.weighting](teacher_outputs.teachers)
+        return targets.weighted_logits(teacher_outputs.teachers, share_KB)
 
     def blends(self, mix: Mix) -> bool:
         """Whether the target is mixed from those of two images."""

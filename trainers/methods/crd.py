@@ -49,7 +49,8 @@ class Crd(Baseline):
     def __init__(self, config: CrdConfig, dims: Dims) -> None:
         super().__init__(config, dims)
         self.contrasts = nn.ModuleList(
-            Contrast(config, dims.student, dims.teachers[k], dims.images) for k in self.heard
+            Contrast(config, dims.student, dims.teachers[k], dims.images)
+            for k in self.teachers_used
         )
         labels = torch.arange(dims.images) if dims.labels is None else dims.labels
         for name, value in classes_of(labels.cpu())._asdict().items():

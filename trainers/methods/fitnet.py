@@ -44,7 +44,7 @@ class Fitnet(Baseline):
         super().__init__(config, dims)
         channels = middle(dims.student_maps)[0]
         self.regressors = nn.ModuleList(
-            _regressor(channels, middle(dims.teacher_maps[k])[0]) for k in self.heard
+            _regressor(channels, middle(dims.teacher_maps[k])[0]) for k in self.teachers_used
         )
 
     def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:

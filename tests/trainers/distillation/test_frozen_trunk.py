@@ -47,29 +47,29 @@ def prepared(world: World, *overrides: str, **method: Any) -> tuple[StepInputs, 
 
 @pytest.mark.parametrize("numerics", ["float32", "bfloat16"])
 def test_what_is_said_above_a_trunk_is_what_the_whole_net_says(numerics: str, world: World) -> None:
-    work, state = prepared(world, f"numerics={numerics}")
-    kept, rows = stage_cache.teacher_trunks(work, state), torch.tensor([3, 0, 399, 7])
+    inputs, state = prepared(world, f"numerics={numerics}")
+    kept, rows = stage_cache.teacher_trunks(inputs, state), torch.tensor([3, 0, 399, 7])
     teacher, trunk = state.teachers[0], kept[0]
     assert trunk is not None
     assert trunk.train.dtype == getattr(torch, numerics)
     for maps in (trunk.train, trunk.val):
-        assert maps.is_contiguous(memory_format=work.numerics.layout())
-    with work.numerics.autocast(work.device):
-        live, said = outputs(teacher, work.views.batch(rows)), trunk.outputs(teacher, rows)
+        assert maps.is_contiguous(memory_format=inputs.numerics.layout())
+    with inputs.numerics.autocast(inputs.device):
+        live, said = outputs(teacher, inputs.views.batch(rows)), trunk.outputs(teacher, rows)
     close = {"rtol": 1e-5, "atol": 1e-5} if numerics == "float32" else {"rtol": 0.05, "atol": 0.05}
     torch.testing.assert_close(said.logits, live.logits, **close)
     torch.testing.assert_close(said.pooled, live.pooled, **close)
-    whole, banked = (stage_cache.network_bank(work, teacher, which) for which in (None, trunk))
+    whole, banked = (stage_cache.network_bank(inputs, teacher, which) for which in (None, trunk))
     for one, other in zip((*whole.train, *whole.val), (*banked.train, *banked.val), strict=True):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=0.05)
 
 
 def test_gradients_reach_the_learning_blocks_alone(world: World) -> None:
-    work, state = prepared(world)
+    inputs, state = prepared(world)
     teacher = state.teachers[0]
     for name, parameter in teacher.named_parameters():
         parameter.requires_grad_(name.startswith(("layer3", "fc")))
-    stage_cache.tuned_outputs(work, state, torch.arange(8))[0].logits.sum().backward()
+    stage_cache.tuned_outputs(inputs, state, torch.arange(8))[0].logits.sum().backward()
     moved = {n.split(".")[0] for n, p in teacher.named_parameters() if p.grad is not None}
     assert moved == {"layer3", "fc"}
 
@@ -91,32 +91,35 @@ def test_a_run_with_trunks_is_the_run_without(
 
 
 def test_trunks_share_their_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, state = prepared(world)
-    images = len(world.data.train.labels) * work.views.count + len(world.data.val.labels)
+    inputs, state = prepared(world)
+    images = len(world.data.train.labels) * inputs.views.count + len(world.data.val.labels)
     one = images * 32 * 4 * 4 * 4  # of layer2's maps, float32
     for room, expected in ((one - 1, 0), (one, 1), (2 * one, 2)):
         monkeypatch.setattr(frozen_trunk, "MOST", room)
         state.trunks = None
-        assert sum(t is not None for t in stage_cache.teacher_trunks(work, state)) == expected
+        assert sum(t is not None for t in stage_cache.teacher_trunks(inputs, state)) == expected
 
 
 def test_fresh_views_and_mixed_precision_given_up(world: World) -> None:
-    work, state = prepared(world, "data.views=0")
-    assert stage_cache.teacher_trunks(work, state) == [None, None]
-    work, state = prepared(world, "numerics=bfloat16")
-    stage_cache.teacher_trunks(work, state)
+    inputs, state = prepared(world, "data.views=0")
+    assert stage_cache.teacher_trunks(inputs, state) == [None, None]
+    inputs, state = prepared(world, "numerics=bfloat16")
+    stage_cache.teacher_trunks(inputs, state)
     state.load_state_dict(state.state_dict())
     assert state.trunks is None  # made anew, perhaps in another precision
 
 
 def test_an_empty_validation_split(world: World) -> None:
-    work, state = prepared(world)
+    inputs, state = prepared(world)
     nothing = world.data.val._replace(
         pixels=world.data.val.pixels[:0], labels=world.data.val.labels[:0]
     )
     found = frozen_trunk.trunks(
-        state.teachers, [1], work.views, nothing, work.normalise, work.numerics
+        state.teachers, [1], inputs.views, nothing, inputs.normalise, inputs.numerics
     )
     trunk = found[0]
     assert trunk is not None
-    assert trunk.val_rows(nn.Module.eval(state.teachers[0]), work.numerics).logits.shape == (0, 10)
+    assert trunk.val_rows(nn.Module.eval(state.teachers[0]), inputs.numerics).logits.shape == (
+        0,
+        10,
+    )

@@ -32,8 +32,8 @@ def ce(logits: Tensor, labels: Tensor) -> float:
 @torch.no_grad()
 def slow_parts(config: DistillConfig, world: World, state: DistillState) -> dict[str, float]:
     """All parts of J for the state as it stands, from live forward passes in float64."""
-    work = StepInputs.prepare(config, world.data, world.teachers, state)
-    images, labels = work.normalise(world.data.val.pixels), world.data.val.labels
+    inputs = StepInputs.prepare(config, world.data, world.teachers, state)
+    images, labels = inputs.normalise(world.data.val.pixels), world.data.val.labels
     c, method = config.method, copy.deepcopy(state.method).eval()
 
     def say(net: torch.nn.Module) -> models.Outputs:

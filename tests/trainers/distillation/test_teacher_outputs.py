@@ -20,7 +20,7 @@ FIRST = StepPosition(0, 4, 0, 0, 1)
 
 
 def recorded(world: World, monkeypatch: pytest.MonkeyPatch, cfg: str, *overrides: str) -> Any:
-    """(state, work, [(student, teaching, labels, mix)]) of a tiny run."""
+    """(state, inputs, [(student, teaching, labels, mix)]) of a tiny run."""
     config = tiny.rung(cfg, *overrides)
     state, calls = tiny.new_state(config, world), []
     terms = state.method.student_terms
@@ -39,12 +39,12 @@ def test_same_view_shows_the_frozen_side_the_students_own_images(world: World) -
     state = tiny.new_state(config, world)
     state.stage_student = tiny.clone(state.student)
     state.gate_open = True
-    work = StepInputs.prepare(config, world.data, world.teachers, state)
+    inputs = StepInputs.prepare(config, world.data, world.teachers, state)
     rows = torch.arange(0, 60, 3)
     mix = Mix(0.3, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)))
-    clean = work.views.batch(rows)
+    clean = inputs.views.batch(rows)
     images = mix_images(clean, mix)
-    found = Live(work, state, mixed=True).teacher_outputs(rows, clean, images)
+    found = Live(inputs, state, mixed=True).teacher_outputs(rows, clean, images)
     with torch.no_grad():
         said = [outputs(t.model, images) for t in world.teachers]
         query = outputs(state.student.eval(), images).pooled
@@ -102,9 +102,9 @@ def teaching_of(cfg: str, world: World, rows: Tensor) -> TeacherOutputs:
     config = tiny.rung(cfg)
     state = tiny.new_state(config, world)
     state.stage_student, state.gate_open = tiny.clone(state.student), True
-    work = StepInputs.prepare(config, world.data, world.teachers, state)
-    images = work.views.batch(rows)
-    return Tables(work, state, FIRST).teacher_outputs(rows, images, images)
+    inputs = StepInputs.prepare(config, world.data, world.teachers, state)
+    images = inputs.views.batch(rows)
+    return Tables(inputs, state, FIRST).teacher_outputs(rows, images, images)
 
 
 @pytest.mark.parametrize("rung", ["L2", "L3"])

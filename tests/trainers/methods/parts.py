@@ -93,7 +93,7 @@ def case(
         maps(STUDENT_MAPS, 10),
     )
     leaves = [x.requires_grad_() for x in (student.logits, student.pooled, *student.maps)]
-    said = [0 if same else k for k in method.heard]
+    said = [0 if same else k for k in method.teachers_used]
     teacher_outputs = TeacherOutputs(
         torch.stack([normal(batch, classes, seed=30 + k, scale=scale) for k in said]),
         pooled=tuple(normal(batch, TEACHER, seed=40 + k) for k in said),

@@ -16,6 +16,7 @@ from trainers.distillation.state import DistillState, StepInputs
 from trainers.distillation.teacher_outputs import source
 from trainers.loop import snapshot
 from trainers.methods import METHODS
+from trainers.methods.alternating import alternating
 from trainers.methods.base import Dims, StepPosition
 from trainers.mixing import UNMIXED
 from trainers.models import outputs
@@ -39,17 +40,17 @@ def gradient(name: str, world: World) -> Tensor:
     """On the student, of all terms but the labels' cross-entropy."""
     config = config_of(name)
     state = tiny.new_state(config, world)
-    state.stage_student, state.gate_open = snapshot(state.student), state.method.fuses
-    work = StepInputs.prepare(config, world.data, tiny.teachers_of(config, world), state)
+    state.stage_student, state.gate_open = snapshot(state.student), bool(alternating(state.method))
+    inputs = StepInputs.prepare(config, world.data, tiny.teachers_of(config, world), state)
     position, rows = StepPosition(50, 100), torch.arange(0, 120, 3)
-    clean = work.views.batch(rows)
+    clean = inputs.views.batch(rows)
     state.method.train(bool(state.method.trainable("B")))
     out = outputs(state.student.train(), clean, maps=state.method.needs_maps)
-    spoken = source(work, state, position)
+    spoken = source(inputs, state, position)
     teacher_outputs = spoken.teacher_outputs(rows, clean, clean) if spoken is not None else None
     torch.manual_seed(0)
     terms = state.method.student_terms(
-        out, teacher_outputs, work.views.labels(rows), UNMIXED, position
+        out, teacher_outputs, inputs.views.labels(rows), UNMIXED, position
     )
     own = [value for key, value in terms.losses.items() if key not in CE_TERMS]
     if not own:
@@ -97,16 +98,16 @@ def test_identical_teachers_are_as_good_as_one_in_weighted_means(name: str, weig
 def test_the_teacher_can_be_chosen(name: str) -> None:
     kind, size = METHODS[name], case(name).method.dims
 
-    def heard(teacher: str, dims: Dims = size) -> list[int]:
-        return kind(kind.config_type(teacher=teacher), dims).heard
+    def used(teacher: str, dims: Dims = size) -> list[int]:
+        return kind(kind.config_type(teacher=teacher), dims).teachers_used
 
-    assert heard("best") == [0]
-    assert heard("best", size._replace(best_teacher=1)) == [1]
-    assert heard("1") == [1]
-    assert heard("avg") == [0, 1]
+    assert used("best") == [0]
+    assert used("best", size._replace(best_teacher=1)) == [1]
+    assert used("1") == [1]
+    assert used("avg") == [0, 1]
     assert not torch.allclose(case(name, teacher="0").term(), case(name, teacher="1").term())
-    assert kind.config_type(teacher="bets").mistakes(0, None, 2)
-    assert not kind.config_type(teacher="avg").mistakes(0, None, 2)
+    assert kind.config_type(teacher="bets").errors(0, None, 2)
+    assert not kind.config_type(teacher="avg").errors(0, None, 2)
 
 
 @pytest.mark.parametrize("name", BASELINES)

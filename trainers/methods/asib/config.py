@@ -212,8 +212,8 @@ class AsibConfig(Switches):
             "synergy_eval_teacher_indices": self.synergy_eval_teacher_indices or [],
         }
 
-    def mistakes(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
-        found = super().mistakes(adapt_epochs, student_dim, teachers) + self.switch_mistakes()
+    def errors(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
+        found = super().errors(adapt_epochs, student_dim, teachers) + self.switch_errors()
         weights = self.teacher_weights
         if taught(self) and weights is not None and not sum(weights) > 0:
             found.append(f"method.teacher_weights={weights}: their sum must be above 0")

@@ -65,7 +65,7 @@ def base_logits(c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPo
         found = teacher_outputs.teachers[c.teacher_index]
     elif c.kd_target == "weighted_conf":
         share_KB = targets.confidence_shares(teacher_outputs.teachers, c.tau_gate)
-        found = (share_KB[:, :, None] * teacher_outputs.teachers).sum(0)
+        found = targets.weighted_logits(teacher_outputs.teachers, share_KB)
     else:
         found = targets.average_logits(
             teacher_outputs.teachers, _teacher_weights(c, teacher_outputs, position)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from trainers import losses, metrics, targets
 from trainers.bottleneck import IBMBM, Adapter, Bottleneck, SynergyHead
 from trainers.loop import Terms
+from trainers.methods.alternating import AlternatingMethod, preservation
 from trainers.methods.asib.config import AsibConfig, fused, level_of, taught
 from trainers.methods.asib.guidance import guidance, kept_samples
-from trainers.methods.base import Dims, Method, StepPosition, TeacherOutputs
+from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 from trainers.options import span
@@ -24,7 +25,7 @@ from trainers.schedules import kd_weight, ramp, rise_from_zero
 LATENT_CLIP = 3.0  # of the fusion's mean as a feature target
 
 
-class Asib(Method):
+class Asib(AlternatingMethod):
     """The fusion module with its adapters and head (φ), and both steps' objectives."""
 
     config: AsibConfig
@@ -61,8 +62,6 @@ class Asib(Method):
         sample: bool = False,
         which: list[int] | None = None,
     ) -> Bottleneck:
-        """The latent of a student's pooled features and K teachers' pooled features (of some of
-        the teachers only: `which`)."""
         tokens = [a(p) for a, p in zip(self.teacher_adapters, pooled, strict=True)]
         tokens = tokens if which is None else [tokens[k] for k in which]
         return self.fusion(self.query_adapter(query_BD), torch.stack(tokens, 1), sample=sample)
@@ -83,6 +82,13 @@ class Asib(Method):
     @property
     def placebo(self) -> str:
         return self.config.placebo
+
+    @property
+    def tunes_teachers(self) -> bool:
+        return self.fuses and self.config.adapt == "backbone"
+
+    def teacher_level(self, stage: int) -> int:
+        return level_of(self.config.teacher_levels, stage)
 
     def student_level(self, stage: int) -> int:
         return level_of(self.config.student_levels, stage)
@@ -155,7 +161,7 @@ class Asib(Method):
             terms["feat"] = c.w_feat * (weight_B * losses.hint(query, latent.mu)).mean()
         if self.head.log_temperature is not None:
             terms["temperature"] = c.synergy_temp_reg * self.head.log_temperature.square()
-            seen["synergy/temperature"] = self.head.log_temperature.exp()
+            seen[metrics.SYNERGY_TEMPERATURE] = self.head.log_temperature.exp()
         return Terms(terms | kept, seen)
 
     def _certainty_weight(self, latent: Bottleneck) -> Tensor:
@@ -222,7 +228,7 @@ class Asib(Method):
             metrics.KD_SHARE: terms["kd"] / (terms["kd"] + terms["ce"]),
         }
         if c.kd_sample_gate:
-            seen["kd/kept"] = kept_B.mean()
+            seen[metrics.KD_KEPT] = kept_B.mean()
         if c.feat_kd_alpha > 0 and teacher_outputs.latent is not None:
             latent_BD = teacher_outputs.latent.clamp(-LATENT_CLIP, LATENT_CLIP)
             query = losses.wide(self.query_adapter(student.pooled))
@@ -247,13 +253,6 @@ class Asib(Method):
         if mix.partner is None or c.target_view == "clean":
             return dkd(labels_B)
         return mix.lam * dkd(labels_B) + (1 - mix.lam) * dkd(labels_B[mix.partner])
-
-
-def preservation(logits: list[Tensor], start: list[Tensor], tau: float) -> Tensor:
-    """mean over teachers and images of τ²·KL(SM(t⁰/τ) ‖ SM(t/τ)). Scalar."""
-    return torch.stack(
-        [losses.kd(now, then, tau).mean() for now, then in zip(logits, start, strict=True)]
-    ).mean()
 
 
 def _latent_facts(latent: Bottleneck) -> dict[str, Tensor]:

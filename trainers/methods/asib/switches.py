@@ -132,7 +132,7 @@ class Switches(MethodConfig):
         when=_some_teachers,
     )
 
-    def switch_mistakes(self) -> list[str]:
+    def switch_errors(self) -> list[str]:
         """Contradictions between switches, each one sentence."""
         found = []
         if self.kd_sample_min_ratio > self.kd_sample_max_ratio:

@@ -444,10 +444,10 @@ def test_the_cooldown_ends_in_an_epoch_without_teachers() -> None:
     ],
 )
 def test_contradictions_are_told(options: dict[str, Any], budget: int, part: str) -> None:
-    (found,) = AsibConfig(**options).mistakes(budget, 64, 2)
+    (found,) = AsibConfig(**options).errors(budget, 64, 2)
     assert part in found
-    assert AsibConfig(**(options | {"kd_target": "avg"})).mistakes(budget, 64, 2) == []
-    assert AsibConfig().mistakes(32, 64, 2) == []
+    assert AsibConfig(**(options | {"kd_target": "avg"})).errors(budget, 64, 2) == []
+    assert AsibConfig().errors(32, 64, 2) == []
 
 
 def test_the_a_step_budget_is_shared_among_the_stages() -> None:
@@ -737,10 +737,10 @@ def test_adapted_teachers_get_a_bank_of_their_own_for_the_stage(
 
     monkeypatch.setattr(state.method, "student_terms", record)
     list(tiny.epochs_of(config, world, state))
-    work = StepInputs.prepare(config, world.data, world.teachers, state)
-    every = torch.arange(work.views.rows)
+    inputs = StepInputs.prepare(config, world.data, world.teachers, state)
+    every = torch.arange(inputs.views.rows)
     with torch.no_grad():
-        live = torch.stack([t(work.views.batch(every)) for t in state.teachers])
+        live = torch.stack([t(inputs.views.batch(every)) for t in state.teachers])
     banked = torch.stack([t.bank.train.logits for t in world.teachers]).float()
     assert (live - banked).abs().max() > 0.05
     for teacher_outputs in taught[:4]:
@@ -751,8 +751,8 @@ def test_adapted_teachers_get_a_bank_of_their_own_for_the_stage(
     # …and so does the synergy: with the student of the stage's start as query.
     own = tiny.new_state(config, world).student.eval()
     with torch.no_grad():
-        query = outputs(own, work.views.batch(every))
-        pooled = [outputs(t, work.views.batch(every)).pooled for t in state.teachers]
+        query = outputs(own, inputs.views.batch(every))
+        pooled = [outputs(t, inputs.views.batch(every)).pooled for t in state.teachers]
         latent = state.method.eval().fuse(query.pooled, pooled)
         synergy = state.method.head(latent.mu)
     for teacher_outputs in taught[:4]:
@@ -789,11 +789,13 @@ def test_synergy_accuracy_is_that_of_the_mean_on_validation(
     """Recomputed from the state that a run's last A-Step restored."""
     run = two_stages["L2"]
     state = run.state
-    work = StepInputs.prepare(tiny.rung("L2", *tiny.TWO_STAGES), world.data, world.teachers, state)
-    student = tiny.new_state(work.config, world).student
+    inputs = StepInputs.prepare(
+        tiny.rung("L2", *tiny.TWO_STAGES), world.data, world.teachers, state
+    )
+    student = tiny.new_state(inputs.config, world).student
     student.load_state_dict(state.stage_student)
     with torch.no_grad():
-        images = work.normalise(world.data.val.pixels)
+        images = inputs.normalise(world.data.val.pixels)
         query = outputs(student.eval(), images).pooled
         pooled = [outputs(t.model, images).pooled for t in world.teachers]
         logits = state.method.eval().head(state.method.fuse(query, pooled).mu)

@@ -348,9 +348,9 @@ def test_a_live_query_is_the_present_student(world: World) -> None:
     config = tiny.rung("L2", "method.query=live")
     state = tiny.new_state(config, world)
     state.stage_student, state.gate_open = tiny.clone(state.student), True
-    work = StepInputs.prepare(config, world.data, world.teachers, state)
-    tables, rows = Tables(work, state, StepPosition(0, 4)), torch.arange(20)
-    images = work.views.batch(rows)
+    inputs = StepInputs.prepare(config, world.data, world.teachers, state)
+    tables, rows = Tables(inputs, state, StepPosition(0, 4)), torch.arange(20)
+    images = inputs.views.batch(rows)
     before = tables.teacher_outputs(rows, images, images).synergy
     with torch.no_grad():
         for p in state.student.parameters():
@@ -372,11 +372,11 @@ def test_fresh_crops_are_drawn_anew_each_epoch_and_alike_for_every_method(world:
     for cfg in ("CE", "KD"):
         config = tiny.rung(cfg, "data.views=0", "mix.start=1", "mix.stop=1.5")
         state = tiny.new_state(config, world)
-        work = StepInputs.prepare(config, world.data, world.teachers, state)
+        inputs = StepInputs.prepare(config, world.data, world.teachers, state)
         rows, found = torch.arange(10), []
         for epoch in (0, 1, 0):
-            work.views.redraw(config.seed, "student", epoch)
-            found.append(work.views.batch(rows).clone())
+            inputs.views.redraw(config.seed, "student", epoch)
+            found.append(inputs.views.batch(rows).clone())
         seen[cfg] = found
     assert torch.equal(seen["CE"][0], seen["CE"][2])
     assert not torch.equal(seen["CE"][0], seen["CE"][1])

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainers import losses, metrics
 from trainers.bottleneck import Bottleneck
 from trainers.loop import evaluating
-from trainers.methods.asib.method import Asib
+from trainers.methods.alternating import AlternatingMethod
 from trainers.rng import generator
 from trainers.view_bank import ViewOutputs
 
@@ -20,7 +20,7 @@ SAMPLES = 8  # of z for each image
 
 @torch.no_grad()
 def information(
-    method: Asib,
+    method: AlternatingMethod,
     student: ViewOutputs,
     teachers: list[ViewOutputs],
     labels_M: Tensor,
@@ -49,7 +49,7 @@ def information(
 
 
 def sampled_cross_entropy(
-    method: Asib, latent: Bottleneck, labels_M: Tensor, stream: tuple[int, ...]
+    method: AlternatingMethod, latent: Bottleneck, labels_M: Tensor, stream: tuple[int, ...]
 ) -> float:
     """Mean cross-entropy of g(z) over `SAMPLES` draws of z."""
     assert latent.logvar is not None

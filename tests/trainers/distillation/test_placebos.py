@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainers.methods.asib import placebos
+from trainers.distillation import placebos
 
 
 def draw(seed: int = 0) -> torch.Generator:

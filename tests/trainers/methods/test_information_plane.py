@@ -8,7 +8,7 @@ import torch
 from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers.bottleneck import Bottleneck
-from trainers.methods.asib import information_plane
+from trainers.methods import information_plane
 
 
 class Head:

@@ -1,0 +1,93 @@
+"""Base of the methods that alternate: in the A-Step a fusion module learns, in the B-Step the
+student.
+
+Shapes: B examples, C classes, D latent width, K teachers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers import losses
+from trainers.bottleneck import IBMBM, Bottleneck, SynergyHead
+from trainers.loop import Terms
+from trainers.methods.base import Method, StepPosition
+from trainers.models import Outputs
+
+
+class AlternatingMethod(Method):
+    """A method with an A-Step, unless its options turn the fusion off (`fuses`)."""
+
+    config: Any  # the options of the A-Step are those of `AsibConfig`
+    fusion: IBMBM
+    head: SynergyHead
+
+    @property
+    def fuses(self) -> bool:
+        """Whether there is a fusion module, and so an A-Step."""
+        return True
+
+    @property
+    def live_query(self) -> bool:
+        """Whether the fusion's query is the present student, not that of the stage's start."""
+        return False
+
+    @property
+    def placebo(self) -> str:
+        """Which information is removed from the teachers' outputs: none, synergy or teachers."""
+        return "none"
+
+    @property
+    def tunes_teachers(self) -> bool:
+        """Whether blocks of the teachers learn in the A-Step."""
+        return False
+
+    def teacher_level(self, stage: int) -> int:
+        """Freezing level of every teacher in a stage (`trainers.models.freezing`)."""
+        return -1
+
+    def beta(self, position: StepPosition) -> float:
+        """Weight of the rate in an A-Step epoch."""
+        raise NotImplementedError
+
+    def fuse(
+        self,
+        query_BD: Tensor,
+        pooled: list[Tensor],
+        *,
+        sample: bool = False,
+        which: list[int] | None = None,
+    ) -> Bottleneck:
+        """The latent for a student's pooled features and those of K teachers (`which`: of these
+        teachers only)."""
+        raise NotImplementedError
+
+    def teacher_terms(
+        self,
+        student: Outputs,
+        teachers: list[Outputs],
+        start_logits: list[Tensor] | None,
+        labels_B: Tensor,
+        position: StepPosition,
+    ) -> Terms:
+        """The A-Step's terms. `start_logits`: of teachers that learn, before they learned."""
+        raise NotImplementedError
+
+    def clamp_loss(self, loss: Tensor, position: StepPosition) -> Tensor:
+        """The A-Step's total loss as it is minimised."""
+        return loss
+
+
+def alternating(method: Method) -> AlternatingMethod | None:
+    """The method, if it has an A-Step under its options."""
+    return method if isinstance(method, AlternatingMethod) and method.fuses else None
+
+
+def preservation(logits: list[Tensor], start: list[Tensor], tau: float) -> Tensor:
+    """mean over teachers and images of τ²·KL(SM(t⁰/τ) ‖ SM(t/τ)). Scalar."""
+    return torch.stack(
+        [losses.kd(now, then, tau).mean() for now, then in zip(logits, start, strict=True)]
+    ).mean()
