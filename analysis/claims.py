@@ -13,7 +13,6 @@ import pandas as pd
 
 from analysis.ladder_table import (
     CONTROLS,
-    PRIMARY,
     RUNG_ORDER,
     LadderRow,
     LadderTable,
@@ -34,6 +33,7 @@ from analysis.render.text import (
 )
 from analysis.report_model import counted
 from analysis.selection.configurations import same_setting
+from analysis.selection.filters import PRIMARY
 from analysis.stats import (
     NO_INTERVAL,
     Interval,

@@ -17,7 +17,6 @@ from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_inter
 from trainers import metrics
 
 RUNG_ORDER = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
-PRIMARY = "L4"  # the rung whose claim against the best control is the primary one
 # Methods of the literature have small letters: `kd` is Hinton's with its own weights, `KD` the
 # ladder's control, which is ASIB with everything but the teachers' average off; so are ce and CE.
 METHOD_ORDER = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")

@@ -38,9 +38,10 @@ from analysis.render.text import (
 from analysis.runs import Selection, column, select
 from analysis.sections import run_warnings
 from analysis.sections.health import read_again
-from analysis.selection.bench_runs import BenchRuns, RunFilter
+from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import by_overlap, not_shared, one_configuration, shown_with
 from analysis.selection.experiment import ExperimentReader
+from analysis.selection.filters import RunFilter
 from analysis.stats import Interval
 from trainers import metrics
 

@@ -15,6 +15,7 @@ SEED = "seed"
 RUN_KEY = "run_key"
 RECIPE = "recipe"  # key of everything but the seed: runs of one recipe are repetitions
 MATCHED_TO = "matched_to"  # rung whose time a CE run was given
+VARIANT = "variant"  # how a run differs from its rung's default, as overrides; empty: not at all
 SETTING = "setting"  # key of data, student and budget: runs of one setting may be compared
 OVERLAP = "overlap"  # percent of the classes that both teachers were trained on
 STUDY = "study"

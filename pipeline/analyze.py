@@ -11,13 +11,12 @@ from pathlib import Path
 
 from analysis import report, tags
 from analysis.figures import style
-from analysis.ladder_table import PRIMARY
 from analysis.render import page
 from analysis.report_model import counted
 from analysis.runs import column, export, exported_experiment, load_runs
 from analysis.sections.registry import COMPREHENSIVE, STUDIES, Findings, findings
-from analysis.selection.bench_runs import RunFilter
 from analysis.selection.experiment import ExperimentReader
+from analysis.selection.filters import PRIMARY, RunFilter
 from analysis.stores.archive import SUFFIX
 from analysis.suggest import nearest
 from pipeline.cli.console import out, say

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 
 from analysis import report
-from analysis.ladder_table import PRIMARY
 from analysis.render import page
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.sections.registry import findings
-from analysis.selection.bench_runs import RunFilter
 from analysis.selection.experiment import ExperimentReader
+from analysis.selection.filters import PRIMARY, RunFilter
 from analysis.stats import differences_by_seed, paired_difference, t_test
 from analysis.stores.mlflow_client import NoAnswer
 from pipeline.analyze import analyse_command

@@ -8,13 +8,14 @@ from matplotlib.figure import Figure
 
 from analysis.claims import LEVEL, claims, p_is, p_value
 from analysis.figures import style
-from analysis.ladder_table import CONTROLS, PRIMARY, best_control, ladder_table
+from analysis.ladder_table import CONTROLS, best_control, ladder_table
 from analysis.render.text import TextTable, accuracy_cell, number, paired_cell, percent, points
 from analysis.report_model import Drawing, MissingRun, Section, Table, counted, seeds_caption
 from analysis.runs import column
 from analysis.sections.published import published
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS, not_shared
+from analysis.selection.filters import PRIMARY
 from analysis.stats import NO_INTERVAL, Interval
 
 BASELINES = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")

@@ -20,8 +20,9 @@ from analysis.sections import (
     overlap,
     teacher_adaptation,
 )
-from analysis.selection.bench_runs import BenchRuns, RunFilter
+from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.experiment import ExperimentReader
+from analysis.selection.filters import RunFilter
 
 STUDIES: dict[str, Callable[[BenchRuns], Section]] = {
     "ladder": ladder.study,

@@ -1,4 +1,4 @@
-"""One configuration a rung: what a mean over seeds may be taken of."""
+"""Configurations of a rung: which one is compared, and what differs between rungs."""
 
 import re
 from typing import NamedTuple
@@ -7,43 +7,38 @@ import pandas as pd
 
 from analysis import tags
 from analysis.runs import Selection, column, split
-from analysis.selection import overrides
-from trainers import metrics
 
 RUNG_COLUMNS = (f"tags.{tags.BENCH}", f"tags.{tags.RUNG}")
 
 # Of runs that count: the configuration that their rung is shown with, and why that one; empty
 # where the rung has no other.
 CONFIGURATION, WHY = "configuration", "configuration_why"
+_SETTING, _VARIANT = f"tags.{tags.SETTING}", f"tags.{tags.VARIANT}"
 _BETA_ALONE = re.compile(r"method\.ib_beta=[^,]*")
-_TYPED = "typed"  # while runs are chosen
-_ABSENT = "None"  # as a parameter says null
+_ABSENT = "None"  # null, as it is logged
 
-# What every rung of a bench shares unless the ladder was given different budgets or data.
+# Parameters that every rung of a bench shares unless budgets or data differ.
 _SHARED = re.compile(
     r"params\.(budget\.student_epochs|(data(?!\.teacher_limit)|student|optim|mix|numerics)\..*"
     r"|select)"
 )
 
-# What the rungs with a fusion module share beside that: all of the method but their factors.
+# Parameters that the rungs with a fusion module share too: all of the method but their factors.
 _FUSED = re.compile(
     r"params\.method\.(?!name|kd_target|bottleneck|num_stages|adapt|teacher_levels|student_levels"
     r"|freeze_bn|placebo|target_view).*"
 )
 
-# What is typed for one run, or changes no result.
-_OWN_WORD = re.compile(r"(cfg|seed|bench|method|runtime\..*|hydra.*|data\.root|data\.download)=.*")
-
 # Parameters that may differ between the seeds of one configuration: the seeds themselves (the
-# teachers' too), what does not change results, and the line that the user typed.
+# teachers' too), what does not change results, and the overrides as they were given.
 _NOT_CONFIGURATION = re.compile(
     r"params\.((.*\.)?seed|runtime\..*|data\.root|data\.download|overrides)"
 )
 
 
 def by_overlap(kept: pd.DataFrame) -> pd.DataFrame:
-    """Runs whose teachers were specialised as a bench of their own, `digits overlap=50`: they are
-    another problem, with controls of its own. A run without teachers belongs to each of them."""
+    """The runs with specialised teachers as a separate bench, `digits overlap=50`: they are another
+    problem with other controls. A run without teachers belongs to each of these benches."""
     overlap = column(kept, f"tags.{tags.OVERLAP}")
     if not overlap.notna().any():
         return kept
@@ -61,24 +56,24 @@ def by_overlap(kept: pd.DataFrame) -> pd.DataFrame:
 def one_configuration(selection: Selection) -> Selection:
     """Leave out runs that a mean over seeds must not mix, for each bench and rung.
 
-    Of several configurations (told apart by the tag of their recipe, or else by all parameters but
-    seeds and `runtime`) the rung's default is kept: the one for which nothing was typed but what
-    most runs of the other rungs have. Of equals the one with the most seeds, of equals the one
-    that has most in common with the other rungs of the bench, of equals the best on validation, of
-    equals the one that was started last; then the newest run of each seed. Reasons: no seed, other
-    configuration (with two parameters in which it differs, or as many as tell it from others),
-    older run of the same seed. The runs that are kept have two columns more, `CONFIGURATION` and
-    `WHY`.
+    Of several configurations (runs of one recipe key; of runs without one, those that have all
+    parameters but seeds and `runtime` in common) one is kept: that in the setting and with the
+    variant of most of the other rungs, of equals the rung's default (its variant is empty), of
+    equals the newest; then the newest run of each seed. Runs of older versions have no variant.
+    Reasons: no seed, other configuration (with two parameters in which it differs, or as many as
+    distinguish it from others), older run of the same seed. The runs that are kept have two columns
+    more, `CONFIGURATION` and `WHY`.
     """
     kept, left_out = selection
     reason = pd.Series(None, kept.index, dtype=object)
     reason[seeds_of(kept).isna()] = "no seed"
     shown = pd.DataFrame("", kept.index, [CONFIGURATION, WHY])
-    usable = _varying(kept[reason.isna()]).assign(**{_TYPED: _typed})
+    usable = _varying(kept[reason.isna()])
+    bench = _bench_of(usable)
     of_rung = [column(usable, name) for name in RUNG_COLUMNS]
     for _, group in usable.groupby(of_rung, dropna=False):
-        beside = usable.drop(group.index)
-        choice = _choice(group, beside[_bench_of(beside).eq(_bench_of(group).iloc[0])])
+        on_bench = usable[bench.eq(bench[group.index[0]])]
+        choice = _choice(group, on_bench.drop(group.index, errors="ignore"))
         reason.update(choice.reasons)
         shown.loc[group.index, CONFIGURATION] = choice.configuration
         shown.loc[group.index, WHY] = choice.why
@@ -89,8 +84,8 @@ def one_configuration(selection: Selection) -> Selection:
 
 
 def shown_with(selection: Selection, bench: str) -> tuple[str, ...]:
-    """Of each rung of a bench that ran in several configurations: which one is shown, why, and how
-    many runs of which others are left aside. `selection` is what `one_configuration` gives."""
+    """A sentence on each rung of a bench that ran in several configurations: which one is shown,
+    why, and how many runs of which others are left aside. `selection`: from `one_configuration`."""
     kept, left_out = (runs[_bench_of(runs).eq(bench)] for runs in selection)
     several = kept[column(kept, CONFIGURATION).fillna("").ne("")]
     sentences = []
@@ -115,8 +110,7 @@ def _runs(count: int) -> str:
 
 
 def _varying(runs: pd.DataFrame) -> pd.DataFrame:
-    """Without the parameters that are the same in all runs: they tell nothing apart, and most
-    of a hundred are."""
+    """Without the parameters that are the same in all runs, which most of a hundred are."""
     parameters = [name for name in runs if str(name).startswith("params.")]
     same = [name for name in parameters if runs[name].nunique(dropna=False) < 2]
     return runs.drop(columns=same)
@@ -129,7 +123,7 @@ def seeds_of(frame: pd.DataFrame) -> pd.Series:
 
 def same_setting(kept: pd.DataFrame, bench: str, rung: str, other: str) -> bool:
     """Whether two rungs were trained on the same data with the same student and budget, as far as
-    their runs say: only then is a difference between them one of methods."""
+    their tags show: only then is a difference between them one of methods."""
     wanted = {*RUNG_COLUMNS, f"tags.{tags.SETTING}"}
     few = kept[[name for name in kept if name in wanted]]  # of hundreds of columns
     runs = few[column(few, RUNG_COLUMNS[0]).eq(bench)]
@@ -150,7 +144,7 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
 
 
 def _other_data(runs: pd.DataFrame) -> list[str]:
-    """What the tags of settings tell apart and no parameter does: the images or their labels."""
+    """A difference in the tags of settings that no parameter has: the images or their labels."""
     rungs = runs.groupby(column(runs, f"tags.{tags.SETTING}"))[RUNG_COLUMNS[1]].unique()
     listed = "; ".join(", ".join(sorted(of)) for of in rungs)
     return [f"the data are not the same everywhere ({listed})"] if len(rungs) > 1 else []
@@ -173,8 +167,8 @@ def _bench_of(frame: pd.DataFrame) -> pd.Series:
 
 
 class _Choice(NamedTuple):
-    """Why runs of a bench and rung do not count (only those that do not), the configuration of
-    those that do, and why that one: both empty where there is no other."""
+    """The reasons of the runs of a bench and rung that do not count, the configuration of those
+    that do, and why that one: both empty where there is no other."""
 
     reasons: pd.Series
     configuration: str
@@ -182,109 +176,69 @@ class _Choice(NamedTuple):
 
 
 _OTHER = "other configuration"
-_UNNAMED = "other teachers or numerics"  # what no parameter tells apart
+_UNNAMED = "other teachers or numerics"  # differences that no parameter has
 _LISTED = 6  # configurations that are named
-_WHY = (
-    "its default",
-    "the one with the most seeds",
-    "the one that has most in common with the other rungs",
-    "the best on validation",
-)
-_LAST = "the one that was started last"
 
 
-def _choice(group: pd.DataFrame, beside: pd.DataFrame) -> _Choice:
-    """Which configuration of a bench and rung counts. `beside`: the runs of the other rungs."""
+def _choice(group: pd.DataFrame, others: pd.DataFrame) -> _Choice:
+    """Which configuration of a bench and rung counts. `others`: the runs of the other rungs."""
     newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
     parameters = configuration(newest_first)
-    typed = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
-    of_run = column(newest_first, f"tags.{tags.RECIPE}").fillna(typed)
-    seeds = seeds_of(newest_first)
-    # In the order of the newest run of each, so that the newest of equals is taken.
-    merits = [
-        _default(newest_first, beside).groupby(of_run, sort=False).max(),
-        seeds.groupby(of_run, sort=False).nunique(),
-        _agreement(newest_first, parameters, beside).groupby(of_run, sort=False).max(),
-        _validation(newest_first).groupby(of_run, sort=False).mean(),
-    ]
-    merit = {recipe: tuple(one[recipe] for one in merits) for recipe in merits[0].index}
-    best = max(merit, key=lambda recipe: merit[recipe])
-    same = of_run.eq(str(best))
-    told_apart = _typed_first(parameters, newest_first[_TYPED])
-    of_recipe = parameters[told_apart].groupby(of_run, sort=False).first()
-    labels = _labels(of_recipe, of_recipe.loc[best])
-    reasons = {run: f"{_OTHER} ({labels[of_run[run]]})" for run in same.index[~same]}
+    as_text = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
+    recipe = column(newest_first, f"tags.{tags.RECIPE}").fillna(as_text)
+    best, why = _default(newest_first, recipe, others)
+    seeds, same = seeds_of(newest_first), recipe.eq(best)
+    differing = _variants_first(parameters, column(newest_first, _VARIANT))
+    of_recipe = parameters[differing].groupby(recipe, sort=False).first()
+    kept: pd.Series = of_recipe.loc[str(best)]  # type: ignore[assignment]
+    labels = _labels(of_recipe, kept)
+    reasons = {run: f"{_OTHER} ({labels[recipe[run]]})" for run in same.index[~same]}
     repeated = seeds[same].duplicated()
     reasons |= dict.fromkeys(repeated.index[repeated], "older run of the same seed")
-    of_reasons = pd.Series(reasons, dtype=object)
-    if len(merit) == 1:
-        return _Choice(of_reasons, "", "")
-    why = _decided([one for recipe, one in merit.items() if recipe != best], merit[best])
-    named = _listed(of_recipe.loc[best]) if told_apart else "one set of teachers"
-    return _Choice(of_reasons, named, why)
+    if same.all():
+        return _Choice(pd.Series(reasons, dtype=object), "", "")
+    named = _listed(kept) if differing else "one set of teachers"
+    return _Choice(pd.Series(reasons, dtype=object), named, why)
 
 
-def _decided(others: list[tuple], best: tuple) -> str:
-    """The first merit after which no other configuration is as good as the best."""
-    for place, why in enumerate(_WHY):
-        others = [one for one in others if one[place] == best[place]]
-        if not others:
-            return why
-    return _LAST
+def _default(runs: pd.DataFrame, recipe: pd.Series, others: pd.DataFrame) -> tuple[str, str]:
+    """The recipe that a rung is shown with, and why. `runs`: of the rung, the newest first."""
+    common = [_most(others, _SETTING), _most(others, _VARIANT)]
+    rank = {}
+    for name, same in runs.groupby(recipe, sort=False):
+        setting, variant = (column(same, tag).bfill().iloc[0] for tag in (_SETTING, _VARIANT))
+        rank[str(name)] = (setting in common[0], variant in common[1], variant == "")
+    best = max(rank, key=lambda name: rank[name])  # the newest of equals
+    if list(rank.values()).count(rank[best]) > 1:
+        return best, "the one that was started last"
+    return best, "its default" if rank[best][2] else "as most of the other rungs"
 
 
-def _default(group: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
-    """Whether nothing was typed for a run but what was typed for most runs of the other rungs;
-    False where a run does not say what was typed."""
-    common = frozenset(overrides.common(beside[_TYPED].dropna()))
-    return group[_TYPED].map(lambda words: words == common).astype(bool)
-
-
-def _validation(runs: pd.DataFrame) -> pd.Series:
-    """The accuracy by which an epoch was selected; below all others where there is none."""
-    return column(runs, f"metrics.{metrics.BEST_VAL_TOP1}").astype(float).fillna(-1.0)
-
-
-def _typed(runs: pd.DataFrame) -> pd.Series:
-    """The words typed for each run that can set it apart from others of its rung; None where the
-    run does not say."""
-    return overrides.words(runs).map(
-        lambda words: frozenset(w for w in words if not _OWN_WORD.fullmatch(w)), na_action="ignore"
-    )
-
-
-def _agreement(group: pd.DataFrame, parameters: pd.DataFrame, beside: pd.DataFrame) -> pd.Series:
-    """How many (other run, parameter) pairs each run has in common with the other rungs; the terms
-    of a method are compared with those of rungs of the same method alone."""
-    method = f"tags.{tags.METHOD}"
-    own = column(group, method).iloc[0]
-    others = configuration(beside).reindex(columns=parameters.columns, fill_value=_ABSENT)
-    alike = others[column(beside, method).eq(own)] if isinstance(own, str) else others
-    same = []
-    for name in parameters:
-        known = (alike if str(name).startswith("params.method.") else others)[name]
-        same.append(parameters[name].map(known.value_counts()).fillna(0))
-    return pd.concat(same, axis=1).sum(axis=1) if same else pd.Series(0.0, parameters.index)
+def _most(others: pd.DataFrame, tag: str) -> set[str]:
+    """The values of a tag that more than half of the rungs have."""
+    rung = column(others, RUNG_COLUMNS[1])
+    rungs = rung.groupby(column(others, tag)).nunique()
+    return set(rungs.index[rungs > rung.nunique() / 2])
 
 
 def configuration(group: pd.DataFrame) -> pd.DataFrame:
-    """The parameters that can change a result, seeds left out, as text. Absent ones are null: a
-    run of an older version has no word of a later option."""
+    """The parameters that can change a result, without seeds, as text. Absent ones are null: a
+    run of an older version has no later option."""
     columns = [name for name in group if str(name).startswith("params.")]
     wanted = [name for name in columns if not _NOT_CONFIGURATION.fullmatch(str(name))]
     return group[wanted].astype(object).fillna(_ABSENT).astype(str)
 
 
-def _typed_first(parameters: pd.DataFrame, typed_words: pd.Series) -> list[str]:
-    """The parameters that are not the same in all runs, first those that were typed."""
-    typed_keys = {w.partition("=")[0] for words in typed_words.dropna() for w in words}
+def _variants_first(parameters: pd.DataFrame, variants: pd.Series) -> list[str]:
+    """The parameters that are not the same in all runs, first those that a variant names."""
+    named = {key for text in variants.dropna() for key in re.findall(r"([^\s=]+)=", text)}
     differing = [str(name) for name in parameters.columns[parameters.nunique() > 1]]
-    return sorted(differing, key=lambda name: name.removeprefix("params.") not in typed_keys)
+    return sorted(differing, key=lambda name: name.removeprefix("params.") not in named)
 
 
 def _labels(of_recipe: pd.DataFrame, reference: pd.Series) -> dict[str, str]:
     """Where each configuration differs from the one that counts: as many parameters as it takes
-    to tell all of them from each other, two at least."""
+    to distinguish all of them, at least two."""
     differing = {str(recipe): one[one != reference] for recipe, one in of_recipe.iterrows()}
 
     def listed(most: int) -> dict[str, str]:
@@ -297,7 +251,7 @@ def _labels(of_recipe: pd.DataFrame, reference: pd.Series) -> dict[str, str]:
 
 
 def _listed(parameters: pd.Series, most: int = 2) -> str:
-    """So many parameters with their values; none where only what is no parameter differs."""
+    """The first parameters with their values; `_UNNAMED` where no parameter differs."""
     first = parameters.iloc[:most].items()
     shown = [f"{str(key).removeprefix('params.')}={value}" for key, value in first]
     return ", ".join(shown or [_UNNAMED]) + ", …" * (len(parameters) > most)

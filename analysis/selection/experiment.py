@@ -8,7 +8,7 @@ from pandas.api.types import union_categoricals
 
 from analysis import tags
 from analysis.runs import HISTORY_COLUMNS, column, load_history, load_runs
-from analysis.selection.bench_runs import RunFilter, chosen
+from analysis.selection.filters import RunFilter, chosen
 
 
 class _Histories(NamedTuple):

@@ -18,7 +18,7 @@ from analysis.claims import (
     steps_block,
 )
 from analysis.ladder_table import TeacherRow, best_control, ladder_table
-from analysis.selection.bench_runs import RunFilter, chosen
+from analysis.selection.filters import RunFilter, chosen
 from analysis.stats import power
 from tests.analysis.frames import distill, runs
 from trainers import metrics

@@ -55,17 +55,18 @@ def told(store, request) -> Callable[..., Told]:
     """Plants a store of these accuracies (with `changes` to runs, and a `study` of β beside them:
     values of a rung) and reads its whole report."""
 
-    def add(rung: str, seed: int, test: float | None, *words: str, **change) -> None:
+    def add(rung: str, seed: int, test: float | None, variant: str = "", **change) -> None:
         logged = {metrics.VAL_TOP1: [(0, 0.4), (1, test or 0.5)], metrics.RUN_SECONDS: 10.0}
         logged |= {metrics.TEST_READS: 1.0, f"{metrics.HEALTH}non_finite": 0.0}
-        params = {"overrides": " ".join(["bench=toy", f"cfg={rung}", *words, f"seed={seed}"])}
+        line = f"bench=toy cfg={rung} {variant} seed={seed}"
         store.distill(
             request.node.name,
             rung,
             seed,
             test,
             metrics=logged | change.pop("metrics", {}),
-            params=params | {"method.ib_beta": "0.001"} | change.pop("params", {}),
+            params={"overrides": line, "method.ib_beta": "0.001"} | change.pop("params", {}),
+            tags={tags.VARIANT: variant} | change.pop("tags", {}),
             **change,
         )
 

@@ -8,7 +8,7 @@ from analysis import tags
 from analysis.render.text import WIDTH
 from analysis.report import analyze
 from analysis.sections.registry import investigate
-from analysis.selection.bench_runs import RunFilter
+from analysis.selection.filters import RunFilter
 from trainers import metrics
 
 NAME = "asib/ladder"

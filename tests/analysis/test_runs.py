@@ -117,7 +117,7 @@ def test_any_other_store_is_read_by_the_client(store, frame, ids):
 
 
 def test_unknown_experiment_is_named_with_the_nearest_one(store, ids):
-    with pytest.raises(ValueError, match=r"'raeding'.*mean 'reading'.*Default.*reading"):
+    with pytest.raises(ValueError, match=r"'raeding'.*mean reading.*Default.*reading"):
         load_runs(store.uri, "raeding")
 
 

@@ -9,7 +9,7 @@ from analysis.render import page
 from analysis.render.text import WIDTH, TextTable
 from analysis.runs import load_runs
 from analysis.sections.registry import COMPREHENSIVE, STUDIES, investigate
-from analysis.selection.bench_runs import RunFilter, chosen
+from analysis.selection.filters import RunFilter, chosen
 from trainers import metrics
 
 NAME = "asib/page"
@@ -111,7 +111,7 @@ def test_filters(store, found):
     runs = load_runs(store.uri, NAME)
     assert len(chosen(runs, RunFilter(tags={tags.GIT: "g1"}))) == 2
     assert len(chosen(runs, RunFilter(since="2023-11-14", until="2023-11-14"))) == len(runs)
-    began = r"no run began then \(they did from 2023-11-14T\S+ to 2023-11-14T"
+    began = r"no run started then \(first 2023-11-14T\S+, last 2023-11-14T"
     for outside in (RunFilter(until="2023-11-13"), RunFilter(since="2023-11-15")):
         with pytest.raises(ValueError, match=began):
             chosen(runs, outside)

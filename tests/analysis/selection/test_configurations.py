@@ -1,11 +1,11 @@
 """A mean over seeds is never taken over different configurations."""
 
 import pandas as pd
+import pytest
 
 from analysis.runs import Selection
 from analysis.selection.configurations import by_overlap, not_shared, one_configuration, shown_with
 from tests.analysis.frames import distill, params, runs
-from trainers import metrics
 
 
 def reasons(frame: pd.DataFrame) -> dict[str, str]:
@@ -13,14 +13,6 @@ def reasons(frame: pd.DataFrame) -> dict[str, str]:
     kept, left_out = one_configuration(Selection(frame, frame[:0].assign(reason="")))
     assert set(kept["run_id"]) | set(left_out["run_id"]) == set(frame["run_id"])
     return dict(left_out[["run_id", "reason"]].to_numpy().tolist())
-
-
-def test_the_configuration_with_the_most_seeds_is_kept():
-    full, short = params(budget__student_epochs=80), params(budget__student_epochs=2)
-    frame = runs(
-        distill("L3", 0, 0.5, **full), distill("L3", 1, 0.5, **full), distill("L3", 0, 0.1, **short)
-    )
-    assert reasons(frame) == {"r2": "other configuration (budget.student_epochs=2)"}
 
 
 def test_of_equals_the_configuration_that_was_started_last_is_kept():
@@ -31,9 +23,15 @@ def test_of_equals_the_configuration_that_was_started_last_is_kept():
     assert reasons(frame) == {"r0": "other configuration (method.ib_beta=0.1, a=1, …)"}
 
 
-def test_a_label_names_what_was_typed_first_and_as_much_as_tells_configurations_apart():
-    typed_last = typed("L3", 0, "d=1", a=1, b=1, c=1, d=1), typed("L3", 0, a=0, b=0, c=0, d=0)
-    assert reasons(runs(*typed_last)) == {"r0": "other configuration (d=1, a=1, …)"}
+def test_the_number_of_seeds_and_the_accuracy_choose_no_configuration():
+    good = [distill("L3", seed, 0.9, **params(a=1)) for seed in range(3)]
+    frame = runs(*good, distill("L3", 0, 0.1, **params(a=2)))
+    assert set(reasons(frame).values()) == {"other configuration (a=1)"}
+
+
+def test_a_label_names_parameters_of_variants_first_and_as_many_as_distinguish():
+    variants = variant("L3", 0, "d=1", a=1, b=1, c=1, d=1), variant("L3", 0, a=0, b=0, c=0, d=0)
+    assert reasons(runs(*variants)) == {"r0": "other configuration (d=1, a=1, …)"}
     alike = [distill("L3", 0, 0.5, **params(a=1, b=1, c=c)) for c in (1, 2)]
     found = reasons(runs(*alike, *[distill("L3", s, 0.5, **params(a=0, b=0, c=0)) for s in (0, 1)]))
     assert found == {f"r{c - 1}": f"other configuration (a=1, b=1, c={c})" for c in (1, 2)}
@@ -44,7 +42,7 @@ def test_a_parameter_that_only_one_configuration_has_is_named():
     assert reasons(frame) == {"r0": "other configuration (a=1)"}
 
 
-def test_seeds_machines_and_typed_lines_are_no_configuration():
+def test_seeds_devices_and_overrides_are_no_configuration():
     frame = runs(
         *(
             distill(
@@ -83,7 +81,7 @@ def test_no_runs_at_all():
     assert one_configuration(Selection(empty, empty.assign(reason=""))).kept.empty
 
 
-def test_budgets_that_differ_between_rungs_are_said():
+def test_budgets_that_differ_between_rungs_are_reported():
     frame = runs(
         distill("CE", 0, 0.5, **params(budget__student_epochs=80, data__views=4)),
         distill("L3", 0, 0.5, **params(budget__student_epochs=2, data__views=4)),
@@ -96,8 +94,8 @@ def test_budgets_that_differ_between_rungs_are_said():
     assert not_shared(frame, "b") == ()
 
 
-def test_an_option_that_older_runs_do_not_know_tells_nothing_apart():
-    """Nor does the limit of the teachers' images: that of a run without teachers says nothing."""
+def test_an_option_that_older_runs_lack_is_no_difference():
+    """Nor is the limit of the teachers' images: a run without teachers has none."""
     frame = runs(
         distill("L3", 0, 0.5, **params(data__later=None, data__teacher_limit=24000)),
         distill("L3", 1, 0.5, **params(data__teacher_limit=24000)),
@@ -107,20 +105,31 @@ def test_an_option_that_older_runs_do_not_know_tells_nothing_apart():
     assert not_shared(frame, "toy") == ()
 
 
-def test_of_equals_the_configuration_that_the_other_rungs_have_is_kept():
-    """Rungs are compared at one gate, not at whatever was run last."""
-    high, low = params(method__enable_kd=0.9, cfg="L"), params(method__enable_kd=0.05, cfg="L")
-    frame = runs(
-        distill("L3", 0, 0.19, **high),
-        distill("L3", 0, 0.17, **low),
-        distill("L1", 0, 0.2, **high),
-        distill("CE", 0, 0.2, **high),
-    )
-    assert reasons(frame) == {"r1": "other configuration (method.enable_kd=0.05)"}
-    assert reasons(frame.iloc[[1, 0, 2, 3]]) == reasons(frame)
+@pytest.mark.parametrize("tag", ["setting", "variant"])
+def test_the_configuration_of_most_of_the_other_rungs_is_kept(tag):
+    """Rungs are compared in one setting and at one learning rate, whatever was run last."""
+    common, tried = {f"tags.{tag}": "optim.lr=0.1"}, {f"tags.{tag}": ""}
+    ladder = [distill(rung, 0, 0.5, **params(a=1)) | common for rung in ("CE", "KD", "L3")]
+    first_try = distill("L3", 0, 0.2, **params(a=2)) | tried
+    other = {"r3": "other configuration (a=2)"}
+    assert reasons(runs(*ladder, first_try)) == other
+    moved = runs(first_try, *ladder)
+    assert set(reasons(moved)) == {"r0"}
+    assert "as most of the other rungs; left aside: a=2 (1 run)" in shown(moved)[0]
 
 
-def test_a_switch_that_differs_between_fused_rungs_is_said():
+def test_runs_of_older_versions_are_told_apart_by_their_recipe_keys():
+    """Neither parameters nor a variant: the recipe of the newest run is kept, all its seeds."""
+    rows = [
+        distill("L3", seed, 0.5) | {"tags.recipe": recipe}
+        for recipe, seed in (("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1))
+    ]
+    found = reasons(runs(*rows))
+    assert set(found) == {"r0", "r1", "r2"}
+    assert set(found.values()) == {"other configuration (other teachers or numerics)"}
+
+
+def test_a_switch_that_differs_between_fused_rungs_is_reported():
     fused = {"method__kd_target": "auto", "method__num_stages": 4}
     frame = runs(
         distill("L2", 0, 0.2, **params(**fused, method__gate=0.9)),
@@ -132,7 +141,7 @@ def test_a_switch_that_differs_between_fused_rungs_is_said():
     )
 
 
-def test_overlaps_are_benches_of_their_own_and_share_the_control():
+def test_each_overlap_is_a_bench_and_shares_the_control():
     half = {"tags.overlap": "50", "tags.teachers": "a,b"}
     whole = {"tags.teachers": "a,b"}
     frame = runs(
@@ -168,20 +177,18 @@ def shown(frame: pd.DataFrame) -> tuple[str, ...]:
     return shown_with(one_configuration(Selection(frame, frame[:0].assign(reason=""))), "toy")
 
 
-def typed(rung: str, seed: int, *words: str, **method) -> dict:
-    line = " ".join(["bench=toy", *words, f"cfg={rung}", f"seed={seed}"])
-    return distill(rung, seed, 0.5, **{"params.overrides": line}, **params(**method))
+def variant(rung: str, seed: int, text: str = "", **parameters) -> dict:
+    """A run with a tag `variant`."""
+    return distill(rung, seed, 0.5) | {"tags.variant": text} | params(**parameters)
 
 
-def test_a_rungs_default_is_shown_and_the_runs_of_a_study_beside_it_are_counted():
+def test_a_rungs_default_is_shown_and_the_runs_of_a_study_of_it_are_counted():
     """A study of β with more seeds than the ladder, run later."""
     ladder = [
-        typed(rung, seed, "optim.lr=0.1", method__ib_beta=0.001)
-        for rung in ("L1", "L2")
-        for seed in (0, 1)
+        variant(rung, seed, method__ib_beta=0.001) for rung in ("L1", "L2") for seed in (0, 1)
     ]
     study = [
-        typed("L2", seed, "optim.lr=0.1", f"method.ib_beta={beta}", method__ib_beta=beta)
+        variant("L2", seed, f"method.ib_beta={beta}", method__ib_beta=beta)
         for beta in (0.0, 0.01, 0.1)
         for seed in (0, 1, 2)
     ]
@@ -194,47 +201,15 @@ def test_a_rungs_default_is_shown_and_the_runs_of_a_study_beside_it_are_counted(
     kept = one_configuration(Selection(frame, frame[:0].assign(reason=""))).kept
     assert kept["configuration"].tolist() == ["", "", *["method.ib_beta=0.001"] * 2]
     assert shown(frame[frame["tags.rung"] == "L1"]) == ()
+    alone = frame[frame["tags.rung"] == "L2"]
+    assert "method.ib_beta=0.001 (2 runs), its default" in shown(alone)[0]
 
 
-def test_without_its_default_the_reason_of_the_choice_is_said():
-    most = [typed("L2", s, "a=1", method__a=1) for s in (0, 1)] + [typed("L2", 0, method__a=2)]
-    most[2]["params.overrides"] = None
-    assert (
-        "method.a=1 (2 runs), the one with the most seeds; left aside: method.a=2 (1 run)."
-        in (shown(runs(*most))[0])
-    )
-    equals = [typed("L2", 0, f"a={a}", method__a=a) for a in (1, 2)]
-    assert (
-        "method.a=2 (1 run), the one that was started last; left aside" in shown(runs(*equals))[0]
-    )
-    other = typed("L3", 0, method__a=1)
-    assert (
-        "method.a=1 (1 run), the one that has most in common with the other rungs"
-        in (shown(runs(*equals, other))[0])
-    )
-
-
-def test_of_equals_validation_chooses_and_another_methods_terms_tell_nothing():
-    """A tuning study: L4 has a temperature of its own, at which kd was not at its best."""
-    asib = typed("L4", 0, method__tau=4) | {"tags.method": "asib"}
-    points = [
-        typed("kd", 0, f"method.tau={tau}", f"optim.lr={lr}", method__tau=tau, optim__lr=lr)
-        | {"tags.method": "kd", f"metrics.{metrics.BEST_VAL_TOP1}": val}
-        for tau, lr, val in ((2, 1, 0.7), (2, 2, 0.9), (4, 1, 0.6), (4, 2, 0.8))
-    ]
-    said = shown(runs(asib, *points))[0]
-    assert said.startswith("kd is shown with method.tau=2, optim.lr=2 (1 run), the best on validat")
-
-
-def test_what_was_typed_for_most_of_the_other_rungs_is_no_departure():
-    """A first try of L3 is not its default where the ladder was given another budget."""
-    ladder = [
-        typed(rung, seed, "budget=long", method__e=80)
-        for rung in ("CE", "KD", "L3")
-        for seed in (0, 1)
-    ]
-    assert shown(runs(*ladder, typed("L3", 0, method__e=2))) == (
-        "L3 is shown with method.e=80 (2 runs), its default; left aside: method.e=2 (1 run).",
+def test_without_its_default_the_newest_configuration_is_shown():
+    frame = runs(*[variant("L2", 0, f"a={a}", method__a=a) for a in (1, 2)])
+    assert shown(frame) == (
+        "L2 is shown with method.a=2 (1 run), the one that was started last; left aside: "
+        "method.a=1 (1 run).",
     )
 
 
@@ -248,7 +223,7 @@ def test_another_student_is_another_setting():
     )
 
 
-def test_data_that_only_their_digest_tells_apart_are_another_setting():
+def test_data_with_another_digest_are_another_setting():
     frame = runs(
         *[
             distill(rung, 0, 0.5, **{"tags.setting": one})
