@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from analysis.selection.bench_runs import RunFilter
+from analysis.selection.filters import RunFilter
 from pipeline.analyze import analyse
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
