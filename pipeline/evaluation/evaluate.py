@@ -1,9 +1,10 @@
-"""The evaluate verb: measure a finished network on a split; the run is a child of what it
-evaluated."""
+"""The evaluate verb: measure a finished network on a split.
+
+The evaluation is logged as a child of the run that it evaluates.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from analysis import tags
 from pipeline.cli.console import out, say
 from pipeline.config import Config, ConfigError, compose
-from pipeline.evaluation.model import LoadedModel, find, is_file, on_data, pixel_options, stored
+from pipeline.evaluation.model import LoadedModel, find, is_file, on_data, stored
 from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, as_report
+from pipeline.evaluation.request import Request, request
 from pipeline.identity import splits
 from pipeline.outcome import error_tags, outcome
 from pipeline.session import Session
@@ -21,12 +23,10 @@ from pipeline.stages.test_split import open_test
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import arrived, flat, log_data, now_ms, replay
 from trainers import measures, metrics
-from trainers.data import DataConfig, Images, Splits
+from trainers.data import Images, Splits
 from trainers.data.views import Normaliser
 from trainers.errors import Interrupted
 from trainers.view_bank import image_outputs
-
-SPLITS = ("train", "val", "test")
 
 
 def evaluate_command(overrides: list[str]) -> None:
@@ -41,70 +41,13 @@ def evaluate_command(overrides: list[str]) -> None:
         evaluate(asked, config, session)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, beside the configuration."""
-
-    run: str
-    split: str
-    keys: set[str] = field(default_factory=set)  # options that were given
-
-
-def request(overrides: list[str]) -> tuple[Request, list[str]]:
-    """run= and split= (val where not given) taken out of the overrides; and the rest.
-
-    A run has a configuration already: only the data set and runtime.* can be given with it.
-
-    Raises:
-        ConfigError: all errors, those in the rest of the overrides too.
-    """
-    own = {"run": "", "split": "val"}
-    pairs = [(text, *text.lstrip("+").partition("=")[::2]) for text in overrides]
-    own |= {key: value for _, key, value in pairs if key in own}
-    rest = [text for text, key, _ in pairs if key not in own]
-    keys = {key for _, key, _ in pairs} - own.keys()
-    errors = []
-    if not own["run"]:
-        errors.append(
-            "run: say which, as in run=KEY, run=NAME, run=MLFLOW_RUN_ID or run=FILE.safetensors"
-        )
-    if own["split"] not in SPLITS:
-        errors.append(f"split={own['split']}: unknown (allowed: {', '.join(SPLITS)})")
-    if "experiment" in keys:
-        errors.append(
-            "experiment: an evaluation goes to the experiment of its run; to another with "
-            "runtime.experiment=NAME"
-        )
-        keys -= {"experiment"}
-        rest = [text for text in rest if not text.startswith("experiment=")]
-    if own["run"] and not is_file(own["run"]):
-        known = {f"data.{f.name}" for f in fields(DataConfig)}
-        free = {"bench", "data", *(f"data.{name}" for name in pixel_options())}
-        allowed = ", ".join([*sorted(free), "runtime.*"])
-        errors += [
-            f"{key}: a run is evaluated in its own configuration (to be changed: {allowed})"
-            for key in sorted(keys - free)
-            if not key.startswith("runtime.") and not (key.startswith("data.") and key not in known)
-        ]
-    if errors:
-        raise ConfigError(errors + _errors(rest))
-    return Request(own["run"], own["split"], keys), rest
-
-
-def _errors(overrides: list[str]) -> list[str]:
-    try:
-        compose(overrides)
-    except ConfigError as error:
-        return error.errors
-    return []
-
-
 def evaluate(asked: Request, config: Config, session: Session) -> None:
-    """Measure, print, log. Nothing is logged, and no test image read, before all is known to fit.
+    """Measure, print and log. Nothing is logged, and no test image read, before everything is
+    known to fit.
 
     Raises:
-        ConfigError, BadCheckpoint, DataMissing, DataDamaged: what was asked for cannot be.
-        Interrupted: asked to stop; the evaluation is KILLED.
+        ConfigError, BadCheckpoint, DataMissing, DataDamaged: the run or the data cannot be used.
+        Interrupted: a stop was requested; the evaluation is KILLED.
     """
     subject, of_run = find(asked.run, config, session), not is_file(asked.run)
     if of_run:
@@ -134,17 +77,17 @@ def evaluate(asked: Request, config: Config, session: Session) -> None:
     say(f"         in run {run_id}; look with: mlflow ui")
 
 
-# Where it belongs -----------------------------------------------------------------------------
+# The parent run -------------------------------------------------------------------------------
 
 
 class Parent(NamedTuple):
-    """The run that the evaluation is a child of, and how often test was read, as it says."""
+    """The run that the evaluation is a child of, and how often it has read the test split."""
 
     run_id: str
     experiment_id: str
     reads: int = 0
-    step: int = 0  # at which that was logged
-    evaluated: bool = True  # False: the launch, as a file has no run
+    step: int = 0  # at which `reads` was logged
+    evaluated: bool = True  # False: it is the launch run, as a file has no run
 
 
 def _launch(session: Session) -> Parent:
@@ -153,7 +96,7 @@ def _launch(session: Session) -> Parent:
 
 
 def _tracked(subject: LoadedModel, session: Session) -> Parent:
-    """The tracked run of the subject; one from the store that is not tracked yet is sent now."""
+    """The tracked run of the network; a run of the store that is not tracked yet is sent now."""
     target = session.target
     run_id = subject.run_id or _arrived(subject, session)
     if run_id is None:
@@ -169,22 +112,22 @@ def _tracked(subject: LoadedModel, session: Session) -> Parent:
 
 
 def _arrived(subject: LoadedModel, session: Session) -> str | None:
-    """The run of a key where it is already, unless an experiment was chosen: a copy of it in the
-    default experiment would be taken for a run of that one."""
+    """The tracked run of a key in whatever experiment it is, unless one is chosen: a copy in the
+    default experiment would be taken for a run of that experiment."""
     target = session.target
     if session.runtime.experiment or target.experiment != tags.DEFAULT_EXPERIMENT:
         return None
-    there = arrived(subject.folder, target)
-    if not there:
+    found = arrived(subject.folder, target)
+    if not found:
         return None
-    first, *others = (_experiment(run_id, target) for run_id in there)
+    first, *others = (_experiment(run_id, target) for run_id in found)
     also = f"; it is in {', '.join(others)} too" if others else ""
     if others or first != target.experiment:
         say(
             f"tracked  in experiment {first}, where the run is{also} "
             "(runtime.experiment=NAME chooses another)"
         )
-    return there[0]
+    return found[0]
 
 
 def _experiment(run_id: str, target: TrackingTarget) -> str:
@@ -195,9 +138,9 @@ def _experiment(run_id: str, target: TrackingTarget) -> str:
 def _open_test(
     subject: LoadedModel, data: Splits, parent: Parent, client: Any
 ) -> tuple[Images, int]:
-    """The test images; their reading raises the count of the run that is evaluated.
+    """The test images; reading them raises the count of the run that is evaluated.
 
-    Readings on another machine are known from the tracking store alone, so the larger counts.
+    Readings on another machine are known from the tracking store only, so the larger count holds.
     """
     images, reads = open_test(subject.folder, data)
     reads = max(reads, parent.reads + 1)
@@ -246,7 +189,7 @@ def _logits(net: nn.Module, subject: LoadedModel, images: Images, session: Sessi
 def _compare(
     number: int, key: str, student_MC: Tensor, images: Images, session: Session
 ) -> Compared:
-    """The student beside one teacher, as that was fine-tuned; missing where it is not here."""
+    """The student compared with a fine-tuned teacher; empty where that is not in the store."""
     teacher = stored(session.store.run("finetune", key))
     if teacher is None:
         return Compared(number, key)
@@ -285,7 +228,7 @@ def _facts(
 def _create(
     asked: Request, subject: LoadedModel, parent: Parent, session: Session, data: Splits
 ) -> str:
-    """The run of the evaluation, described."""
+    """Create the run of the evaluation, with tags, parameters and data set; return its id."""
     from mlflow.entities import Param
 
     client = session.target.client()

@@ -1,4 +1,4 @@
-"""What `evaluate` looks at: a run by its MLflow id, its key or its name, or a file of weights."""
+"""The network that `evaluate` measures: from a run (MLflow id, key or name) or a weights file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from analysis import tags
 from pipeline.config import Config, ConfigError
 from pipeline.config.fields import build_dataclass
+from pipeline.evaluation.lookup import KEY, STAGES, SUFFIXES, folder_of
 from pipeline.identity import KEY_LENGTH, file_digest, identity, needs_teachers
 from pipeline.session import Session
 from pipeline.stages.student import network
@@ -29,12 +30,8 @@ from trainers.models.weight_files import BadCheckpoint
 from trainers.numerics import Numerics
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-KEY = re.compile(rf"[0-9a-f]{{4,{KEY_LENGTH}}}")
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-STAGES = {"distill": "student", "finetune": "teacher"}  # stage -> name of its weights
-SHAPE = ("classes", "channels", "image_size")  # what a network and a data set must share
+SHAPE = ("classes", "channels", "image_size")  # in which a network and a data set must agree
 _WEIGHTS = re.compile(r"weights/(student|teacher)\.([0-9a-f]{64})\.safetensors")
-_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,9 @@ class LoadedModel:
     numerics: Numerics
     bench: str
     teachers: tuple[str, ...]  # keys of the teachers that it was distilled from
-    folder: RunFolder  # where its readings of the test split are counted
+    folder: RunFolder  # counts its readings of the test split
     data_digest: str | None = None  # of the data that it was trained on, where that is known
-    run_id: str | None = None  # in the tracking store, where it was asked for by that
+    run_id: str | None = None  # in the tracking store, where it was given by that
 
     def network(self, device: torch.device) -> nn.Module:
         """The network in evaluation mode. Raises BadCheckpoint where the weights do not fit."""
@@ -62,28 +59,28 @@ class LoadedModel:
 
 
 def is_file(text: str) -> bool:
-    """Whether run=text means a file of weights."""
+    """Whether run=text is a weights file."""
     return Path(text).suffix in SUFFIXES or Path(text).is_file()
 
 
 def find(text: str, config: Config, session: Session) -> LoadedModel:
-    """The subject of run=text; a run brings its own configuration, a file has that of `config`.
+    """The network of run=text; a run brings its configuration, a file has that of `config`.
 
     Raises:
-        ConfigError: no such run, several, not finished, not a network's.
+        ConfigError: no such run, several, not finished, or a run without a network.
         BadCheckpoint: the weights are damaged.
     """
     if is_file(text):
         return _of_file(Path(text), config, session)
     if RUN_ID.fullmatch(text):
         return _of_tracked(text, session)
-    folder = (_folder_of_key if KEY.fullmatch(text) else _folder_of_name)(text, session)
+    folder = folder_of(text, session)
     found = stored(folder)
     if found is None:
         raise ConfigError(
             [
-                f"run={text}: {folder.stage} {folder.key} is not finished; the command that began "
-                "it goes on with it"
+                f"run={text}: {folder.stage} {folder.key} is not finished; run the command that "
+                "started it to resume"
             ]
         )
     return found
@@ -92,7 +89,7 @@ def find(text: str, config: Config, session: Session) -> LoadedModel:
 def stored(folder: RunFolder) -> LoadedModel | None:
     """The network of a run in the store; None where it is not finished.
 
-    Raises BadCheckpoint where its files are damaged or gone.
+    Raises BadCheckpoint where its files are damaged or missing.
     """
     try:
         result, spec = folder.result(), folder.read_json("spec")
@@ -106,24 +103,24 @@ def stored(folder: RunFolder) -> LoadedModel | None:
 
 
 def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFolder) -> LoadedModel:
-    """Only plain values are taken from a spec, each checked as an option would be."""
+    """The network of a run's specification, whose values are checked as options are."""
     errors: list[str] = []
     try:
         run_tags, config = spec["tags"], spec["config"]
         data = build_dataclass(DataConfig, config["data"], "data.", errors)
         numerics = build_dataclass(Numerics, config["numerics"], "numerics.", errors)
         subject = LoadedModel(
-            spec["name"],
-            folder.key,
-            run_tags[tags.STUDENT],
-            weights,
-            source,
-            data,
-            numerics,
-            run_tags[tags.BENCH],
-            tuple(spec["identity"].get("teachers", ())),
-            folder,
-            spec["data"]["digest"],
+            name=spec["name"],
+            key=folder.key,
+            model=run_tags[tags.STUDENT],
+            weights=weights,
+            source=source,
+            data=data,
+            numerics=numerics,
+            bench=run_tags[tags.BENCH],
+            teachers=tuple(spec["identity"].get("teachers", ())),
+            folder=folder,
+            data_digest=spec["data"]["digest"],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError([f"run {folder.key}: its description lacks {error}"]) from error
@@ -132,69 +129,6 @@ def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFold
     if errors:
         raise ConfigError([f"run {folder.key}, as it was stored: {text}" for text in errors])
     return subject
-
-
-# By key or by name ----------------------------------------------------------------------------
-
-
-def _folder_of_key(text: str, session: Session) -> RunFolder:
-    folders = _networks(session)
-    found = [folder for folder in folders if folder.key.startswith(text)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(
-            [f"run={text}: {len(found)} keys begin so: {_listed(found)}; type more of it"]
-        )
-    raise ConfigError([f"run={text}: no such key in {_holding(folders, session)}"])
-
-
-def _folder_of_name(text: str, session: Session) -> RunFolder:
-    """By its name. Of a part of one (a rung), or a name that several have, the keys are told."""
-    folders = _networks(session)
-    found = [folder for folder in folders if _name(folder) == text]
-    if len(found) == 1:
-        return found[0]
-    near = found or [one for one in folders if f"-{text}-" in f"-{_name(one)}-"]
-    if near:
-        word = "called so" if found else f"of {text}"
-        raise ConfigError([f"run={text}: give the key of one run {word}: {_listed(near)}"])
-    raise ConfigError(
-        [
-            f"run={text}: neither an MLflow run id (32 hexadecimal digits), nor a run key "
-            f"({KEY_LENGTH}, or at least its first 4), nor a file ({', '.join(SUFFIXES)}), "
-            f"nor a name in {_holding(folders, session)}"
-        ]
-    )
-
-
-def _networks(session: Session) -> list[RunFolder]:
-    return [folder for folder in session.store.runs() if folder.stage in STAGES]
-
-
-def _holding(folders: list[RunFolder], session: Session) -> str:
-    there, another = _listed(folders) or "nothing", "another store: runtime.store=FOLDER"
-    return f"the store {session.store.root}, which holds: {there} ({another})"
-
-
-def _listed(folders: list[RunFolder]) -> str:
-    told = [_name(folder) for folder in folders]
-    if len(folders) > 1 and len(set(told)) == 1:  # by what was typed for one and not for all
-        words = [_typed(folder) for folder in folders]
-        told = [" ".join(w for w in of if not all(w in other for other in words)) for of in words]
-    shown = [f"{folder.key} ({text})" for folder, text in zip(folders, told, strict=True)]
-    listed = ", ".join(shown[:_LISTED])
-    return listed + (f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else "")
-
-
-def _typed(folder: RunFolder) -> list[str]:
-    spec = folder.read_json("spec") or {}
-    return str(spec.get("params", {}).get("overrides", "")).split()
-
-
-def _name(folder: RunFolder) -> str:
-    spec = folder.read_json("spec")
-    return str(spec["name"]) if spec else folder.stage
 
 
 # By MLflow run id -----------------------------------------------------------------------------
@@ -224,7 +158,7 @@ def _of_tracked(run_id: str, session: Session) -> LoadedModel:
 
 
 def _of_artifacts(client: Any, run_id: str, folder: RunFolder) -> LoadedModel:
-    """A run that is not in the store, from the weights and the description that it logged."""
+    """A run that is not in the store, from the weights and the specification that it logged."""
     logged = [file.path for path in ("", "weights") for file in client.list_artifacts(run_id, path)]
     matches = [match for path in logged if (match := _WEIGHTS.fullmatch(path))]
     if not matches or SPEC_FILE not in logged:
@@ -257,22 +191,22 @@ def _of_file(path: Path, config: Config, session: Session) -> LoadedModel:
     weights, digest = weight_files.read_weights(path), file_digest(str(path))
     teachers = identity("distill", config)["teachers"] if needs_teachers(config) else []
     return LoadedModel(
-        path.stem,
-        digest[:KEY_LENGTH],
-        config.student.model,
-        weights,
-        str(path),
-        config.data,
-        config.numerics,
-        config.bench.name,
-        tuple(teachers),
-        _counter(digest, session),
+        name=path.stem,
+        key=digest[:KEY_LENGTH],
+        model=config.student.model,
+        weights=weights,
+        source=str(path),
+        data=config.data,
+        numerics=config.numerics,
+        bench=config.bench.name,
+        teachers=tuple(teachers),
+        folder=_counter(digest, session),
     )
 
 
 def _counter(digest: str, session: Session) -> RunFolder:
-    """Where readings by a file are counted: with the run whose weights it is a copy of, else in
-    a folder of its own, by content; so a copy or another name starts no new count."""
+    """The folder that counts readings of the test split by a file: that of the run whose weights
+    it is a copy of, else one named after its content. A copy of a file starts no new count."""
     for path in sorted(session.store.root.glob(f"*/*/*.{digest}.safetensors")):
         return session.store.run(path.parent.parent.name, path.parent.name)
     return session.store.run("file", digest[:KEY_LENGTH])
@@ -282,10 +216,10 @@ def _counter(digest: str, session: Session) -> RunFolder:
 
 
 def on_data(subject: LoadedModel, chosen: DataConfig, keys: set[str]) -> LoadedModel:
-    """A run's subject on the data set that options ask for; `keys` are those that were given.
+    """The network of a run with the data set of the options; `keys` are those that were given.
 
-    bench= and data= choose a whole data set, data.X= changes one thing of the run's own. What
-    the network was fed with (mean, std) stays its own.
+    bench= and data= choose a whole data set, data.X= changes one option of the run's own. The
+    normalisation (mean, std) stays that of the run.
 
     Raises:
         ConfigError: other classes, channels or image size.
@@ -297,7 +231,7 @@ def on_data(subject: LoadedModel, chosen: DataConfig, keys: set[str]) -> LoadedM
         raise ConfigError(
             [
                 f"data set {data.name} ({_shape(data)}) does not fit {subject.name} "
-                f"({_shape(subject.data)}): these must be equal; without bench= and data= the "
+                f"({_shape(subject.data)}): these must agree; without bench= and data= the "
                 f"run's own data set {subject.data.name} is used"
             ]
         )

@@ -1,4 +1,4 @@
-"""What an evaluation found, and how it is written: for a terminal, as files, as a figure."""
+"""The result of an evaluation, and its forms: text for a terminal, files, a figure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MACS_NOTE = (
     "convolutions, attention)."
 )
 TEACHERS_NOTE = (
-    "Teachers: as they were fine-tuned, before any A-Step; agreement: share of equal guesses; "
+    "Teachers: as they were fine-tuned, before any A-Step; agreement: share of equal predictions; "
     "KL(teacher ‖ student) at temperature 1."
 )
 
 
 class Compared(NamedTuple):
-    """A student beside one of its teachers; None where that teacher is not in the store."""
+    """A student compared with one of its teachers; None where that is not in the store."""
 
     number: int
     key: str
@@ -38,7 +38,8 @@ class Compared(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Numbers by name (those after `eval/`), teachers, classes, and a row of counts a class."""
+    """Metrics by name (without `eval/`), teachers, classes, and the confusion matrix with a row
+    per true class."""
 
     numbers: dict[str, float]
     teachers: tuple[Compared, ...]
@@ -46,7 +47,7 @@ class Evaluation(NamedTuple):
     confusion: list[list[int]]
 
     def flat(self) -> dict[str, float]:
-        """All numbers but those of classes; what is missing is left out."""
+        """All numbers except those of classes, without missing ones."""
         found = dict(self.numbers)
         for one in self.teachers:
             for what, value in (("agreement", one.agreement), ("kl", one.kl)):
@@ -56,7 +57,7 @@ class Evaluation(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What was evaluated on what."""
+    """The network and the data of an evaluation."""
 
     name: str
     key: str
@@ -78,7 +79,7 @@ class Artifacts(NamedTuple):
 
 
 def artifacts(found: Evaluation, facts: Facts) -> Artifacts:
-    """Everything as JSON and CSV (fractions, nats; empty and null where it is missing)."""
+    """The result as JSON and CSV (fractions, nats; empty or null where a value is missing)."""
     classes = [
         {"class": name, **row._asdict()}
         for name, row in zip(facts.class_names, found.classes, strict=True)
@@ -149,7 +150,7 @@ def _teachers(compared: tuple[Compared, ...]) -> TextTable:
 
 
 def _classes(found: Evaluation, facts: Facts) -> TextTable:
-    """All classes, or the worst where there are many."""
+    """All classes, or the worst of many."""
     named = list(zip(facts.class_names, found.classes, strict=True))
     if len(named) > _SHOWN_CLASSES:
         seen = [pair for pair in named if pair[1].top1 is not None]
@@ -177,5 +178,5 @@ def _notes(found: Evaluation, facts: Facts) -> list[str]:
         if one.name is None
     ]
     if not facts.own_data:
-        notes.append("These are not the images that the run was made with: another data set.")
+        notes.append("These are not the images that the run was trained on: another data set.")
     return notes

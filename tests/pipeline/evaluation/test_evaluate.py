@@ -1,4 +1,4 @@
-"""What can be asked for, what it is found to mean, and how it is told."""
+"""The evaluate verb: its options, the run that is meant, the data set, the report, the parent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 
 from analysis import tags
 from pipeline.config import ConfigError, compose
-from pipeline.evaluation.evaluate import Request, _tracked, request
+from pipeline.evaluation.evaluate import _tracked
 from pipeline.evaluation.model import find, on_data, stored
 from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, as_report
+from pipeline.evaluation.request import Request, request
 from pipeline.identity import splits
 from pipeline.session import Session
 from pipeline.stages.test_split import open_test
@@ -30,7 +31,7 @@ KEYS = ("abcd00000001", "abcd00000002", "ffff00000001")
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """A shell over a store with two finished students and one that is not finished."""
+    """A session over a store with two finished students and one that is not finished."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.session.signal.signal", lambda number, handler: None)
     session = Session.open(compose(["runtime.device=cpu"]), "evaluate", [])
@@ -56,7 +57,7 @@ def _student(folder: RunFolder, seed: int, *, finished: bool) -> None:
         folder.write_json("result", {"weights": {"student": digest}})
 
 
-# What was asked for ---------------------------------------------------------------------------
+# Options --------------------------------------------------------------------------------------
 
 
 def test_run_and_split_are_taken_out_of_the_overrides() -> None:
@@ -72,9 +73,9 @@ def test_a_file_takes_any_option() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected"),
     [
-        ([], ["1 error ", "run: say which"]),
+        ([], ["1 error ", "run: none given"]),
         (["run=abcd", "split=tset"], ["1 error ", "split=tset", "train, val, test"]),
         (["run=abcd", "cfg=L1"], ["1 error ", "cfg: a run is evaluated in its own", "data.root"]),
         (["run=abcd", "data.mean=[0.1]"], ["1 error ", "data.mean: a run is evaluated"]),
@@ -85,13 +86,13 @@ def test_a_file_takes_any_option() -> None:
         ),
     ],
 )
-def test_mistakes_are_all_told(overrides: list[str], said: list[str]) -> None:
+def test_all_errors_are_reported(overrides: list[str], expected: list[str]) -> None:
     with pytest.raises(ConfigError) as raised:
         request(overrides)
-    assert all(text in str(raised.value) for text in said), raised.value
+    assert all(text in str(raised.value) for text in expected), raised.value
 
 
-# What it means --------------------------------------------------------------------------------
+# Which run ------------------------------------------------------------------------------------
 
 
 def test_a_name_is_enough_where_one_run_has_it_and_a_rung_lists_its_keys(session: Session) -> None:
@@ -102,11 +103,11 @@ def test_a_name_is_enough_where_one_run_has_it_and_a_rung_lists_its_keys(session
         find("L9", compose([]), session)
 
 
-def test_runs_of_one_name_are_told_apart_by_what_was_typed(session: Session) -> None:
+def test_runs_of_one_name_are_listed_with_their_overrides(session: Session) -> None:
     for key, beta in zip(KEYS[:2], ("0.1", "0.2"), strict=True):
         folder = session.store.run("distill", key)
-        typed = f"cfg=L3 method.ib_beta={beta}"
-        spec = folder.read_json("spec") | {"name": "same", "params": {"overrides": typed}}
+        given = f"cfg=L3 method.ib_beta={beta}"
+        spec = folder.read_json("spec") | {"name": "same", "params": {"overrides": given}}
         folder.write_json("spec", spec)
     with pytest.raises(ConfigError, match=rf"{KEYS[0]} \(method.ib_beta=0.1\), {KEYS[1]} \(method"):
         find("same", compose([]), session)
@@ -125,7 +126,7 @@ def test_a_key_may_be_cut_where_it_stays_unique(session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("abcd", ["2 keys begin so", KEYS[0], KEYS[1], "distill-L3-digits-s1"]),
         ("9999", ["no such key", KEYS[0], "runtime.store"]),
@@ -134,11 +135,11 @@ def test_a_key_may_be_cut_where_it_stays_unique(session: Session) -> None:
         ("nowhere.safetensors", ["nowhere.safetensors: no such file"]),
     ],
 )
-def test_what_is_not_there_is_one_message(session: Session, text: str, said: list[str]) -> None:
+def test_an_unknown_run_is_one_message(session: Session, text: str, expected: list[str]) -> None:
     with pytest.raises(ConfigError) as raised:
         find(text, compose([]), session)
     assert "1 error " in str(raised.value)
-    assert all(part in str(raised.value) for part in said), raised.value
+    assert all(part in str(raised.value) for part in expected), raised.value
 
 
 def test_damaged_weights_of_a_run_are_named(session: Session) -> None:
@@ -148,7 +149,7 @@ def test_damaged_weights_of_a_run_are_named(session: Session) -> None:
         find(KEYS[0], compose([]), session)
 
 
-def test_a_description_that_holds_no_options_is_named(session: Session) -> None:
+def test_a_damaged_specification_names_its_run(session: Session) -> None:
     folder = session.store.run("distill", KEYS[0])
     spec = folder.read_json("spec")
     for wrong in ({"tags": {}}, {"config": {"data": 3, "numerics": {}}}, {"identity": None}):
@@ -169,7 +170,7 @@ def test_nothing_in_a_file_is_executed(session: Session) -> None:
     assert not Path("executed").exists()
 
 
-def test_readings_by_a_file_are_counted_by_its_content(session: Session) -> None:
+def test_readings_of_test_by_a_file_are_counted_by_its_content(session: Session) -> None:
     """A copy of a run's weights raises that run's count; other weights have one of their own."""
     config, data = compose(["cfg=CE"]), splits(compose([]).data)
     own = session.store.run("distill", KEYS[0])
@@ -183,7 +184,7 @@ def test_readings_by_a_file_are_counted_by_its_content(session: Session) -> None
     assert own.test_reads() == 0
 
 
-def test_weights_that_do_not_fit_say_what_to_change(session: Session) -> None:
+def test_weights_that_do_not_fit_name_the_option_to_change(session: Session) -> None:
     torch.save(models.build("resnet20", 10, 16, in_chans=1).state_dict(), "w.pt")
     subject = find("w.pt", compose(["cfg=CE"]), session)
     with pytest.raises(BadCheckpoint, match=r"student\.model"):
@@ -193,7 +194,7 @@ def test_weights_that_do_not_fit_say_what_to_change(session: Session) -> None:
 # On which data --------------------------------------------------------------------------------
 
 
-def test_a_data_set_of_the_same_shape_is_taken_with_the_networks_own_recipe(
+def test_a_data_set_of_the_same_shape_keeps_the_normalisation_of_the_run(
     session: Session,
 ) -> None:
     subject = find(KEYS[0], compose([]), session)
@@ -214,7 +215,7 @@ def test_a_data_set_of_another_shape_is_one_message(session: Session, override: 
     assert "image_size 16" in str(raised.value)
 
 
-# How it is told -------------------------------------------------------------------------------
+# The report -----------------------------------------------------------------------------------
 
 
 def _found(classes: int) -> tuple[Evaluation, Facts]:
@@ -247,7 +248,7 @@ def _found(classes: int) -> tuple[Evaluation, Facts]:
 
 
 @pytest.mark.parametrize("classes", [3, 20, 21, 300])
-def test_the_report_fits_100_columns_and_says_what_is_missing(classes: int) -> None:
+def test_the_report_fits_100_columns_and_names_what_is_missing(classes: int) -> None:
     found, facts = _found(classes)
     text = as_report(found, facts)
     assert max(map(len, text.splitlines())) <= 100
@@ -274,13 +275,13 @@ def test_files_hold_everything_and_missing_is_null() -> None:
     assert set(found.flat()) == {*found.numbers, "teacher0/agreement", "teacher0/kl"}
 
 
-def test_a_store_that_is_empty_says_so(tmp_path: Path, session: Session) -> None:
+def test_an_empty_store_is_named_so(tmp_path: Path, session: Session) -> None:
     session.store = Store(tmp_path / "empty")
     with pytest.raises(ConfigError, match="holds: nothing"):
         find("abcd", compose([]), session)
 
 
-# Where it belongs -----------------------------------------------------------------------------
+# The parent run -------------------------------------------------------------------------------
 
 
 def _send(session: Session, experiment: str) -> str:
@@ -304,7 +305,7 @@ def _experiments(session: Session) -> set[str]:
     return {experiment.name for experiment in session.target.client().search_experiments()}
 
 
-def test_a_key_is_evaluated_in_the_experiment_that_its_run_is_in(
+def test_a_key_is_evaluated_in_the_experiment_of_its_run(
     session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_study = _send(session, "asib/ladder")
@@ -314,18 +315,18 @@ def test_a_key_is_evaluated_in_the_experiment_that_its_run_is_in(
     assert "in experiment asib/ladder, where the run is (runtime." in capsys.readouterr().out
     _send(session, "another")  # reused there too, as in asib/ladder: the first by name
     assert _tracked(subject, session).run_id != of_study
-    said = capsys.readouterr().out
-    assert "in experiment another, where the run is; it is in asib/ladder too" in said
+    output = capsys.readouterr().out
+    assert "in experiment another, where the run is; it is in asib/ladder too" in output
 
 
-def test_an_experiment_that_was_chosen_gets_a_copy_of_the_run(session: Session) -> None:
+def test_a_chosen_experiment_gets_a_copy_of_the_run(session: Session) -> None:
     of_study = _send(session, "asib/ladder")
     subject = find(KEYS[0], compose([]), session)
-    typed = replace(session, runtime=replace(session.runtime, experiment="asib", log_model=False))
+    given = replace(session, runtime=replace(session.runtime, experiment="asib", log_model=False))
     named = replace(
         session,
         runtime=replace(session.runtime, log_model=False),
         target=replace(session.target, experiment="of the environment"),
     )
-    assert of_study not in {_tracked(subject, one).run_id for one in (typed, named)}
+    assert of_study not in {_tracked(subject, one).run_id for one in (given, named)}
     assert _experiments(session) == {"Default", "asib", "asib/ladder", "of the environment"}
