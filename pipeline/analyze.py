@@ -1,6 +1,6 @@
-"""The analyze verb: print what the store says, save report and figures, log all as a run.
+"""The analyze verb: print the report of a store, save its files and figures, log it as a run.
 
-And `export`: what it reads, as one small file that can be analysed in the place of a store.
+And the export verb: what a report reads, as one small file that can be analysed like a store.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def export_command(overrides: list[str]) -> None:
 
 
 def _make(folder: Path) -> None:
-    """The folder, before the work whose result goes there."""
+    """Make the folder of the results, before they are computed."""
     if folder.exists() and not folder.is_dir():
-        raise ConfigError([f"out={folder}: a file is there; say a folder"])
+        raise ConfigError([f"out={folder}: is a file; give a folder"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -112,7 +112,7 @@ def _make(folder: Path) -> None:
 
 
 def _given(overrides: list[str]) -> tuple[dict[str, str], RunFilter]:
-    """What was typed by key, and the runs that it asks for."""
+    """The options by name, and the runs that they select."""
     given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
     tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
     dates = given.get("since"), given.get("until")
@@ -140,7 +140,7 @@ def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[
 def analyse(
     session: Session, asked: RunFilter, *, folder: str | None = None, what: str = DEFAULT_WHAT
 ) -> None:
-    """Print the report of the present experiment, save its files, log all as a run."""
+    """Print the report of the session's experiment, save its files, log it as a run."""
     target = session.target
     if target.uri.startswith(("http://", "https://")):
         say("reading: through the server (faster on its host, from its database)")
@@ -151,8 +151,8 @@ def analyse(
 def _studied(
     uri: str, experiment: str, asked: RunFilter, what: str
 ) -> tuple[report.Report | None, Findings]:
-    """The plain ladder, which has tables of its own in the terminal, where it is asked for; and
-    what is found."""
+    """The ladder, which has its own tables in the terminal, if `what` is the ladder; and all
+    findings."""
     try:
         _check_bench(uri, experiment, asked.bench)
         reading = ExperimentReader(uri, experiment, asked)
@@ -183,13 +183,13 @@ def _show(
 
 def _own_folder(found: Findings) -> Path:
     """`report/asib-ladder/beta`, `report/asib/ladder-bench-digits`: each experiment, analysis and
-    filter has a folder of its own, so that no report takes the place of another."""
+    filter has its own folder, so that no report replaces another."""
     what = " ".join([found.what, found.filters]).strip()
     return REPORTS.joinpath(*(re.sub(r"[^\w.-]+", "-", one) for one in (found.experiment, what)))
 
 
 def _emptied(out_folder: Path) -> Path:
-    """The folder without what the report that is replaced may have had and this one has not."""
+    """The folder, without figures and tables of an earlier report."""
     for path in out_folder.glob("*"):
         if path.suffix in PICTURES or path.name == TABLE:
             path.unlink()
@@ -214,7 +214,7 @@ def _save(out_folder: Path, found: Findings) -> list[Path]:
 
 
 def _check_bench(uri: str, experiment: str, bench: str | None) -> None:
-    """A bench that nobody knows is a mistake; one that has no runs yet is not."""
+    """An unknown bench is an error; one of conf/bench without runs is not."""
     if bench is None or bench in options_of("bench"):
         return
     unknown = f"bench={bench}: unknown"

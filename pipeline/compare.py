@@ -1,5 +1,4 @@
-"""The verbs compare and explain: runs of the tracking store beside each other; nothing is
-written anywhere."""
+"""The verbs compare and explain: runs of the tracking store next to each other. They only read."""
 
 from __future__ import annotations
 
@@ -26,9 +25,9 @@ from pipeline.tracking.upload import SPEC_FILE, flat
 KEYS = ("runs", "experiment", "bench", "store", "runtime.store")
 
 
-class _Asked(NamedTuple):
-    """The runs that were typed, where they were found (`tracking`: None of an exported file), and
-    the local store."""
+class _Request(NamedTuple):
+    """The given runs, their tracking store (`tracking`: None for an exported file) and the local
+    store."""
 
     sides: list[RunSelection]
     uri: str
@@ -37,15 +36,15 @@ class _Asked(NamedTuple):
 
 
 def compare_command(arguments: list[str]) -> None:
-    """`compare RUN RUN … experiment=NAME bench=NAME store=FILE`: what differs, on one screen.
+    """`compare RUN RUN … experiment=NAME bench=NAME store=FILE`: the differences, on one screen.
 
     Raises:
-        ConfigError: another key, fewer than two runs, or a word that means no run or several.
+        ConfigError: an unknown option, fewer than two runs, or a word for no run or for several.
     """
-    asked = _asked_for("compare", arguments, most=26)
-    run_ids = [str(side.run["run_id"]) for side in asked.sides]
-    history = load_history(asked.uri, run_ids, EPOCH_METRICS)
-    out.print(as_screen(comparison(asked.sides, history)), markup=False, highlight=False)
+    request = _read("compare", arguments, most=26)
+    run_ids = [str(side.run["run_id"]) for side in request.sides]
+    history = load_history(request.uri, run_ids, EPOCH_METRICS)
+    out.print(as_screen(comparison(request.sides, history)), markup=False, highlight=False)
 
 
 def explain_command(arguments: list[str]) -> None:
@@ -54,23 +53,23 @@ def explain_command(arguments: list[str]) -> None:
     Raises:
         ConfigError: as `compare_command`, and for more than two runs.
     """
-    asked = _asked_for("explain", arguments, most=2)
-    a, b = asked.sides
+    request = _read("explain", arguments, most=2)
+    a, b = request.sides
     logged = [str(name).removeprefix("metrics.") for name in a.run.index if _is_metric(name)]
     ids = (str(a.run["run_id"]), str(b.run["run_id"]))
-    history = load_history(asked.uri, ids, compared_metrics(logged))
-    if asked.tracking is None:
+    history = load_history(request.uri, ids, compared_metrics(logged))
+    if request.tracking is None:
         held = history["metric"].nunique()
-        say(f"note: {asked.uri} holds the histories of {held} of {len(logged)} metrics")
-    told = divergence(
-        (_identity(a, asked), _identity(b, asked)),
+        say(f"note: {request.uri} holds the histories of {held} of {len(logged)} metrics")
+    found = divergence(
+        (_identity(a, request), _identity(b, request)),
         history,
         ids,
         (a.tag(tags.RUN_KEY), b.tag(tags.RUN_KEY)),
     )
-    for label, side in zip("AB", asked.sides, strict=True):
+    for label, side in zip("AB", request.sides, strict=True):
         say(f"{label}  {side.run['name']}  id {side.run['run_id'][:8]}  {_place(side)}")
-    out.print("\n" + as_words(told), markup=False, highlight=False)
+    out.print("\n" + as_words(found), markup=False, highlight=False)
 
 
 def _is_metric(column: object) -> bool:
@@ -78,15 +77,15 @@ def _is_metric(column: object) -> bool:
 
 
 def _place(side: RunSelection) -> str:
-    """What is no part of the identity and may yet explain a difference."""
+    """What is not part of the identity but may explain a difference."""
     return "  ".join(f"{name} {side.tag(name)}" for name in ("device", tags.GIT) if side.tag(name))
 
 
-def _asked_for(verb: str, arguments: list[str], most: int) -> _Asked:
-    """The runs that were typed, found in the experiment."""
+def _read(verb: str, arguments: list[str], most: int) -> _Request:
+    """Find the given runs in the experiment."""
     given = {k: v for text in arguments for k, eq, v in [text.partition("=")] if eq and v}
-    typed = [text for text in arguments if "=" not in text]
-    words = re.split(r"[\s,]+", " ".join([*typed, given.get("runs", "")]).strip())
+    plain = [text for text in arguments if "=" not in text]
+    words = re.split(r"[\s,]+", " ".join([*plain, given.get("runs", "")]).strip())
     words = [word for word in words if word]
     errors = [
         f"{key}: no option of {verb}{nearest(key, list(KEYS), show_all=True)}"
@@ -112,17 +111,17 @@ def _asked_for(verb: str, arguments: list[str], most: int) -> _Asked:
         found = sides(load_runs(uri, experiment), words, given.get("bench"), experiment)
     except ValueError as error:
         raise ConfigError.of(error) from error
-    return _Asked(found, uri, tracking, store_of(runtime))
+    return _Request(found, uri, tracking, store_of(runtime))
 
 
-def _identity(side: RunSelection, asked: _Asked) -> dict[str, Any]:
-    """What the key of a run is the hash of, by dotted names: from the local store, from the
-    run's artifacts, or else its parameters."""
-    spec = _spec(side, asked)
+def _identity(side: RunSelection, request: _Request) -> dict[str, Any]:
+    """The identity of a run, by dotted names: from the local store, from the run's artifacts, or
+    else from its parameters."""
+    spec = _spec(side, request)
     if spec is None:
         logged = side.run[[n for n in side.run.index if str(n).startswith("params.")]].dropna()
-        why = f"logged no {SPEC_FILE}" if asked.tracking is not None else "is read from a file"
-        say(f"note: {side.run['name']} {why}; its parameters stand for its identity")
+        why = f"logged no {SPEC_FILE}" if request.tracking is not None else "is read from a file"
+        say(f"note: {side.run['name']} {why}; its parameters are compared instead of its identity")
         return {
             str(name).removeprefix("params."): value
             for name, value in logged.items()
@@ -134,12 +133,12 @@ def _identity(side: RunSelection, asked: _Asked) -> dict[str, Any]:
     return found | {"data digest" if k == "data" else k: v for k, v in identity.items()}
 
 
-def _spec(side: RunSelection, asked: _Asked) -> dict[str, Any] | None:
+def _spec(side: RunSelection, request: _Request) -> dict[str, Any] | None:
     stage, key = side.tag(tags.STAGE), side.tag(tags.RUN_KEY)
-    spec: dict[str, Any] | None = asked.store.run(stage, key).read_json("spec") if key else None
-    if spec is not None or asked.tracking is None:
+    spec: dict[str, Any] | None = request.store.run(stage, key).read_json("spec") if key else None
+    if spec is not None or request.tracking is None:
         return spec
-    client, run_id = asked.tracking.client(), str(side.run["run_id"])
+    client, run_id = request.tracking.client(), str(side.run["run_id"])
     if SPEC_FILE not in {file.path for file in client.list_artifacts(run_id)}:
         return None
     with tempfile.TemporaryDirectory() as scratch:

@@ -115,7 +115,7 @@ def test_every_yaml_composes(path: str) -> None:
     compose([f"{key}={name}", *([] if gated else ["cfg=CE"])])
 
 
-def test_config_error_lists_all_mistakes_once() -> None:
+def test_a_config_error_lists_all_errors_once() -> None:
     with pytest.raises(ConfigError) as raised:
         compose(["a=1", "seed=x", "method.heads=0", "optim.lr=-1", "data.mean=[1,2]"])
     text = str(raised.value)

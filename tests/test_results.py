@@ -205,7 +205,7 @@ def test_the_experiment_of_an_export_need_not_be_named(
 
 def test_a_file_where_a_folder_is_wanted_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"out=.*: a file is there; say a folder"):
+    with pytest.raises(ConfigError, match=r"out=.*: is a file; give a folder"):
         analyse_command([f"out={tmp_path / 'file'}"])
     store = ROOT / "docs/data/ladder_digits.db.xz"
     with pytest.raises(ConfigError, match=r"out=.*: no folder can be made there \(Not a dir"):

@@ -1,4 +1,4 @@
-"""What a person sees while a stage runs: a bar on a terminal, a line an epoch in a log file."""
+"""Progress of a stage: a bar on a terminal, a line per epoch in a log file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from trainers.health import WARNINGS
 if TYPE_CHECKING:
     from trainers.loop import Epoch
 
-COLUMNS = 100  # of a log file or a pipe, which have no width of their own
+COLUMNS = 100  # of a log file or a pipe, which have no width
 
 
 def _width() -> int | None:
-    """Of what is no terminal, unless COLUMNS says otherwise; None: rich finds out."""
+    """The width of a log file or pipe; None: that of the terminal, or of COLUMNS."""
     return None if sys.stdout.isatty() or "COLUMNS" in os.environ else COLUMNS
 
 
@@ -29,7 +29,7 @@ out = Console(highlight=False, soft_wrap=True, width=_width())
 
 
 def say(text: str, style: str | None = None) -> None:
-    """One message to the terminal or the log; a style shows on a terminal alone."""
+    """Print one message to the terminal or the log; a style has an effect on a terminal only."""
     out.print(text, markup=False, style=style)
     sys.stdout.flush()
 
@@ -49,7 +49,7 @@ def epoch_line(name: str, epoch: Epoch, total: int) -> str:
 
 
 def warn(name: str, epoch: int, warning: str) -> None:
-    """What a run's health gave for the first time, in one line."""
+    """Print a health warning of a run, in one line."""
     text = WARNINGS[warning].advice
     say(f"warning  {name}  epoch {epoch + 1}  {metrics.HEALTH}{warning}: {text}", "yellow")
 

@@ -1,4 +1,4 @@
-"""What is printed where there is no terminal."""
+"""Output without a terminal."""
 
 import os
 import subprocess
@@ -8,10 +8,10 @@ import pytest
 
 
 @pytest.mark.parametrize(("given", "width"), [({}, 100), ({"COLUMNS": "140"}, 140)])
-def test_a_pipe_is_as_wide_as_the_tables_unless_it_is_said_otherwise(
+def test_a_pipe_is_as_wide_as_the_tables_unless_columns_is_set(
     given: dict[str, str], width: int
 ) -> None:
-    """Rich takes 80 columns there, and cuts what tells two rows apart."""
+    """Rich takes 80 columns there, and cuts the ends of rows."""
     code = "from pipeline.cli.console import out; print(out.width)"
     environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | given
     done = subprocess.run(

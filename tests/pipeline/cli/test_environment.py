@@ -1,4 +1,4 @@
-"""Environment shortcuts become overrides; what is typed wins."""
+"""Environment shortcuts become overrides; an option of the command line wins."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_a_rung_a_method_and_a_students_architecture_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "environment"),
+    ("given", "environment"),
     [
         ("seed=1", {"SEED": "4"}),
         ("cfg=KD", {"METHOD": "L2"}),
@@ -45,11 +45,11 @@ def test_a_rung_a_method_and_a_students_architecture_are_found() -> None:
         ("teacher@teacher.0=resnet20", {"TEACHER_PAIR": "resnet8,resnet56"}),
     ],
 )
-def test_what_is_typed_wins(typed: str, environment: dict[str, str]) -> None:
-    assert with_shortcuts([typed], environment) == [typed]
+def test_an_option_of_the_command_line_wins(given: str, environment: dict[str, str]) -> None:
+    assert with_shortcuts([given], environment) == [given]
 
 
-def test_one_teacher_typed_leaves_the_other_to_the_environment() -> None:
+def test_one_teacher_given_leaves_the_other_to_the_environment() -> None:
     found = with_shortcuts(["teacher.0.model=resnet8"], {"TEACHER_PAIR": "resnet56,resnet56"})
     assert found == ["teacher.1.model=resnet56", "teacher.0.model=resnet8"]
 
@@ -65,7 +65,7 @@ def test_one_teacher_typed_leaves_the_other_to_the_environment() -> None:
         ({"SEED": "x", "TEACHER_PAIR": "a,b", "METHOD": "M"}, "(?s)4 errors.*: a: .*: b: .*=M"),
     ],
 )
-def test_a_shortcut_that_names_nothing_is_an_error(
+def test_a_shortcut_with_an_unknown_value_is_an_error(
     environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""The benches of the method comparison: every method and rung composes, as the tables have it."""
+"""Benches of the method comparison: every method and rung composes in the published recipe."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def composed(bench: str, choice: str) -> Config:
     return compose([f"bench={bench}", choice])
 
 
-def test_they_are_the_benches_of_that_kind() -> None:
+def test_every_bench_of_the_comparison_is_tested() -> None:
     assert set(PAIRS) == {name for name in options_of("bench") if name.startswith("sota_")}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("bench", PAIRS)
-def test_every_method_runs_in_the_literatures_recipe(bench: str, choice: str) -> None:
+def test_every_method_has_the_published_recipe(bench: str, choice: str) -> None:
     config = composed(bench, choice)
     teacher, student, lr = PAIRS[bench]
     assert [t.model for t in config.teachers()] == [teacher, teacher]

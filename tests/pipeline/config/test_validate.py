@@ -1,4 +1,4 @@
-"""What a user gets to see where a network cannot be made: one message, exit code 2."""
+"""Networks that cannot be built: one message, exit code 2."""
 
 import pytest
 
@@ -32,6 +32,6 @@ def test_networks_that_cannot_be_built_are_found_before_anything_runs() -> None:
     assert "teacher.1.model=vgg13: vgg13 needs images of at least 8 pixels, not 4" in text
 
 
-def test_an_analysis_without_what_is_an_error_and_not_the_ladder():
+def test_an_analysis_given_without_what_is_an_error():
     with pytest.raises(ConfigError, match=r"beta: no key=value; did you mean what=beta\?"):
         analyse_command(["beta", "experiment=asib"])

@@ -1,4 +1,4 @@
-"""Absurd values of a method's options: one message with option, value and what is allowed."""
+"""Invalid values of a method's options: one message with option, value and allowed values."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def test_one_sentence(overrides: list[str], sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["method.beta=8", "method.negatives=3", "method.weighting=entropy"]
+    "given", ["method.beta=8", "method.negatives=3", "method.weighting=entropy"]
 )
-def test_an_option_of_another_method_is_not_suggested(typed: str) -> None:
-    name = typed.partition("=")[0]
+def test_an_option_of_another_method_is_not_suggested(given: str) -> None:
+    name = given.partition("=")[0]
     with pytest.raises(ConfigError) as raised:
-        compose(["cfg=L3", typed])
+        compose(["cfg=L3", given])
     assert f"{name}: no such option of method asib" in str(raised.value)
     assert f"did you mean {name}" not in str(raised.value)
     assert f"or {name}?" not in str(raised.value)
 
 
-def test_a_teacher_is_taken_away_and_others_are_added() -> None:
+def test_teachers_are_removed_and_added() -> None:
     assert list(compose(["cfg=L3", "teacher.1=null"]).teacher) == ["0"]
     assert len(compose(["cfg=L3", "teacher@teacher.2=resnet20"]).teacher) == 3
     with pytest.raises(ConfigError, match=r"teacher.1=resnet56: null \(no such teacher\), or"):
