@@ -18,6 +18,7 @@ from analysis.suggest import nearest
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
 from pipeline.session import store_of
+from pipeline.storage.run_record import RunSpec
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import SPEC_FILE, flat
@@ -127,15 +128,15 @@ def _identity(side: RunSelection, request: _Request) -> dict[str, Any]:
             for name, value in logged.items()
             if not str(name).startswith(("params.runtime.", "params.overrides"))
         }
-    identity = dict(spec["identity"])
+    identity = dict(spec.identity)
     teachers = {str(k): key for k, key in enumerate(identity.pop("teachers", []))}
     found = dict(flat(identity.pop("config", {}))) | dict(flat({"teachers": teachers}))
     return found | {"data digest" if k == "data" else k: v for k, v in identity.items()}
 
 
-def _spec(side: RunSelection, request: _Request) -> dict[str, Any] | None:
+def _spec(side: RunSelection, request: _Request) -> RunSpec | None:
     stage, key = side.tag(tags.STAGE), side.tag(tags.RUN_KEY)
-    spec: dict[str, Any] | None = request.store.run(stage, key).read_json("spec") if key else None
+    spec = request.store.run(stage, key).spec() if key else None
     if spec is not None or request.tracking is None:
         return spec
     client, run_id = request.tracking.client(), str(side.run["run_id"])
@@ -143,5 +144,4 @@ def _spec(side: RunSelection, request: _Request) -> dict[str, Any] | None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
-    found: dict[str, Any] = json.loads(text)
-    return found
+    return RunSpec.from_json(json.loads(text))

@@ -18,6 +18,7 @@ import torch
 from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.outcome import error_tags, last_line, outcome
+from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
 
@@ -36,7 +37,7 @@ class Session:
     device: torch.device
     overrides: list[str] = field(default_factory=list)
     # Hears of every epoch's end: the history so far. What it raises ends the stage.
-    on_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None
+    on_epoch: Callable[[list[HistoryEntry]], None] = lambda history: None
     _stop: Event = field(default_factory=Event)  # one for this and every copy of it
 
     @classmethod
@@ -137,6 +138,11 @@ def choose_device(runtime: RuntimeConfig) -> torch.device:
         allowed = ", ".join(["auto", *there])
         raise ConfigError([f"runtime.device={runtime.device}: not here (allowed: {allowed})"])
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def slow_precision(

@@ -14,7 +14,8 @@ from pipeline.session import Session, choose_device, store_of
 from pipeline.stages import plan
 from pipeline.stages.matched_budget import standards
 from pipeline.stages.plan import Planned, planned_banks, planned_students, planned_teachers
-from pipeline.stages.student import distill_student, finetune_teacher, make_bank
+from pipeline.stages.student import distill_student
+from pipeline.stages.teacher import finetune_teacher, make_bank
 from pipeline.storage.run_store import Store
 
 

@@ -22,6 +22,7 @@ from pipeline.outcome import FAILED, FINISHED, KILLED, last_line
 from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
 from pipeline.storage.lease import acquire
+from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import UploadState, is_gone, now_ms, replay
 from sweeps.study import spoken
@@ -246,18 +247,18 @@ def metrics_of(values: dict[str, dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def value_of(result: dict[str, Any]) -> dict[str, Any]:
+def value_of(result: RunResult) -> dict[str, Any]:
     """What a trial keeps of a finished run."""
-    values = result["metrics"]
+    values = result.metrics
     return {
-        "key": result["key"],
+        "key": result.key,
         "val": values.get(metrics.BEST_VAL_TOP1),
         "test": values.get(metrics.TEST_TOP1),
-        "synergy": _last(result["history"], metrics.SYNERGY_RESTORED),
+        "synergy": _last(result.history, metrics.SYNERGY_RESTORED),
         "seconds": values[metrics.RUN_SECONDS],
     }
 
 
-def _last(history: Iterable[dict[str, Any]], name: str) -> float | None:
+def _last(history: Iterable[HistoryEntry], name: str) -> float | None:
     found = [entry["metrics"][name] for entry in history if name in entry["metrics"]]
     return found[-1] if found else None

@@ -19,6 +19,7 @@ from pipeline.outcome import INTERRUPTED, last_line, outcome
 from pipeline.session import Session
 from pipeline.stages.student import distill_student
 from pipeline.storage.lease import LeaseLost
+from pipeline.storage.run_record import HistoryEntry
 from sweeps.summary import WORDS, shown
 from sweeps.tracking import VALUES, TrialTarget, publish, trial_target, value_of
 from sweeps.trials import ERROR, ClaimedTrial, TrialStore, point_of
@@ -125,12 +126,12 @@ def _mean_of_seeds(
     return statistics.fmean(one["val"] for one in values.values())
 
 
-def _judge(trial: Trial) -> Callable[[list[dict[str, Any]]], None]:
+def _judge(trial: Trial) -> Callable[[list[HistoryEntry]], None]:
     """Reports each student epoch's validation accuracy, and ends what the pruner gives up. Only
     the first seed is judged: the others come later, at the same steps."""
     told = set(trial.study.trials[trial.number].intermediate_values)
 
-    def judge(history: list[dict[str, Any]]) -> None:
+    def judge(history: list[HistoryEntry]) -> None:
         value = history[-1]["metrics"].get(metrics.VAL_TOP1)
         step = sum(entry["step"] == "B" for entry in history)
         if history[-1]["step"] != "B" or value is None or step in told:

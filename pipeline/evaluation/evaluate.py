@@ -17,8 +17,7 @@ from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, a
 from pipeline.evaluation.request import Request, request
 from pipeline.identity import splits
 from pipeline.outcome import error_tags, outcome
-from pipeline.session import Session
-from pipeline.stages.student import device_name
+from pipeline.session import Session, device_name
 from pipeline.stages.test_split import open_test
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import arrived, flat, log_data, now_ms, replay

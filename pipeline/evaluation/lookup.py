@@ -75,10 +75,10 @@ def _listed(folders: list[RunFolder]) -> str:
 
 
 def _overrides(folder: RunFolder) -> list[str]:
-    spec = folder.read_json("spec") or {}
-    return str(spec.get("params", {}).get("overrides", "")).split()
+    spec = folder.spec()
+    return spec.params.get("overrides", "").split() if spec else []
 
 
 def _name(folder: RunFolder) -> str:
-    spec = folder.read_json("spec")
-    return str(spec["name"]) if spec else folder.stage
+    spec = folder.spec()
+    return spec.name if spec else folder.stage

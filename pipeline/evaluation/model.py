@@ -18,8 +18,9 @@ from pipeline.config.fields import build_dataclass
 from pipeline.evaluation.lookup import KEY, STAGES, SUFFIXES, folder_of
 from pipeline.identity import KEY_LENGTH, file_digest, identity, needs_teachers
 from pipeline.session import Session
-from pipeline.stages.student import network
+from pipeline.stages.network import network
 from pipeline.storage.atomic import CorruptFile, sha256
+from pipeline.storage.run_record import RunSpec, UnreadableRecord
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import shown
 from pipeline.tracking.upload import SPEC_FILE
@@ -92,25 +93,29 @@ def stored(folder: RunFolder) -> LoadedModel | None:
     Raises BadCheckpoint where its files are damaged or missing.
     """
     try:
-        result, spec = folder.result(), folder.read_json("spec")
-        if result is None:
+        result, spec = folder.result(), folder.spec()
+        if result is None or spec is None:
             return None
-        ((name, digest),) = result["weights"].items()
+        ((name, digest),) = result.weights.items()
         weights = folder.load_tensors(name, digest)
+    except UnreadableRecord as error:
+        raise ConfigError([f"run {folder.key}: its description {error}"]) from error
     except (CorruptFile, FileNotFoundError) as error:
         raise BadCheckpoint(f"the weights of run {folder.key} cannot be read: {error}") from error
     return _of_spec(spec, weights, str(folder.tensors_path(name, digest)), folder)
 
 
-def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFolder) -> LoadedModel:
+def _of_spec(
+    spec: RunSpec, weights: dict[str, Tensor], source: str, folder: RunFolder
+) -> LoadedModel:
     """The network of a run's specification, whose values are checked as options are."""
     errors: list[str] = []
     try:
-        run_tags, config = spec["tags"], spec["config"]
+        run_tags, config = spec.tags, spec.config
         data = build_dataclass(DataConfig, config["data"], "data.", errors)
         numerics = build_dataclass(Numerics, config["numerics"], "numerics.", errors)
         subject = LoadedModel(
-            name=spec["name"],
+            name=spec.name,
             key=folder.key,
             model=run_tags[tags.STUDENT],
             weights=weights,
@@ -118,9 +123,9 @@ def _of_spec(spec: Any, weights: dict[str, Tensor], source: str, folder: RunFold
             data=data,
             numerics=numerics,
             bench=run_tags[tags.BENCH],
-            teachers=tuple(spec["identity"].get("teachers", ())),
+            teachers=tuple(spec.identity.get("teachers", ())),
             folder=folder,
-            data_digest=spec["data"]["digest"],
+            data_digest=spec.data["digest"],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError([f"run {folder.key}: its description lacks {error}"]) from error
@@ -176,8 +181,8 @@ def _of_artifacts(client: Any, run_id: str, folder: RunFolder) -> LoadedModel:
         weights = weight_files.read_weights(file)
         text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
     try:
-        spec = json.loads(text)
-    except ValueError as error:
+        spec = RunSpec.from_json(json.loads(text))
+    except (ValueError, UnreadableRecord) as error:
         raise BadCheckpoint(f"artifact {SPEC_FILE} of run {run_id} is damaged: {error}") from error
     return _of_spec(spec, weights, f"artifact {path}", folder)
 

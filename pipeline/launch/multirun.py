@@ -35,9 +35,11 @@ from pipeline.launch.factory import make
 from pipeline.launch.monitor import follow
 from pipeline.outcome import JobsFailed
 from pipeline.session import Session, launch_of, store_of
+from pipeline.stages.names import run_kind, run_name
 from pipeline.stages.plan import duration, planned_students, show
 from pipeline.stages.student import distill_student
-from pipeline.stages.view_bank import bank_key, bank_name, has_banks, is_made
+from pipeline.stages.view_bank import bank_key, has_banks, is_made
+from pipeline.storage.run_record import RunResult
 from pipeline.storage.run_store import Store
 from trainers import metrics
 
@@ -133,9 +135,8 @@ def _values(text: str) -> list[str]:
 
 
 def _student(overrides: tuple[str, ...], config: Config) -> Student:
-    name = f"{VERB}-{config.rung}-{config.bench.name}-s{config.seed}"
     key = None if config.budget.matched_to is not None else run_key(VERB, config)
-    return Student(name, key, overrides, config)
+    return Student(run_name(VERB, config), key, overrides, config)
 
 
 def _named_apart(students: list[Student]) -> list[Student]:
@@ -190,16 +191,16 @@ def missing_teachers(
         key, bank = run_key("finetune", config, teacher=number), bank_key(config, number)
         given = (f"teacher={number}", *overrides)
         if store.run("finetune", key).result() is None:
-            name = f"finetune-{config.teachers()[number].model}-{config.bench.name}-{key}"
+            name = f"{run_kind('finetune', config, number)}-{key}"
             found[key] = Task(name, "pipeline", ("finetune", *given), environment)
         if has_banks(config) and not is_made(store, bank):
             after = (found[key].name,) if key in found else ()
-            name = f"{bank_name(config, number)}-{bank}"
+            name = f"{run_kind('bank', config, number)}-{bank}"
             found[bank] = Task(name, "pipeline", ("bank", *given), environment, after)
     return found
 
 
-def _result(store: Store, student: Student) -> dict[str, Any] | None:
+def _result(store: Store, student: Student) -> RunResult | None:
     return None if student.key is None else store.run(VERB, student.key).result()
 
 
@@ -214,7 +215,7 @@ def report(students: list[Student], status: dict[str, Status], store: Store) -> 
         table.add_row(name, "", status[name].state, "", "", "", status[name].note)
     for student in students:
         result, one = _result(store, student), status.get(student.name)
-        values = {} if result is None else result["metrics"]
+        values = {} if result is None else result.metrics
         numbers = [
             f"{100 * values[key]:.2f}" if values.get(key) is not None else ""
             for key in (metrics.BEST_VAL_TOP1, metrics.TEST_TOP1)

@@ -17,7 +17,8 @@ from analysis import tags
 from pipeline.cli.console import out, say
 from pipeline.config import Config
 from pipeline.identity import identity, key_of, needs_teachers
-from pipeline.stages.view_bank import bank_key, bank_name, has_banks, is_made
+from pipeline.stages.names import kind_of, run_kind, run_name
+from pipeline.stages.view_bank import bank_key, has_banks, is_made
 from pipeline.storage.run_store import RunFolder, Store
 from trainers import metrics
 
@@ -60,8 +61,8 @@ def _stages(config: Config, store: Store, past: Past) -> dict[str, Planned]:
     """Of one student, by key."""
     numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
     found = _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
-    kind, what = _student(config), identity("distill", config)
-    name, key = f"{kind}-s{config.seed}", key_of(what)
+    kind, what = run_kind("distill", config), identity("distill", config)
+    name, key = run_name("distill", config), key_of(what)
     if config.budget.matched_to is not None:
         after = f"after {config.budget.matched_to} and CE"
         return found | {key: Planned(name, None, after, None)}
@@ -83,11 +84,7 @@ def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[
 
 def expected_seconds(config: Config, store: Store) -> float | None:
     """What a student of this kind took, by finished runs; None where there is none."""
-    return _expected(_past(store), _student(config), identity("distill", config))
-
-
-def _student(config: Config) -> str:
-    return f"distill-{config.rung}-{config.bench.name}"
+    return _expected(_past(store), run_kind("distill", config), identity("distill", config))
 
 
 def show(stages: list[Planned], workers: int = 1) -> None:
@@ -152,11 +149,9 @@ def _teachers(
 ) -> dict[str, Planned]:
     found = {}
     for number in numbers:
-        teacher = config.teachers()[number]
-        kind = f"finetune-{teacher.model}-{config.bench.name}"
+        kind, name = (make("finetune", config, number) for make in (run_kind, run_name))
         what = identity("finetune", config, teacher=number)
         folder = store.run("finetune", key_of(what))
-        name = f"{kind}-s{teacher.seed}"
         found[folder.key] = _planned(name, folder, _expected(past, kind, what))
     return found
 
@@ -164,8 +159,8 @@ def _teachers(
 def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> dict[str, Planned]:
     found = {}
     for number in numbers if has_banks(config) else []:
-        key, kind = bank_key(config, number), bank_name(config, number)
-        made, name = is_made(store, key), f"{kind}-s{config.teachers()[number].seed}"
+        key, made = bank_key(config, number), is_made(store, bank_key(config, number))
+        kind, name = (make("bank", config, number) for make in (run_kind, run_name))
         of_all = past.get((kind, ""))
         seconds = 0.0 if made else median(of_all) if of_all else None
         found[key] = Planned(name, key, FINISHED if made else "new", seconds)
@@ -216,11 +211,11 @@ def _bank_time(folder: RunFolder) -> tuple[Kind, float] | None:
 
 def _run_time(folder: RunFolder) -> tuple[Kind, float] | None:
     """An epoch's share, without the banks, which are planned on their own."""
-    result, spec = folder.result(), folder.read_json("spec")
+    result, spec = folder.result(), folder.spec()
     if result is None or spec is None:
         return None
-    run_tags, values = spec["tags"], result["metrics"]
+    run_tags, values = spec.tags, result.metrics
     what = run_tags[tags.STUDENT if folder.stage == "finetune" else tags.RUNG]
     banks = values.get(metrics.BANK_SECONDS) or 0.0
-    kind = f"{folder.stage}-{what}-{run_tags[tags.BENCH]}", spec["identity"]["data"]
-    return kind, (values[metrics.RUN_SECONDS] - banks) / _epochs(spec["identity"])
+    kind = kind_of(folder.stage, what, run_tags[tags.BENCH]), spec.identity["data"]
+    return kind, (values[metrics.RUN_SECONDS] - banks) / _epochs(spec.identity)

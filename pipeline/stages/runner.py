@@ -1,6 +1,6 @@
-"""Run a stage: reuse what is finished, go on with what was cut off, else start.
+"""Run a stage: reuse what is finished, resume what was interrupted, else start.
 
-Each epoch is committed with its metrics before the tracker hears of it.
+Each epoch is in the store, with its metrics, before the tracker sends it.
 """
 
 from __future__ import annotations
@@ -8,21 +8,25 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from analysis import tags
 from pipeline.cli.console import StageProgress, say, warn
+from pipeline.config import Config
 from pipeline.outcome import FAILED, KILLED, error_tags, last_line, outcome
 from pipeline.session import Session, slow_precision
+from pipeline.stages.test_split import read_test
 from pipeline.storage.lease import Holder, Lease, acquire
+from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.background import Tracker
 from pipeline.tracking.upload import UploadState, now_ms, replay
 from trainers import health, measures, metrics
+from trainers.data import Splits
 from trainers.errors import Interrupted
 from trainers.loop import Epoch, NonFinite, Progress, reset_peak_memory
 
@@ -30,55 +34,68 @@ log = logging.getLogger("pipeline")
 
 
 class State(Protocol):
-    """What a trainer changes: enough of it to go on bit for bit."""
+    """State of a trainer, complete enough to resume bit for bit."""
 
     progress: Progress
     best: dict[str, Any]
-    stop: Callable[[], bool]
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: dict[str, Any]) -> None: ...
     def selected(self) -> dict[str, Tensor]: ...
 
 
-@dataclass
-class Job:
-    """One stage to run, bound to its configuration, data and teachers."""
+S = TypeVar("S", bound=State)
 
-    folder: RunFolder
+
+class Stage(Protocol[S]):
+    """A stage of a run, bound to its configuration and data."""
+
     name: str  # distill-L3-digits-s0
     weights: str  # name of the safetensors file: "student" or "teacher"
-    spec: dict[str, Any]  # written once: identity, configuration, tags, params, texts
+    folder: RunFolder
+    config: Config
+    data: Splits
     epochs: int
-    new_state: Callable[[], State]
-    train: Callable[[State], Iterator[Epoch]]
-    test: Callable[[dict[str, Tensor]], tuple[nn.Module, dict[str, float]]]
-    bank_seconds: Callable[[], float] = lambda: 0.0
+
+    @property
+    def bank_seconds(self) -> float:
+        """Seconds spent on making view banks for this stage."""
+
+    def spec(self) -> RunSpec:
+        """The description of a run that starts now."""
+
+    def new_state(self) -> S:
+        """The state before the first epoch; it stops where the session is asked to."""
+
+    def train(self, state: S) -> Iterator[Epoch]:
+        """The epochs that the state lacks; it is changed in place."""
+
+    def network(self) -> nn.Module:
+        """The network that the selected weights are loaded into."""
 
 
-def run(job: Job, session: Session) -> dict[str, Any]:
-    """The job's result, with its key: taken from the store, or trained.
+def run(stage: Stage[S], session: Session) -> RunResult:
+    """The result of a stage: reused from the store, or trained.
 
     Raises:
-        Interrupted: asked to stop; committed, the same call goes on.
-        LeaseLost: another process took over.
+        Interrupted: a stop was requested; the same call resumes from the checkpoint.
+        LeaseLost: another process continues the run.
         Exception: the run is FAILED in the tracking store, with its traceback.
     """
-    key = {"key": job.folder.key}
-    result = job.folder.result()
+    result = stage.folder.result()
     if result is None:
-        with _lease(job, session) as lease:
-            result = job.folder.result()  # by whoever held the lease before
+        with _lease(stage, session) as lease:
+            result = stage.folder.result()  # of the process that held the lease before
             if result is None:
-                return _run_tracked(job, session, lease) | key
-    say(f"reused   {job.name}  key {job.folder.key}  {summary(result)}")
-    _replay(job, session)
-    return result | key
+                return _run_tracked(stage, session, lease)
+    say(f"reused   {stage.name}  key {stage.folder.key}  {summary(result)}")
+    _replay(stage, session)
+    return result
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: RunResult) -> str:
     """A finished run's numbers in half a line."""
-    m = result["metrics"]
+    m = result.metrics
     parts = [
         f"{label} {100 * m[key]:.2f} %"
         for label, key in (("val", metrics.BEST_VAL_TOP1), ("test", metrics.TEST_TOP1))
@@ -87,13 +104,13 @@ def summary(result: dict[str, Any]) -> str:
     return "  ".join([*parts, f"{m[metrics.RUN_SECONDS]:.0f} s"])
 
 
-def _lease(job: Job, session: Session) -> Lease:
+def _lease(stage: Stage[S], session: Session) -> Lease:
     def waiting(holder: Holder) -> None:
-        say(f"waiting  {job.name}  key {job.folder.key} is being trained by {holder}")
+        say(f"waiting  {stage.name}  key {stage.folder.key} is being trained by {holder}")
 
     runtime = session.runtime
     return acquire(
-        job.folder.path,
+        stage.folder.path,
         heartbeat_s=runtime.heartbeat_s,
         expiry_s=runtime.expiry_s,
         poll_s=min(1.0, runtime.heartbeat_s),
@@ -102,105 +119,104 @@ def _lease(job: Job, session: Session) -> Lease:
     )
 
 
-def _replay(job: Job, session: Session) -> None:
-    """See to it that the present experiment has a run of this key."""
+def _replay(stage: Stage[S], session: Session) -> None:
+    """Send the finished run to the present experiment where that has none of this key."""
     try:
-        replay(job.folder, session.target, log_model=session.runtime.log_model)
-    except Exception as error:  # noqa: BLE001 - told; the result itself is in the store
+        replay(stage.folder, session.target, log_model=session.runtime.log_model)
+    except Exception as error:  # noqa: BLE001 - reported; the result is in the store
         log.warning("the tracking store cannot be reached (%s): sync later", last_line(error))
 
 
-def _run_tracked(job: Job, session: Session, lease: Lease) -> dict[str, Any]:
-    if job.folder.read_json("spec") is None:
-        job.folder.write_json("spec", job.spec | {"folder": secrets.token_hex(8)})
+def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
+    if stage.folder.spec() is None:
+        stage.folder.write_spec(replace(stage.spec(), folder=secrets.token_hex(8)))
     runtime = session.runtime
     tracker = Tracker(
-        job.folder,
+        stage.folder,
         session.target,
         retry_s=runtime.retry_s,
         timeout_s=runtime.sync_timeout_s,
         log_model=runtime.log_model,
         lease=lease,
     )
-    record = UploadState.load(job.folder, session.target)
-    record.save(job.folder, session.target)  # where it is meant to go, should nothing arrive
+    record = UploadState.load(stage.folder, session.target)
+    record.save(stage.folder, session.target)  # where it is meant to go, should nothing arrive
     tracker.start()
     try:
-        result = _train(job, session, lease, tracker)
+        result = _train(stage, session, lease, tracker)
         lease.check()
-        job.folder.finish(result)
+        stage.folder.finish(result)
     except BaseException as error:
         # A run whose own lease is lost the tracker leaves to the process that holds it now.
-        tracker.stop(outcome(error).stage or KILLED, _tags_of_error(job, error))
+        tracker.stop(outcome(error).stage or KILLED, _tags_of_error(stage, error))
         raise
     tracker.finish(result)
-    say(f"finished {job.name}  key {job.folder.key}  {summary(result)}")
+    say(f"finished {stage.name}  key {stage.folder.key}  {summary(result)}")
     return result
 
 
-def _tags_of_error(job: Job, error: BaseException) -> dict[str, str]:
+def _tags_of_error(stage: Stage[S], error: BaseException) -> dict[str, str]:
     """Tags of a stage run that is not finished."""
     if outcome(error).stage != FAILED:
         return {"interrupted": "true"}
-    commit = job.folder.latest()
+    commit = stage.folder.latest()
     kept = list(commit.history) if commit is not None else []
-    return error_tags(error) | _fallback_tag(job) | _health_tag(job, kept, error)
+    return error_tags(error) | _fallback_tag(stage) | _health_tag(stage, kept, error)
 
 
-def _train(job: Job, session: Session, lease: Lease, tracker: Tracker) -> dict[str, Any]:
-    """All epochs that are missing, then the finalise step."""
-    state, history = _resume(job, session)
-    if doubt := slow_precision(job.spec["config"]["numerics"]["precision"], session.device):
-        log.warning("%s: %s", job.name, doubt)
+def _train(stage: Stage[S], session: Session, lease: Lease, tracker: Tracker) -> RunResult:
+    """The epochs that are missing, then the result."""
+    state, history = _resume(stage)
+    if doubt := slow_precision(stage.config.numerics.precision, session.device):
+        log.warning("%s: %s", stage.name, doubt)
     tracker.committed(history)
     reset_peak_memory(session.device)
     while not state.progress.done:
         try:
-            _epochs(job, session, state, history, lease, tracker)
+            _epochs(stage, session, state, history, lease, tracker)
         except NonFinite as error:
             if state.progress.autocast_off:
                 raise
-            state, history = _resume(job, session)
+            state, history = _resume(stage)
             state.progress.autocast_off = True
-            reason = f"{error}; gone on from epoch {len(history)} without mixed precision"
-            log.warning("%s: %s", job.name, reason)
-            job.folder.write_json("fallback", reason)
-    return _finalise(job, state, history)
+            reason = f"{error}; resumed from epoch {len(history)} without mixed precision"
+            log.warning("%s: %s", stage.name, reason)
+            stage.folder.write_json("fallback", reason)
+    return _finalise(stage, state, history)
 
 
-def _resume(job: Job, session: Session) -> tuple[State, list[dict[str, Any]]]:
-    """The state to go on from and the history that led to it."""
-    state = job.new_state()
-    state.stop = session.stop
-    commit = job.folder.latest()
+def _resume(stage: Stage[S]) -> tuple[S, list[HistoryEntry]]:
+    """The state to resume from and the history that led to it."""
+    state = stage.new_state()
+    commit = stage.folder.latest()
     if commit is None:
         return state, []
     state.load_state_dict(commit.state)
-    state.stop = session.stop
-    say(f"resumed  {job.name}  key {job.folder.key}  at epoch {state.progress.slot}/{job.epochs}")
+    reached = f"{state.progress.slot}/{stage.epochs}"
+    say(f"resumed  {stage.name}  key {stage.folder.key}  at epoch {reached}")
     return state, list(commit.history)
 
 
 def _epochs(
-    job: Job,
+    stage: Stage[S],
     session: Session,
-    state: State,
-    history: list[dict[str, Any]],
+    state: S,
+    history: list[HistoryEntry],
     lease: Lease,
     tracker: Tracker,
 ) -> None:
-    """Train, commit, tell; commits come no closer than `commit_every_s`, but always at the end
-    and where the process is asked to stop."""
+    """Train, store checkpoints, track. Checkpoints are at least `commit_every_s` apart, but one
+    is always made at the end and where a stop is requested."""
     committed_at, committed = time.monotonic(), len(history)
 
     def commit() -> None:
         lease.check()
-        job.folder.commit(state.state_dict(), history, token=lease.token)
+        stage.folder.commit(state.state_dict(), history, token=lease.token)
         tracker.committed(history)
 
-    with StageProgress(job.name, job.epochs, state.progress.slot) as progress:
+    with StageProgress(stage.name, stage.epochs, state.progress.slot) as progress:
         try:
-            for epoch in job.train(state):
+            for epoch in stage.train(state):
                 history.append(
                     {
                         "index": epoch.index,
@@ -211,7 +227,7 @@ def _epochs(
                     }
                 )
                 progress.epoch(epoch)
-                _judge(job, history, final=state.progress.done)
+                _judge(stage, history, final=state.progress.done)
                 session.on_epoch(history)
                 due = time.monotonic() - committed_at >= session.runtime.commit_every_s
                 if due or state.progress.done or session.stop():
@@ -222,57 +238,62 @@ def _epochs(
         except Interrupted:
             if state.progress.step or len(history) > committed:  # raised by session.on_epoch, too
                 commit()
-            say(f"interrupted  {job.name}  key {job.folder.key}; run the same command to resume")
+            say(
+                f"interrupted  {stage.name}  key {stage.folder.key}; run the same command to resume"
+            )
             raise
 
 
-def _judge(job: Job, history: list[dict[str, Any]], *, final: bool) -> None:
-    """Add the health of the last epoch to its metrics; say what the run has not given before.
-    All is read from the history, so that a run that goes on repeats nothing."""
+def _judge(stage: Stage[S], history: list[HistoryEntry], *, final: bool) -> None:
+    """Add the warnings of the last epoch to its metrics; print those that are new in this run.
+    All are read from the history, so that a resumed run repeats none."""
     epochs = [entry["metrics"] for entry in history]
     before = health.fired(epochs)
     epochs[-1] |= health.check(epochs, final=final)
     for warning in health.fired(epochs)[len(before) :]:
-        warn(job.name, history[-1]["index"], warning)
+        warn(stage.name, history[-1]["index"], warning)
 
 
-def _finalise(job: Job, state: State, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Test the selected weights, once, and put the numbers of the whole run together."""
-    weights = state.selected()
-    model, values = job.test(weights)
-    digest = job.folder.save_tensors(job.weights, weights, {"run_key": job.folder.key})
+def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResult:
+    """Test the selected weights, once, and collect the numbers of the whole run."""
+    weights, model, config = state.selected(), stage.network(), stage.config
+    model.load_state_dict(weights)
+    values = read_test(stage.folder, model, stage.data, config.data, config.numerics)
+    values[metrics.VAL_IMAGES] = float(len(stage.data.val.labels))
+    digest = stage.folder.save_tensors(stage.weights, weights, {"run_key": stage.folder.key})
     if state.best["top1"] is not None:
         values[metrics.BEST_VAL_TOP1] = state.best["top1"]
         values[metrics.BEST_VAL_EPOCH] = float(state.best["epoch"])
-    values |= _cost(history, job.bank_seconds())
+    values |= _cost(history, stage.bank_seconds)
     values[metrics.PARAMETERS] = float(measures.parameters(model))
-    return {
-        "time": now_ms(),
-        "metrics": values,
-        "history": history,
-        "weights": {job.weights: digest},
-        "tags": _fallback_tag(job) | _health_tag(job, history),
-    }
+    return RunResult(
+        key=stage.folder.key,
+        time=now_ms(),
+        metrics=values,
+        history=history,
+        weights={stage.weights: digest},
+        tags=_fallback_tag(stage) | _health_tag(stage, history),
+    )
 
 
-def _fallback_tag(job: Job) -> dict[str, str]:
-    """Why mixed precision was given up, if it was."""
-    reason = job.folder.read_json("fallback")
+def _fallback_tag(stage: Stage[S]) -> dict[str, str]:
+    """Why mixed precision was switched off, if it was."""
+    reason = stage.folder.read_json("fallback")
     return {tags.FALLBACK: reason} if reason else {}
 
 
 def _health_tag(
-    job: Job, history: list[dict[str, Any]], error: BaseException | None = None
+    stage: Stage[S], history: list[HistoryEntry], error: BaseException | None = None
 ) -> dict[str, str]:
-    """The warnings of a run, those of epochs that were not kept included."""
+    """The warnings of a run, including those of epochs that were not kept."""
     found = health.fired([entry["metrics"] for entry in history])
-    if isinstance(error, NonFinite) or job.folder.read_json("fallback"):
+    if isinstance(error, NonFinite) or stage.folder.read_json("fallback"):
         found = list(dict.fromkeys([*found, health.non_finite.__name__]))
     return {tags.HEALTH: ",".join(found)} if found else {}
 
 
-def _cost(history: list[dict[str, Any]], bank_seconds: float) -> dict[str, float]:
-    """What the run cost, all its segments together, with its share of A-Steps and banks."""
+def _cost(history: list[HistoryEntry], bank_seconds: float) -> dict[str, float]:
+    """Seconds of a run over all its segments, with the shares of A-Steps, B-Steps and banks."""
     seconds = {"A": 0.0, "B": 0.0}
     for entry in history:
         seconds[entry["step"]] += entry["metrics"][metrics.EPOCH_SECONDS]

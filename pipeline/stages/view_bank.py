@@ -46,11 +46,6 @@ def bank_key(config: Config, teacher: int) -> str:
     return digest_of(recipe)[:KEY_LENGTH]
 
 
-def bank_name(config: Config, teacher: int) -> str:
-    """`bank-resnet20-digits`: what banks of one kind are called."""
-    return f"bank-{config.teachers()[teacher].model}-{config.bench.name}"
-
-
 def has_banks(config: Config) -> bool:
     """Whether teachers are kept as banks: not where crops are fresh for ever."""
     return config.data.views > 0

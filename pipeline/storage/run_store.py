@@ -44,6 +44,7 @@ from pipeline.storage.atomic import (
     write_atomic,
     write_then_name,
 )
+from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _COMMIT = re.compile(r"commit-(\d{8,})\.[0-9A-Za-z]{1,8}\.([0-9a-f]{64})\.pt")
@@ -64,7 +65,7 @@ class Commit(NamedTuple):
 
     number: int
     state: dict[str, Any]
-    history: list[dict[str, Any]]
+    history: list[HistoryEntry]
 
 
 class Store:
@@ -122,7 +123,7 @@ class RunFolder:
             raise CorruptFile(f"{path} does not hold what was written: its sha256 differs")
         return body
 
-    def commit(self, state: dict[str, Any], history: list[dict[str, Any]], *, token: str) -> Path:
+    def commit(self, state: dict[str, Any], history: list[HistoryEntry], *, token: str) -> Path:
         """Saves a snapshot as the newest generation and deletes all but the two newest.
 
         Both are nested dicts, lists and tuples of tensors, numbers, strings and None. Raises
@@ -210,15 +211,26 @@ class RunFolder:
         except SafetensorError as error:
             raise CorruptFile(f"{path} cannot be loaded: {error}") from error
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Writes the result, which ends the run, and deletes the commits: save weights before."""
-        self.write_json("result", result)
+    def write_spec(self, spec: RunSpec) -> None:
+        """Replaces the run's description."""
+        self.write_json("spec", spec.to_json())
+
+    def spec(self) -> RunSpec | None:
+        """The run's description; None where it has not started. Raises CorruptFile."""
+        body = self.read_json("spec")
+        return None if body is None else RunSpec.from_json(body)
+
+    def finish(self, result: RunResult) -> None:
+        """Writes the result, which ends the run, and deletes the checkpoints: save weights
+        before."""
+        self.write_json("result", result.to_json())
         for path in [*self._commits(), *self.path.glob(".*.tmp")]:
             path.unlink(missing_ok=True)
 
-    def result(self) -> dict[str, Any] | None:
-        """What `finish` was given; None if the run is not finished. Raises CorruptFile."""
-        return self.read_json("result")
+    def result(self) -> RunResult | None:
+        """The result; None where the run is not finished. Raises CorruptFile."""
+        body = self.read_json("result")
+        return None if body is None else RunResult.from_json({"key": self.key} | body)
 
     def count_test_read(self) -> int:
         """Call before reading the test split: counts it durably, and returns the new count."""

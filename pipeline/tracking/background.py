@@ -10,10 +10,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from pipeline.outcome import last_line
 from pipeline.storage.lease import Lease, LeaseLost
+from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload
@@ -40,18 +40,18 @@ class Tracker(threading.Thread):
         self.lease = lease
         self.upload: RunUpload | None = None
         self.failing_since: float | None = None
-        self._history: list[dict[str, Any]] = []
+        self._history: list[HistoryEntry] = []
         self._closing: Callable[[RunUpload], None] | None = None
         self._wake, self._delivered = threading.Event(), False
         self._give_up = threading.Event()
         self._lost = False  # the lease: the run belongs to another process, which sends the rest
 
-    def committed(self, history: list[dict[str, Any]]) -> None:
+    def committed(self, history: list[HistoryEntry]) -> None:
         """These epochs are in the store now; send what is new when there is time."""
         self._history = list(history)
         self._wake.set()
 
-    def finish(self, result: dict[str, Any]) -> bool:
+    def finish(self, result: RunResult) -> bool:
         """Send everything and end the run; False where it did not arrive in time."""
         return self._close(lambda p: p.finish(result, log_model=self.log_model))
 
@@ -99,7 +99,7 @@ class Tracker(threading.Thread):
                 self._wake.wait()
 
     def _publish(
-        self, history: list[dict[str, Any]], closing: Callable[[RunUpload], None] | None
+        self, history: list[HistoryEntry], closing: Callable[[RunUpload], None] | None
     ) -> None:
         self.lease.check()
         if self.upload is None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from analysis import tags
+from pipeline.storage.run_record import RunResult, RunSpec
 from trainers import metrics
 
 _SHARES = (
@@ -14,9 +13,9 @@ _SHARES = (
 _TIMES = (("A-Steps", metrics.A_STEP_SECONDS), ("B-Steps", metrics.B_STEP_SECONDS))
 
 
-def description(spec: dict[str, Any], result: dict[str, Any]) -> str:
-    """Markdown of a finished run; `spec` and `result` are those of its folder."""
-    values, run_tags = result["metrics"], spec["tags"]
+def description(spec: RunSpec, result: RunResult) -> str:
+    """Markdown of a finished run."""
+    values, run_tags = result.metrics, spec.tags
     shares = [
         f"{label} **{100 * values[key]:.2f} %**"
         for label, key in _SHARES
@@ -39,11 +38,11 @@ def description(spec: dict[str, Any], result: dict[str, Any]) -> str:
     )
 
 
-def again(spec: dict[str, Any]) -> str:
-    """The command of this run alone, whatever command made it (a control of `main`, say)."""
-    params, stage = spec["params"], spec["tags"][tags.STAGE]
-    typed = params.get("overrides", "").split()
+def again(spec: RunSpec) -> str:
+    """The command that makes this run alone, whichever command made it (`main`, for example)."""
+    params, stage = spec.params, spec.tags[tags.STAGE]
+    given = params.get("overrides", "").split()
     own = {} if stage == "finetune" else {"cfg": params.get("cfg"), "seed": params.get("seed")}
-    shared = [word for word in typed if word.partition("=")[0] not in ("cfg", "seed", "teacher")]
-    said = [f"{key}={value}" for key, value in own.items() if value is not None]
-    return " ".join(["python -m pipeline", stage, *shared, *said])
+    shared = [word for word in given if word.partition("=")[0] not in ("cfg", "seed", "teacher")]
+    added = [f"{key}={value}" for key, value in own.items() if value is not None]
+    return " ".join(["python -m pipeline", stage, *shared, *added])

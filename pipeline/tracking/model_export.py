@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from pipeline.storage.run_record import RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
 from trainers import models
@@ -29,23 +28,23 @@ class Served(nn.Module):
         return logits
 
 
-def rebuild_student(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any]) -> nn.Module:
+def rebuild_student(folder: RunFolder, spec: RunSpec, result: RunResult) -> nn.Module:
     """The finished student of a run folder, in evaluation mode."""
-    data = spec["config"]["data"]
+    data = spec.config["data"]
     student = models.build(
-        spec["config"]["student"]["model"],
+        spec.config["student"]["model"],
         data["classes"],
         data["image_size"],
         in_chans=data["channels"],
     )
-    student.load_state_dict(folder.load_tensors("student", result["weights"]["student"]))
+    student.load_state_dict(folder.load_tensors("student", result.weights["student"]))
     return student.eval()
 
 
 def log_student(
     folder: RunFolder,
-    spec: dict[str, Any],
-    result: dict[str, Any],
+    spec: RunSpec,
+    result: RunResult,
     target: TrackingTarget,
     run_id: str,
 ) -> None:
@@ -56,7 +55,7 @@ def log_student(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    data = spec["config"]["data"]
+    data = spec.config["data"]
     shape = (data["channels"], data["image_size"], data["image_size"])
     served = Served(rebuild_student(folder, spec, result), data["mean"], data["std"]).eval()
     signature = ModelSignature(
@@ -70,6 +69,6 @@ def log_student(
             name="student",
             signature=signature,
             input_example=np.zeros((2, *shape), dtype="float32"),
-            pip_requirements=[f"{name}=={spec['versions'][name]}" for name in ("mlflow", "torch")],
+            pip_requirements=[f"{name}=={spec.versions[name]}" for name in ("mlflow", "torch")],
             serialization_format="pt2",
         )

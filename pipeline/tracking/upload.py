@@ -15,6 +15,7 @@ from typing import Any
 
 from analysis import tags
 from pipeline.storage.lease import acquire
+from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.description import description
 from pipeline.tracking.target import TrackingTarget, shown
@@ -106,7 +107,7 @@ class RunUpload:
             self.record.described = True
             self._save()
 
-    def epochs(self, history: list[dict[str, Any]]) -> None:
+    def epochs(self, history: list[HistoryEntry]) -> None:
         """Send the epochs that have not arrived."""
         while not self.record.finished and self.record.epochs < len(history):
             batch: list[Any] = []
@@ -120,19 +121,19 @@ class RunUpload:
             self.record.epochs += count
             self._save()
 
-    def finish(self, result: dict[str, Any], *, log_model: bool) -> None:
+    def finish(self, result: RunResult, *, log_model: bool) -> None:
         """Final metrics, tags, weights and the model; then the run is FINISHED."""
         self.start()
         if self.record.finished:
             return
-        self.epochs(result["history"])
-        last = max((entry["index"] for entry in result["history"]), default=0)
+        self.epochs(result.history)
+        last = max((entry["index"] for entry in result.history), default=0)
         self.sure = False  # these have no count of their own in the record: ask the store
-        self._send(_metrics(self._counted(result["metrics"]), last, result["time"]))
-        self._set_tags(result["tags"] | {tags.NOTE: description(self._spec(), result)})
+        self._send(_metrics(self._counted(result.metrics), last, result.time))
+        self._set_tags(result.tags | {tags.NOTE: description(self._spec(), result)})
         self._files(result, log_model)
         # When it ended, not when it was sent: one that is replayed would seem to take hours.
-        self.client.set_terminated(self.record.run_id, "FINISHED", result["time"])
+        self.client.set_terminated(self.record.run_id, "FINISHED", result.time)
         self.record.finished = True
         self._save()
 
@@ -149,15 +150,15 @@ class RunUpload:
         reads = float(self.folder.test_reads())
         return values | {k: max(v, reads) for k, v in values.items() if k == metrics.TEST_READS}
 
-    def _spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] | None = self.folder.read_json("spec")
+    def _spec(self) -> RunSpec:
+        spec = self.folder.spec()
         assert spec is not None, f"{self.folder.path} has no spec"
         return spec
 
     def _save(self) -> None:
         self.record.save(self.folder, self.target)
 
-    def _find(self, spec: dict[str, Any]) -> str | None:
+    def _find(self, spec: RunSpec) -> str | None:
         """A run of this key that is finished, or that this very folder began."""
         runs = self.client.search_runs(
             [self.target.experiment_id()],
@@ -169,35 +170,36 @@ class RunUpload:
                 self.record.finished, self.record.described = True, True
                 return str(run.info.run_id)
         for run in runs:
-            if run.data.tags.get("folder") == spec["folder"]:
+            if run.data.tags.get("folder") == spec.folder:
                 return str(run.info.run_id)
         return None
 
-    def _create(self, spec: dict[str, Any], reused: bool) -> str:
+    def _create(self, spec: RunSpec, reused: bool) -> str:
         self.record.launch_id = self.target.parent_id()
-        run_tags = spec["tags"] | {"folder": spec["folder"], tags.PARENT: self.record.launch_id}
+        run_tags = spec.tags | {"folder": spec.folder, tags.PARENT: self.record.launch_id}
         if reused:
             run_tags[tags.REUSED] = "true"
         run = self.client.create_run(
             self.target.experiment_id(),
-            start_time=spec["time"],
+            start_time=spec.time,
             tags=run_tags,
-            run_name=spec["name"],
+            run_name=spec.name,
         )
         self.sure = True  # nothing can have arrived yet
         return str(run.info.run_id)
 
-    def _describe(self, spec: dict[str, Any]) -> None:
+    def _describe(self, spec: RunSpec) -> None:
         from mlflow.entities import Param
 
         run_id = self.record.run_id
-        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in spec["params"].items()]
+        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in spec.params.items()]
         for at in range(0, len(params), PARAMS_A_CALL):
             self.client.log_batch(run_id, params=params[at : at + PARAMS_A_CALL])
-        for name, text in spec["texts"].items():
+        for name, text in spec.texts.items():
             self.client.log_text(run_id, text, name)
-        self.client.log_dict(run_id, {k: v for k, v in spec.items() if k != "texts"}, SPEC_FILE)
-        log_data(self.client, str(run_id), spec["data"], "training")
+        record = {key: value for key, value in spec.to_json().items() if key != "texts"}
+        self.client.log_dict(run_id, record, SPEC_FILE)
+        log_data(self.client, str(run_id), spec.data, "training")
 
     def _send(self, batch: list[Any]) -> None:
         """Send metrics; where it is not sure what has arrived, only those that have not."""
@@ -221,13 +223,13 @@ class RunUpload:
             self.record.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in tags.items()]
         )
 
-    def _files(self, result: dict[str, Any], log_model: bool) -> None:
+    def _files(self, result: RunResult, log_model: bool) -> None:
         """The weights as safetensors and, for a student, an MLflow model (once)."""
         run_id = self.record.run_id
-        for name, digest in result["weights"].items():
+        for name, digest in result.weights.items():
             path = self.folder.tensors_path(name, digest)
             self.client.log_artifact(run_id, str(path), "weights")
-        if not log_model or "student" not in result["weights"]:
+        if not log_model or "student" not in result.weights:
             return
         outputs = self.client.get_run(run_id).outputs
         if outputs is None or not outputs.model_outputs:

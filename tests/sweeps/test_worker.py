@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from pipeline.storage.run_record import RunResult
 from sweeps import worker
 from sweeps.study import Point, Study
 from sweeps.study_file import study_of
 from sweeps.tracking import VALUES, metrics_of
 from sweeps.trials import TrialStore
+from tests.pipeline import records
 from trainers import metrics
 from trainers.errors import Interrupted
 
@@ -49,10 +51,10 @@ class Session:
     def on_epoch(self, history: list[dict[str, Any]]) -> None: ...
 
 
-def result(val: float) -> dict[str, Any]:
+def result(val: float) -> RunResult:
     values = {metrics.BEST_VAL_TOP1: val, metrics.TEST_TOP1: 0.9, metrics.RUN_SECONDS: 2.0}
     history = [{"metrics": {metrics.SYNERGY_RESTORED: 0.7}}]
-    return {"metrics": values, "history": history, "key": "key"}
+    return records.result(metrics=values, history=history)
 
 
 def run(trial_store: TrialStore, session: Any = None) -> None:
@@ -79,7 +81,7 @@ def test_a_run_that_follows_from_others_is_not_judged_by_their_epochs(
 ) -> None:
     judged, session = {}, Session()
 
-    def train(config: Any, given: Any) -> dict[str, Any]:
+    def train(config: Any, given: Any) -> RunResult:
         judged[config.budget.matched_to, config.seed] = given.on_epoch != session.on_epoch
         return result(0.5)
 
@@ -91,7 +93,7 @@ def test_a_run_that_follows_from_others_is_not_judged_by_their_epochs(
 def test_a_trial_that_raises_is_failed_and_the_others_go_on(
     trial_store: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(config: Any, _: Any) -> dict[str, Any]:
+    def train(config: Any, _: Any) -> RunResult:
         if config.method.ib_beta == 0:
             raise ValueError("no beta")
         return result(0.5)
@@ -107,7 +109,7 @@ def test_a_trial_that_raises_is_failed_and_the_others_go_on(
 def test_a_worker_whose_trials_all_fail_ends(
     trial_store: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(config: Any, _: Any) -> dict[str, Any]:
+    def train(config: Any, _: Any) -> RunResult:
         raise OSError("no device")
 
     monkeypatch.setattr(worker, "distill_student", train)
@@ -118,7 +120,7 @@ def test_a_worker_whose_trials_all_fail_ends(
 def test_a_stopped_trial_is_taken_up_again_as_the_same_trial(
     trial_store: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(config: Any, _: Any) -> dict[str, Any]:
+    def stopped(config: Any, _: Any) -> RunResult:
         raise Interrupted
 
     monkeypatch.setattr(worker, "distill_student", stopped)
@@ -137,7 +139,7 @@ def test_pruning_sees_the_students_epochs_of_the_first_seed_only(
     """Five good trials, then a bad one: the median pruner ends it in its first epoch."""
     seen = []
 
-    def train(config: Any, session: Any) -> dict[str, Any]:
+    def train(config: Any, session: Any) -> RunResult:
         value = 0.1 if len(trial_store.ended()) == 6 else 0.8
         history = []
         for step in "AB":

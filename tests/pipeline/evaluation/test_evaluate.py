@@ -22,6 +22,7 @@ from pipeline.session import Session
 from pipeline.stages.test_split import open_test
 from pipeline.storage.run_store import RunFolder, Store
 from pipeline.tracking.upload import replay
+from tests.pipeline import records
 from trainers import models
 from trainers.measures import ClassRow
 from trainers.models.weight_files import BadCheckpoint
@@ -42,19 +43,19 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 def _student(folder: RunFolder, seed: int, *, finished: bool) -> None:
     config = asdict(compose([f"seed={seed}"]))
-    spec = {
-        "name": f"distill-L3-digits-s{seed}",
-        "config": config,
-        "tags": {tags.STUDENT: "resnet8", tags.BENCH: "digits"},
-        "identity": {"teachers": ["0123456789ab"]},
-        "data": {"name": "digits", "digest": "d"},
-    }
-    folder.write_json("spec", spec)
+    spec = records.spec(
+        name=f"distill-L3-digits-s{seed}",
+        config=config,
+        tags={tags.STUDENT: "resnet8", tags.BENCH: "digits"},
+        identity={"teachers": ["0123456789ab"]},
+        data={"name": "digits", "digest": "d"},
+    )
+    folder.write_spec(spec)
     if finished:
         torch.manual_seed(seed)
         weights = models.build("resnet8", 10, 16, in_chans=1).state_dict()
         digest = folder.save_tensors("student", weights)
-        folder.write_json("result", {"weights": {"student": digest}})
+        folder.finish(records.result(key=folder.key, weights={"student": digest}))
 
 
 # Options --------------------------------------------------------------------------------------
@@ -107,8 +108,7 @@ def test_runs_of_one_name_are_listed_with_their_overrides(session: Session) -> N
     for key, beta in zip(KEYS[:2], ("0.1", "0.2"), strict=True):
         folder = session.store.run("distill", key)
         given = f"cfg=L3 method.ib_beta={beta}"
-        spec = folder.read_json("spec") | {"name": "same", "params": {"overrides": given}}
-        folder.write_json("spec", spec)
+        folder.write_spec(replace(folder.spec(), name="same", params={"overrides": given}))
     with pytest.raises(ConfigError, match=rf"{KEYS[0]} \(method.ib_beta=0.1\), {KEYS[1]} \(method"):
         find("same", compose([]), session)
 
@@ -287,17 +287,15 @@ def test_an_empty_store_is_named_so(tmp_path: Path, session: Session) -> None:
 def _send(session: Session, experiment: str) -> str:
     """A finished student of the store in an experiment."""
     folder = session.store.run("distill", KEYS[0])
-    spec = folder.read_json("spec") | {"folder": "f0", "time": 1_000, "params": {}, "texts": {}}
-    spec["tags"] |= {
+    spec = folder.spec()
+    run_tags = {
         tags.STAGE: "distill",
         tags.RUN_KEY: folder.key,
         tags.RUNG: "L3",
         tags.SEED: "0",
         tags.TEACHERS: "resnet20",
     }
-    folder.write_json("spec", spec)
-    ended = {"time": 2_000, "metrics": {}, "history": [], "tags": {}}
-    folder.write_json("result", folder.read_json("result") | ended)
+    folder.write_spec(replace(spec, folder="f0", tags=spec.tags | run_tags))
     return replay(folder, replace(session.target, experiment=experiment), log_model=False)
 
 

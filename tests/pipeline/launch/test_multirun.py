@@ -27,6 +27,7 @@ from pipeline.launch.local import Local
 from pipeline.launch.monitor import follow
 from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store
+from tests.pipeline import records
 from trainers.errors import Interrupted
 
 SMALL = "data.train_limit=100"
@@ -127,7 +128,8 @@ def test_missing_teachers_and_banks_are_one_job_each_before_students(
 def test_what_is_finished_is_no_job(tmp_path: Path) -> None:
     store, config = Store(tmp_path), compose(["cfg=KD", SMALL])
     for number in (0, 1):
-        store.run("finetune", run_key("finetune", config, teacher=number)).finish({"weights": {}})
+        folder = store.run("finetune", run_key("finetune", config, teacher=number))
+        folder.finish(records.result())
     store.run("bank", bank_key(config, 0)).write_json("bank", {"seconds": 1.0})
     found = tasks(store, "cfg=KD", "seed=0,1")
     assert not found["finetune"]

@@ -19,6 +19,7 @@ from pipeline.stages.plan import (
 )
 from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store
+from tests.pipeline import records
 from trainers import metrics
 
 SMALL = ["data.train_limit=100"]
@@ -35,9 +36,9 @@ def finish(
     folder = store.run(stage, key)
     tag = tags.STUDENT if stage == "finetune" else tags.RUNG
     made_by = identity(stage, rung("L3" if stage == "finetune" else what))
-    folder.write_json("spec", {"tags": {tags.BENCH: "digits", tag: what}, "identity": made_by})
+    folder.write_spec(records.spec(tags={tags.BENCH: "digits", tag: what}, identity=made_by))
     values = {metrics.RUN_SECONDS: seconds, metrics.BANK_SECONDS: bank}
-    folder.finish({"metrics": values, "weights": {}})
+    folder.finish(records.result(metrics=values))
 
 
 def rung(cfg: str, *more: str) -> Config:

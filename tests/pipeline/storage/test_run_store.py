@@ -22,6 +22,7 @@ import torch
 from pipeline.storage import run_store
 from pipeline.storage.atomic import CorruptFile, sha256, write_atomic
 from pipeline.storage.run_store import RunFolder, Store
+from tests.pipeline import records
 
 FORK = multiprocessing.get_context("fork")
 TOKEN, OTHER = "0123abcd" * 4, "fedc9876" * 4
@@ -485,7 +486,8 @@ def test_finish_leaves_the_result_and_drops_the_commits(run: RunFolder) -> None:
     commit_many(run, 3)
     (run.path / ".commit-00000009.ab.1-2.tmp").touch()
     digest = run.save_tensors("student", {"a": torch.ones(2)})
-    result = {"test/top1": 0.5, "student": digest, "history": [{"loss": math.inf}]}
+    history = [{"index": 0, "metrics": {"loss": math.inf}}]
+    result = records.result(key=run.key, history=history, weights={"student": digest})
     run.finish(result)
     assert run.result() == result
     assert names(run) == ["result.json", f"student.{digest}.safetensors"]

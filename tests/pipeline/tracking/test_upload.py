@@ -9,9 +9,11 @@ import torch
 from mlflow import MlflowClient
 
 from analysis import tags
+from pipeline.storage.run_record import RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload, arrived, replay
+from tests.pipeline import records
 from trainers import metrics
 
 NAME = "finetune-resnet20-toy-s0"
@@ -20,35 +22,21 @@ NAME = "finetune-resnet20-toy-s0"
 def folder_at(root: Path) -> RunFolder:
     """A finished run, as a stage leaves it."""
     folder = RunFolder(root, "finetune", "2ae8f952aa64")
-    folder.write_json(
-        "spec",
-        {
-            "folder": "f0",
-            "name": NAME,
-            "time": 1_000,
-            "params": {"seed": "0"},
-            "texts": {},
-            "tags": {
-                tags.RUN_KEY: folder.key,
-                tags.STAGE: "finetune",
-                tags.BENCH: "toy",
-                tags.STUDENT: "resnet8",
-                tags.TEACHERS: "resnet20",
-                tags.SEED: "0",
-            },
-            "data": {"name": "toy", "digest": "0"},
-        },
-    )
+    run_tags = {
+        tags.RUN_KEY: folder.key,
+        tags.STAGE: "finetune",
+        tags.BENCH: "toy",
+        tags.STUDENT: "resnet8",
+        tags.TEACHERS: "resnet20",
+        tags.SEED: "0",
+    }
+    folder.write_spec(records.spec(folder="f0", name=NAME, params={"seed": "0"}, tags=run_tags))
     digest = folder.save_tensors("teacher", {"w": torch.zeros(1)})
     history = [{"index": 0, "stage": 0, "step": "B", "time": 2_000, "metrics": {"val/top1": 0.5}}]
     folder.finish(
-        {
-            "time": 3_000,
-            "metrics": {metrics.TEST_TOP1: 0.5},
-            "history": history,
-            "tags": {},
-            "weights": {"teacher": digest},
-        }
+        records.result(
+            metrics={metrics.TEST_TOP1: 0.5}, history=history, weights={"teacher": digest}
+        )
     )
     return folder
 
@@ -62,7 +50,7 @@ def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     find, both = RunUpload._find, Barrier(2)
 
-    def slow_find(self: RunUpload, spec: dict) -> str | None:
+    def slow_find(self: RunUpload, spec: RunSpec) -> str | None:
         found = find(self, spec)
         if not both.broken:
             try:
@@ -107,7 +95,7 @@ def test_a_folder_has_arrived_where_it_was_trained_before_where_it_was_reused(
     }
     assert arrived(folder, at["asib"]) == []
     trained = RunUpload(folder, at["asib/ladder"])
-    trained.finish(folder.result() or {}, log_model=False)
+    trained.finish(folder.result() or records.result(), log_model=False)
     reused = {name: replay(folder, at[name], log_model=False) for name in ("asib", "gone")}
     at["gone"].client().delete_run(reused["gone"])
     assert arrived(folder, at["asib"]) == [trained.record.run_id, reused["asib"]]

@@ -1,0 +1,160 @@
+"""The teacher stage: fine-tune a teacher, make its view bank, load both for a student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from analysis import tags
+from pipeline.cli.console import say
+from pipeline.config import Config
+from pipeline.identity import finetune_config, identity, of_teachers, run_key
+from pipeline.session import Session
+from pipeline.stages.images import on_device
+from pipeline.stages.names import run_kind, run_name
+from pipeline.stages.network import network
+from pipeline.stages.run_spec import overlap_tag, run_spec
+from pipeline.stages.runner import run
+from pipeline.stages.view_bank import bank_key, has_banks, is_made, view_bank
+from pipeline.storage.run_record import RunResult, RunSpec
+from trainers.data import Splits, TrainingData
+from trainers.data.views import Normaliser
+from trainers.distillation.state import Teacher
+from trainers.finetune import FinetuneState, finetune
+from trainers.loop import Epoch, validation
+from trainers.models import freezing, weight_files
+from trainers.view_bank import Bank, ViewOutputs, image_outputs
+
+
+class TeacherStage:
+    """Fine-tuning of one teacher. Weights of the user (`teacher.0.ckpt`) are used as they are."""
+
+    weights, bank_seconds = "teacher", 0.0
+
+    def __init__(self, config: Config, number: int, session: Session) -> None:
+        self.config, self.number, self.session = of_teachers(config), number, session
+        self.trainer = finetune_config(self.config, number)
+        self.data = on_device(self.config, session)
+        key = run_key("finetune", self.config, teacher=number)
+        self.folder = session.store.run("finetune", key)
+        self.name = run_name("finetune", self.config, number)
+        self.epochs = 0 if self.trainer.teacher.ckpt else self.trainer.teacher.recipe.epochs
+
+    def spec(self) -> RunSpec:
+        teacher = self.trainer.teacher
+        run_tags = {
+            tags.STAGE: "finetune",
+            tags.STUDENT: teacher.model,
+            tags.SEED: str(teacher.seed),
+            tags.TEACHERS: teacher.model,
+            tags.METHOD: "given" if teacher.ckpt else "ce",
+        }
+        return run_spec(
+            self.config,
+            self.session,
+            name=self.name,
+            identity=identity("finetune", self.config, teacher=self.number),
+            run_tags=run_tags | overlap_tag(self.config),
+            teacher=teacher,
+        )
+
+    def new_state(self) -> FinetuneState:
+        """The state before training, or with the user's weights the one after it.
+
+        Raises:
+            BadCheckpoint: the user's weights do not fit.
+        """
+        state = FinetuneState.new(self.trainer, self.session.device)
+        state.stop = self.session.stop
+        if self.trainer.teacher.ckpt:
+            self._load(state, self.trainer.teacher.ckpt)
+        return state
+
+    def _load(self, state: FinetuneState, path: str) -> None:
+        """Finish the state with the weights of a file, and measure their validation accuracy."""
+        weight_files.fit(state.model, weight_files.read_weights(path), path)
+        normalise = Normaliser(self.trainer.data, self.trainer.numerics, self.session.device)
+        out = image_outputs(state.model, self.data.val, normalise, self.trainer.numerics)
+        accuracy = validation(out.logits, self.data.val.labels).get("val/top1")
+        state.best = {"top1": accuracy, "epoch": 0, "weights": state.model.state_dict()}
+        state.progress.done = True
+
+    def train(self, state: FinetuneState) -> Iterator[Epoch]:
+        return finetune(self.trainer, training(self.data), state)
+
+    def network(self) -> nn.Module:
+        config, model = self.config, self.trainer.teacher.model
+        return network(model, config.data, config.numerics, self.session.device)
+
+
+def finetune_teacher(config: Config, number: int, session: Session) -> RunResult:
+    """The finished run of one teacher: reused, resumed or trained."""
+    stage = TeacherStage(config, number, session)
+    if stage.trainer.teacher.ckpt and stage.folder.result() is None:
+        stage.new_state()  # a file that does not fit is a user error, not a failed run
+    return run(stage, session)
+
+
+def make_bank(config: Config, number: int, session: Session) -> None:
+    """The view bank of one teacher, reused, resumed or made; its teacher is trained first."""
+    key, name = bank_key(config, number), run_kind("bank", config, number)
+    if not has_banks(config):
+        say("no view banks: data.views=0 runs the teachers on fresh crops")
+        return
+    if is_made(session.store, key):
+        say(f"reused   view bank  {name}  key {key}")
+        return
+    teacher = run_key("finetune", config, teacher=number)
+    if session.store.run("finetune", teacher).result() is None:
+        finetune_teacher(config, number, session)
+    Teachers(config, session, on_device(config, session), [number])()
+
+
+class Teachers:
+    """Trained teachers with their view banks, loaded at the first call."""
+
+    def __init__(self, config: Config, session: Session, data: Splits, numbers: list[int]) -> None:
+        self.config, self.session, self.data, self.numbers = config, session, data, numbers
+        self.bank_seconds = 0.0  # spent on making banks
+        self._loaded: list[Teacher] | None = None
+
+    def __call__(self) -> list[Teacher]:
+        if self._loaded is None:
+            self._loaded = [self._load(number) for number in self.numbers]
+        return self._loaded
+
+    def _load(self, number: int) -> Teacher:
+        config, session = self.config, self.session
+        stage, key = finetune_config(config, number), run_key("finetune", config, teacher=number)
+        folder = session.store.run("finetune", key)
+        result = folder.result()
+        assert result is not None, f"teacher {key} is not finished"
+        model = network(stage.teacher.model, stage.data, stage.numerics, session.device)
+        model.load_state_dict(folder.load_tensors("teacher", result.weights["teacher"]))
+        freezing.freeze(model)
+        if not has_banks(config):  # fresh crops: teachers are run in the loop
+            return Teacher(model, self._validation_outputs(model))
+        bank, seconds = view_bank(
+            session,
+            bank_key(config, number),
+            run_kind("bank", config, number),
+            model,
+            training(self.data),
+            config.data,
+            config.numerics,
+        )
+        self.bank_seconds += seconds
+        return Teacher(model, bank)
+
+    def _validation_outputs(self, model: nn.Module) -> Bank:
+        """A bank of the validation images alone."""
+        normalise = Normaliser(self.config.data, self.config.numerics, self.session.device)
+        out = image_outputs(model, self.data.val, normalise, self.config.numerics)
+        val = ViewOutputs(out.logits.half(), out.pooled.half())
+        return Bank(ViewOutputs(val.logits[:0], val.pooled[:0]), val)
+
+
+def training(data: Splits) -> TrainingData:
+    """The part of a data set that trainers may see."""
+    return TrainingData(data.train, data.val)
