@@ -18,18 +18,33 @@ def variant(config: Config) -> str:
 
     Compared are the method and the optimiser without its batch. The rest is no variant of a rung:
     data, networks, batch, epochs and numerics make the setting, which all rungs of a table share.
+    The default is that of the bench and of its own budget, or of another budget (`budget=long`)
+    with these epochs or fewer differences.
     """
-    own, default = _compared(config), _default(config.cfg, _bench(config))
-    return " ".join(
-        f"{key}={value}" for key, value in own.items() if default.get(key, value + "?") != value
-    )
+    bench = _bench(config)
+    if not (least := _differences(config, bench, None)):
+        return ""
+    found = [_differences(config, bench, budget) for budget in options_of("budget")]
+    epochs = [_default(config.cfg, bench, budget)[1] for budget in options_of("budget")]
+    same = [
+        one for one, of in zip(found, epochs, strict=True) if of == config.budget.student_epochs
+    ]
+    return " ".join(min([*same] or [least, *found], key=len))
+
+
+def _differences(config: Config, bench: str | None, budget: str | None) -> list[str]:
+    default, _ = _default(config.cfg, bench, budget)
+    own = _compared(config)
+    return [f"{key}={value}" for key, value in own.items() if default.get(key) != value]
 
 
 @cache
-def _default(cfg: str, bench: str | None) -> dict[str, str]:
-    """The compared part of a rung's own configuration at a bench."""
+def _default(cfg: str, bench: str | None, budget: str | None) -> tuple[dict[str, str], int]:
+    """The compared part of a rung's own configuration at a bench and budget, and its epochs."""
     rung = f"cfg={cfg}" if cfg in options_of("cfg") else f"method={cfg}"
-    return _compared(compose([rung, *([] if bench is None else [f"bench={bench}"])]))
+    chosen = {"bench": bench, "budget": budget}
+    config = compose([rung, *(f"{key}={name}" for key, name in chosen.items() if name)])
+    return _compared(config), config.budget.student_epochs
 
 
 def _bench(config: Config) -> str | None:

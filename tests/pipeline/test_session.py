@@ -1,7 +1,6 @@
 """How a command ends: exit code, launch run and stage run of each outcome, with a real tracking
 store; and what a command finds out of the machine before it begins."""
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,13 +57,10 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def place(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None) -> Place:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
-    before = {number: signal.getsignal(number) for number in session.STOP_SIGNALS}
-    yield Place(tmp_path, MlflowClient(tracking_uri=uri))
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return Place(tmp_path, MlflowClient(tracking_uri=uri))
 
 
 def after_one_epoch(monkeypatch: pytest.MonkeyPatch, event: Callable[[], None]) -> None:
