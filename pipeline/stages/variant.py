@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.config import Config, compose
+from pipeline.config import Config, ConfigError, compose
 from pipeline.config.groups import options_of
 from pipeline.identity import canonical
 from pipeline.tracking.upload import flat
@@ -21,30 +21,34 @@ def variant(config: Config) -> str:
     The default is that of the bench and of its own budget, or of another budget (`budget=long`)
     with these epochs or fewer differences.
     """
-    bench = _bench(config)
-    if not (least := _differences(config, bench, None)):
-        return ""
-    found = [_differences(config, bench, budget) for budget in options_of("budget")]
-    epochs = [_default(config.cfg, bench, budget)[1] for budget in options_of("budget")]
-    same = [
-        one for one, of in zip(found, epochs, strict=True) if of == config.budget.student_epochs
-    ]
-    return " ".join(min([*same] or [least, *found], key=len))
+    bench, own = _bench(config), _compared(config)
+    defaults = [_default(config.cfg, bench, budget) for budget in (None, *options_of("budget"))]
+    found = [default for default in defaults if default is not None] or [_Default({}, 0)]
+    same = [one for one in found if one.epochs == config.budget.student_epochs]
+    least = min((one.differences(own) for one in same or found), key=len)
+    return " ".join(least)
 
 
-def _differences(config: Config, bench: str | None, budget: str | None) -> list[str]:
-    default, _ = _default(config.cfg, bench, budget)
-    own = _compared(config)
-    return [f"{key}={value}" for key, value in own.items() if default.get(key) != value]
+class _Default(NamedTuple):
+    """A rung's own configuration: its compared part, as overrides by key, and its epochs."""
+
+    compared: dict[str, str]
+    epochs: int
+
+    def differences(self, own: dict[str, str]) -> list[str]:
+        return [f"{key}={value}" for key, value in own.items() if self.compared.get(key) != value]
 
 
 @cache
-def _default(cfg: str, bench: str | None, budget: str | None) -> tuple[dict[str, str], int]:
-    """The compared part of a rung's own configuration at a bench and budget, and its epochs."""
+def _default(cfg: str, bench: str | None, budget: str | None) -> _Default | None:
+    """The default of a rung at a bench and budget; None where it has none with this budget."""
     rung = f"cfg={cfg}" if cfg in options_of("cfg") else f"method={cfg}"
     chosen = {"bench": bench, "budget": budget}
-    config = compose([rung, *(f"{key}={name}" for key, name in chosen.items() if name)])
-    return _compared(config), config.budget.student_epochs
+    try:
+        config = compose([rung, *(f"{key}={name}" for key, name in chosen.items() if name)])
+    except ConfigError:
+        return None
+    return _Default(_compared(config), config.budget.student_epochs)
 
 
 def _bench(config: Config) -> str | None:
