@@ -156,7 +156,7 @@ def _gaps(bench_runs: BenchRuns, info: BetaInfo) -> tuple[MissingRun, ...]:
             command = bench_runs.multirun(absent, cfg=info.rung, method__ib_beta=f"{beta:g}")
             found.append(MissingRun(what, command))
     apart = len(info.within) < len(info.rows)  # else a larger β would tie as well
-    doubted = _warned(info, list(info.rows[-1:]))
+    doubted = any(warning in _AGAINST for warning in info.rows[-1].warnings)
     if info.recommended == info.rows[-1].beta and apart and not doubted:
         command = bench_runs.multirun(
             seeds, cfg=info.rung, method__ib_beta=f"{10 * info.recommended:g}"
