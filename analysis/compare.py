@@ -1,7 +1,7 @@
-"""Several runs beside each other on one screen: configuration, results, cost.
+"""Comparison of two runs or more on one screen: configuration, results, cost.
 
-First what is compared as numbers, then the text. Accuracies are fractions, times seconds, memory
-MiB; missing is NaN. The first run is the one that the others are compared with.
+First as numbers, then as text. Accuracies are fractions, times seconds, memory MiB; missing is NaN.
+The others are compared with the first run.
 """
 
 import math
@@ -34,9 +34,9 @@ _KINDS = {"distill": "a distillation", "finetune": "a teacher's fine-tuning"}
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class Compared(NamedTuple):
-    """A run: its own numbers; `test` over the seeds of its configuration; `difference` of that
-    from the first run's, paired by seed (n = 0 for the first)."""
+class ComparedRun(NamedTuple):
+    """A run with its own numbers, the mean `test` over the seeds of its configuration, and the
+    `difference` of that from the first run's, paired by seed (n = 0 for the first)."""
 
     label: str  # A, B …
     run_id: str
@@ -56,39 +56,45 @@ class Compared(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The runs, the parameters that differ (a value a run; `not set` where a run has none), the
-    sentences on which of them are the same, and the experiment of the tracking store that they
-    were looked for in ("": it is not known)."""
+    """The runs, the parameters that differ (a value for each run), sentences on runs that are the
+    same, and the experiment of the tracking store that has the runs ("": unknown)."""
 
-    runs: tuple[Compared, ...]
+    runs: tuple[ComparedRun, ...]
     parameters: tuple[tuple[str, tuple[str, ...]], ...]
     same: tuple[str, ...]
     experiment: str
 
 
-def comparison(sides: Sequence[RunSelection], history: pd.DataFrame | None = None) -> Comparison:
-    """What differs between two runs or more. Where `history` holds the `EPOCH_METRICS` of the runs
-    their speed and memory are those of the ladder's table, else the last values logged."""
+def comparison(
+    selections: Sequence[RunSelection], history: pd.DataFrame | None = None
+) -> Comparison:
+    """Comparison of two runs or more. With a `history` of the `EPOCH_METRICS` of the runs, their
+    speed and memory are those of the ladder's table, without it the last values logged."""
     if history is not None:
-        sides = _with_costs(sides, history)
+        selections = _with_costs(selections, history)
     compared = tuple(
-        _compared(letter, side, sides[0]) for letter, side in zip(_LETTERS, sides, strict=False)
+        _compared(letter, selection, selections[0])
+        for letter, selection in zip(_LETTERS, selections, strict=False)
     )
-    experiment = str(sides[0].run.get("experiment", ""))
-    return Comparison(compared, differing_parameters(sides), _same(compared, sides), experiment)
+    experiment = str(selections[0].run.get("experiment", ""))
+    return Comparison(
+        compared, differing_parameters(selections), _same(compared, selections), experiment
+    )
 
 
-def _with_costs(sides: Sequence[RunSelection], history: pd.DataFrame) -> list[RunSelection]:
-    runs = with_epoch_costs(pd.DataFrame([side.run for side in sides]), history)
+def _with_costs(selections: Sequence[RunSelection], history: pd.DataFrame) -> list[RunSelection]:
+    runs = with_epoch_costs(pd.DataFrame([selection.run for selection in selections]), history)
     costs = (runs.iloc[number] for number in range(len(runs)))
-    return [side._replace(run=run) for side, run in zip(sides, costs, strict=True)]
+    return [selection._replace(run=run) for selection, run in zip(selections, costs, strict=True)]
 
 
-def differing_parameters(sides: Sequence[RunSelection]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """By name, those parameters that can change a result and are not the same in all runs."""
-    if len({side.tag(tags.STAGE) for side in sides}) > 1:
-        return ()  # a teacher logs what it was made for, and uses none of the student's options
-    found = configuration(pd.DataFrame([side.run for side in sides]))
+def differing_parameters(
+    selections: Sequence[RunSelection],
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The parameters that can change a result and differ between runs, by name."""
+    if len({selection.tag(tags.STAGE) for selection in selections}) > 1:
+        return ()  # a teacher logs the student's options, and uses none of them
+    found = configuration(pd.DataFrame([selection.run for selection in selections]))
     return tuple(
         (str(name).removeprefix("params."), tuple(found[name]))
         for name in sorted(found.columns)
@@ -96,36 +102,39 @@ def differing_parameters(sides: Sequence[RunSelection]) -> tuple[tuple[str, tupl
     )
 
 
-def _compared(label: str, side: RunSelection, first: RunSelection) -> Compared:
+def _compared(label: str, selection: RunSelection, first: RunSelection) -> ComparedRun:
     def metric(name: str) -> float:
-        return float(side.run.get(f"metrics.{name}", math.nan))
+        return float(selection.run.get(f"metrics.{name}", math.nan))
 
-    own, of_first = (_by_seed(one) for one in (side, first))
-    stage, comparable = side.tag(tags.STAGE), side.tag(tags.STAGE) == first.tag(tags.STAGE)
-    other = side is not first and comparable
+    own, of_first = (_by_seed(one) for one in (selection, first))
+    stage, comparable = (
+        selection.tag(tags.STAGE),
+        selection.tag(tags.STAGE) == first.tag(tags.STAGE),
+    )
+    other = selection is not first and comparable
     apart = paired_difference(own, of_first) if other else NO_INTERVAL
-    return Compared(
-        label,
-        str(side.run["run_id"]),
-        stage,
-        str(side.run["name"]),
-        str(side.run["status"]),
-        side.tag(tags.RUN_KEY),
-        side.seed,
-        metric(metrics.TEST_TOP1),
-        metric(metrics.BEST_VAL_TOP1),
-        share_interval(list(own.values())),
-        apart,
-        metric(metrics.RUN_SECONDS),
-        metric(metrics.IMAGES_PER_SECOND),
-        metric(metrics.PEAK_MEMORY),
-        metric(metrics.PARAMETERS),
+    return ComparedRun(
+        label=label,
+        run_id=str(selection.run["run_id"]),
+        stage=stage,
+        name=str(selection.run["name"]),
+        status=str(selection.run["status"]),
+        key=selection.tag(tags.RUN_KEY),
+        seed=selection.seed,
+        own_test=metric(metrics.TEST_TOP1),
+        validation=metric(metrics.BEST_VAL_TOP1),
+        test=share_interval(list(own.values())),
+        difference=apart,
+        seconds=metric(metrics.RUN_SECONDS),
+        images_per_second=metric(metrics.IMAGES_PER_SECOND),
+        memory_mb=metric(metrics.PEAK_MEMORY),
+        parameters=metric(metrics.PARAMETERS),
     )
 
 
-def _by_seed(side: RunSelection) -> dict[int, float]:
+def _by_seed(selection: RunSelection) -> dict[int, float]:
     """Test accuracy of the configuration by seed, of runs that have both."""
-    group = side.group
+    group = selection.group
     if f"metrics.{metrics.TEST_TOP1}" not in group:
         return {}
     values = group[f"metrics.{metrics.TEST_TOP1}"].astype(float)
@@ -133,40 +142,40 @@ def _by_seed(side: RunSelection) -> dict[int, float]:
     return {int(seed): value for seed, value in pairs if math.isfinite(seed + value)}
 
 
-def _same(compared: Sequence[Compared], sides: Sequence[RunSelection]) -> tuple[str, ...]:
+def _same(compared: Sequence[ComparedRun], selections: Sequence[RunSelection]) -> tuple[str, ...]:
     found = []
-    first, recipe = compared[0], sides[0].tag(tags.RECIPE)
-    for one, side in zip(compared[1:], sides[1:], strict=True):
+    first, recipe = compared[0], selections[0].tag(tags.RECIPE)
+    for one, selection in zip(compared[1:], selections[1:], strict=True):
         pair = f"{first.label} and {one.label}"
         if one.run_id == first.run_id:
             found.append(f"{pair} are one and the same run.")
         elif one.key and one.key == first.key:
             replayed = "; one was replayed from the store" * any(
-                s.tag(tags.REUSED) == "true" for s in (sides[0], side)
+                s.tag(tags.REUSED) == "true" for s in (selections[0], selection)
             )
             found.append(f"{pair} are the same experiment (key {one.key}){replayed}.")
-        elif recipe and side.tag(tags.RECIPE) == recipe:
+        elif recipe and selection.tag(tags.RECIPE) == recipe:
             found.append(
                 f"{pair} are one configuration at other seeds ({first.seed}, {one.seed}), so "
-                "their difference is chance."
+                "their difference comes from the seed alone."
             )
         elif one.difference.n > 1 and not (
             one.difference.mean or one.difference.low or one.difference.high
         ):
             found.append(
-                f"{pair} are equal at each of {one.difference.n} seeds, though their keys are "
-                "not: does what differs do anything?"
+                f"{pair} are equal at each of {one.difference.n} seeds, though their keys "
+                "differ: does the option that differs have an effect?"
             )
     return tuple(found)
 
 
 def as_screen(found: Comparison) -> str:
     """The comparison as text of at most `WIDTH` columns."""
-    count = counted(len(found.parameters), "parameter")
+    count, s = counted(len(found.parameters), "parameter"), "s" * (len(found.parameters) == 1)
     parts = [f"Experiment {found.experiment}"] if found.experiment else []
     parts += [as_text(_runs_block(found)), wrapped(found.same) if found.same else ""]
     alike = len({one.stage for one in found.runs}) == 1
-    parts.append(f"Configuration: {count} not the same" if alike else "")
+    parts.append(f"Configuration: {count} differ{s}" if alike else "")
     parts.append(as_text(_parameters_block(found)) if found.parameters else "")
     hidden = len(found.parameters) - _PARAMETERS_SHOWN
     parts.append(f"… and {hidden} more" if hidden > 0 else "")
@@ -184,19 +193,19 @@ def _runs_block(found: Comparison) -> TextTable:
 
 
 def _parameters_block(found: Comparison) -> TextTable:
-    """A column a run; values are cut so that all fit."""
+    """One column for each run; values are cut to fit."""
     shown = found.parameters[:_PARAMETERS_SHOWN]
     widest = min(max(len(name) for name, _ in shown), 36)
-    room = max(4, (WIDTH - widest) // len(found.runs) - 2)
+    width = max(4, (WIDTH - widest) // len(found.runs) - 2)
     rows = tuple(
-        (name, *(text if len(text) <= room else text[: room - 1] + "…" for text in values))
+        (name, *(text if len(text) <= width else text[: width - 1] + "…" for text in values))
         for name, values in shown
     )
     return TextTable(("parameter", *(one.label for one in found.runs)), rows)
 
 
 def _results_block(found: Comparison) -> TextTable:
-    """Over seeds first, which is what may be concluded from, then the single run."""
+    """Differences over seeds first, since conclusions need them, then the single run."""
     first = found.runs[0]
     header = (
         "",
@@ -260,15 +269,15 @@ def _notes(found: Comparison) -> list[str]:
     for one in others:
         if one.stage != first.stage:
             notes.append(
-                f"{first.label} is {_KINDS[first.stage]}, {one.label} {_KINDS[one.stage]}: no "
-                "difference of theirs is one of methods, and none is given."
+                f"{first.label} is {_KINDS[first.stage]}, {one.label} {_KINDS[one.stage]}: their "
+                "results cannot be compared."
             )
         elif None not in (one.seed, first.seed) and one.seed != first.seed:
             notes.append(
-                f"{one.label} has seed {one.seed}, {first.label} {first.seed}: − A of the single "
-                "runs has the seed's part in it; what is paired by seed has not."
+                f"{one.label} has seed {one.seed}, {first.label} seed {first.seed}: the difference "
+                "of the single runs includes the effect of the seed, the paired one does not."
             )
     unfinished = [one.label for one in found.runs if one.status != "FINISHED"]
     if unfinished:
-        notes.append(f"Not finished: {', '.join(unfinished)}; what it has logged so far is shown.")
+        notes.append(f"Not finished: {', '.join(unfinished)}; the values logged so far are shown.")
     return notes

@@ -1,6 +1,7 @@
-"""Where two runs part: the first field of their identity, random stream, epoch or step.
+"""Divergence of two runs: the first field of their identity, random stream, epoch or step in which
+they differ.
 
-First the findings as numbers, then the text.
+First as numbers, then as text.
 """
 
 import math
@@ -19,24 +20,30 @@ _FIELDS_SHOWN, _METRICS_SHOWN, _VALUE = 16, 8, 28
 _UNUSED = "not used"
 _NOT_RESULTS = ("cost/", "test/", "val/best")  # of the machine, or of the whole run
 
-# What a field of the identity changes first, in the order in which a run comes to it.
+# What a field of the identity changes first, in the order in which a run uses it.
 _FIRST = (
     (r"data digest|stage|version|file", "the data or the version of the numerics"),
-    (r"data\..*", "the data, and with them every stream that is drawn over them"),
-    (r"teachers\..*|teacher\..*", "the teachers (each has a stream of its own, `teacher`)"),
-    (r"seed", "the first weights: every stream (`student`, `method`, `fusion`) has another seed"),
-    (r"student\..*", "the student's first weights: one stream, `student`, into another network"),
-    (r"method\.name", "the method, and its own first weights (stream `method`)"),
-    (r"optim\.batch|mix\..*", "the plan of an epoch: one stream, `student`, of other batches"),
+    (r"data\..*", "the data, and with them every stream that samples from them"),
+    (r"teachers\..*|teacher\..*", "the teachers (each has its own stream, `teacher`)"),
+    (r"seed", "the initial weights: every stream (`student`, `method`, `fusion`) has another seed"),
+    (
+        r"student\..*",
+        "the student's initial weights: one stream, `student`, for another network",
+    ),
+    (r"method\.name", "the method and the initial weights of its parameters (stream `method`)"),
+    (
+        r"optim\.batch|mix\..*",
+        "the plan of an epoch: one stream, `student`, with other batches",
+    ),
     (r"method\..*", "the method's terms; the student's streams are the same"),
     (r"optim\..*|numerics\..*", "the optimiser's steps; all streams are the same"),
     (r"budget\..*|select", "the plan of epochs; all streams are the same"),
 )
 
 
-class Parting(NamedTuple):
-    """An epoch (from 0) at whose end two histories differ, its stage and kind of step, and the
-    metrics that differ there: name, A's value, B's value (NaN where one did not log it)."""
+class FirstDifference(NamedTuple):
+    """The first epoch (from 0) at whose end two histories differ, its stage and kind of step, and
+    the metrics that differ: name, A's value, B's value (NaN where one did not log it)."""
 
     epoch: int
     stage: int | None
@@ -45,14 +52,15 @@ class Parting(NamedTuple):
 
 
 class Divergence(NamedTuple):
-    """`fields`: of the identity, name, A's value, B's value. `parting`: None where all that both
-    logged agrees. `weights`: the first epoch at whose end the weights differ, None where they
-    never do; `hashed`: for how many epochs both logged them. `epochs` of each run; `compared`:
-    how many values; `alone`: metrics that one run logged and the other did not."""
+    """All differences of two runs. `fields`: name, A's value, B's value of each field that differs
+    in the identity. `first`: None where all values that both logged are equal. `weights`: the first
+    epoch at whose end the weights differ, None if they never do; `hashed`: the number of epochs for
+    which both logged them. `epochs` of each run; `compared`: the number of values; `alone`: metrics
+    that only one of the runs logged."""
 
     keys: tuple[str, str]
     fields: tuple[tuple[str, str, str], ...]
-    parting: Parting | None
+    first: FirstDifference | None
     weights: int | None
     hashed: int
     epochs: tuple[int, int]
@@ -61,12 +69,12 @@ class Divergence(NamedTuple):
 
     @property
     def agree(self) -> bool:
-        """Whether nothing tells the runs apart."""
-        return not self.fields and self.parting is None and len(set(self.epochs)) == 1
+        """Whether no logged value of the runs differs."""
+        return not self.fields and self.first is None and len(set(self.epochs)) == 1
 
 
 def compared_metrics(metrics: list[str]) -> list[str]:
-    """Those that two runs of one experiment should have in common: nothing of time or memory."""
+    """The metrics that two runs of one experiment should have in common: none of time or memory."""
     return [name for name in metrics if not name.startswith(_NOT_RESULTS)]
 
 
@@ -76,7 +84,7 @@ def divergence(
     run_ids: tuple[str, str],
     keys: tuple[str, str] = ("", ""),
 ) -> Divergence:
-    """Identities are flat; `history` holds `compared_metrics` of both runs."""
+    """Differences of two runs. Identities are flat; `history` holds `compared_metrics` of both."""
     first, second = (_values(history, run_id) for run_id in run_ids)
     both = [str(name) for name in first if name in second]
     steps = first.index.union(second.index)
@@ -90,7 +98,7 @@ def divergence(
     return Divergence(
         keys,
         _fields(*identities),
-        _parting(differs, a, b),
+        _first_difference(differs, a, b),
         _first(moved),
         int(known.sum()) if state else 0,
         (_last(first) + 1, _last(second) + 1),
@@ -100,7 +108,7 @@ def divergence(
 
 
 def _values(history: pd.DataFrame, run_id: str) -> pd.DataFrame:
-    """A row a step, a column a metric that this run logged."""
+    """One row for each step, one column for each metric that this run logged."""
     own = history[history["run_id"].eq(run_id)]
     wide = by_step(own).droplevel("run_id") if len(own) else pd.DataFrame(index=pd.Index([], int))
     wide.columns = wide.columns.astype(str)
@@ -121,8 +129,8 @@ def _alone(own: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _fields(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[tuple[str, str, str], ...]:
-    """In the order in which a run comes to them. An identity leaves out what its run does not use:
-    what is switched off, the teachers of CE."""
+    """The fields that differ, in the order in which a run uses them. An identity has no field that
+    its run does not use: terms that are switched off, the teachers of CE."""
     of = {name: (a.get(name, _UNUSED), b.get(name, _UNUSED)) for name in (*a, *b)}
     different = [(name, str(x), str(y)) for name, (x, y) in of.items() if x != y]
     return tuple(sorted(different, key=lambda field: (_rank(field[0]), field[0])))
@@ -133,7 +141,9 @@ def _rank(field: str) -> int:
     return next(ranks, len(_FIRST))
 
 
-def _parting(differs: pd.DataFrame, a: pd.DataFrame, b: pd.DataFrame) -> Parting | None:
+def _first_difference(
+    differs: pd.DataFrame, a: pd.DataFrame, b: pd.DataFrame
+) -> FirstDifference | None:
     epoch = _first(differs.any(axis=1))
     if epoch is None:
         return None
@@ -143,7 +153,7 @@ def _parting(differs: pd.DataFrame, a: pd.DataFrame, b: pd.DataFrame) -> Parting
     )
     values = [str(name) for name in differs if differs.at[epoch, name]]
     stage, step = (of_a.get(name, math.nan) for name in (metrics.STAGE_INDEX, metrics.STAGE_STEP))
-    return Parting(
+    return FirstDifference(
         epoch,
         None if math.isnan(stage) else int(stage),
         None if math.isnan(step) else "AB"[int(step)],
@@ -152,7 +162,7 @@ def _parting(differs: pd.DataFrame, a: pd.DataFrame, b: pd.DataFrame) -> Parting
 
 
 def as_words(found: Divergence) -> str:
-    """The findings, the conclusion first, in at most 100 columns."""
+    """The differences as text of at most 100 columns, the conclusion first."""
     parts = [wrapped([_conclusion(found)]), wrapped([_identity(found)])]
     if found.fields:
         shown = found.fields[:_FIELDS_SHOWN]
@@ -161,9 +171,9 @@ def as_words(found: Divergence) -> str:
         more = len(found.fields) - len(shown)
         parts.append(f"… and {more} more" if more else "")
     parts.append(wrapped([_history(found), _weights(found)]))
-    if found.parting is not None:
-        parts.append(as_text(_metrics_block(found.parting)))
-        more = len(found.parting.metrics) - _METRICS_SHOWN
+    if found.first is not None:
+        parts.append(as_text(_metrics_block(found.first)))
+        more = len(found.first.metrics) - _METRICS_SHOWN
         parts.append(f"… and {more} more" if more > 0 else "")
     alone = [
         f"Only {label} logged: {', '.join(of)}."
@@ -175,25 +185,25 @@ def as_words(found: Divergence) -> str:
 
 def _conclusion(found: Divergence) -> str:
     if found.agree:
-        return "A and B agree everywhere: nothing that they logged tells them apart."
+        return "A and B are equal: no logged value differs."
     if found.fields:
         what = dict(enumerate(text for _, text in _FIRST)).get(_rank(found.fields[0][0]))
-        return f"A and B part before they start, at {found.fields[0][0]}: {what or 'a field'}."
+        return f"A and B differ from the start, in {found.fields[0][0]}: {what or 'a field'}."
     where = _where(found)
     if where is None:
         return (
-            f"A and B agree as far as both go: A has {counted(found.epochs[0], 'epoch')}, "
-            f"B {found.epochs[1]}."
+            f"A and B are equal in all epochs that both have: A has "
+            f"{counted(found.epochs[0], 'epoch')}, B {found.epochs[1]}."
         )
     return (
-        f"A and B are one experiment and yet part {where}: look at their machines, threads and "
+        f"A and B are the same experiment but differ {where}: compare their machines, threads and "
         "versions."
     )
 
 
 def _where(found: Divergence) -> str | None:
-    """The earliest sign: weights show what losses do not yet."""
-    epochs = [e for e in (found.weights, found.parting and found.parting.epoch) if e is not None]
+    """The earliest difference: weights differ before losses do."""
+    epochs = [e for e in (found.weights, found.first and found.first.epoch) if e is not None]
     if not epochs:
         return None
     return f"in the steps of epoch {min(epochs) + 1}"
@@ -202,21 +212,25 @@ def _where(found: Divergence) -> str | None:
 def _identity(found: Divergence) -> str:
     same = len(set(found.keys)) == 1 and found.keys[0]
     if same:
-        return f"Identity: one key, {found.keys[0]}." + " Yet fields differ." * bool(found.fields)
+        return f"Identity: the same key, {found.keys[0]}." + " But fields differ." * bool(
+            found.fields
+        )
     if not found.fields:
-        return "Identity: no field differs in what the runs logged."
-    return f"Identity: {counted(len(found.fields), 'field')} not the same."
+        return "Identity: no logged field differs."
+    return (
+        f"Identity: {counted(len(found.fields), 'field')} differ{'s' * (len(found.fields) == 1)}."
+    )
 
 
 def _history(found: Divergence) -> str:
     if not found.compared:
-        return "History: no value that both logged."
-    if found.parting is None:
+        return "History: the runs logged no value in common."
+    if found.first is None:
         return f"History: all {found.compared} values that both logged are equal."
-    one = found.parting
+    one = found.first
     kind = f", stage {one.stage}" * (one.stage is not None) + f", {one.step}-Step" * bool(one.step)
     s = "s" * (len(one.metrics) == 1)
-    before = f"equal up to epoch {one.epoch}" if one.epoch else "from the first on"
+    before = f"equal up to epoch {one.epoch}" if one.epoch else "the first epoch"
     return (
         f"History: {counted(len(one.metrics), 'metric')} first differ{s} at the end of epoch "
         f"{one.epoch + 1}{kind} ({before})."
@@ -225,21 +239,21 @@ def _history(found: Divergence) -> str:
 
 def _weights(found: Divergence) -> str:
     if not found.hashed:
-        return "Weights: not both runs logged their hashes (state/…)."
+        return "Weights: only one run, or none, logged their hashes (state/…)."
     if found.weights is None:
-        return f"Weights: bit for bit equal after each of {counted(found.hashed, 'epoch')}."
+        return f"Weights: bit-identical after each of {counted(found.hashed, 'epoch')}."
     since = f"equal after epoch {found.weights}, " if found.weights else ""
-    return f"Weights: {since}not equal after epoch {found.weights + 1}."
+    return f"Weights: {since}different after epoch {found.weights + 1}."
 
 
-def _metrics_block(parting: Parting) -> TextTable:
+def _metrics_block(first: FirstDifference) -> TextTable:
     rows = tuple(
         (name, _value(a), _value(b), "–" if math.isnan(b - a) else f"{b - a:+.2e}")
-        for name, a, b in sorted(parting.metrics, key=lambda one: one[0].startswith(metrics.STATE))[
+        for name, a, b in sorted(first.metrics, key=lambda one: one[0].startswith(metrics.STATE))[
             :_METRICS_SHOWN
         ]
     )
-    return TextTable((f"after epoch {parting.epoch + 1}", "A", "B", "B − A"), rows)
+    return TextTable((f"after epoch {first.epoch + 1}", "A", "B", "B − A"), rows)
 
 
 def _value(number: float) -> str:

@@ -13,7 +13,7 @@ from analysis.compare import as_screen, comparison
 from analysis.explain import as_words, compared_metrics, divergence
 from analysis.ladder_table import EPOCH_METRICS
 from analysis.runs import exported_experiment, load_history, load_runs
-from analysis.selection.run_lookup import RunSelection, sides
+from analysis.selection.run_lookup import RunSelection, select_runs
 from analysis.suggest import nearest
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
@@ -109,7 +109,7 @@ def _read(verb: str, arguments: list[str], most: int) -> _Request:
         else:
             tracking = TrackingTarget.from_environment(verb, given.get("experiment"), root)
             uri, experiment = tracking.uri, tracking.experiment_name()
-        found = sides(load_runs(uri, experiment), words, given.get("bench"), experiment)
+        found = select_runs(load_runs(uri, experiment), words, given.get("bench"), experiment)
     except ValueError as error:
         raise ConfigError.of(error) from error
     return _Request(found, uri, tracking, store_of(runtime))

@@ -57,9 +57,7 @@ def chosen(runs: pd.DataFrame, filters: RunFilter) -> pd.DataFrame:
     if keep.any() and not in_time.any():
         started = runs["start_time"][keep]
         first, last = (f"{time:%Y-%m-%dT%H:%M}" for time in (started.min(), started.max()))
-        raise ValueError(
-            f"{filters.words()}: no run started then (they did from {first} to {last})"
-        )
+        raise ValueError(f"{filters.words()}: no run started then (first {first}, last {last})")
     return runs[in_time]
 
 

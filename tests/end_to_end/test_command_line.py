@@ -369,11 +369,13 @@ def test_compare_and_explain(finished: Path) -> None:
     key = runs.loc[student, "tags.run_key"]
     twice = command.run("compare", student, key[:6], cwd=finished)
     assert "A and B are one and the same run." in twice
-    assert "A and B agree everywhere" in command.run("explain", "L3", key, cwd=finished)
+    assert "A and B are equal: no logged value differs" in command.run(
+        "explain", "L3", key, cwd=finished
+    )
     others = [name for name in runs.index if str(name).startswith("finetune")][:2]
     assert len(others) == 2
     parted = command.run("explain", "runs=" + ",".join(others), cwd=finished)
-    assert "A and B part before they start, at teacher." in parted
+    assert "A and B differ from the start, in teacher." in parted
     assert "Weights: not equal after epoch 1." in parted
     unknown = command.run("compare", "L3", "distill-L3-digits-s9", cwd=finished, code=2)
     assert "did you mean distill-L3-digits-s0?" in unknown
@@ -384,7 +386,7 @@ def test_compare_and_explain(finished: Path) -> None:
     shown = command.run("compare", *others, "store=study.db.xz", cwd=elsewhere)
     assert "Configuration: " in shown
     given = command.run("explain", *others, "store=study.db.xz", cwd=elsewhere)
-    assert "A and B part before they start, at teacher." in given
+    assert "A and B differ from the start, in teacher." in given
     assert not (elsewhere / "mlflow.db").exists()
     wrong = command.run("compare", *others, "store=mlflow.db", cwd=finished, code=2)
     assert "store=mlflow.db: not a file NAME.db.xz as export writes it" in wrong
