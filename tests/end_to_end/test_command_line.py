@@ -376,7 +376,7 @@ def test_compare_and_explain(finished: Path) -> None:
     assert len(others) == 2
     parted = command.run("explain", "runs=" + ",".join(others), cwd=finished)
     assert "A and B differ from the start, in teacher." in parted
-    assert "Weights: not equal after epoch 1." in parted
+    assert "Weights: different after epoch 1." in parted
     unknown = command.run("compare", "L3", "distill-L3-digits-s9", cwd=finished, code=2)
     assert "did you mean distill-L3-digits-s0?" in unknown
     assert "in experiment 'asib' (experiment=NAME chooses another)" in unknown
