@@ -19,6 +19,7 @@ from analysis.ladder_table import (
     TeacherRow,
     best_control,
     controls,
+    label_of,
     logged_by_seed,
     paired_ratio,
 )
@@ -180,7 +181,7 @@ def steps(found: Sequence[Claim]) -> tuple[Claim, ...]:
 
 def sentence(claim: Claim) -> str:
     """The claim in words; "better" and "worse" only where its family's level allows it."""
-    start, found = f"{claim.rung} − {claim.reference}:", claim.interval
+    start, found = f"{label_of(claim.rung)} − {label_of(claim.reference)}:", claim.interval
     if found.n == 0:
         return f"{start} no seed in common, or other data or budget: nothing to compare."
     time = "" if math.isnan(claim.times) else f", {claim.times:.2f} × the time"
@@ -190,7 +191,9 @@ def sentence(claim: Claim) -> str:
     if claim.twin:
         return f"{start} equal at each of {found.n} seeds: are they one experiment?"
     word = "better" if found.mean > 0 else "worse"
-    conclusion = f"{word} than {claim.reference}" if claim.shown else "no difference shown"
+    conclusion = (
+        f"{word} than {label_of(claim.reference)}" if claim.shown else "no difference shown"
+    )
     p = p_is(claim.p)
     kind = p if claim.primary else f"{p}, after Holm {p_value(claim.adjusted)}"
     return (
@@ -220,7 +223,8 @@ def control_sentence(table: LadderTable, control: LadderRow) -> str:
     others = [one for one in controls(table, control.bench) if one.rung != control.rung]
     chosen = "the highest mean of the controls: a choice that favours them"
     why = chosen if others else "the only control"
-    return f"Best control: {control.rung}, test top-1 {percent(control.test.mean)} % ({why})."
+    mean = percent(control.test.mean)
+    return f"Best control: {label_of(control.rung)}, test top-1 {mean} % ({why})."
 
 
 def steps_block(found: Sequence[Claim]) -> TextTable:

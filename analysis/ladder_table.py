@@ -87,6 +87,12 @@ def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
     return LadderTable(tuple(rows), level)
 
 
+def label_of(rung: str) -> str:
+    """The label of a rung or method in tables and figures: `kd (method)` for the method that only
+    its small letters tell from the rung KD."""
+    return f"{rung} (method)" if rung in METHOD_ORDER and rung.upper() in RUNG_ORDER else rung
+
+
 def rung_order(rungs) -> list[str]:
     """The ladder from CE to L4, then its side branches by name, then the methods of the
     literature from the oldest, then what is of one's own by name."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.labels import Line, place_labels
-from analysis.ladder_table import LadderTable
+from analysis.ladder_table import LadderTable, label_of
 from analysis.render.text import in_percent
 from analysis.stats import Interval
 
@@ -86,7 +86,7 @@ def draw_accuracy_cost(info: CostInfo) -> Figure:
     for point, bar in zip(info.points, _bars(info), strict=True):
         notes = [] if of_each else [f"n = {point.test.n}"]
         notes += ["bar cut"] if bar[0][1] < low or bar[1][1] > high else []
-        labels.append(point.rung + f" ({', '.join(notes)})" * bool(notes))
+        labels.append(label_of(point.rung) + f" ({', '.join(notes)})" * bool(notes))
     positions = [(point.seconds, 100 * point.test.mean) for point in info.points]
     colours = [looks[point.rung].colour for point in info.points]
     place_labels(axes, positions, labels, colours, [*_bars(info), *_steps(front)])

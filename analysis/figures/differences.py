@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.claims import Claim
 from analysis.figures import style
-from analysis.ladder_table import LadderTable, best_control, rung_order
+from analysis.ladder_table import LadderTable, best_control, label_of, rung_order
 from analysis.render.text import points
 
 _FAR = 8.0  # times the median reach of the rows
@@ -47,7 +47,7 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     number at the frame.
     """
     figure, axes = style.new_figure(
-        f"{info.bench}: test top-1 less that of {info.control}, the best control",
+        f"{info.bench}: test top-1 less that of {label_of(info.control)}, the best control",
         "points, paired by seed (bars: 95 % intervals, ticks: seeds, filled: difference shown)",
         "",
     )
@@ -128,7 +128,7 @@ def _beyond(row: Claim, frame: float, *, right: bool) -> bool:
 
 
 def _label(row: Claim) -> str:
-    return f"{row.rung} (primary)" if row.primary else row.rung
+    return label_of(row.rung) + " (primary)" * row.primary
 
 
 def _cost(row: Claim) -> str:

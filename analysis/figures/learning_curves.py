@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis import tags
 from analysis.figures import style
 from analysis.figures.labels import label_ends
-from analysis.ladder_table import A_STEP, B_STEP, rung_order
+from analysis.ladder_table import A_STEP, B_STEP, label_of, rung_order
 from analysis.report_model import seeds_caption
 from analysis.runs import by_step, column
 from analysis.selection.configurations import RUNG_COLUMNS, seeds_of
@@ -163,7 +163,7 @@ def draw_learning_curves(info: CurvesInfo) -> Figure:
         curves = [curve for curve in info.curves if curve.rung == rung]
         mean = _draw_rung(axes, curves, look)
         ends.append((mean[-1][0], 100 * mean[-1][1]) if mean else (0.0, 0.0))
-        labels.append(f"{rung} (n = {len(curves)})" + (": no curve" if not mean else ""))
+        labels.append(f"{label_of(rung)} (n = {len(curves)})" + (": no curve" if not mean else ""))
     _draw_stages(axes, info)
     axes.set_ylim(_view(info))
     axes.set_xlim(0, max((x for x, _ in ends), default=0) or 1)

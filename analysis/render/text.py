@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.ladder_table import LadderRow, LadderTable, TeacherRow
+from analysis.ladder_table import LadderRow, LadderTable, TeacherRow, label_of
 from analysis.runs import column
 from analysis.stats import Interval
 from trainers import metrics
@@ -71,8 +71,8 @@ def cost_block(rows: Iterable[LadderRow]) -> TextTable:
 def _label(row: LadderRow) -> str:
     """`L2`, or `L2 (ib_beta=0.001)` where the rung ran in several configurations."""
     if not row.configuration:
-        return row.rung
-    return f"{row.rung} ({row.configuration.replace('method.', '')})"
+        return label_of(row.rung)
+    return f"{label_of(row.rung)} ({row.configuration.replace('method.', '')})"
 
 
 def _teacher_label(row: TeacherRow) -> str:

@@ -22,6 +22,7 @@ from analysis.ladder_table import (
     LadderTable,
     best_control,
     is_rung,
+    label_of,
     ladder_table,
     teachers_table,
     with_epoch_costs,
@@ -121,9 +122,9 @@ def _summary(
     of_control = [c for c in found if c.reference == control.rung and not c.primary]
     told = [sentence(c) for c in found if not c.primary and (c.shown or c.twin)]
     silent = [c for c in of_control if not c.shown and not c.twin]
-    if tried := [c.rung for c in silent if c.interval.n > 1]:
-        told.append(f"No difference to {control.rung} shown: {', '.join(tried)}.")
-    if single := [c.rung for c in silent if c.interval.n < 2]:
+    if tried := [label_of(c.rung) for c in silent if c.interval.n > 1]:
+        told.append(f"No difference to {label_of(control.rung)} shown: {', '.join(tried)}.")
+    if single := [label_of(c.rung) for c in silent if c.interval.n < 2]:
         told.append(f"Fewer than two seeds, so no conclusion: {', '.join(single)}.")
     if not any(c.primary for c in found):
         told.insert(0, f"Primary claim ({rung} against the best control): no run of {rung}.")
@@ -133,14 +134,14 @@ def _summary(
 
 def _drawings(bench_runs, kept, history, table, found) -> tuple[Drawing, ...]:
     bench = bench_runs.bench
-    counts = seeds_caption((row.rung, row.test.n) for row in table.rows)
+    counts = seeds_caption((label_of(row.rung), row.test.n) for row in table.rows)
     curves = learning_curves.learning_curves(kept, history, bench)
     cost = accuracy_cost.draw_accuracy_cost(accuracy_cost.accuracy_cost(table, bench))
     apart = differences(table, bench, found)
     first = Drawing(
         f"differences_{bench}",
         draw_differences(apart),
-        f"What each rung gives on {bench} against {apart.control}, the best control: "
+        f"What each rung gives on {bench} against {label_of(apart.control)}, the best control: "
         f"{style.means_caption(row.interval for row in apart.rows)}; {counts}.",
     )
     return (
@@ -174,7 +175,7 @@ def claims_block(found: tuple[Claim, ...]) -> TextTable:
         header,
         tuple(
             (
-                f"{c.rung} − {c.reference}" + " (primary)" * c.primary,
+                f"{label_of(c.rung)} − {label_of(c.reference)}" + " (primary)" * c.primary,
                 paired_cell(c.interval),
                 p_value(c.p),
                 "–" if c.primary else p_value(c.adjusted),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.claims import LEVEL, claims, p_is, p_value
 from analysis.figures import style
-from analysis.ladder_table import CONTROLS, best_control, ladder_table
+from analysis.ladder_table import CONTROLS, best_control, label_of, ladder_table
 from analysis.render.text import TextTable, accuracy_cell, number, paired_cell, percent, points
 from analysis.report_model import Drawing, MissingRun, Section, Table, counted, seeds_caption
 from analysis.runs import column
@@ -78,7 +78,8 @@ def study(bench_runs: BenchRuns) -> Section:
     kept = bench_runs.kept[column(bench_runs.kept, RUNG_COLUMNS[1]).isin(there)]
     caption = "Test accuracy by method"
     if info.reference:
-        caption = f"Differences to {info.reference}, paired by seed; p as in the ladder's claims"
+        reference = label_of(info.reference)
+        caption = f"Differences to {reference}, paired by seed; p as in the ladder's claims"
     return Section(
         "methods",
         bench_runs.bench,
@@ -108,10 +109,10 @@ def _gaps(bench_runs: BenchRuns, there: set[str]) -> tuple[MissingRun, ...]:
 
 
 def _sentences(info: MethodsInfo) -> tuple[str, ...]:
-    first = info.rows[0]
+    first, reference = info.rows[0], label_of(info.reference)
     said = [
-        f"Highest mean test accuracy of {counted(len(info.rows), 'method')}: {first.method}, "
-        f"{accuracy_cell(first.test)} % (n = {first.test.n})."
+        f"Highest mean test accuracy of {counted(len(info.rows), 'method')}: "
+        f"{label_of(first.method)}, {accuracy_cell(first.test)} % (n = {first.test.n})."
     ]
     for row in info.rows:
         if row.difference.n < 2:
@@ -119,26 +120,28 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
         if row.p <= LEVEL:
             word = "better" if row.difference.mean > 0 else "worse"
             said.append(
-                f"{row.method} is {word} than {info.reference}: {points(row.difference.mean)} "
-                f"points [{points(row.difference.low)}, {points(row.difference.high)}], "
+                f"{label_of(row.method)} is {word} than {reference}: "
+                f"{points(row.difference.mean)} points "
+                f"[{points(row.difference.low)}, {points(row.difference.high)}], "
                 f"{p_is(row.p)}, n = {row.difference.n}."
             )
     if not info.reference:
-        said.append(f"Nothing to compare with: none of {', '.join(CONTROLS)} has finished.")
+        controls = ", ".join(map(label_of, CONTROLS))
+        said.append(f"Nothing to compare with: none of {controls} has finished.")
     elif all(row.difference.n < 2 for row in info.rows):
-        said.append(f"No two seeds in common with {info.reference}: nothing is concluded.")
+        said.append(f"No two seeds in common with {reference}: nothing is concluded.")
     elif len(said) == 1:
-        said.append(f"No difference to {info.reference} is shown for any other method.")
+        said.append(f"No difference to {reference} is shown for any other method.")
     return tuple(said)
 
 
 def block(info: MethodsInfo) -> TextTable:
     """A row a method; with a column of published numbers where the literature has this pair."""
-    against = f"vs {info.reference}, points" if info.reference else "difference, points"
+    against = f"vs {label_of(info.reference)}, points" if info.reference else "difference, points"
     header = ("method", "n", "test, %", against, "p", "time, s")
     rows = [
         (
-            row.method,
+            label_of(row.method),
             str(row.test.n),
             accuracy_cell(row.test),
             paired_cell(row.difference),
@@ -156,8 +159,8 @@ def block(info: MethodsInfo) -> TextTable:
 
 
 def _caption(info: MethodsInfo) -> str:
-    counts = seeds_caption((row.method, row.test.n) for row in info.rows)
-    dashed = f" Dashed: the mean of {info.reference}." if info.reference else ""
+    counts = seeds_caption((label_of(row.method), row.test.n) for row in info.rows)
+    dashed = f" Dashed: the mean of {label_of(info.reference)}." if info.reference else ""
     return (
         f"Test accuracy on {info.bench} ({info.mixing} the bench's mixing): "
         f"{style.means_caption(row.test for row in info.rows)}; {counts}.{dashed}"
@@ -182,7 +185,8 @@ def draw(info: MethodsInfo) -> Figure:
             capsize=3,
         )
     axes.set_yticks(
-        range(len(info.rows)), [f"{r.method} (n = {r.test.n})" for r in reversed(info.rows)]
+        range(len(info.rows)),
+        [f"{label_of(r.method)} (n = {r.test.n})" for r in reversed(info.rows)],
     )
     axes.set_ylim(-0.6, len(info.rows) - 0.4)
     for row in info.rows:

@@ -8,8 +8,10 @@ from scipy import stats
 
 from analysis.ladder_table import (
     METHOD_ORDER,
+    RUNG_ORDER,
     best_control,
     fused,
+    label_of,
     ladder_table,
     logged_by_seed,
     of_asib,
@@ -220,3 +222,14 @@ def test_the_best_control_is_the_one_of_the_highest_mean_on_its_bench():
     assert found is not None
     assert found.rung == "CE", "the earlier of equals, even where it has no teacher"
     assert best_control(ladder_table(runs(distill("L3", 0, 0.7))), "toy") is None
+
+
+def test_a_method_with_the_letters_of_a_rung_has_a_label_of_its_own() -> None:
+    labels = [label_of(name) for name in (*RUNG_ORDER, *METHOD_ORDER)]
+    assert len({label.lower() for label in labels}) == len(labels)
+    assert [label_of(name) for name in ("KD", "kd", "ce", "dkd")] == [
+        "KD",
+        "kd (method)",
+        "ce (method)",
+        "dkd",
+    ]

@@ -53,7 +53,7 @@ def test_seeds_intervals_time_and_what_is_shown_are_drawn():
         "KD",
         "L4 (primary)",
         "KD_null",
-        "kd",
+        "kd (method)",
     ]
     assert axes.yaxis_inverted()
     notes = [text.get_text() for text in axes.texts]

@@ -34,7 +34,9 @@ def test_methods_are_ranked_and_compared_with_kd_after_holm():
 def test_methods_without_a_reference_are_ranked_and_not_compared():
     found = methods.study(bench_runs(runs(distill("ce", 0, 0.7), distill("ce", 1, 0.72))))
     assert found.sentences[0].startswith("Highest mean test accuracy of 1 method: ce")
-    assert found.sentences[1] == "Nothing to compare with: none of CE, KD, kd has finished."
+    assert (
+        found.sentences[1] == "Nothing to compare with: none of CE, KD, kd (method) has finished."
+    )
     assert found.tables[0].block.rows[0][3:5] == ("–", "–")
     assert "Dashed" not in found.drawings[0].caption
 
@@ -49,7 +51,11 @@ def test_published_numbers_stand_beside_those_of_their_pair():
     }
     block = methods.block(found)
     assert block.header[-1] == "published, %"
-    assert {row[0]: row[-1] for row in block.rows} == {"ce": "72.50", "kd": "73.33", "L2": "–"}
+    assert {row[0]: row[-1] for row in block.rows} == {
+        "ce (method)": "72.50",
+        "kd (method)": "73.33",
+        "L2": "–",
+    }
     own = methods.block(methods.methods_info(runs(distill("kd", 0, 0.7)), "toy"))
     assert "published, %" not in own.header
 
@@ -58,7 +64,7 @@ def test_a_rung_alone_has_nothing_to_be_compared_with():
     found = methods.study(bench_runs(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
     assert found.sentences == (
         "Highest mean test accuracy of 1 method: L3, 50.00 (equal) % (n = 2).",
-        "Nothing to compare with: none of CE, KD, kd has finished.",
+        "Nothing to compare with: none of CE, KD, kd (method) has finished.",
     )
     (drawing,) = found.drawings
     assert "Dashed" not in drawing.caption
