@@ -136,7 +136,9 @@ def test_going_on_at_every_epoch_boundary_ends_the_same(
         assert tiny.without_cost(rest) == tiny.without_cost(epochs[done:])
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5])
+@pytest.mark.parametrize(
+    "steps", [3, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 5))]
+)
 def test_cutting_it_off_every_few_steps_ends_the_same(
     steps: int, whole: tuple[FinetuneState, list[Epoch]], world: World
 ) -> None:

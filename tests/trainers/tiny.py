@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -77,8 +79,14 @@ class Run(NamedTuple):
         return [e.metrics[f"train/loss/{name}"] for e in self.epochs]
 
 
+@cache
+def _composed(overrides: tuple[str, ...]) -> Config:
+    return configuration.compose(list(overrides))
+
+
 def compose(cfg: str, *overrides: str) -> Config:
-    return configuration.compose([f"cfg={cfg}", *OVERRIDES, *overrides])
+    """A copy of the composed configuration: composing takes longer than an epoch."""
+    return copy.deepcopy(_composed((f"cfg={cfg}", *OVERRIDES, *overrides)))
 
 
 def rung(cfg: str, *overrides: str, **method: Any) -> DistillConfig:
@@ -93,7 +101,7 @@ def rung(cfg: str, *overrides: str, **method: Any) -> DistillConfig:
 def baseline(name: str, *overrides: str, **method: Any) -> DistillConfig:
     """A distillation by a method of the literature: the tiny world without ASIB's options."""
     shared = [text for text in OVERRIDES if not text.startswith("method.")]
-    config = distill_config(configuration.compose([f"method={name}", *shared, *overrides]))
+    config = distill_config(copy.deepcopy(_composed((f"method={name}", *shared, *overrides))))
     for field, value in method.items():
         assert hasattr(config.method, field)
         setattr(config.method, field, value)

@@ -9,7 +9,7 @@ import torch
 
 from pipeline import identity
 from pipeline.config import compose, groups
-from pipeline.config import schema as configuration
+from pipeline.config import composition as configuration
 from pipeline.config.groups import options_of
 from pipeline.identity import run_key, splits
 from trainers.data import DATASETS, DataConfig, Raw

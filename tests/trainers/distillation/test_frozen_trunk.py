@@ -74,7 +74,9 @@ def test_gradients_reach_the_learning_blocks_alone(world: World) -> None:
     assert moved == {"layer3", "fc"}
 
 
-@pytest.mark.parametrize("levels", [[1], [2, 1], [0, 1]])
+@pytest.mark.parametrize(
+    "levels", [[2, 1], *(pytest.param(x, marks=pytest.mark.thorough) for x in ([1], [0, 1]))]
+)
 def test_a_run_with_trunks_is_the_run_without(
     levels: list[int], world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

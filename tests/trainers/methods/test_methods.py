@@ -2,6 +2,7 @@
 that stand still, a state that can be gone on with."""
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -130,6 +131,11 @@ def test_terms_are_weighted(name: str) -> None:
     assert set(alone.losses) == {"ce"}
 
 
+def some_of(names: Iterable[str], *quick: str) -> list[Any]:
+    """All names; all but the quick ones are marked thorough."""
+    return [pytest.param(n, marks=() if n in quick else pytest.mark.thorough) for n in names]
+
+
 # Whole runs ---------------------------------------------------------------------------------
 
 
@@ -166,7 +172,7 @@ def test_own_parameters_learn_and_teachers_stand_still(name: str, world: World) 
         assert all(p.grad is None for p in teacher.model.parameters())
 
 
-@pytest.mark.parametrize("name", ["asib", *BASELINES])
+@pytest.mark.parametrize("name", some_of(["asib", *BASELINES], "asib", "kd"))
 def test_without_its_weight_a_method_is_another(name: str, world: World) -> None:
     off = {"kd_alpha": 0.0} if name == "asib" else {"weight": 0.0}
     with_it, without = (
@@ -176,8 +182,8 @@ def test_without_its_weight_a_method_is_another(name: str, world: World) -> None
     assert tiny.differences(*weights) != []
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_run_cut_anywhere_ends_the_same(name: str, world: World) -> None:
+@pytest.mark.parametrize("name", some_of(METHODS, "asib", "kd", "fitnet", "crd"))
+def test_a_run_interrupted_anywhere_ends_the_same(name: str, world: World) -> None:
     config = config_of(name, *SHORT)
     whole = tiny.run(config, world)
     saved, epochs = tiny.new_state(config, world).state_dict(), []
@@ -192,7 +198,7 @@ def test_a_run_cut_anywhere_ends_the_same(name: str, world: World) -> None:
     assert tiny.without_cost(epochs) == tiny.without_cost(whole.epochs)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", some_of(METHODS, "asib", "at", "crd"))
 def test_mixed_precision_trains(name: str, world: World) -> None:
     found = [
         tiny.run(config_of(name, *SHORT, f"numerics.precision={precision}"), world).losses()

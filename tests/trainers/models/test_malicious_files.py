@@ -545,7 +545,6 @@ def odd_image(make: Callable[[Path], object]) -> Callable[[Path], Call]:
 
 ODD_IMAGES: dict[str, Callable[[Path], object]] = {
     "a pipe": os.mkfifo,
-    "a folder": Path.mkdir,
     "a link to nowhere": lambda path: path.symlink_to("nowhere"),
     "a link to no end": lambda path: path.symlink_to("/dev/zero"),
     "a link to itself": lambda path: path.symlink_to(path),

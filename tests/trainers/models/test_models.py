@@ -1,5 +1,9 @@
 """Networks by name, and the one way to read them."""
 
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +58,7 @@ FACTS = {name: (width, 4, 8) for name, width in WIDTH.items()} | OTHERS
 HUGE = ("convnext_l", "efficientnet_l2")  # looked at, never run
 
 
+@cache
 def shape_only(name: str, size: int = 32, channels: int = 3) -> nn.Module:
     """The network without memory for its weights."""
     with torch.device("meta"):
@@ -110,10 +115,20 @@ def test_every_batch_norm_is_in_the_block_of_its_weights(name: str) -> None:
     assert len(found) == len(statistics)
 
 
-@pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 1), (28, 3), (32, 3), (64, 3)])
-@pytest.mark.parametrize("name", [n for n in FACTS if n not in (*WIDTH, *HUGE)])
+RUN = ((16, 1), (32, 3))  # sizes and channels at which networks are run; else only shapes
+QUICK = ("shufflenet_v2", "mobilenet_v2", "vgg8", "wrn_16_2", "convnext_s", "resnet50")
+
+
+def forward_cases() -> Iterator[Any]:
+    for name in FACTS:
+        for size, channels in (*RUN, (28, 1), (64, 3)) if name not in (*WIDTH, *HUGE) else ():
+            quick = (size, channels) != (32, 3) and name in QUICK
+            yield pytest.param(name, size, channels, marks=() if quick else pytest.mark.thorough)
+
+
+@pytest.mark.parametrize(("name", "size", "channels"), forward_cases())
 def test_logits_are_those_of_the_forward_pass(name: str, size: int, channels: int) -> None:
-    if (size, channels) not in ((16, 1), (32, 3)):
+    if (size, channels) not in RUN:
         model = shape_only(name, size, channels)
         found = outputs(model, torch.empty(2, channels, size, size, device="meta"), maps=True)
         assert found.logits.shape == (2, 100)

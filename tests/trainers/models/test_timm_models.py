@@ -12,6 +12,7 @@ from tests.trainers.models.test_models import shape_only
 from trainers.models import CannotBuild, NoWeights, build, timm_models
 from trainers.models.timm_models import TIMM_NETS
 
+QUICK = ("mobilenet_v2", "resnet50", "convnext_s")  # one of each family
 Fetch = Callable[[Callable[..., Any]], None]
 
 
@@ -35,7 +36,10 @@ def strides(model: nn.Module) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("name", TIMM_NETS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in TIMM_NETS],
+)
 def test_small_images_change_no_weight(name: str) -> None:
     small, large = shape_only(name, 64), shape_only(name, 65)
     with torch.device("meta"):

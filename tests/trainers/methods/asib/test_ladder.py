@@ -39,7 +39,12 @@ BESIDE: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
 }
 RUNGS = ("CE", *FACTORS)
 # Without validation images, as in the public tables, there is no gate and so no ladder.
-BENCHES = [name for name in options_of("bench") if not name.startswith("literature_")]
+QUICK = ("digits", "cifar100")  # of different optimisers, budgets and networks
+BENCHES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough)
+    for name in options_of("bench")
+    if not name.startswith("literature_")
+]
 
 
 @cache
@@ -111,7 +116,7 @@ def test_all_rungs_are_experiments_of_their_own() -> None:
     every = [*RUNGS, *BESIDE]
     keys = [run_key("distill", composed(cfg)) for cfg in every]
     assert len(set(keys)) == len(every)
-    assert [run_key("distill", compose([f"cfg={c}", "bench=digits"])) for c in every] == keys
+    assert run_key("distill", compose(["cfg=L4", "bench=digits"])) == keys[every.index("L4")]
 
 
 def test_rungs_share_their_teachers() -> None:
