@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from trainers.data import DataConfig, Splits, load
+from trainers.data import DataConfig, DataMissing, Splits, load
 from trainers.distill import DISTILL_VERSION
 from trainers.distillation.config import DistillConfig
 from trainers.finetune import FINETUNE_VERSION, FinetuneConfig
@@ -45,36 +44,30 @@ def key_of(found: dict[str, Any]) -> str:
 def same_experiment(stage: str, config: Config) -> str:
     """A digest that two configurations share where they are the same experiment, from the options
     alone: neither images nor files are read, so it also works where the data set is absent."""
-    return digest_of(identity(stage, config, data_digest=_options_of_data, read_files=False))
+    return digest_of(identity(stage, config, options_only=True))
 
 
 def identity(
-    stage: str,
-    config: Config,
-    *,
-    teacher: int = 0,
-    data_digest: Callable[[DataConfig], str] | None = None,
-    read_files: bool = True,
+    stage: str, config: Config, *, teacher: int = 0, options_only: bool = False
 ) -> dict[str, Any]:
-    """What the key of a stage is the hash of, as plain values. `data_digest` replaces the digest
-    of the images; without `read_files` a teacher's file is known by its path."""
-    digest = data_digest or (lambda data: splits(data).digest)
+    """What the key of a stage is the hash of, as plain values. With `options_only` nothing is
+    read: the options of the data set replace its digest, a teacher's path its file's digest."""
+
+    def digest(data: DataConfig) -> str:
+        return digest_of(vars(data)) if options_only else splits(data).digest
+
     if stage == "finetune":
         spec = finetune_config(config, teacher)
         path = spec.teacher.ckpt
         source: dict[str, Any] = {"version": FINETUNE_VERSION}
         if path:
-            source = {"file": file_digest(path) if read_files else path}
+            source = {"file": path if options_only else file_digest(path)}
         data = digest(spec.data)
         return {"stage": "finetune", **source, "config": canonical(spec), "data": data}
     if stage == "distill":
         teachers = range(len(config.teacher)) if needs_teachers(config) else range(0)
         keys = [
-            key_of(
-                identity(
-                    "finetune", config, teacher=k, data_digest=data_digest, read_files=read_files
-                )
-            )
+            key_of(identity("finetune", config, teacher=k, options_only=options_only))
             for k in teachers
         ]
         return {
@@ -87,8 +80,16 @@ def identity(
     raise ValueError(f"unknown stage {stage!r} (finetune or distill)")
 
 
-def _options_of_data(config: DataConfig) -> str:
-    return digest_of(vars(config))
+def absent_data(config: Config) -> str:
+    """Why the data set of a configuration cannot be read here, in one line; empty: it can.
+
+    Without it no key of a stage is known.
+    """
+    try:
+        splits(config.data)
+    except DataMissing as error:
+        return " ".join(line.strip() for line in str(error).splitlines()[:2])
+    return ""
 
 
 def recipe_key(found: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""Studies over the pipeline: what is varied, by which sampler, on which machines."""
+"""Studies over the pipeline: the options that they vary, the sampler, the workers."""

@@ -1,4 +1,4 @@
-"""What `python -m sweeps STUDY …` does: plan, submit teachers and workers, follow them, report."""
+"""Running a study: plan, submit teachers and workers, follow them, report."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError
 from pipeline.config.groups import GROUPS
+from pipeline.identity import absent_data
 from pipeline.launch.base import (
     CHOICE,
     FAILED,
@@ -37,7 +38,7 @@ from sweeps import summary
 from sweeps.plan import commands_of, plan
 from sweeps.study import Study, composed
 from sweeps.study_file import OPTIONS, idle_options, study_of
-from sweeps.tracking import TrialTarget, end, publish, study_target
+from sweeps.tracking import NestedTarget, end, publish, study_target
 from sweeps.trials import TrialStore
 from sweeps.worker import work
 from trainers.errors import Interrupted
@@ -47,60 +48,67 @@ RESTARTS = 20  # of a worker of this machine that was killed
 
 
 @dataclass(frozen=True)
-class Request:
-    """What was asked for, checked."""
+class StudyRequest:
+    """The study and how it is run, checked."""
 
     study: Study
-    typed: tuple[str, ...]  # what makes the study: handed on to workers
-    how: tuple[str, ...]  # what says how it is run: launcher and workers
+    given: tuple[str, ...]  # overrides and options that define the study: passed to workers
+    execution: tuple[str, ...]  # options of how it is run: launcher and workers
     workers: int
     launcher: LocalConfig | SlurmConfig
 
     @property
     def root(self) -> Path:
-        """Where studies are kept: beside the runs of the store."""
+        """The folder of all studies, next to the runs of the store."""
         return Path(self.study.config.runtime.store).resolve() / "studies"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the study has a folder. Reads the data set."""
+        return (self.root / self.study.key).is_dir()
 
     def trial_store(self) -> TrialStore:
         runtime = self.study.config.runtime
         return TrialStore(self.study, self.root, runtime.heartbeat_s, runtime.expiry_s)
 
 
-def read(name: str, overrides: list[str]) -> Request:
-    """The study of a name with what was typed beside it.
+def read(name: str, overrides: list[str]) -> StudyRequest:
+    """The study of a name with the options and overrides of the command.
 
     Raises:
-        ConfigError: all mistakes.
+        ConfigError: all errors of both.
     """
-    spoken = [
+    texts = [
         f"{CHOICE}={t.partition('=')[2]}" if t.startswith(f"{LAUNCHER}=") else t for t in overrides
     ]
-    launcher, rest, mistakes = take_options(spoken)
-    claimed = set(spoken) - set(rest)
-    typed = {k: v for k, _, v in (t.partition("=") for t in rest) if k in OPTIONS}
+    launcher, rest, errors = take_options(texts)
+    claimed = set(texts) - set(rest)
+    given = {k: v for k, _, v in (t.partition("=") for t in rest) if k in OPTIONS}
     own = [t for t in rest if t.partition("=")[0] not in (*OPTIONS, WORKERS)]
-    mistyped = {text: hint for text in own if (hint := _mistyped(text))}
-    mistakes += [f"{text}: no such option{hint}" for text, hint in mistyped.items()]
-    own = [text for text in own if text not in mistyped]
+    unknown = {text: hint for text in own if (hint := _hint(text))}
+    errors += [f"{text}: no such option{hint}" for text, hint in unknown.items()]
+    own = [text for text in own if text not in unknown]
     workers = ([t.partition("=")[2] for t in rest if t.startswith(f"{WORKERS}=")] or ["1"])[-1]
     if not re.fullmatch(r"0*[1-9]\d*", workers):
-        mistakes.append(f"{WORKERS}={workers}: not a whole number >= 1")
+        errors.append(f"{WORKERS}={workers}: not a whole number >= 1")
         workers = "1"
     try:
-        study = study_of(name, typed, own)
+        study = study_of(name, given, own)
     except ConfigError as error:
-        raise ConfigError(mistakes + error.errors) from error
-    if mistakes := mistakes or idle_options(study):
-        raise ConfigError(mistakes)
+        raise ConfigError(errors + error.errors) from error
+    if errors := errors or idle_options(study):
+        raise ConfigError(errors)
     if isinstance(launcher, LocalConfig) and launcher.jobs_parallel is None:
         launcher = LocalConfig(jobs_parallel=int(workers))
-    kept = [*own, *(f"{key}={value}" for key, value in typed.items() if key != "trials")]
-    how = tuple(t for t in overrides if t.split("=")[0] in (WORKERS, LAUNCHER) or t in claimed)
-    return Request(study, tuple(kept), how, int(workers), launcher)
+    kept = [*own, *(f"{key}={value}" for key, value in given.items() if key != "trials")]
+    execution = tuple(
+        t for t in overrides if t.split("=")[0] in (WORKERS, LAUNCHER) or t in claimed
+    )
+    return StudyRequest(study, tuple(kept), execution, int(workers), launcher)
 
 
-def _mistyped(text: str) -> str:
-    """The option of studies that was meant by a word that is no option of the pipeline."""
+def _hint(text: str) -> str:
+    """The nearest option of studies, for an override that is no option of the pipeline."""
     key = text.partition("=")[0].lstrip("+")
     if "." in key or key in (*GROUPS, *(field.name for field in fields(Config))):
         return ""
@@ -108,25 +116,25 @@ def _mistyped(text: str) -> str:
 
 
 def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
-    """Bring a study to the asked number of trials.
+    """Run a study until it has the wanted number of trials.
 
     Raises:
-        ConfigError: mistakes in what was asked for.
+        ConfigError: errors of the study or the command.
         JobsFailed: a trial or a job failed; the others are kept.
-        Interrupted: stopped after commits, or left to Slurm.
+        Interrupted: stopped after checkpoints, or left to Slurm.
     """
     request = read(name, overrides)
     study = request.study
-    there = (request.root / study.key).is_dir()
     if cancel:
-        _cancel(request, overrides, there)
+        _cancel(request, overrides)
         return
     if dry_run(os.environ):
-        plan(study, request.typed, request.workers, request.trial_store() if there else None)
+        begun = not absent_data(study.config) and request.begun
+        plan(study, request.given, request.workers, request.trial_store() if begun else None)
         return
     session = Session.open(in_experiment(request.study), VERB, overrides)
     trial_store = request.trial_store()
-    plan(request.study, request.typed, request.workers, trial_store)
+    plan(request.study, request.given, request.workers, trial_store)
     launcher = make(request.launcher, trial_store.folder / JOBS)
     trial_store.enqueue()
     target = study_target(trial_store, session.target)
@@ -137,16 +145,16 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
         _report(request, trial_store, target)
 
 
-def _cancel(request: Request, overrides: list[str], there: bool) -> None:
-    """End what an earlier command left with its launcher, and the study's run."""
+def _cancel(request: StudyRequest, overrides: list[str]) -> None:
+    """End the jobs of an earlier command, and the run of the study."""
     launcher = make(request.launcher, request.root / request.study.key / JOBS)
     if not launcher.survives:
         say("nothing to cancel: workers of this machine end with the command that started them")
-        say("(Ctrl-C there; if that was killed they go on alone, and `kill PID` ends one after a")
-        say("commit); of a cluster: name its launcher, as in launcher=slurm")
+        say("(Ctrl-C there; if it was killed its workers continue, and `kill PID` ends one after a")
+        say("checkpoint); for a cluster give its launcher, as in launcher=slurm")
         return
     say(f"cancelled {launcher.cancel()} jobs")
-    if there:
+    if request.begun:
         session = Session.open(in_experiment(request.study), VERB, overrides)
         trial_store = request.trial_store()
         target = study_target(trial_store, session.target)
@@ -155,7 +163,7 @@ def _cancel(request: Request, overrides: list[str], there: bool) -> None:
 
 
 def in_experiment(study: Study) -> Any:
-    """The base configuration, in the experiment of its question unless another was named."""
+    """The base configuration, in the experiment of the study's name unless another was given."""
     config, given = study.config, ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
     if config.runtime.experiment is None and not any(os.environ.get(name) for name in given):
         runtime = replace(config.runtime, experiment=f"asib/{study.name}")
@@ -167,7 +175,7 @@ def run_worker(name: str, overrides: list[str]) -> None:
     """One worker in this process: `python -m sweeps work STUDY …`, as the launcher starts it.
 
     Raises:
-        Interrupted: asked to stop; another worker goes on with the trial.
+        Interrupted: a stop was requested; another worker resumes the trial.
     """
     request = read(name, overrides)
     session = Session.open(in_experiment(request.study), VERB, overrides)
@@ -181,13 +189,13 @@ def run_worker(name: str, overrides: list[str]) -> None:
 
 
 def _follow(
-    request: Request,
+    request: StudyRequest,
     trial_store: TrialStore,
     launcher: Launcher,
     session: Session,
-    target: TrialTarget,
+    target: NestedTarget,
 ) -> None:
-    """Workers until every trial has ended, or until they achieve nothing more."""
+    """Submit and follow workers until every trial has ended, or none ends any more."""
     wanted, failed, before = request.study.wanted, list[str](), -1
     while before < len(trial_store.ended()) < wanted:
         before = len(trial_store.ended())
@@ -197,7 +205,7 @@ def _follow(
         )
         events = summary.Events(trial_store)
         status = follow(
-            launcher, session, above=lambda: summary.live(trial_store), tell=events.tell
+            launcher, session, above=lambda: summary.live(trial_store), tell=events.poll
         )
         events.look()  # what has ended with the last job
         failed = [name for name, one in status.items() if one.state == FAILED]
@@ -206,24 +214,24 @@ def _follow(
             names = ", ".join(ended)
             raise Interrupted(f"cancelled: {names}; run the same command to resume")
     done = len(trial_store.ended())
-    told = [f"failed jobs: {', '.join(failed)}"] if failed else []
+    reasons = [f"failed jobs: {', '.join(failed)}"] if failed else []
     if done < wanted:
         trials = [k for k, t in trial_store.trials().items() if t.state == TrialState.FAIL]
-        told += [f"failed trials: {', '.join(trials)}"] if trials else []
-        raise JobsFailed("; ".join([f"{done} of {wanted} trials have a value", *told]))
-    if told:
-        say(f"{told[0]}; others have done their trials")
+        reasons += [f"failed trials: {', '.join(trials)}"] if trials else []
+        raise JobsFailed("; ".join([f"{done} of {wanted} trials have a value", *reasons]))
+    if reasons:
+        say(f"{reasons[0]}; other workers finished their trials")
 
 
 def _tasks(
-    request: Request, store: Store, environment: tuple[tuple[str, str], ...], workers: int
+    request: StudyRequest, store: Store, environment: tuple[tuple[str, str], ...], workers: int
 ) -> list[Task]:
-    """Absent teachers, and the workers that wait for them."""
+    """Tasks of absent teachers, and of the workers that wait for them."""
     study = request.study
     teachers: dict[str, Task] = {}
-    for overrides in commands_of(study, study.points or [{}]):
+    for overrides in commands_of(study, study.known_params or [{}]):
         teachers |= missing_teachers(composed(tuple(overrides)), overrides, store, environment)
-    arguments = ("work", study.name, *request.typed, f"trials={study.wanted}")
+    arguments = ("work", study.name, *request.given, f"trials={study.wanted}")
     after = tuple(sorted(task.name for task in teachers.values()))
     return [
         *teachers.values(),
@@ -234,16 +242,16 @@ def _tasks(
     ]
 
 
-def _report(request: Request, trial_store: TrialStore, target: TrialTarget) -> None:
+def _report(request: StudyRequest, trial_store: TrialStore, target: NestedTarget) -> None:
     """Print the results so far, and the commands that follow from them."""
     out.print(summary.results(trial_store))
-    for line in summary.next_commands(trial_store, (*request.how, *request.typed), target):
+    for line in summary.next_commands(trial_store, (*request.execution, *request.given), target):
         say(line)
 
 
 def _close(
     trial_store: TrialStore,
-    target: TrialTarget,
+    target: NestedTarget,
     session: Session,
     status: str,
     run_tags: Mapping[str, str],

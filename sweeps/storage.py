@@ -1,4 +1,4 @@
-"""Optuna's storage of a study: a journal file in its folder, or the database that is named."""
+"""Optuna storage of a study: a journal file in its folder, or a database."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ JOURNAL = "journal.log"
 
 
 def storage(folder: Path) -> BaseStorage:
-    """The storage of the study that lives in a folder.
+    """The storage of the study of this folder.
 
     Raises:
-        ConfigError: the database that the environment names cannot be opened.
+        ConfigError: the database of ASIB_STUDY_STORAGE cannot be opened.
     """
     address = os.environ.get(VARIABLE)
     if not address:
@@ -36,29 +36,29 @@ def storage(folder: Path) -> BaseStorage:
 
 
 def where(folder: Path) -> str:
-    """The storage, as a person may read it and optuna-dashboard opens it: without a password."""
+    """The address of the storage for messages and optuna-dashboard, without its password."""
     address = os.environ.get(VARIABLE)
     return shown(address) if address else str(folder / JOURNAL)
 
 
 class Journal(JournalFileBackend):
-    """A journal that outlives a writer who was killed, or whose disk was full, within a line: what
-    is left of the line is taken away before the next one is written. Readers never see it."""
+    """A journal file that survives a writer killed within a line, or a full disk: the incomplete
+    line is removed before the next one is written, and readers never see it."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, JournalFileOpenLock(str(path))
         super().__init__(str(path), lock_obj=self.lock)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """Raises ConfigError where a line is no entry: nothing but a damaged disk does that."""
+        """The entries from this number on; ConfigError where a line is damaged."""
         try:
             yield from super().read_logs(log_number_from)
         except ValueError as error:
             raise ConfigError(
                 [
                     f"{self.path}: damaged ({error}). Move it away and run the same command "
-                    "again: finished runs are in the store, and trials of the same points take "
-                    "their values untrained"
+                    "again: finished runs are in the store, and trials of the same configuration "
+                    "reuse their values"
                 ]
             ) from error
 

@@ -1,4 +1,4 @@
-"""A study as a value: what is varied, over which base, by which sampler, at which seeds."""
+"""Study: the base configuration, the options that vary, the sampler and the seeds, as a value."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from optuna.distributions import (
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import digest_of, identity
 
-OWN = "own"  # in `enqueue`: the value that the base configuration has
-ROW = "row"  # the parameter of a study that varies rows of several overrides
+OWN = "own"  # in `enqueue`: the value of the base configuration
+ROW = "row"  # the parameter of a study whose configurations have names (`rows` of its file)
 NAME_LENGTH = 8
 
-Point = dict[str, Any]  # what one trial sets: option (or "row") -> value
+Params = dict[str, Any]  # parameters of a trial: option (or "row") -> value
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study asks. Two studies of one `key` are the same and share their trials."""
+    """A study. Two studies of one `key` are the same and share their trials."""
 
     name: str
-    base: list[str]  # overrides of every trial: the file's, then those that were typed
+    base: list[str]  # overrides of every trial: the file's, then those of the command
     sampler: str = "grid"
     pruner: str = "none"
-    trials: int | None = None  # None: as many as the grid has points
+    trials: int | None = None  # None: all configurations of the grid
     seeds: tuple[int, ...] = (0,)
     space: dict[str, Any] | None = None  # option -> values, or {low, high, log}
     rows: dict[str, list[str]] | None = None  # name -> overrides
-    enqueue: tuple[Point, ...] = ()  # points that are tried first
+    enqueue: tuple[Params, ...] = ()  # configurations that are tried first
 
     @cached_property
     def config(self) -> Config:
@@ -48,22 +48,25 @@ class Study:
 
     @cached_property
     def key(self) -> str:
-        """`beta-1f3a9c20`: the name, with the hash of everything that decides what a trial is."""
-        plain = {
+        """`beta-1f3a9c20`: the name, with the hash of everything that decides what a trial is.
+
+        Reads the data set.
+        """
+        values = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("base", "trials")
         }
-        asked = json.loads(json.dumps(plain)) | {"identity": identity("distill", self.config)}
-        return f"{self.name}-{digest_of(asked)[:NAME_LENGTH]}"
+        definition = json.loads(json.dumps(values)) | {"identity": identity("distill", self.config)}
+        return f"{self.name}-{digest_of(definition)[:NAME_LENGTH]}"
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What a sampler draws from, by parameter."""
+        """The distribution that a sampler samples from, by parameter."""
         found = {key: _distribution(value) for key, value in (self.space or {}).items()}
         return found | ({ROW: CategoricalDistribution(list(self.rows))} if self.rows else {})
 
     @property
-    def points(self) -> list[Point]:
-        """The points that are tried first: all of a grid, else those that the file names."""
+    def known_params(self) -> list[Params]:
+        """Configurations known beforehand: all of a grid, else those of `enqueue`."""
         if self.sampler == "grid":
             choices = {
                 key: typing.cast(CategoricalDistribution, one).choices
@@ -73,54 +76,55 @@ class Study:
                 dict(zip(choices, v, strict=True)) for v in itertools.product(*choices.values())
             ]
         return [
-            {key: _own(self.config, key) if v == OWN else v for key, v in point.items()}
-            for point in self.enqueue
+            {key: _own(self.config, key) if v == OWN else v for key, v in params.items()}
+            for params in self.enqueue
         ]
 
     @property
     def wanted(self) -> int:
-        """How many trials are asked for."""
-        return self.trials or len(self.points)
+        """The number of trials that the study runs."""
+        return self.trials or len(self.known_params)
 
     @property
     def selects(self) -> bool:
-        """Whether it looks for the best trial: it draws, or varies numbers of a recipe, such as
-        `method.ib_beta`. What varies rows, rungs (`cfg`) or the problem (`overlap`) compares."""
+        """Whether the study selects its best trial: it samples, or varies numbers of a recipe like
+        `method.ib_beta`. A study of named configurations, rungs (`cfg`) or problems (`overlap`)
+        compares instead."""
         return self.sampler != "grid" or any("." in option for option in self.space or {})
 
-    def at(self, point: Point, seed: int) -> Config:
+    def at(self, params: Params, seed: int) -> Config:
         """The configuration of one run of a trial.
 
         Raises:
-            ConfigError: the point does not fit the base.
+            ConfigError: the parameters do not fit the base.
         """
-        return replace(composed(tuple(self.overrides(point, self.seeds[0]))), seed=seed)
+        return replace(composed(tuple(self.overrides(params, self.seeds[0]))), seed=seed)
 
-    def overrides(self, point: Point, seed: int) -> list[str]:
+    def overrides(self, params: Params, seed: int) -> list[str]:
         """The command line of one run of a trial."""
-        own = [text for key, value in point.items() for text in self._spoken(key, value)]
+        own = [text for key, value in params.items() for text in self._texts_of(key, value)]
         return merged([*self.base, *own, f"seed={seed}"])
 
-    def _spoken(self, key: str, value: Any) -> list[str]:
+    def _texts_of(self, key: str, value: Any) -> list[str]:
         if key == ROW and self.rows:
             return list(self.rows[value])
-        return [f"{key}={spoken(value)}"]
+        return [f"{key}={text_of(value)}"]
 
 
 @lru_cache(maxsize=1024)
 def composed(overrides: tuple[str, ...]) -> Config:
-    """A configuration, composed once a process: planning, checking and running ask for it."""
+    """A configuration, composed once a process for planning, checking and running."""
     return compose(list(overrides))
 
 
 def merged(overrides: list[str]) -> list[str]:
-    """Overrides with one for each key: the last that was said."""
+    """Overrides with one for each key: the last."""
     last = {text.lstrip("+").partition("=")[0]: text for text in overrides}
     return list(last.values())
 
 
-def spoken(value: Any) -> str:
-    """A value as an override writes it."""
+def text_of(value: Any) -> str:
+    """A value as written in an override."""
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
@@ -142,19 +146,19 @@ def _own(config: Config, key: str) -> Any:
     """
     value: Any = config
     for part in key.split("."):
-        there = value if isinstance(value, dict) else vars(value) if is_dataclass(value) else {}
-        if part not in there:
+        options = value if isinstance(value, dict) else vars(value) if is_dataclass(value) else {}
+        if part not in options:
             raise ConfigError([f"enqueue: {key}: {OWN}: the base has no such option"])
-        value = there[part]
+        value = options[part]
     return value
 
 
-def contains(distributions: dict[str, BaseDistribution], point: Point) -> bool:
-    """Whether a point lies in the space; beta = 0 does not lie in a log-uniform range."""
-    if distributions.keys() != point.keys():
+def contains(distributions: dict[str, BaseDistribution], params: Params) -> bool:
+    """Whether a space contains these parameters; a log-uniform range does not contain beta = 0."""
+    if distributions.keys() != params.keys():
         return False
     for key, one in distributions.items():
-        value = point[key]
+        value = params[key]
         if isinstance(one, CategoricalDistribution):
             if value not in one.choices:
                 return False

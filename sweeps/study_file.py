@@ -1,4 +1,4 @@
-"""A study from conf/study/NAME.yaml and what was typed beside it, which wins; all mistakes."""
+"""Reading a study: conf/study/NAME.yaml, overridden by the command line; all errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from analysis.suggest import nearest
 from pipeline.config import ConfigError
 from pipeline.config.groups import CONF, options_of
 from pipeline.identity import same_experiment
-from sweeps.study import Point, Study, merged
+from sweeps.study import Params, Study, merged
 
 FOLDER = CONF / "study"
 SAMPLERS = ("grid", "tpe", "gp", "random")
 PRUNERS = ("none", "hyperband", "median")
-OPTIONS = ("trials", "seeds", "sampler", "pruner")  # what may be typed; all else is of the base
+OPTIONS = (
+    "trials",
+    "seeds",
+    "sampler",
+    "pruner",
+)  # of the command line; others are the base's
 RANGE = ("low", "high", "log")
 
 
@@ -39,17 +44,17 @@ def read_study(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in typing.cast(dict[str, Any], found).items()}
 
 
-def study_of(name: str, typed: dict[str, str], overrides: list[str]) -> Study:
-    """The study of a file, with what was typed: options of the study, and overrides of its base.
+def study_of(name: str, given: dict[str, str], overrides: list[str]) -> Study:
+    """The study of a file with options of the command line (`given`) and overrides of its base.
 
     Raises:
-        ConfigError: all mistakes in the file, in what was typed, and in every configuration that
+        ConfigError: all errors of the file, of the command line, and of every configuration that
             is known beforehand.
     """
     where = f"conf/study/{name}.yaml: "
-    values, mistakes = _fitting(read_study(name), where)
-    found, more = _fitting({key: _read(key, text) for key, text in typed.items()}, "")
-    values, mistakes = values | found, mistakes + more
+    values, errors = _fitting(read_study(name), where)
+    found, more = _fitting({key: _read(key, text) for key, text in given.items()}, "")
+    values, errors = values | found, errors + more
     space = dict(values.get("space") or {})
     several, others = _grids(overrides, space)
     if several:
@@ -58,16 +63,16 @@ def study_of(name: str, typed: dict[str, str], overrides: list[str]) -> Study:
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["enqueue"] = tuple(values.get("enqueue", []))
     study = Study(name=name, **values)
-    mistakes += _mistakes(study, where, others)
-    if not mistakes:
-        mistakes += _of_configurations(study)
-    if mistakes:
-        raise ConfigError(list(dict.fromkeys(mistakes)))
+    errors += _study_errors(study, where, others)
+    if not errors:
+        errors += _configuration_errors(study)
+    if errors:
+        raise ConfigError(list(dict.fromkeys(errors)))
     return study
 
 
 def _grids(overrides: list[str], space: dict[str, Any]) -> tuple[dict[str, list[Any]], list[str]]:
-    """(values typed in the place of a study's own, as in method.ib_beta=0,1e-3; the rest)."""
+    """(values that replace the study's, as in method.ib_beta=0,1e-3; the other overrides)."""
     found, others = dict[str, list[Any]](), []
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
@@ -79,12 +84,12 @@ def _grids(overrides: list[str], space: dict[str, Any]) -> tuple[dict[str, list[
 
 
 def entries() -> list[str]:
-    """What a file of conf/study may say."""
+    """The entries that a file of conf/study may have."""
     return [field.name for field in fields(Study) if field.name != "name"]
 
 
 def _read(key: str, text: str) -> Any:
-    """trials=30 seeds=0,1,2 sampler=gp pruner=hyperband, as values; as text what is no number."""
+    """trials=30 seeds=0,1,2 sampler=gp pruner=hyperband, as values; as text if not a number."""
     plain = text.strip("[]").replace(" ", "")
     if key == "trials" and re.fullmatch(r"\d+", plain):
         return int(plain)
@@ -94,19 +99,19 @@ def _read(key: str, text: str) -> Any:
 
 
 def _fitting(values: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """(the entries that have their form, what is wrong with the others)."""
-    found, mistakes = dict[str, Any](), []
+    """(valid entries, errors of the others)."""
+    found, errors = dict[str, Any](), []
     for key, value in values.items():
         if key not in entries():
-            mistakes.append(f"{where}{key}: no such entry{nearest(key, entries(), True)}")
+            errors.append(f"{where}{key}: no such entry{nearest(key, entries(), True)}")
             continue
         fits, form = _FORMS[key]
         if fits(value):
             found[key] = value
         else:
             shown = ",".join(map(str, value)) if isinstance(value, list) else value
-            mistakes.append(f"{where}{key}={shown}: {form}")
-    return found, mistakes
+            errors.append(f"{where}{key}={shown}: {form}")
+    return found, errors
 
 
 def _whole(value: Any) -> bool:
@@ -139,50 +144,52 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "enqueue": (
         lambda v: isinstance(v, list) and all(isinstance(one, dict) for one in v),
-        "not a list of points, each {option: value}",
+        "not a list of configurations, each {option: value}",
     ),
 }
 
 
-def _mistakes(study: Study, where: str, typed: list[str]) -> list[str]:
-    """What is wrong with a study before anything is composed. A row may say otherwise than the
-    base of its file, not than what was `typed`."""
+def _study_errors(study: Study, where: str, given: list[str]) -> list[str]:
+    """Errors of a study before anything is composed. A named configuration may override the base of
+    its file, but not the overrides of the command line (`given`)."""
     found = []
     for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         value = getattr(study, key)
         if value not in allowed:
             found.append(f"{key}={value}: unknown{nearest(value, list(allowed), True)}")
     if not study.space and not study.rows:
-        found.append(f"{where}nothing is varied: give space or rows")
+        found.append(f"{where}nothing varies: add space or rows")
     wrong = [
         f"{where}space: {key}: {why}"
         for key, value in (study.space or {}).items()
         if (why := _wrong(value, study.sampler == "grid")) is not None
     ]
     found += wrong
-    if study.sampler == "grid" and not wrong and (study.trials or 0) > len(study.points):
-        found.append(f"trials={study.trials}: the grid has {len(study.points)} points")
+    if study.sampler == "grid" and not wrong and (study.trials or 0) > len(study.known_params):
+        found.append(
+            f"trials={study.trials}: the grid has {len(study.known_params)} configurations"
+        )
     if study.sampler != "grid" and study.trials is None:
-        found.append("trials: say how many, as in trials=30")
-    drawn = {*(study.space or {}), "seed"}
+        found.append("trials: required, as in trials=30")
+    varied = {*(study.space or {}), "seed"}
     of_rows = {key for row in (study.rows or {}).values() for key in _keys(row)}
-    for key in sorted(_keys(study.base) & drawn | _keys(typed) & of_rows):
+    for key in sorted(_keys(study.base) & varied | _keys(given) & of_rows):
         instead = "leave it out"
         if key == "seed":
             instead = "seeds=0,1,2 sets them"
         elif key in (study.space or {}):
-            instead = f"leave it out, or type several values, as in {key}=A,B"
+            instead = f"leave it out, or give several values, as in {key}=A,B"
         found.append(f"{key}: varied by study {study.name}: {instead}")
     return found
 
 
 def _wrong(value: Any, grid: bool) -> str | None:
-    """What is wrong with the values of one option of a space, if anything is."""
+    """The error of the values of one option of a space, if any."""
     if isinstance(value, list):
         plain = all(one is None or isinstance(one, bool | int | float | str) for one in value)
         if not plain or not value:
-            return "not a list of plain values (rows can set lists)"
-        return None if len(set(value)) == len(value) else "a value stands there twice"
+            return "not a list of plain values (an entry of rows can set lists)"
+        return None if len(set(value)) == len(value) else "a value is repeated"
     if not isinstance(value, dict) or {"low", "high"} - set(value) or set(value) - set(RANGE):
         return "a list of values, or {low: …, high: …, log: true}"
     if grid:
@@ -191,55 +198,55 @@ def _wrong(value: Any, grid: bool) -> str | None:
     numbers = all(isinstance(one, int | float) and math.isfinite(one) for one in (low, high))
     if not numbers or not low < high:
         return f"low {low} is not below high {high}"
-    return f"low {low}: a log range begins above 0" if value.get("log") and low <= 0 else None
+    return f"low {low}: a log range starts above 0" if value.get("log") and low <= 0 else None
 
 
 def _keys(overrides: list[str]) -> set[str]:
     return {text.lstrip("+").partition("=")[0] for text in overrides}
 
 
-def _of_configurations(study: Study) -> list[str]:
-    """Mistakes in what the trials would run: every known point, and the ends of every range."""
+def _configuration_errors(study: Study) -> list[str]:
+    """Errors of what the trials would run: known configurations, and the ends of every range."""
     found: list[str] = []
     try:
         if study.config.data.val_fraction == 0:
-            found.append("data.val_fraction=0: a study needs validation images, test is no goal")
-        points = [*study.points, *_ends(study)]
+            found.append("data.val_fraction=0: a study selects by validation images, never by test")
+        known = [*study.known_params, *_ends(study)]
     except ConfigError as error:
         return error.errors
-    for point in points:
+    for params in known:
         try:
-            study.at(point, study.seeds[0])
+            study.at(params, study.seeds[0])
         except ConfigError as error:
             found += error.errors
     return found
 
 
 def idle_options(study: Study) -> list[str]:
-    """Varied options whose values all give the same experiment, with any values of the others. Not
-    decided where several ranges are drawn from: elsewhere in the ranges an option may count."""
+    """Varied options of which several values give the same experiment, with all values of the other
+    options. Not decided where several ranges are sampled: an option may matter within them."""
     if study.sampler != "grid" and len(study.distributions) > 1:
         return []
-    points = study.points if study.sampler == "grid" else _ends(study)
-    configs = [study.at(point, study.seeds[0]) for point in points]
+    known = study.known_params if study.sampler == "grid" else _ends(study)
+    configs = [study.at(params, study.seeds[0]) for params in known]
     keys = [same_experiment("distill", config) for config in configs]
     rungs = ", ".join(dict.fromkeys(config.rung for config in configs))
     found = []
     for option in study.distributions:
-        experiments: dict[Any, list[str]] = {}  # of each value, in the order of all else
-        for point, key in zip(points, keys, strict=True):
-            experiments.setdefault(point[option], []).append(key)
+        experiments: dict[Any, list[str]] = {}  # of each value, in the order of the other options
+        for params, key in zip(known, keys, strict=True):
+            experiments.setdefault(params[option], []).append(key)
         ((_, alike),) = Counter(map(tuple, experiments.values())).most_common(1)
         if alike > 1:
             found.append(
-                f"{option}: changes nothing in {rungs}: {alike} of its {len(experiments)} points "
-                "are one experiment; type a base that uses it, as in cfg=L3"
+                f"{option}: changes nothing in {rungs}: {alike} of its {len(experiments)} "
+                "values are one experiment; choose a base that uses it, as in cfg=L3"
             )
     return found
 
 
-def _ends(study: Study) -> list[Point]:
-    """Points at both ends of every range that is drawn from, and at each choice."""
+def _ends(study: Study) -> list[Params]:
+    """Parameters at both ends of every range that is sampled, and at each choice."""
     if study.sampler == "grid":
         return []
     ends = {key: _ends_of(one) for key, one in study.distributions.items()}

@@ -1,4 +1,4 @@
-"""What a person sees of a study: a table while it runs; its trials and what to type, at the end."""
+"""Reports of a study: a live table of trials; the results and the next commands at the end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from analysis.stats import paired_difference
 from pipeline.cli.console import say
 from pipeline.stages.plan import Setting, duration
 from sweeps.storage import where
-from sweeps.study import Point, Study, spoken
-from sweeps.tracking import VALUES, TrialTarget, metrics_of
-from sweeps.trials import TrialStore, point_of
+from sweeps.study import Params, Study, text_of
+from sweeps.tracking import VALUES, NestedTarget, metrics_of
+from sweeps.trials import TrialStore, params_of
 
-MOST = 20  # finished trials that are shown in the end
-MOST_LIVE = 12  # and while others are under way, on one screen
+MOST = 20  # finished trials in the final table
+MOST_LIVE = 12  # in the live table, which fits one screen
 MOST_LABELS = 8
 _BETA = "method.ib_beta"
 REPORTS = {_BETA: "beta", "overlap": "overlap", "methods": "methods"}
@@ -40,7 +40,7 @@ def counted(trial_store: TrialStore) -> str:
 
 
 def results(trial_store: TrialStore) -> Table:
-    """Finished trials with their seeds' spread."""
+    """Table of finished trials with their standard deviation over seeds."""
     return _table(
         f"study {trial_store.study.key}, {counted(trial_store)}",
         _finished(trial_store),
@@ -51,28 +51,30 @@ def results(trial_store: TrialStore) -> Table:
 
 
 def live(trial_store: TrialStore) -> Table:
-    """Some of the finished trials, and those that are under way."""
+    """Table of some finished trials and of those that run."""
     running = [p for p in trial_store.trials().items() if p[1].state == TrialState.RUNNING]
     return _table(counted(trial_store), _finished(trial_store), MOST_LIVE, running, trial_store)
 
 
 def next_commands(
-    trial_store: TrialStore, typed: tuple[str, ...], target: TrialTarget
+    trial_store: TrialStore, given: tuple[str, ...], target: NestedTarget
 ) -> list[str]:
-    """What to type to go on, and what the values allow to say."""
+    """The commands that continue or analyse the study, with a note on what its values allow."""
     study, finished = trial_store.study, _finished(trial_store)
-    lines = [_to_go_on(trial_store, typed)]
+    lines = [_continuing(trial_store, given)]
     if finished:
         lines.append(f"the report:   {_report(study, target.experiment)}")
     if study.selects and finished and not _all_equal(finished):
-        overrides = study.overrides(point_of(finished[0][1]), study.seeds[0])[:-1]
+        overrides = study.overrides(params_of(finished[0][1]), study.seeds[0])[:-1]
         seeds = ",".join(map(str, study.seeds))
         again = f"python -m pipeline distill -m {shlex.join(overrides)} seed={seeds}"
         lines.append(f"the best:     {again}")
         if tied := [k for k, t in finished[1:] if t.value == finished[0][1].value]:
             lines.append(f"tied with it: trial {', '.join(tied[:MOST_LABELS])}")
         if _BETA in study.distributions:
-            lines.append("which to use: the report says, by a rule of its own (one standard error)")
+            lines.append(
+                "which to use: the report selects by a rule of its own (one standard error)"
+            )
     if note := _note(study, finished):
         lines.append(f"note:         {note}")
     dashboard = (
@@ -83,7 +85,7 @@ def next_commands(
     return lines
 
 
-def _to_go_on(trial_store: TrialStore, typed: tuple[str, ...]) -> str:
+def _continuing(trial_store: TrialStore, given: tuple[str, ...]) -> str:
     study, begun = trial_store.study, len(trial_store.begun())
     drawn, unfinished = (
         study.sampler != "grid",
@@ -92,20 +94,20 @@ def _to_go_on(trial_store: TrialStore, typed: tuple[str, ...]) -> str:
     trials = max(study.wanted, begun) * (1 if unfinished else 2)
     more = f" trials={trials}" if drawn else ""
     what = "more trials:" if drawn and not unfinished else "again:      "
-    return f"{what}  python -m sweeps {study.name}{more} {shlex.join(typed)}".rstrip()
+    return f"{what}  python -m sweeps {study.name}{more} {shlex.join(given)}".rstrip()
 
 
 def _report(study: Study, experiment: str) -> str:
-    """The command that analyses a study; an experiment that has a number is known by it from the
+    """The command that analyses a study; an experiment given by its number comes from the
     environment."""
     named = [] if experiment.startswith("#") else [f"experiment={experiment}"]
-    asked = [f"what={REPORTS[k]}" for k in (study.name, *study.distributions) if k in REPORTS]
-    return shlex.join(["python", "-m", "pipeline", "analyze", *named, *asked[:1]])
+    topics = [f"what={REPORTS[k]}" for k in (study.name, *study.distributions) if k in REPORTS]
+    return shlex.join(["python", "-m", "pipeline", "analyze", *named, *topics[:1]])
 
 
 def _note(study: Study, finished: list[tuple[str, FrozenTrial]]) -> str:
-    """Why the values do not tell trials apart: they are equal, of one seed, or of few seeds that
-    differ as much; empty where nothing of that is so."""
+    """Why the values do not distinguish trials: they are equal, have one seed, or differ less than
+    their seeds do; empty where they distinguish them."""
     if len(finished) < 2:
         return ""
     if _all_equal(finished):
@@ -114,12 +116,12 @@ def _note(study: Study, finished: list[tuple[str, FrozenTrial]]) -> str:
     if not study.selects:
         return ""
     if len(study.seeds) == 1:
-        return "one seed a trial: how far its value varies is not known"
+        return "one seed a trial: the variation between seeds is not known"
     (_, best), *others = finished
     alike = [label for label, trial in others if not _is_lower(trial, best)]
     labels = ", ".join([*alike[:MOST_LABELS], *(["…"] if len(alike) > MOST_LABELS else [])])
     share = f"{len(alike)} of the other {len(others)} trials"
-    return f"not shown to be lower, paired by seed (95 %): {share} ({labels})" if alike else ""
+    return f"not significantly lower, paired by seed (95 %): {share} ({labels})" if alike else ""
 
 
 def _all_equal(finished: list[tuple[str, FrozenTrial]]) -> bool:
@@ -127,7 +129,7 @@ def _all_equal(finished: list[tuple[str, FrozenTrial]]) -> bool:
 
 
 def _is_lower(trial: FrozenTrial, best: FrozenTrial) -> bool:
-    """Whether a trial is shown to be lower than the best, by their differences at the same seed."""
+    """Whether a trial is significantly lower than the best, by differences at the same seed."""
     one, other = (
         {int(seed): value["val"] for seed, value in t.user_attrs[VALUES].items()}
         for t in (best, trial)
@@ -136,25 +138,25 @@ def _is_lower(trial: FrozenTrial, best: FrozenTrial) -> bool:
 
 
 class Events:
-    """One line for every trial that begins or ends."""
+    """Printer of one line for every trial that begins or ends."""
 
     EVERY_S = 1.0
 
     def __init__(self, trial_store: TrialStore) -> None:
         self.trial_store, self.looked = trial_store, 0.0
-        self.told = {label: trial.state for label, trial in trial_store.trials().items()}
+        self.reported = {label: trial.state for label, trial in trial_store.trials().items()}
 
-    def tell(self) -> None:
-        """Say what is new, at most once a second."""
+    def poll(self) -> None:
+        """Print what is new, at most once a second."""
         if time.monotonic() - self.looked >= self.EVERY_S:
             self.look()
 
     def look(self) -> None:
-        """Say what is new, however short the last look is ago."""
+        """Print what is new."""
         self.looked = time.monotonic()
         for label, trial in self.trial_store.trials().items():
-            if trial.state != self.told.get(label) and trial.state != TrialState.WAITING:
-                self.told[label] = trial.state
+            if trial.state != self.reported.get(label) and trial.state != TrialState.WAITING:
+                self.reported[label] = trial.state
                 value = "" if trial.value is None else f"  val {100 * trial.value:.2f} %"
                 say(
                     f"{time.strftime('%H:%M:%S')}  {WORDS[trial.state]:8}  trial {label}  "
@@ -163,17 +165,17 @@ class Events:
 
 
 def shown(trial: FrozenTrial | Trial) -> str:
-    """A trial's point in a few words."""
-    return " ".join(f"{key}={value}" for key, value in setting(point_of(trial)))
+    """The parameters of a trial as text."""
+    return " ".join(f"{key}={value}" for key, value in setting(params_of(trial)))
 
 
-def setting(point: Point) -> Setting:
-    """What a point sets, each value in a few letters."""
-    return tuple((key, _short(value)) for key, value in point.items())
+def setting(params: Params) -> Setting:
+    """Parameters with each value as short text."""
+    return tuple((key, _short(value)) for key, value in params.items())
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else spoken(value)
+    return f"{value:.4g}" if isinstance(value, float) else text_of(value)
 
 
 def _state(trial_store: TrialStore, label: str, trial: FrozenTrial) -> str:
@@ -197,7 +199,7 @@ def _table(
     others: list[tuple[str, FrozenTrial]],
     trial_store: TrialStore,
 ) -> Table:
-    """At most so many finished trials, and all others; what is left out is counted below."""
+    """Table of at most `most` finished trials and all others; the caption counts the rest."""
     trials, left_out = [*finished[:most], *others], len(finished) - most
     table = Table(
         box=None,

@@ -1,7 +1,7 @@
-"""The study and its trials in the tracking store: study run → trial runs → stage runs.
+"""Runs of a study in the tracking store: study run → trial runs → stage runs.
 
-All of it can be done again: what is there is found, and what did not arrive is sent by the next
-worker that ends a trial, or by the next call.
+Every step can be repeated: existing runs are found, and what did not arrive is sent by the next
+worker that ends a trial, or by the next command.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pipeline.storage.lease import acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import UploadState, is_gone, now_ms, replay
-from sweeps.study import spoken
-from sweeps.trials import ERROR, TrialStore, point_of
+from sweeps.study import text_of
+from sweeps.trials import ERROR, TrialStore, params_of
 from trainers import metrics
 
 STUDY_STAGE, TRIAL_STAGE = "study", "trial"
-VALUES = "values"  # attribute of a trial: what is known of it, one entry a seed
+VALUES = "values"  # attribute of a trial: its results, one entry a seed
 _ENDED = {
     TrialState.COMPLETE: FINISHED,
     TrialState.PRUNED: KILLED,
@@ -45,25 +45,25 @@ _MEANS = {
 
 
 @dataclass
-class TrialTarget(TrackingTarget):
-    """Where the stage runs of a trial go: below the trial's run, which is opened when the first
-    of them is sent."""
+class NestedTarget(TrackingTarget):
+    """A tracking target whose runs are children of the run of a study or a trial. That run is
+    opened when the first child is sent."""
 
-    place: Path = field(default_factory=Path)
+    folder: Path = field(default_factory=Path)
     name: str = ""
     tags: dict[str, str] = field(default_factory=dict)
-    above: TrackingTarget | None = None
-    sent: set[str] | None = None  # of a study: labels of trials that have arrived; None: not asked
+    parent: TrackingTarget | None = None
+    sent: set[str] | None = None  # of a study: labels of trials that have arrived; None: not known
 
     def parent_id(self) -> str:
         if self.launch_id is None:
-            parent = None if self.above is None else self.above.parent_id()
-            self.launch_id = tracked_run(self, self.place, self.name, self.tags, parent)
+            parent = None if self.parent is None else self.parent.parent_id()
+            self.launch_id = tracked_run(self, self.folder, self.name, self.tags, parent)
         return self.launch_id
 
 
-def study_target(trial_store: TrialStore, target: TrackingTarget) -> TrialTarget:
-    """Where trials go: below the study's run."""
+def study_target(trial_store: TrialStore, target: TrackingTarget) -> NestedTarget:
+    """The target of trial runs: children of the study's run."""
     study = trial_store.study
     run_tags = {
         tags.STAGE: STUDY_STAGE,
@@ -75,39 +75,44 @@ def study_target(trial_store: TrialStore, target: TrackingTarget) -> TrialTarget
         "seeds": ",".join(map(str, study.seeds)),
         "base": " ".join(study.base),
     }
-    return TrialTarget(
+    return NestedTarget(
         uri=target.uri,
         experiment=target.experiment,
         launch_id=None,
         verb=target.verb,
         lock_folder=target.lock_folder,
-        place=trial_store.folder,
+        folder=trial_store.folder,
         name=f"study-{study.key}",
         tags=run_tags,
-        above=target if target.launch_id is not None else None,
+        parent=target if target.launch_id is not None else None,
     )
 
 
-def trial_target(trial_store: TrialStore, label: str, study: TrialTarget) -> TrialTarget:
-    """Where the stage runs of a trial go."""
-    name, place = trial_store.study.name, trial_store.place(label)
+def trial_target(trial_store: TrialStore, label: str, study: NestedTarget) -> NestedTarget:
+    """The target of a trial's stage runs: children of the trial's run."""
+    name, folder = trial_store.study.name, trial_store.place(label)
     run_tags = {tags.STAGE: TRIAL_STAGE, tags.STUDY: trial_store.study.key, tags.TRIAL: label}
     run_tags[tags.BENCH] = trial_store.study.config.bench.name
     return replace(
-        study, launch_id=None, place=place, name=f"trial-{name}-{label}", tags=run_tags, above=study
+        study,
+        launch_id=None,
+        folder=folder,
+        name=f"trial-{name}-{label}",
+        tags=run_tags,
+        parent=study,
     )
 
 
 def tracked_run(
-    target: TrackingTarget, place: Path, name: str, tags: dict[str, str], parent: str | None
+    target: TrackingTarget, folder: Path, name: str, tags: dict[str, str], parent: str | None
 ) -> str:
-    """The id of the run of these tags; opened once, whoever asks first.
+    """The id of the run of these tags; opened once, by the first process that needs it.
 
     Raises:
         Exception: whatever MLflow raises when the store cannot be reached.
     """
-    path, client = place / f"mlflow-{target.key}.json", target.client()
-    with acquire(place / "tracking", poll_s=0.05):
+    path, client = folder / f"mlflow-{target.key}.json", target.client()
+    with acquire(folder / "tracking", poll_s=0.05):
         known = json.loads(path.read_text())["run_id"] if path.is_file() else None
         if known is None or is_gone(client, known):
             known = _found(target, tags) or _created(target, name, tags, parent)
@@ -118,7 +123,7 @@ def tracked_run(
 
 
 def _found(target: TrackingTarget, run_tags: dict[str, str]) -> str | None:
-    """The run of these tags, where the folder that knew it was lost."""
+    """The run of these tags, where the file with its id was lost."""
     wanted = {k: run_tags[k] for k in (tags.STAGE, tags.STUDY, tags.TRIAL) if k in run_tags}
     query = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
     found = target.client().search_runs([target.experiment_id()], query)
@@ -133,28 +138,30 @@ def _created(
     return str(run.info.run_id)
 
 
-def publish(trial_store: TrialStore, study: TrialTarget, session: Session) -> bool:
+def publish(trial_store: TrialStore, study: NestedTarget, session: Session) -> bool:
     """Send every ended trial that has not arrived; False where the store cannot be reached."""
     try:
         if study.sent is None:
             study.sent = _arrived(trial_store, study)
         for label, trial in trial_store.trials().items():
             if trial.state in _ENDED and label not in study.sent:
-                with acquire(trial_store.place(label) / "sending", poll_s=0.05):  # once, and whole
+                with acquire(
+                    trial_store.place(label) / "sending", poll_s=0.05
+                ):  # one process at a time
                     if not _mark(trial_store, label, study).exists():
                         mine = trial_target(trial_store, label, study)
                         _publish_trial(trial_store, label, trial, mine, session)
                         write_atomic(_mark(trial_store, label, study), b"")
                 study.sent.add(label)
-    except Exception as error:  # noqa: BLE001 - told; the trials are in the storage
-        said = last_line(error)[:120]
-        say(f"the tracking store cannot be reached ({said}): the same command sends it later")
+    except Exception as error:  # noqa: BLE001 - reported; the trials are in the storage
+        reason = last_line(error)[:120]
+        say(f"the tracking store cannot be reached ({reason}): run the same command later to send")
         return False
     return True
 
 
 def end(
-    trial_store: TrialStore, study: TrialTarget, status: str, run_tags: Mapping[str, str]
+    trial_store: TrialStore, study: NestedTarget, status: str, run_tags: Mapping[str, str]
 ) -> None:
     """End the study's run, with tags, and as KILLED those of trials that no worker holds.
 
@@ -171,29 +178,29 @@ def end(
     client.set_terminated(study.parent_id(), status)
 
 
-def _mark(trial_store: TrialStore, label: str, study: TrialTarget) -> Path:
-    """The file that says that a trial has arrived."""
+def _mark(trial_store: TrialStore, label: str, study: NestedTarget) -> Path:
+    """The file that marks a trial as arrived."""
     return trial_store.place(label) / f"sent-{study.key}"
 
 
-def _arrived(trial_store: TrialStore, study: TrialTarget) -> set[str]:
-    """The trials that are marked as sent and really are in the store, which may be a new one."""
+def _arrived(trial_store: TrialStore, study: NestedTarget) -> set[str]:
+    """The trials that are marked as sent and are in the store, which may be a new one."""
     marked = [label for label in trial_store.trials() if _mark(trial_store, label, study).exists()]
     if not marked:
         return set()
     query = f"tags.{tags.STUDY} = '{trial_store.study.key}' and tags.{tags.STAGE} = '{TRIAL_STAGE}'"
-    there, page = set[str](), None
+    stored, page = set[str](), None
     while page != "":
         found = study.client().search_runs([study.experiment_id()], query, page_token=page)
-        there |= {run.data.tags[tags.TRIAL] for run in found}
+        stored |= {run.data.tags[tags.TRIAL] for run in found}
         page = found.token or ""
-    for label in set(marked) - there:
+    for label in set(marked) - stored:
         _mark(trial_store, label, study).unlink()
-    return there & set(marked)
+    return stored & set(marked)
 
 
 def _publish_trial(
-    trial_store: TrialStore, label: str, trial: FrozenTrial, target: TrialTarget, session: Session
+    trial_store: TrialStore, label: str, trial: FrozenTrial, target: NestedTarget, session: Session
 ) -> None:
     """Params, the trial's own metrics, and links to and from its stage runs."""
     client, run_id = target.client(), target.parent_id()
@@ -206,27 +213,27 @@ def _publish_trial(
     links = {tags.STUDY: trial_store.study.key, tags.TRIAL: label, "trial_run": run_id}
     for stage_run in stages:
         client.log_batch(stage_run, tags=[RunTag(key, text) for key, text in links.items()])
-    params = point_of(trial) | {"seeds": ",".join(values), "study": trial_store.study.key}
+    params = params_of(trial) | {"seeds": ",".join(values), "study": trial_store.study.key}
     error = trial.user_attrs.get(ERROR)
     client.log_batch(
         run_id,
-        params=[Param(key, spoken(value)) for key, value in params.items()],
+        params=[Param(key, text_of(value)) for key, value in params.items()],
         tags=[
             RunTag("stage_runs", ",".join(stages)),
             *([] if error is None else [RunTag(tags.ERROR, error)]),
         ],
     )
-    there = client.get_run(run_id).data.metrics
-    metrics = {key: value for key, value in metrics_of(values).items() if key not in there}
+    known = client.get_run(run_id).data.metrics
+    metrics = {key: value for key, value in metrics_of(values).items() if key not in known}
     client.log_batch(
         run_id, metrics=[Metric(key, value, now_ms(), 0) for key, value in metrics.items()]
     )
     client.set_terminated(run_id, _ENDED[trial.state])
 
 
-def _stage_run(key: str, target: TrialTarget, session: Session) -> str | None:
-    """The run of a finished student at the present destination, sent if it is not there; None
-    where its folder was deleted before."""
+def _stage_run(key: str, target: NestedTarget, session: Session) -> str | None:
+    """The run of a finished student at this target, sent if it is absent; None where the folder of
+    the student was deleted before."""
     folder = session.store.run("distill", key)
     if folder.result() is None:
         return UploadState.load(folder, target).run_id
@@ -248,7 +255,7 @@ def metrics_of(values: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def value_of(result: RunResult) -> dict[str, Any]:
-    """What a trial keeps of a finished run."""
+    """The part of a finished run's result that a trial stores."""
     values = result.metrics
     return {
         "key": result.key,

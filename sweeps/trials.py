@@ -1,11 +1,11 @@
-"""Where workers of a study meet: Optuna's storage for what was tried, leases for who tries it.
+"""Trials of a study, shared by its workers: values in Optuna's storage, one lease a trial.
 
-A trial is RUNNING in the storage from when it is asked for until its value is told, whoever works
-on it and however often it changes hands. Who works on it holds the lease of the trial's folder;
-a RUNNING trial whose lease is free is taken up again by the next worker that looks.
+A trial is RUNNING in the storage from its creation until its value is reported, by whichever
+worker. The worker that runs it holds the lease of the trial's folder; a RUNNING trial whose lease
+is free is resumed by the next worker.
 
-Points that do not lie in the space (beta = 0 in a log-uniform range) cannot be in a sampler's
-history; they are trials of a second study beside the first, `NAME-fixed`.
+Parameters outside of the space (beta = 0 in a log-uniform range) cannot be in a sampler's history:
+they are trials of a second Optuna study, `NAME-fixed`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.storage.lease import Lease, Watch, acquire, try_acquire
 from sweeps.storage import storage
-from sweeps.study import Point, Study, contains
+from sweeps.study import Params, Study, contains
 
-POINT = "point"  # attribute of a trial that was given its point
-FIXED = "fixed-"  # how labels of points outside of the space begin
+PARAMS = "point"  # attribute of a trial whose parameters were given
+FIXED = "fixed-"  # prefix of the labels of trials outside of the space
 ERROR = "error"  # attribute of a trial that failed
-DEATHS = "deaths"  # attribute: how many workers ended without letting go of it
-MOST_DEATHS = 10  # then it is the trial that kills them
+DEATHS = "deaths"  # attribute: number of workers that ended without releasing it
+MOST_DEATHS = 10  # then the trial is failed
 _SEED_STEP = 1_000_003
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -41,13 +41,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass
 class ClaimedTrial:
-    """A trial that this worker holds."""
+    """A trial whose lease this worker holds."""
 
     part: optuna.Study
     trial: Trial
     label: str
     lease: Lease
-    again: bool  # taken up from a worker that is gone
+    resumed: bool  # resumed after another worker
 
 
 class TrialStore:
@@ -56,14 +56,14 @@ class TrialStore:
     def __init__(self, study: Study, root: Path, heartbeat_s: float, expiry_s: float) -> None:
         self.study, self.folder = study, root / study.key
         self.heartbeat_s, self.expiry_s = heartbeat_s, expiry_s
-        self.fixed_points = [p for p in study.points if not contains(study.distributions, p)]
+        self.fixed_params = [p for p in study.known_params if not contains(study.distributions, p)]
         self._watches: dict[str, Watch] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
             kept = storage(self.folder)
             self.main = self._part(kept, study.key)
             self.fixed = None
-            if self.fixed_points:
+            if self.fixed_params:
                 self.fixed = self._part(kept, f"{study.key}-fixed")
 
     def _part(self, kept: BaseStorage, name: str) -> optuna.Study:
@@ -77,7 +77,7 @@ class TrialStore:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time looks and asks, so that no trial is asked for too many."""
+        """One process at a time reads and creates trials, so that there are never too many."""
         with acquire(
             self.folder / "ask", heartbeat_s=self.heartbeat_s, expiry_s=self.expiry_s, poll_s=0.05
         ):
@@ -85,12 +85,12 @@ class TrialStore:
 
     @property
     def parts(self) -> list[tuple[str, optuna.Study]]:
-        """(prefix of labels, Optuna study), the fixed points first."""
+        """(prefix of labels, Optuna study), trials outside of the space first."""
         first = [] if self.fixed is None else [(FIXED, self.fixed)]
         return [*first, ("", self.main)]
 
     def trials(self) -> dict[str, FrozenTrial]:
-        """All trials by label: `fixed-0`, `0`, `1`, …; those that nobody has begun included."""
+        """All trials by label: `fixed-0`, `0`, `1`, …; waiting ones included."""
         return {
             f"{prefix}{trial.number}": trial
             for prefix, part in self.parts
@@ -102,22 +102,21 @@ class TrialStore:
         return self.folder / "trials" / label
 
     def enqueue(self) -> None:
-        """See to it that every point of the grid or of `enqueue` is there; one that failed is
-        tried again."""
+        """Create the trials of the grid or of `enqueue` that do not exist; again if one failed."""
         with self._alone():
-            there = [
-                point_of(trial)
+            existing = [
+                params_of(trial)
                 for trial in self.trials().values()
                 if trial.state != TrialState.FAIL
             ]
-            for point in self.study.points:
-                if point not in there:
-                    part = self.fixed if point in self.fixed_points else self.main
+            for params in self.study.known_params:
+                if params not in existing:
+                    part = self.fixed if params in self.fixed_params else self.main
                     assert part is not None
-                    part.enqueue_trial(point, user_attrs={POINT: point})
+                    part.enqueue_trial(params, user_attrs={PARAMS: params})
 
     def take(self, wanted: int) -> ClaimedTrial | None:
-        """A trial to work on: one whose worker is gone, else the next; None if there is none.
+        """A trial to run: one whose worker has ended, else the next; None if there is none.
 
         Raises OSError if the file system fails.
         """
@@ -130,19 +129,21 @@ class TrialStore:
                 continue
             if (lease := self._lease(label)) is None:
                 continue
-            part = self._drawing(self.part_of(label), frozen.number)  # it may have no point yet
+            part = self._sampling(
+                self.part_of(label), frozen.number
+            )  # it may have no parameters yet
             trial = Trial(part, frozen._trial_id)
             if self._is_open(label, trial):
-                return self._taken(part, trial, label, lease, True)
+                return self._claimed(part, trial, label, lease, True)
             lease.release()
         return None
 
     def _is_open(self, label: str, trial: Trial) -> bool:
-        """Whether a trial that looked abandoned still waits for its value, now that it is ours:
-        its worker may have told it since we looked. One that many workers died of is failed."""
+        """Whether an abandoned trial, now claimed, still has no value: its worker may have reported
+        one in between. A trial during which many workers died is failed."""
         if self.trials()[label].state != TrialState.RUNNING:
             return False
-        if self._watches[label].holder.released:  # its worker stopped after a commit
+        if self._watches[label].holder.released:  # its worker stopped after a checkpoint
             return True
         deaths = trial.user_attrs.get(DEATHS, 0) + 1
         trial.set_user_attr(DEATHS, deaths)
@@ -162,15 +163,15 @@ class TrialStore:
                 for label, trial in trials.items()
             )
             if waits or (part is self.main and self.study.sampler != "grid"):
-                trial = self._drawing(part, len(part.get_trials(deepcopy=False))).ask()
+                trial = self._sampling(part, len(part.get_trials(deepcopy=False))).ask()
                 label = f"{prefix}{trial.number}"
                 lease = self._lease(label)
-                assert lease is not None, f"trial {label} is new and held by someone"
-                return self._taken(part, trial, label, lease, False)
+                assert lease is not None, f"trial {label} is new, but its lease is held"
+                return self._claimed(part, trial, label, lease, False)
         return None
 
-    def _drawing(self, part: optuna.Study, number: int) -> optuna.Study:
-        """A part whose next draw is that of the trial of this number."""
+    def _sampling(self, part: optuna.Study, number: int) -> optuna.Study:
+        """A part that samples next what belongs to the trial of this number."""
         part.sampler = _sampler(self.study.sampler, seed=_SEED_STEP * number)
         return part
 
@@ -180,16 +181,16 @@ class TrialStore:
         )
         return try_acquire(self.place(label), heartbeat_s=self.heartbeat_s, watch=watch)
 
-    def _taken(
-        self, part: optuna.Study, trial: Trial, label: str, lease: Lease, again: bool
+    def _claimed(
+        self, part: optuna.Study, trial: Trial, label: str, lease: Lease, resumed: bool
     ) -> ClaimedTrial:
         space = self.study.distributions
-        if part is self.fixed:  # what it has been given is all that it can be
-            given = trial.user_attrs[POINT]
+        if part is self.fixed:  # the given values are the only choices
+            given = trial.user_attrs[PARAMS]
             space = {key: CategoricalDistribution([value]) for key, value in given.items()}
-        for key, one in space.items():  # what an earlier worker was told is told again
+        for key, one in space.items():  # a resumed trial gets the values that it has
             _suggest(trial, key, one)
-        return ClaimedTrial(part, trial, label, lease, again)
+        return ClaimedTrial(part, trial, label, lease, resumed)
 
     def ended(self) -> list[str]:
         """Trials that have a value or were pruned."""
@@ -197,7 +198,7 @@ class TrialStore:
         return [label for label, trial in self.trials().items() if trial.state in done]
 
     def begun(self) -> list[str]:
-        """Trials that count towards the number that was asked for."""
+        """Trials that count towards the wanted number."""
         idle = (TrialState.WAITING, TrialState.FAIL)
         return [label for label, trial in self.trials().items() if trial.state not in idle]
 
@@ -206,22 +207,22 @@ class TrialStore:
         return self.fixed if self.fixed is not None and label.startswith(FIXED) else self.main
 
     def is_halted(self, label: str) -> bool:
-        """Whether nobody works on a trial that was begun, as far as one look tells: its worker let
-        go of it, or was a process of this machine that is gone."""
-        if not self.place(label).is_dir():  # it was asked for this moment
+        """Whether no process runs a trial that was begun, as far as can be seen at once: its worker
+        released it, or was a process of this machine that has ended."""
+        if not self.place(label).is_dir():  # it has just been created
             return False
         watch = Watch(heartbeat_s=self.heartbeat_s, expiry_s=self.expiry_s)
         watch.look(self.place(label))
         return watch.generation > 0 and watch.is_free
 
     def running(self) -> bool:
-        """Whether someone is, or seems to be, at work on a trial."""
+        """Whether a worker runs a trial, or may do so."""
         return any(trial.state == TrialState.RUNNING for trial in self.trials().values())
 
 
-def point_of(trial: FrozenTrial | Trial) -> Point:
-    """What a trial sets: what it was given, or what the sampler drew."""
-    return dict(trial.user_attrs.get(POINT) or trial.params)
+def params_of(trial: FrozenTrial | Trial) -> Params:
+    """The parameters of a trial: given, or sampled."""
+    return dict(trial.user_attrs.get(PARAMS) or trial.params)
 
 
 def _suggest(trial: Trial, key: str, one: BaseDistribution) -> None:
@@ -234,7 +235,7 @@ def _suggest(trial: Trial, key: str, one: BaseDistribution) -> None:
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """A sampler whose draws follow from the history and the seed, whichever worker asks."""
+    """A sampler that depends on the history and the seed alone, not on the worker."""
     seed %= 2**32
     if name == "tpe":
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -244,7 +245,7 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(study: Study) -> optuna.pruners.BasePruner:
-    """Steps are the student's epochs."""
+    """The pruner; its steps are the student's epochs."""
     if study.pruner == "hyperband":
         most = study.config.budget.student_epochs
         return optuna.pruners.HyperbandPruner(min_resource=max(1, most // 9), max_resource=most)

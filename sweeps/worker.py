@@ -1,6 +1,6 @@
-"""A worker of a study: takes a trial, runs its seeds, tells the value, takes the next.
+"""Worker of a study: claims a trial, runs its seeds, reports the value, claims the next.
 
-Any number of workers, on any hosts that share the file system, may come and go.
+Any number of workers may start and end at any time, on any hosts that share the file system.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from pipeline.stages.student import distill_student
 from pipeline.storage.lease import LeaseLost
 from pipeline.storage.run_record import HistoryEntry
 from sweeps.summary import WORDS, shown
-from sweeps.tracking import VALUES, TrialTarget, publish, trial_target, value_of
-from sweeps.trials import ERROR, ClaimedTrial, TrialStore, point_of
+from sweeps.tracking import VALUES, NestedTarget, publish, trial_target, value_of
+from sweeps.trials import ERROR, ClaimedTrial, TrialStore, params_of
 from trainers import metrics
 from trainers.errors import Interrupted
 
 log = logging.getLogger("pipeline")
 
-MOST_FAILURES = 3  # in a row: then it is the machine, or everything
+MOST_FAILURES = 3  # in a row: then the machine, or the whole study, is at fault
 
 
 class Pruned(Interrupted):
-    """The trial is not worth more epochs."""
+    """The pruner ended the trial."""
 
 
-def work(trial_store: TrialStore, wanted: int, session: Session, study: TrialTarget) -> None:
-    """Run trials until `wanted` of them are begun and none can be taken up again.
+def work(trial_store: TrialStore, wanted: int, session: Session, study: NestedTarget) -> None:
+    """Run trials until `wanted` of them are begun and none can be resumed.
 
     Raises:
-        Interrupted: asked to stop; the trial's epochs are committed, another worker goes on.
+        Interrupted: a stop was requested; the trial has a checkpoint, another worker resumes it.
         RuntimeError: several trials in a row failed.
     """
     failures, quiet_since = 0, time.monotonic()
@@ -54,40 +54,40 @@ def work(trial_store: TrialStore, wanted: int, session: Session, study: TrialTar
         elif (
             not trial_store.running() or time.monotonic() - quiet_since > 1.5 * trial_store.expiry_s
         ):
-            return  # a holder that is gone would have been noticed by now
+            return  # the end of a holder would have been noticed by now
         else:
             time.sleep(min(1.0, trial_store.heartbeat_s))
     raise Interrupted
 
 
 def _run(
-    claimed: ClaimedTrial, trial_store: TrialStore, session: Session, study: TrialTarget
+    claimed: ClaimedTrial, trial_store: TrialStore, session: Session, study: NestedTarget
 ) -> bool:
-    """One trial to its end; whether it has a value or was pruned."""
-    point = shown(claimed.trial)
-    say(f"trial    {claimed.label}  {point}{'  taken up again' if claimed.again else ''}")
+    """Run one trial; return whether it has a value or was pruned."""
+    params = shown(claimed.trial)
+    say(f"trial    {claimed.label}  {params}{'  resumed' if claimed.resumed else ''}")
     with claimed.lease:
         try:
             value, state = _outcome(claimed, trial_store, session, study)
             claimed.lease.check()
         except LeaseLost as error:
-            say(f"trial    {claimed.label} is another worker's now: {error}")
+            say(f"trial    {claimed.label} belongs to another worker: {error}")
             return True
-        # Who was frozen between the check and here is late: what another worker told stands.
+        # A worker that was suspended after the check is late: another worker's value is kept.
         claimed.part.tell(claimed.trial, value, state, skip_if_finished=True)
     reached = "" if value is None else f"  val {100 * value:.2f} %"
-    say(f"{WORDS[state]:8} {claimed.label}  {point}{reached}")
+    say(f"{WORDS[state]:8} {claimed.label}  {params}{reached}")
     return state != TrialState.FAIL
 
 
 def _outcome(
-    claimed: ClaimedTrial, trial_store: TrialStore, session: Session, study: TrialTarget
+    claimed: ClaimedTrial, trial_store: TrialStore, session: Session, study: NestedTarget
 ) -> tuple[float | None, TrialState]:
-    """What becomes of a trial.
+    """The value and the state of a trial.
 
     Raises:
-        Interrupted: asked to stop.
-        LeaseLost: it, or a run of it, is someone else's now.
+        Interrupted: a stop was requested.
+        LeaseLost: the trial, or a run of it, belongs to another process.
     """
     try:
         return _mean_of_seeds(claimed, trial_store, session, study), TrialState.COMPLETE
@@ -103,20 +103,22 @@ def _outcome(
 
 
 def _mean_of_seeds(
-    claimed: ClaimedTrial, trial_store: TrialStore, session: Session, target: TrialTarget
+    claimed: ClaimedTrial, trial_store: TrialStore, session: Session, target: NestedTarget
 ) -> float:
-    """Mean validation accuracy of the selected epochs over the seeds. Test is never looked at."""
+    """Mean validation accuracy of the selected epochs over the seeds; test images are not used."""
     study, values = trial_store.study, dict[str, dict[str, Any]]()
     mine = trial_target(trial_store, claimed.label, target)
-    point = point_of(claimed.trial)
+    params = params_of(claimed.trial)
     for number, seed in enumerate(study.seeds):
-        config = study.at(point, seed)
-        follows = config.budget.matched_to is not None  # first it runs others, with their epochs
-        prunes = number == 0 and study.pruner != "none" and not follows
+        config = study.at(params, seed)
+        depends = (
+            config.budget.matched_to is not None
+        )  # on other runs, which have epochs of their own
+        prunes = number == 0 and study.pruner != "none" and not depends
         own = replace(
             session,
             target=mine,
-            overrides=study.overrides(point, seed),
+            overrides=study.overrides(params, seed),
             on_epoch=_judge(claimed.trial) if prunes else session.on_epoch,
         )
         result = distill_student(config, own)
@@ -127,16 +129,16 @@ def _mean_of_seeds(
 
 
 def _judge(trial: Trial) -> Callable[[list[HistoryEntry]], None]:
-    """Reports each student epoch's validation accuracy, and ends what the pruner gives up. Only
-    the first seed is judged: the others come later, at the same steps."""
-    told = set(trial.study.trials[trial.number].intermediate_values)
+    """Reports the validation accuracy of each student epoch to the pruner. Only the first seed is
+    judged: the other seeds run later, at the same steps."""
+    reported = set(trial.study.trials[trial.number].intermediate_values)
 
     def judge(history: list[HistoryEntry]) -> None:
         value = history[-1]["metrics"].get(metrics.VAL_TOP1)
         step = sum(entry["step"] == "B" for entry in history)
-        if history[-1]["step"] != "B" or value is None or step in told:
+        if history[-1]["step"] != "B" or value is None or step in reported:
             return
-        told.add(step)
+        reported.add(step)
         trial.report(value, step)
         if trial.should_prune():
             raise Pruned

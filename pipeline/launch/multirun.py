@@ -21,7 +21,7 @@ from rich.table import Table
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
-from pipeline.identity import KEY_LENGTH, digest_of, needs_teachers, run_key
+from pipeline.identity import KEY_LENGTH, absent_data, digest_of, needs_teachers, run_key
 from pipeline.launch.base import (
     Launcher,
     LocalConfig,
@@ -50,13 +50,13 @@ class Student(NamedTuple):
     """One student of a multirun."""
 
     name: str
-    key: str | None  # None: not known before other runs are finished
+    key: str | None  # None: not known before other runs are finished, or without the data set
     overrides: tuple[str, ...]
     config: Config
 
 
 @dataclass(frozen=True)
-class Request:
+class MultirunRequest:
     """A request of the command line, composed and checked."""
 
     students: list[Student]
@@ -95,7 +95,7 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
         _run(request, launcher, session)
 
 
-def read(overrides: list[str]) -> Request:
+def read(overrides: list[str]) -> MultirunRequest:
     """The students of the sweep, each key once.
 
     Raises:
@@ -114,7 +114,7 @@ def read(overrides: list[str]) -> Request:
             found.setdefault(student.key or " ".join(one), student)
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
-    return Request(_named_apart(list(found.values())), launcher)
+    return MultirunRequest(_named_apart(list(found.values())), launcher)
 
 
 def expand(overrides: list[str]) -> list[tuple[str, ...]]:
@@ -135,8 +135,10 @@ def _values(text: str) -> list[str]:
 
 
 def _student(overrides: tuple[str, ...], config: Config) -> Student:
-    key = None if config.budget.matched_to is not None else run_key(VERB, config)
-    return Student(run_name(VERB, config), key, overrides, config)
+    unknown = config.budget.matched_to is not None or (dry_run(os.environ) and absent_data(config))
+    return Student(
+        run_name(VERB, config), None if unknown else run_key(VERB, config), overrides, config
+    )
 
 
 def _named_apart(students: list[Student]) -> list[Student]:
@@ -148,7 +150,7 @@ def _named_apart(students: list[Student]) -> list[Student]:
     ]
 
 
-def _run(request: Request, launcher: Launcher, session: Session) -> None:
+def _run(request: MultirunRequest, launcher: Launcher, session: Session) -> None:
     finished = [s for s in request.students if s.key and _result(session.store, s) is not None]
     for student in finished:  # in this process, which replays them into the experiment
         distill_student(student.config, replace(session, device=torch.device("cpu")))

@@ -1,7 +1,8 @@
 """What a command would run: every stage with its key, what is already there, and about how long.
 
 Times are estimated from finished runs of the same kind on the same data in the local store, by
-their seconds an epoch; where there is none, none is given.
+their seconds an epoch; where there is none, none is given. Where the data set is absent, as it may
+be on a login node, the stages are listed without keys, states and times.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from rich.table import Table
 from analysis import tags
 from pipeline.cli.console import out, say
 from pipeline.config import Config
-from pipeline.identity import identity, key_of, needs_teachers
+from pipeline.identity import absent_data, digest_of, identity, key_of, needs_teachers
 from pipeline.stages.names import kind_of, run_kind, run_name
 from pipeline.stages.view_bank import bank_key, has_banks, is_made
 from pipeline.storage.run_store import RunFolder, Store
 from trainers import metrics
 
-FINISHED = "finished"
-
+FINISHED, UNKNOWN = "finished", "unknown"
 
 Setting = tuple[tuple[str, str], ...]  # (option, value): what tells a run from others of its name
 
@@ -33,10 +33,11 @@ class Planned(NamedTuple):
     that in which all runs which need the stage agree."""
 
     name: str
-    key: str | None  # None: not known before other runs are finished
-    state: str  # finished | to resume after epoch 12 | new | after L4 and CE
+    key: str | None  # None: not known before other runs are finished, or without the data set
+    state: str  # finished | to resume after epoch 12 | new | after L4 and CE | unknown
     seconds: float | None
     setting: Setting = ()
+    absent: str = ""  # why the data set cannot be read, where it cannot
 
 
 Kind = tuple[str, str]  # what a stage is called, without its seed, and the digest of its data
@@ -61,13 +62,14 @@ def _stages(config: Config, store: Store, past: Past) -> dict[str, Planned]:
     """Of one student, by key."""
     numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
     found = _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
-    kind, what = run_kind("distill", config), identity("distill", config)
-    name, key = run_name("distill", config), key_of(what)
+    absent = absent_data(config)
+    what = identity("distill", config, options_only=bool(absent))
+    kind, name, key = run_kind("distill", config), run_name("distill", config), key_of(what)
     if config.budget.matched_to is not None:
         after = f"after {config.budget.matched_to} and CE"
-        return found | {key: Planned(name, None, after, None)}
+        return found | {key: Planned(name, None, after, None, absent=absent)}
     expected = _expected(past, kind, what)
-    return found | {key: _planned(name, store.run("distill", key), expected)}
+    return found | {key: _planned(name, store.run("distill", key), expected, absent)}
 
 
 def planned_teachers(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
@@ -83,7 +85,9 @@ def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[
 
 
 def expected_seconds(config: Config, store: Store) -> float | None:
-    """What a student of this kind took, by finished runs; None where there is none."""
+    """What a student of this kind took, by finished runs; None where there is none, or no data."""
+    if absent_data(config):
+        return None
     return _expected(_past(store), run_kind("distill", config), identity("distill", config))
 
 
@@ -96,7 +100,10 @@ def show(stages: list[Planned], workers: int = 1) -> None:
     known = [time_of(lots, workers)] if lots else []
     open_ = [f"{unknown} of a kind that has not run here yet"] if unknown else []
     about = f": {', and '.join([*known, *open_])}" if left else ""
-    say(f"{len(stages) - len(left)} finished, {len(left)} to run{about}")
+    for absent in dict.fromkeys(stage.absent for stage in stages if stage.absent):
+        say(f"unknown here: keys, finished runs and times, because {absent}")
+    if not any(stage.absent for stage in stages):
+        say(f"{len(stages) - len(left)} finished, {len(left)} to run{about}")
 
 
 def _table(stages: list[Planned]) -> Table:
@@ -111,7 +118,8 @@ def _table(stages: list[Planned]) -> Table:
     for stage in stages:
         setting = " ".join(f"{key}={value}" for key, value in stage.setting)
         about = "" if stage.state == FINISHED else duration(stage.seconds)
-        table.add_row(stage.name, stage.key or "later", stage.state, *varied and [setting], about)
+        key = stage.key or (UNKNOWN if stage.absent else "later")
+        table.add_row(stage.name, key, stage.state, *varied and [setting], about)
     return table
 
 
@@ -147,27 +155,35 @@ def duration(seconds: float | None) -> str:
 def _teachers(
     config: Config, numbers: Iterable[int], store: Store, past: Past
 ) -> dict[str, Planned]:
-    found = {}
+    found, absent = {}, absent_data(config)
     for number in numbers:
         kind, name = (make("finetune", config, number) for make in (run_kind, run_name))
-        what = identity("finetune", config, teacher=number)
+        what = identity("finetune", config, teacher=number, options_only=bool(absent))
         folder = store.run("finetune", key_of(what))
-        found[folder.key] = _planned(name, folder, _expected(past, kind, what))
+        found[folder.key] = _planned(name, folder, _expected(past, kind, what), absent)
     return found
 
 
 def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> dict[str, Planned]:
-    found = {}
+    found, absent = {}, absent_data(config)
     for number in numbers if has_banks(config) else []:
-        key, made = bank_key(config, number), is_made(store, bank_key(config, number))
         kind, name = (make("bank", config, number) for make in (run_kind, run_name))
+        if absent:
+            teacher = identity("finetune", config, teacher=number, options_only=True)
+            key = digest_of([teacher, vars(config.data)])
+            found[key] = Planned(name, None, UNKNOWN, None, absent=absent)
+            continue
+        key = bank_key(config, number)
+        made = is_made(store, key)
         of_all = past.get((kind, ""))
         seconds = 0.0 if made else median(of_all) if of_all else None
         found[key] = Planned(name, key, FINISHED if made else "new", seconds)
     return found
 
 
-def _planned(name: str, folder: RunFolder, expected: float | None) -> Planned:
+def _planned(name: str, folder: RunFolder, expected: float | None, absent: str) -> Planned:
+    if absent:
+        return Planned(name, None, UNKNOWN, None, absent=absent)
     if folder.result() is not None:
         return Planned(name, folder.key, FINISHED, 0.0)
     commit = folder.latest() if folder.path.is_dir() else None

@@ -1,6 +1,6 @@
-"""A study whose workers are killed again and again while the tracking server goes away and comes
-back, beside the same study by one worker in peace. Draws follow from the number of a trial, so
-that nothing but the faults differs: every trial must have the same value and weights."""
+"""A study whose workers are killed while the tracking server stops and restarts, against the same
+study by one undisturbed worker. Samples depend on the number of a trial, so nothing but the faults
+differs: every trial must have the same value and weights."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_nothing_is_lost_and_nothing_counted_twice(
     again = command.run("beta", *study, cwd=with_teachers, program="sweeps", **env)
     assert "worker-" not in again
     logs = [path.read_text() for path in with_teachers.glob("store/studies/*/jobs/*.log")]
-    assert "taken up again" in "".join(logs)
+    assert "  resumed" in "".join(logs)
     assert "cannot be reached" in "".join(logs)
 
     found = _trials(with_teachers, study)

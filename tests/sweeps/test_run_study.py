@@ -1,10 +1,12 @@
-"""The command line of studies: what is asked for, and what is shown."""
+"""Running a study: the request, the plan, what is printed."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from pipeline.__main__ import main as pipeline_main
+from pipeline.cli.console import out
 from pipeline.config import ConfigError
 from pipeline.launch.base import FAILED, LocalConfig, SlurmConfig, Status
 from pipeline.stages import plan
@@ -14,10 +16,11 @@ from sweeps.__main__ import main
 from sweeps.run_study import run_study
 from trainers.errors import Interrupted
 
+STAGES = ("finetune-", "bank-", "distill-")
 SMALL = ["data.train_limit=100", "cfg=L1"]
 
 
-def test_study_options_launcher_and_overrides_are_told_apart() -> None:
+def test_study_options_launcher_and_overrides_are_separated() -> None:
     found = command.read(
         "beta", ["trials=5", "workers=3", "launcher=slurm", "hydra.launcher.partition=gpu", *SMALL]
     )
@@ -32,7 +35,7 @@ def test_workers_of_this_machine_run_at_once() -> None:
     assert launcher == LocalConfig(jobs_parallel=3)
 
 
-def test_all_mistakes_come_together() -> None:
+def test_all_errors_are_reported_together() -> None:
     with pytest.raises(ConfigError) as raised:
         command.read("beta", ["workers=0", "launcher=slrm", "trials=x", "optim.lrr=1"])
     text = str(raised.value)
@@ -40,7 +43,7 @@ def test_all_mistakes_come_together() -> None:
         assert part in text
 
 
-def test_mistyped_options_of_studies_are_told_and_options_of_runs_are_not() -> None:
+def test_unknown_options_of_studies_have_a_suggestion_and_options_of_runs_pass() -> None:
     with pytest.raises(ConfigError) as raised:
         command.read("beta", ["trails=5", "worker=2", "overlap_seed=1", "optim.lrr=1"])
     text = str(raised.value)
@@ -49,7 +52,7 @@ def test_mistyped_options_of_studies_are_told_and_options_of_runs_are_not() -> N
     assert "overlap_seed" not in text
 
 
-def test_nothing_of_this_machine_outlives_its_command(
+def test_workers_of_this_machine_leave_nothing_to_cancel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,38 +61,41 @@ def test_nothing_of_this_machine_outlives_its_command(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_plans_and_leaves_nothing(
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DRY_RUN", "1")
     monkeypatch.chdir(tmp_path)
     assert main(["study=beta", "trials=5", "launcher=", *SMALL]) == 0
-    said = capsys.readouterr().out
-    assert "5 trials x 3 seeds (0, 1, 2), tpe" in said
-    assert "3 more trials" in said
+    output = capsys.readouterr().out
+    assert "5 trials x 3 seeds (0, 1, 2), tpe" in output
+    assert "3 more trials" in output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_says_what_varies_where_names_repeat_and_the_time_of_its_workers(
+def test_a_plan_has_what_varies_where_names_repeat_and_the_time_of_its_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plan, "_expected", lambda *_: 60.0)
     monkeypatch.setenv("DRY_RUN", "1")
     monkeypatch.chdir(tmp_path)
     run_study("beta_grid", ["method.ib_beta=0,1e-3", "workers=2", *SMALL])
-    said = capsys.readouterr().out.splitlines()
-    students = [line.split() for line in said if line.startswith("distill-L1-digits-s2")]
+    output = capsys.readouterr().out.splitlines()
+    students = [line.split() for line in output if line.startswith("distill-L1-digits-s2")]
     assert [line[3] for line in students] == ["method.ib_beta=0", "method.ib_beta=0.001"]
-    assert any("8 min of training, about 4 min with 2 workers" in line for line in said)
+    assert any("8 min of training, about 4 min with 2 workers" in line for line in output)
     run_study("ladder", [SMALL[0]])
     assert "what varies" not in capsys.readouterr().out
     run_study("beta", ["trials=4", "seeds=0,1", "workers=2", *SMALL])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "to draw  2 more trials, about 4 min of training, about 2 min with 2 workers"
+    assert (
+        last
+        == "left     2 more trials to sample, about 4 min of training, about 2 min with 2 workers"
+    )
 
 
 @pytest.mark.parametrize(
-    ("typed", "heading", "noted"),
+    ("given", "heading", "noted"),
     [
         (["seeds=3"], "2 trials x seed 3, grid", True),
         (["seeds=0"], "2 trials x seed 0, grid", False),
@@ -101,7 +107,7 @@ def test_a_number_of_seeds_is_not_taken_for_a_count(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    typed: list[str],
+    given: list[str],
     heading: str,
     noted: bool,
 ) -> None:
@@ -109,42 +115,79 @@ def test_a_number_of_seeds_is_not_taken_for_a_count(
     monkeypatch.setattr(study_file, "read_study", lambda _: values)
     monkeypatch.setenv("DRY_RUN", "1")
     monkeypatch.chdir(tmp_path)
-    run_study("mine", [SMALL[0], *typed])
-    said = capsys.readouterr().out
-    assert heading in said
-    note = "seeds=3 is seed 3 alone; several are listed, as in seeds=0,1,2"
-    assert (note in said) == noted
+    run_study("mine", [SMALL[0], *given])
+    output = capsys.readouterr().out
+    assert heading in output
+    note = "seeds=3 is seed 3 alone; list several as in seeds=0,1,2"
+    assert (note in output) == noted
+
+
+@pytest.mark.parametrize("verb", ["sweep", "distill", "bank", "multirun"])
+def test_a_dry_run_without_the_data_set_prints_what_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """As on a login node: stages without keys, and one line that says why."""
+    data = tmp_path / "empty"
+    given = ["bench=fashion_mnist", f"data.root={data}", f"runtime.store={tmp_path}/store"]
+    monkeypatch.setenv("DRY_RUN", "1")
+    monkeypatch.setattr(out, "width", 1000, raising=False)
+    command_line = {
+        "sweep": ["methods", *given],
+        "distill": ["distill", "cfg=L1", *given],
+        "bank": ["bank", *given],
+        "multirun": ["distill", "-m", "cfg=L1", "seed=0,1", *given],
+    }[verb]
+    code = (main if verb == "sweep" else pipeline_main)(command_line)
+    output, errors = capsys.readouterr()
+    assert code == 0, errors
+    (line,) = [line for line in output.splitlines() if line.startswith("unknown here")]
+    reason = "keys, finished runs and times, because data set fashion_mnist is not here: "
+    assert reason in line
+    assert str(data) in line
+    stages = [line.split() for line in output.splitlines() if line.startswith(STAGES)]
+    assert {tuple(stage[1:3]) for stage in stages} == {("unknown", "unknown")}
+    assert len(stages) == {"sweep": 34, "distill": 5, "bank": 4, "multirun": 6}[verb]
+    assert ("methods (key unknown): 10 trials x 3 seeds" in output) == (verb == "sweep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_without_its_data_set_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["bench=fashion_mnist", f"data.root={tmp_path}/empty", f"runtime.store={tmp_path}"]
+    assert main(["beta", *given]) == 2
+    assert "data set fashion_mnist is not here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("name", "base", "said"),
+    ("name", "base", "output"),
     [
-        ("beta_grid", "cfg=CE", "method.ib_beta: changes nothing in CE: 10 of its 10 points"),
-        ("beta", "cfg=KD", "method.ib_beta: changes nothing in KD: 2 of its 2 points"),
-        ("switches", "cfg=CE", "row: changes nothing in CE: 19 of its 21 points"),
+        ("beta_grid", "cfg=CE", "method.ib_beta: changes nothing in CE: 10 of its 10 values"),
+        ("beta", "cfg=KD", "method.ib_beta: changes nothing in KD: 2 of its 2 values"),
+        ("switches", "cfg=CE", "row: changes nothing in CE: 19 of its 21 values"),
     ],
 )
-def test_what_is_varied_and_changes_nothing_is_a_mistake(
+def test_varying_an_option_that_changes_nothing_is_an_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     name: str,
     base: str,
-    said: str,
+    output: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([name, base, SMALL[0]]) == 2
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["beta_grid", "joint", "ladder", "overlap"])
-def test_what_counts_for_some_rows_may_be_varied_for_all(name: str) -> None:
-    """The control of `overlap` has no teachers: its trials are one run, told as such."""
+def test_an_option_that_matters_for_some_configurations_may_vary(name: str) -> None:
+    """The control of `overlap` has no teachers: its trials are one run."""
     assert command.read(name, [SMALL[0]]).study.name == name
 
 
-def test_a_plan_has_the_runs_that_others_follow_from(
+def test_a_plan_has_the_runs_that_others_depend_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = {"ours": ["cfg=CE_matched", "budget.matched_to=L1"]}
@@ -152,13 +195,13 @@ def test_a_plan_has_the_runs_that_others_follow_from(
     monkeypatch.setenv("DRY_RUN", "1")
     monkeypatch.chdir(tmp_path)
     run_study("mine", [SMALL[0], "seeds=0,1"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for rung in ("L1", "CE", "CE_matched"):
-        assert said.count(f"distill-{rung}-digits-s1") == 1
-    assert said.count("finetune-resnet20") == 2
+        assert output.count(f"distill-{rung}-digits-s1") == 1
+    assert output.count("finetune-resnet20") == 2
 
 
-def test_help_of_a_study_that_is_there_and_of_one_that_is_not(
+def test_help_of_a_known_study_and_of_an_unknown_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["ladder", "--help"]) == main(["--help"]) == main(["work", "beta", "-h"]) == 0
@@ -167,14 +210,14 @@ def test_help_of_a_study_that_is_there_and_of_one_that_is_not(
     assert "study=lader: unknown; did you mean ladder?" in capsys.readouterr().err
 
 
-def test_no_study_or_two_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_study_or_two_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trials=3"]) == 2
     assert main(["beta", "ladder"]) == 2
     assert main(["bet"]) == 2
     assert "did you mean beta" in capsys.readouterr().err
 
 
-def test_workers_that_someone_ended_are_not_replaced(
+def test_cancelled_workers_are_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -182,7 +225,7 @@ def test_workers_that_someone_ended_are_not_replaced(
     trial_store, rounds = request.trial_store(), []
 
     def ended(*_: object, **__: object) -> dict[str, Status]:
-        trial = trial_store.main.ask()  # something was achieved: another round would begin
+        trial = trial_store.main.ask()  # a trial has ended: another round would begin
         trial_store.main.tell(trial, 0.5)
         return {"worker-0": Status(FAILED, "job 17_0", cancelled=True)}
 
@@ -205,7 +248,7 @@ def test_workers_that_someone_ended_are_not_replaced(
         (5, 4, 2, "again:        python -m sweeps beta trials=5"),
     ],
 )
-def test_the_command_to_go_on_does_something(
+def test_the_command_that_continues_has_work_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, begun: int, ended: int, line: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Where trials are kept: a journal that outlives its writers, a database, clear mistakes."""
+"""Storage of trials: a journal that survives its writers, a database, clear errors."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sweeps.trials import TrialStore
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code":4,"worker_id":"x', b"\x00" * 5000])
-def test_half_a_line_of_a_killed_writer_is_taken_away(tmp_path: Path, torn: bytes) -> None:
+def test_an_incomplete_line_of_a_killed_writer_is_removed(tmp_path: Path, torn: bytes) -> None:
     first = optuna.create_study(storage=storage(tmp_path), study_name="s")
     first.tell(first.ask(), 1.0)
     with (tmp_path / JOURNAL).open("ab") as file:
@@ -61,7 +61,7 @@ def test_a_database_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("address", ["nonsense", "nosuch://u:secret@h/d", "sqlite:////no/where/x"])
-def test_a_database_that_cannot_be_opened_is_a_mistake_without_its_password(
+def test_a_database_that_cannot_be_opened_is_an_error_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv(VARIABLE, address)

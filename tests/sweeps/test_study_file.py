@@ -1,4 +1,4 @@
-"""A study from its file and what was typed: every mistake, and all of them together."""
+"""Reading a study: its file, the command line, every error and all of them at once."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def test_every_file_has_known_entries_and_varies_something(name: str) -> None:
     assert Study(name=name, **{"base": []} | values).distributions
 
 
-def test_all_mistakes_in_one_message() -> None:
+def test_all_errors_in_one_message() -> None:
     with pytest.raises(ConfigError) as raised:
         study_of(
             "beta",
@@ -38,14 +38,16 @@ def test_all_mistakes_in_one_message() -> None:
         assert part in text
 
 
-def test_mistakes_in_configurations_are_found_before_anything_runs() -> None:
+def test_errors_in_configurations_are_found_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match=r"did you mean method\.ib_beta"):
         study_of("beta", {}, ["method.ib_bet=1"])
     with pytest.raises(ConfigError, match="validation"):
         study_of("beta", {}, ["data.val_fraction=0", "select=last", "cfg=CE"])
 
 
-def test_every_row_is_looked_at_whatever_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_named_configuration_is_checked_with_every_sampler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = {"a": ["cfg=L1"], "b": ["cfg=L7"], "c": ["cfg=L2"]}
     values = {"sampler": "tpe", "trials": 2, "rows": rows}
     monkeypatch.setattr(study_file, "read_study", lambda _: values)
@@ -53,14 +55,14 @@ def test_every_row_is_looked_at_whatever_draws_it(monkeypatch: pytest.MonkeyPatc
         study_of("mine", {}, [])
 
 
-def test_a_row_may_say_otherwise_than_its_file_and_not_than_what_was_typed(
+def test_a_named_configuration_may_override_its_file_and_not_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = {"slow": ["optim.lr=1e-4"], "fast": []}
     values = {"sampler": "grid", "rows": rows, "base": ["cfg=CE", "optim.lr=1e-2"]}
     monkeypatch.setattr(study_file, "read_study", lambda _: values)
     study = study_of("mine", {}, [])
-    rates = [study.at(point, 0).optim.lr for point in study.points]
+    rates = [study.at(params, 0).optim.lr for params in study.known_params]
     assert rates == [1e-4, 1e-2]
     with pytest.raises(ConfigError, match=r"optim\.lr: varied by study mine: leave it out"):
         study_of("mine", {}, ["optim.lr=1e-3"])
@@ -72,40 +74,40 @@ def test_an_unknown_study_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"space": {"a": {"low": 1, "high": 1}}}, "space: a: low 1 is not below high 1"),
-        ({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "a log range begins above 0"),
+        ({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "a log range starts above 0"),
         ({"space": {"a": {"low": 0, "hi": 1}}}, "space: a: a list of values, or"),
-        ({"space": {"a": [1, 1.0]}}, "space: a: a value stands there twice"),
+        ({"space": {"a": [1, 1.0]}}, "space: a: a value is repeated"),
         ({"space": {"a": [[1], [2]]}}, "space: a: not a list of plain values"),
         ({"space": {"a": {"low": 0, "high": 1}}, "sampler": "grid"}, "a grid needs a list"),
-        ({"space": {"a": [1, 2]}, "sampler": "grid", "trials": 3}, "the grid has 2 points"),
+        ({"space": {"a": [1, 2]}, "sampler": "grid", "trials": 3}, "the grid has 2 configurations"),
         ({"space": [1]}, "space=1: not options with their values"),
         ({"rows": {"a": "cfg=L1"}}, "not names, each with a list"),
         ({"seeds": 3}, "conf/study/mine.yaml: seeds=3: not whole numbers"),
-        ({"enqueue": [3]}, "enqueue=3: not a list of points"),
+        ({"enqueue": [3]}, "enqueue=3: not a list of configurations"),
         ({"sampeler": "grid"}, "sampeler: no such entry; did you mean sampler?"),
-        ({}, "nothing is varied"),
+        ({}, "nothing varies"),
     ],
 )
-def test_mistakes_in_a_file(
-    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], said: str
+def test_errors_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr(
         study_file, "read_study", lambda _: {"sampler": "tpe", "trials": 2} | values
     )
     with pytest.raises(ConfigError) as raised:
         study_of("mine", {}, ["optim.lr=1", "optim.lr=2"])
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_values_that_are_typed_take_the_place_of_the_grids() -> None:
+def test_given_values_replace_those_of_the_grid() -> None:
     study = study_of("beta_grid", {}, ["cfg=L2", "method.ib_beta=0,1e-3", "data.train_limit=100"])
-    assert study.points == [{"method.ib_beta": 0.0}, {"method.ib_beta": 1e-3}]
+    assert study.known_params == [{"method.ib_beta": 0.0}, {"method.ib_beta": 1e-3}]
     assert study.key != study_of("beta_grid", {}, ["cfg=L2", "data.train_limit=100"]).key
     assert not any("ib_beta" in text for text in study.base)
-    with pytest.raises(ConfigError, match="or type several values, as in "):
+    with pytest.raises(ConfigError, match="or give several values, as in "):
         study_of("beta_grid", {}, ["method.ib_beta=1e-3"])
     with pytest.raises(ConfigError, match=r"method\.ib_beta=-1.0: out of range"):
         study_of("beta_grid", {}, ["method.ib_beta=0,-1.0"])

@@ -1,4 +1,4 @@
-"""What a person sees of a study: every trial, what its values allow to say, what to type next."""
+"""Reports of a study: every trial, what the values allow, the next commands."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class Small(Study):
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Make:
+def study_with(tmp_path: Path) -> Make:
     """A board whose first trials have these values, one a seed."""
 
     def make(values: Sequence[Sequence[float]], name: str = "small", **more: Any) -> TrialStore:
@@ -46,10 +46,10 @@ def told(tmp_path: Path) -> Make:
 
 
 def lines(trial_store: TrialStore, experiment: str = "asib/small") -> dict[str, str]:
-    """What is said at the end, by its first words."""
+    """The final lines, by their first words."""
     place: Any = SimpleNamespace(experiment=experiment)
-    said = summary.next_commands(trial_store, (), place)
-    return {line[:12].strip().rstrip(":"): line[14:] for line in said}
+    output = summary.next_commands(trial_store, (), place)
+    return {line[:12].strip().rstrip(":"): line[14:] for line in output}
 
 
 def printed(table: Table, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -58,10 +58,10 @@ def printed(table: Table, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(("trials", "more"), [(20, None), (23, "… and 3 more that finished")])
-def test_the_closing_table_has_every_trial_or_says_how_many_are_left_out(
-    told: Make, capsys: pytest.CaptureFixture[str], trials: int, more: str | None
+def test_the_final_table_has_every_trial_or_counts_the_rest(
+    study_with: Make, capsys: pytest.CaptureFixture[str], trials: int, more: str | None
 ) -> None:
-    trial_store = told([[0.5]] * trials, space={"overlap": list(range(trials))})
+    trial_store = study_with([[0.5]] * trials, space={"overlap": list(range(trials))})
     title, heads, *rows = printed(summary.results(trial_store), capsys)
     assert title == f"study small-0, trials: {trials} finished"
     assert "what varies" in heads
@@ -69,38 +69,38 @@ def test_the_closing_table_has_every_trial_or_says_how_many_are_left_out(
     assert rows[20:] == ([] if more is None else [more])
 
 
-def test_what_ended_with_the_last_job_is_told_however_soon(
-    told: Make, capsys: pytest.CaptureFixture[str]
+def test_a_trial_that_ended_with_the_last_job_is_printed(
+    study_with: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial_store = told([], space=BETAS)
+    trial_store = study_with([], space=BETAS)
     events = summary.Events(trial_store)
     claimed = trial_store.take(3)
     assert claimed is not None
     events.look()
     claimed.part.tell(claimed.trial, 0.5)
     claimed.lease.release()
-    events.tell()  # within the second
+    events.poll()  # within the second
     events.look()
-    events.look()  # nothing is told twice
+    events.look()  # nothing is printed twice
     begun, ended = capsys.readouterr().out.splitlines()
     assert "running" in begun
     assert ended.endswith("val 50.00 %")
 
 
-def test_before_a_trial_has_finished_there_is_no_head_and_no_report(
-    told: Make, capsys: pytest.CaptureFixture[str]
+def test_without_a_finished_trial_there_is_no_header_and_no_report(
+    study_with: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial_store = told([], space={"cfg": ["CE", "KD"]})
+    trial_store = study_with([], space={"cfg": ["CE", "KD"]})
     (title,) = printed(summary.results(trial_store), capsys)
     assert title == "study small-0, trials: 2 waiting"
     assert list(lines(trial_store)) == ["again", "look with", "experiment"]
 
 
 @pytest.mark.parametrize(("space", "order"), [({"cfg": ["CE", "KD", "L0"]}, "012"), (BETAS, "120")])
-def test_rungs_are_in_their_order_and_what_is_tuned_has_the_best_first(
-    told: Make, capsys: pytest.CaptureFixture[str], space: dict[str, Any], order: str
+def test_rungs_keep_their_order_and_tuned_trials_are_sorted_by_value(
+    study_with: Make, capsys: pytest.CaptureFixture[str], space: dict[str, Any], order: str
 ) -> None:
-    _, _, *rows = printed(summary.results(told([[0.5], [0.9], [0.7]], space=space)), capsys)
+    _, _, *rows = printed(summary.results(study_with([[0.5], [0.9], [0.7]], space=space)), capsys)
     assert [row.split()[0] for row in rows] == list(order)
 
 
@@ -119,18 +119,18 @@ def test_a_study_selects_where_it_tunes(more: dict[str, Any], selects: bool) -> 
     assert Study("x", [], **more).selects == selects
 
 
-def test_rows_that_are_compared_have_a_report_and_no_best(told: Make) -> None:
-    said = lines(told([[0.5], [0.9]], space={"cfg": ["CE", "KD"]}))
-    assert said["the report"] == "python -m pipeline analyze experiment=asib/small"
-    assert "the best" not in said
-    assert "note" not in said
+def test_compared_configurations_have_a_report_and_no_best(study_with: Make) -> None:
+    output = lines(study_with([[0.5], [0.9]], space={"cfg": ["CE", "KD"]}))
+    assert output["the report"] == "python -m pipeline analyze experiment=asib/small"
+    assert "the best" not in output
+    assert "note" not in output
 
 
-def test_the_best_is_at_the_seeds_of_the_study(told: Make) -> None:
-    said = lines(told([[0.5, 0.6], [0.9, 0.9], [0.7, 0.7]], space=BETAS))
+def test_the_best_is_at_the_seeds_of_the_study(study_with: Make) -> None:
+    output = lines(study_with([[0.5, 0.6], [0.9, 0.9], [0.7, 0.7]], space=BETAS))
     best = "python -m pipeline distill -m cfg=L2 method.ib_beta=0.001 seed=0,1"
-    assert said["the best"] == best
-    assert said["the report"].endswith("analyze experiment=asib/small what=beta")
+    assert output["the best"] == best
+    assert output["the report"].endswith("analyze experiment=asib/small what=beta")
 
 
 @pytest.mark.parametrize(
@@ -140,60 +140,60 @@ def test_the_best_is_at_the_seeds_of_the_study(told: Make) -> None:
         ("methods", {"cfg": ["CE"]}, " what=methods"),
     ],
 )
-def test_the_report_answers_the_question_of_the_study(
-    told: Make, name: str, space: dict[str, Any], what: str
+def test_the_report_is_of_the_topic_of_the_study(
+    study_with: Make, name: str, space: dict[str, Any], what: str
 ) -> None:
-    trial_store = told([[0.5]], name, space=space)
+    trial_store = study_with([[0.5]], name, space=space)
     assert lines(trial_store)["the report"].endswith(what)
     assert "experiment=" not in lines(trial_store, "#7")["the report"]
 
 
-def test_what_ties_with_the_best_is_told_and_which_rule_chooses_a_beta(told: Make) -> None:
-    said = lines(told([[0.9, 0.9], [0.9, 0.9], [0.5, 0.6]], space=BETAS))
-    assert said["tied with it"] == "trial 1"
-    assert "one standard error" in said["which to use"]
+def test_ties_with_the_best_are_printed_and_the_rule_for_beta(study_with: Make) -> None:
+    output = lines(study_with([[0.9, 0.9], [0.9, 0.9], [0.5, 0.6]], space=BETAS))
+    assert output["tied with it"] == "trial 1"
+    assert "one standard error" in output["which to use"]
 
 
-def test_without_a_tie_or_a_beta_neither_is_said(told: Make) -> None:
-    said = lines(told([[0.9, 0.9], [0.8, 0.9]], space={"optim.lr": [0.1, 0.2]}))
-    assert "the best" in said
-    assert not {"tied with it", "which to use"} & said.keys()
+def test_without_a_tie_or_beta_neither_is_printed(study_with: Make) -> None:
+    output = lines(study_with([[0.9, 0.9], [0.8, 0.9]], space={"optim.lr": [0.1, 0.2]}))
+    assert "the best" in output
+    assert not {"tied with it", "which to use"} & output.keys()
 
 
 @pytest.mark.parametrize(
     ("values", "note"),
     [
         ([[0.5, 0.6]] * 3, "all 3 trials have the same validation value: validation does not"),
-        ([[0.5], [0.6], [0.5]], "one seed a trial: how far its value varies is not known"),
+        ([[0.5], [0.6], [0.5]], "one seed a trial: the variation between seeds is not known"),
         (
             [[0.80, 0.90, 0.85], [0.50, 0.60, 0.55], [0.79, 0.91, 0.84]],
-            "not shown to be lower, paired by seed (95 %): 1 of the other 2 trials (2)",
+            "not significantly lower, paired by seed (95 %): 1 of the other 2 trials (2)",
         ),
         ([[0.80, 0.90, 0.85], [0.50, 0.60, 0.55], [0.40, 0.50, 0.46]], None),
     ],
 )
-def test_what_the_values_allow_to_say(
-    told: Make, values: list[list[float]], note: str | None
+def test_notes_on_what_the_values_allow(
+    study_with: Make, values: list[list[float]], note: str | None
 ) -> None:
-    said = lines(told(values, space=BETAS))
-    assert ("note" not in said) if note is None else said["note"].startswith(note)
-    assert ("the best" in said) == (note is None or not note.startswith("all"))
+    output = lines(study_with(values, space=BETAS))
+    assert ("note" not in output) if note is None else output["note"].startswith(note)
+    assert ("the best" in output) == (note is None or not note.startswith("all"))
 
 
 def test_a_dashboard_is_named_where_it_is_installed(
-    told: Make, monkeypatch: pytest.MonkeyPatch
+    study_with: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial_store = told([[0.5]], space=BETAS)
+    trial_store = study_with([[0.5]], space=BETAS)
     monkeypatch.setattr(summary, "which", lambda _: None)
     assert lines(trial_store)["look with"] == "mlflow ui"
     monkeypatch.setattr(summary, "which", lambda name: f"/bin/{name}")
     assert f"optuna-dashboard {trial_store.folder}/journal.log" in lines(trial_store)["look with"]
 
 
-def test_a_trial_that_its_worker_let_go_of_is_stopped(
-    told: Make, capsys: pytest.CaptureFixture[str]
+def test_a_trial_that_its_worker_released_is_stopped(
+    study_with: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial_store = told([[0.5]], space=BETAS)
+    trial_store = study_with([[0.5]], space=BETAS)
     claimed = trial_store.take(3)
     assert claimed is not None
     assert summary.counted(trial_store) == "trials: 1 finished, 1 running, 1 waiting"

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from pipeline.storage.lease import Lease
 from sweeps.study import Study
-from sweeps.trials import TrialStore, point_of
+from sweeps.trials import TrialStore, params_of
 
 RANGE = {"low": 1e-4, "high": 1.0, "log": True}
 
@@ -30,25 +30,27 @@ def trial_store(study: Study, folder: Path) -> TrialStore:
     return TrialStore(study, folder, heartbeat_s=0.1, expiry_s=0.5)
 
 
-def test_a_grid_is_taken_point_by_point_and_ends(tmp_path: Path) -> None:
+def test_a_grid_is_claimed_in_order_and_ends(tmp_path: Path) -> None:
     one = trial_store(GRID, tmp_path)
     one.enqueue()
-    points = []
+    taken = []
     while (claimed := one.take(3)) is not None:
-        points.append(point_of(claimed.trial))
+        taken.append(params_of(claimed.trial))
         claimed.part.tell(claimed.trial, 0.5)
         claimed.lease.release()
-    assert points == [{"a": 1}, {"a": 2}, {"a": 3}]
+    assert taken == [{"a": 1}, {"a": 2}, {"a": 3}]
     one.enqueue()
     assert len(one.trials()) == 3
 
 
-def test_points_outside_of_the_space_are_tried_and_kept_from_the_sampler(tmp_path: Path) -> None:
+def test_parameters_outside_of_the_space_are_tried_and_kept_from_the_sampler(
+    tmp_path: Path,
+) -> None:
     one = trial_store(DRAWN, tmp_path)
     one.enqueue()
     labels = []
     while (claimed := one.take(6)) is not None:
-        labels.append((claimed.label, point_of(claimed.trial)["a"]))
+        labels.append((claimed.label, params_of(claimed.trial)["a"]))
         claimed.part.tell(claimed.trial, labels[-1][1])
         claimed.lease.release()
     assert labels[:2] == [("fixed-0", 0.0), ("0", 0.5)]
@@ -57,7 +59,7 @@ def test_points_outside_of_the_space_are_tried_and_kept_from_the_sampler(tmp_pat
     assert len(one.main.trials) == 5
 
 
-def test_draws_follow_from_history_not_from_the_worker(tmp_path: Path) -> None:
+def test_samples_depend_on_the_history_and_not_on_the_worker(tmp_path: Path) -> None:
     drawn = []
     for name in ("x", "y"):
         one = trial_store(DRAWN, tmp_path / name)
@@ -69,11 +71,11 @@ def test_draws_follow_from_history_not_from_the_worker(tmp_path: Path) -> None:
             claimed.lease.release()
             if name == "y":
                 one = trial_store(DRAWN, tmp_path / name)  # another worker each time
-        drawn.append([point_of(t) for t in one.trials().values()])
+        drawn.append([params_of(t) for t in one.trials().values()])
     assert drawn[0] == drawn[1]
 
 
-def test_a_trial_is_one_workers_until_its_lease_is_free(tmp_path: Path) -> None:
+def test_a_trial_belongs_to_one_worker_until_its_lease_is_free(tmp_path: Path) -> None:
     one, other = trial_store(DRAWN, tmp_path), trial_store(DRAWN, tmp_path)
     one.enqueue()
     first, second = one.take(2), other.take(2)
@@ -84,11 +86,11 @@ def test_a_trial_is_one_workers_until_its_lease_is_free(tmp_path: Path) -> None:
     first.lease.release()  # its worker stopped without a value
     again = other.take(2)
     assert again is not None
-    assert (again.label, again.again) == ("fixed-0", True)
-    assert point_of(again.trial) == point_of(first.trial) == {"a": 0.0}
+    assert (again.label, again.resumed) == ("fixed-0", True)
+    assert params_of(again.trial) == params_of(first.trial) == {"a": 0.0}
 
 
-def test_a_failed_point_is_tried_again_by_the_next_call(tmp_path: Path) -> None:
+def test_a_failed_configuration_is_tried_again_by_the_next_command(tmp_path: Path) -> None:
     one = trial_store(GRID, tmp_path)
     one.enqueue()
     claimed = one.take(3)
@@ -96,12 +98,14 @@ def test_a_failed_point_is_tried_again_by_the_next_call(tmp_path: Path) -> None:
     claimed.part.tell(claimed.trial, state=TrialState.FAIL)
     claimed.lease.release()
     one.enqueue()
-    waiting = [point_of(t) for t in one.trials().values() if t.state == TrialState.WAITING]
+    waiting = [params_of(t) for t in one.trials().values() if t.state == TrialState.WAITING]
     assert waiting == [{"a": 2}, {"a": 3}, {"a": 1}]
 
 
 @pytest.mark.parametrize("wanted", [12])
-def test_many_workers_ask_for_exactly_as_many_as_are_wanted(tmp_path: Path, wanted: int) -> None:
+def test_many_workers_create_exactly_the_wanted_number_of_trials(
+    tmp_path: Path, wanted: int
+) -> None:
     trial_store(DRAWN, tmp_path).enqueue()
 
     def work() -> None:
@@ -120,7 +124,7 @@ def test_many_workers_ask_for_exactly_as_many_as_are_wanted(tmp_path: Path, want
     assert {trial.state for trial in trials.values()} == {TrialState.COMPLETE}
 
 
-def test_a_trial_that_is_told_while_another_worker_looks_is_not_run_again(
+def test_a_trial_that_ends_while_another_worker_claims_it_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between seeing it RUNNING and holding its lease, its worker may end it."""
@@ -166,18 +170,18 @@ def _die_of_it(folder: Path) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_failed_draw_is_not_drawn_again(tmp_path: Path) -> None:
+def test_a_failed_sample_is_not_sampled_again(tmp_path: Path) -> None:
     study = Small("small", [], sampler="random", trials=2, space={"a": RANGE})
     one, drawn = trial_store(study, tmp_path), []
     while (claimed := one.take(2)) is not None and len(drawn) < 4:
-        drawn.append(point_of(claimed.trial)["a"])
+        drawn.append(params_of(claimed.trial)["a"])
         state = TrialState.FAIL if len(drawn) < 3 else TrialState.COMPLETE
         claimed.part.tell(claimed.trial, None if len(drawn) < 3 else 0.1, state)
         claimed.lease.release()
     assert len(set(drawn)) == len(drawn) == 4
 
 
-def test_a_trial_whose_worker_died_before_it_drew_is_drawn_as_it_would_have_been(
+def test_a_trial_whose_worker_died_before_sampling_gets_the_same_sample(
     tmp_path: Path,
 ) -> None:
     study = Small("small", [], sampler="random", trials=2, space={"a": RANGE})
@@ -187,6 +191,6 @@ def test_a_trial_whose_worker_died_before_it_drew_is_drawn_as_it_would_have_been
             trial_store(study, tmp_path / name).main.ask()
         claimed = trial_store(study, tmp_path / name).take(2)
         assert claimed is not None
-        assert (claimed.label, claimed.again) == ("0", dies)
-        drawn.append(point_of(claimed.trial))
+        assert (claimed.label, claimed.resumed) == ("0", dies)
+        drawn.append(params_of(claimed.trial))
     assert drawn[0] == drawn[1]

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from pipeline.storage.run_record import RunResult
 from sweeps import worker
-from sweeps.study import Point, Study
+from sweeps.study import Params, Study
 from sweeps.study_file import study_of
 from sweeps.tracking import VALUES, metrics_of
 from sweeps.trials import TrialStore
@@ -20,8 +20,8 @@ from trainers.errors import Interrupted
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    typed = {"seeds": "0,1", "trials": "4", "pruner": "median"}
-    return study_of("beta", typed, ["cfg=L1", "data.train_limit=100"])
+    given = {"seeds": "0,1", "trials": "4", "pruner": "median"}
+    return study_of("beta", given, ["cfg=L1", "data.train_limit=100"])
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def trial_store(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return found
 
 
-def at(study: Study, point: Point, seed: int) -> Any:
+def at(study: Study, params: Params, seed: int) -> Any:
     """What the tables of results read of a configuration."""
-    method, budget = SimpleNamespace(ib_beta=point["method.ib_beta"]), SimpleNamespace()
+    method, budget = SimpleNamespace(ib_beta=params["method.ib_beta"]), SimpleNamespace()
     budget.matched_to = "L1" if method.ib_beta == 0 else None
     return SimpleNamespace(seed=seed, method=method, budget=budget)
 
@@ -76,7 +76,7 @@ def test_a_value_is_the_mean_validation_of_the_seeds(
     assert (found[metrics.SYNERGY_RESTORED], found[metrics.RUN_SECONDS]) == (0.7, 4.0)
 
 
-def test_a_run_that_follows_from_others_is_not_judged_by_their_epochs(
+def test_a_run_that_depends_on_others_is_not_pruned_by_their_epochs(
     trial_store: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged, session = {}, Session()
@@ -90,7 +90,7 @@ def test_a_run_that_follows_from_others_is_not_judged_by_their_epochs(
     assert judged == {("L1", 0): False, ("L1", 1): False, (None, 0): True, (None, 1): False}
 
 
-def test_a_trial_that_raises_is_failed_and_the_others_go_on(
+def test_a_trial_that_raises_is_failed_and_the_others_continue(
     trial_store: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(config: Any, _: Any) -> RunResult:
@@ -117,7 +117,7 @@ def test_a_worker_whose_trials_all_fail_ends(
         run(trial_store)
 
 
-def test_a_stopped_trial_is_taken_up_again_as_the_same_trial(
+def test_a_stopped_trial_is_resumed_as_the_same_trial(
     trial_store: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(config: Any, _: Any) -> RunResult:
