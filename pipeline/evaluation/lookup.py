@@ -1,9 +1,11 @@
-"""Which run of the local store is meant: by a run key, the beginning of one, or a name."""
+"""The run of the local store that a key, the beginning of one, a name or a rung means."""
 
 from __future__ import annotations
 
 import re
 
+from analysis import tags
+from analysis.selection.run_lookup import RunNames, matching, unknown
 from pipeline.config import ConfigError
 from pipeline.identity import KEY_LENGTH
 from pipeline.session import Session
@@ -21,47 +23,25 @@ def folder_of(text: str, session: Session) -> RunFolder:
     Raises:
         ConfigError: no such run, or several.
     """
-    return (_folder_of_key if KEY.fullmatch(text) else _folder_of_name)(text, session)
-
-
-def _folder_of_key(text: str, session: Session) -> RunFolder:
-    folders = _networks(session)
-    found = [folder for folder in folders if folder.key.startswith(text)]
+    folders = [folder for folder in session.store.runs() if folder.stage in STAGES]
+    names = [_names(folder) for folder in folders]
+    found = [folders[position] for position in matching(text, names)]
     if len(found) == 1:
         return found[0]
     if found:
         raise ConfigError(
-            [f"run={text}: {len(found)} keys begin so: {_listed(found)}; give more of it"]
+            [f"run={text}: {len(found)} runs match: {_listed(found)}; give the key of one"]
         )
-    raise ConfigError([f"run={text}: no such key in {_holding(folders, session)}"])
+    where = f" in the store {session.store.root} (runtime.store=FOLDER: another)"
+    known = f"; it holds {_listed(folders) or 'no run'}"
+    files = f"; nor is it an MLflow run id (32 digits) or a file ({', '.join(SUFFIXES)})"
+    raise ConfigError([f"run={unknown(text, names, where)}{known}{files}"])
 
 
-def _folder_of_name(text: str, session: Session) -> RunFolder:
-    """By its name. For a part of one (a rung), or a name of several runs, the keys are listed."""
-    folders = _networks(session)
-    found = [folder for folder in folders if _name(folder) == text]
-    if len(found) == 1:
-        return found[0]
-    near = found or [one for one in folders if f"-{text}-" in f"-{_name(one)}-"]
-    if near:
-        word = "of that name" if found else f"of {text}"
-        raise ConfigError([f"run={text}: give the key of one run {word}: {_listed(near)}"])
-    raise ConfigError(
-        [
-            f"run={text}: neither an MLflow run id (32 hexadecimal digits), nor a run key "
-            f"({KEY_LENGTH}, or at least its first 4), nor a file ({', '.join(SUFFIXES)}), "
-            f"nor a name in {_holding(folders, session)}"
-        ]
-    )
-
-
-def _networks(session: Session) -> list[RunFolder]:
-    return [folder for folder in session.store.runs() if folder.stage in STAGES]
-
-
-def _holding(folders: list[RunFolder], session: Session) -> str:
-    listed = _listed(folders) or "nothing"
-    return f"the store {session.store.root}, which holds: {listed} (runtime.store=FOLDER: another)"
+def _names(folder: RunFolder) -> RunNames:
+    spec = folder.spec()
+    rung = spec.tags.get(tags.RUNG, "") if spec else ""
+    return RunNames(folder.stage, folder.key, _name(folder), rung)
 
 
 def _listed(folders: list[RunFolder]) -> str:

@@ -130,7 +130,7 @@ def test_an_error_logs_nothing_and_reads_nothing(folder: Path) -> None:
     wrong = {
         (f"run={key}", "data=fashion_mnist"): "does not fit",
         (f"run={'0' * 32}",): "no such run",
-        ("run=0000",): "no such key",
+        ("run=0000",): "no run of this id, key, name or rung",
         ("run=gone.pt",): "gone.pt: no such file",
     }
     for arguments, expected in wrong.items():

@@ -46,7 +46,7 @@ def _student(folder: RunFolder, seed: int, *, finished: bool) -> None:
     spec = records.spec(
         name=f"distill-L3-digits-s{seed}",
         config=config,
-        tags={tags.STUDENT: "resnet8", tags.BENCH: "digits"},
+        tags={tags.STUDENT: "resnet8", tags.BENCH: "digits", tags.RUNG: "L3"},
         identity={"teachers": ["0123456789ab"]},
         data={"name": "digits", "digest": "d"},
     )
@@ -98,9 +98,9 @@ def test_all_errors_are_reported(overrides: list[str], expected: list[str]) -> N
 
 def test_a_name_is_enough_where_one_run_has_it_and_a_rung_lists_its_keys(session: Session) -> None:
     assert find("distill-L3-digits-s0", compose([]), session).key == "abcd00000001"
-    with pytest.raises(ConfigError, match="run=L3: give the key of one run of L3: abcd00000001"):
+    with pytest.raises(ConfigError, match=r"run=L3: 3 runs match: abcd00000001 .*; give the key"):
         find("L3", compose([]), session)
-    with pytest.raises(ConfigError, match=r"run=L9: neither an MLflow run id .* nor a name in the"):
+    with pytest.raises(ConfigError, match=r"run=L9: no run of this id, key, name or rung in"):
         find("L9", compose([]), session)
 
 
@@ -128,10 +128,10 @@ def test_a_key_may_be_cut_where_it_stays_unique(session: Session) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("abcd", ["2 keys begin so", KEYS[0], KEYS[1], "distill-L3-digits-s1"]),
-        ("9999", ["no such key", KEYS[0], "runtime.store"]),
+        ("abcd", ["2 runs match", KEYS[0], KEYS[1], "distill-L3-digits-s1"]),
+        ("9999", ["no run of this id, key", KEYS[0], "runtime.store"]),
         ("ffff", ["ffff00000001 is not finished"]),
-        ("abc", ["neither an MLflow run id", "run key", ".safetensors"]),
+        ("abc", ["nor is it an MLflow run id", "first 4 digits", ".safetensors"]),
         ("nowhere.safetensors", ["nowhere.safetensors: no such file"]),
     ],
 )
@@ -275,9 +275,9 @@ def test_files_hold_everything_and_missing_is_null() -> None:
     assert set(found.flat()) == {*found.numbers, "teacher0/agreement", "teacher0/kl"}
 
 
-def test_an_empty_store_is_named_so(tmp_path: Path, session: Session) -> None:
+def test_an_empty_store_is_reported(tmp_path: Path, session: Session) -> None:
     session.store = Store(tmp_path / "empty")
-    with pytest.raises(ConfigError, match="holds: nothing"):
+    with pytest.raises(ConfigError, match="it holds no run"):
         find("abcd", compose([]), session)
 
 
