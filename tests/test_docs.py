@@ -26,7 +26,7 @@ HAND_WRITTEN = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{n}.md" for n in ("cluster", "installation")),
 ]
-SWEEP = re.compile(r"(?:python -m|job\.sbatch) sweeps (?:work )?([a-z]+)([^`\n|#]*)")
+SWEEP = re.compile(r"(?:python -m|job\.sbatch) sweeps (?:work )?([a-z_/]+)([^`\n|#]*)")
 
 
 @pytest.mark.parametrize("path", sorted(reference.pages()), ids=lambda path: path.name)

@@ -9,8 +9,11 @@ GROUPS = ("bench", "budget", "cfg", "data", "method", "numerics", "optim", "stud
 
 
 def options_of(group: str) -> list[str]:
-    """The names that a group of conf/ offers."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The names that a group of conf/ offers; those of a subfolder begin with its name."""
+    folder = CONF / group
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
+    )
 
 
 def described(group: str) -> dict[str, str]:
