@@ -65,10 +65,9 @@ def identity(
         data = digest(spec.data)
         return {"stage": "finetune", **source, "config": canonical(spec), "data": data}
     if stage == "distill":
-        teachers = range(len(config.teacher)) if needs_teachers(config) else range(0)
         keys = [
             key_of(identity("finetune", config, teacher=k, options_only=options_only))
-            for k in teachers
+            for k in teacher_numbers(config)
         ]
         return {
             "stage": "distill",
@@ -144,9 +143,9 @@ def distill_config(config: Config) -> DistillConfig:
     )
 
 
-def needs_teachers(config: Config) -> bool:
-    """Whether the method reads teachers at all."""
-    return config.method.reads_teachers()
+def teacher_numbers(config: Config) -> range:
+    """The numbers of the teachers that the method reads: all of them or none."""
+    return range(len(config.teacher) if config.method.reads_teachers() else 0)
 
 
 def canonical(value: Any) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
+from analysis.stores.address import redacted
 from pipeline.cli.console import say
 from pipeline.config import compose
 from pipeline.session import Session
 from pipeline.storage.lease import try_acquire
 from pipeline.storage.run_store import RunFolder
-from pipeline.tracking.target import TrackingTarget, shown
+from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload, UploadState, records
 
 
@@ -32,7 +33,7 @@ def sync(session: Session) -> None:
     """
     with ExitStack() as launches:
         sent = _sync(session, launches)
-    say(f"synced   {sent} run{'' if sent == 1 else 's'} with {shown(session.target.uri)}")
+    say(f"synced   {sent} run{'' if sent == 1 else 's'} with {redacted(session.target.uri)}")
 
 
 def _sync(session: Session, launches: ExitStack) -> int:

@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import get_lock_file
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.stores.address import redacted
 from pipeline.config import ConfigError
-from pipeline.tracking.target import shown
 
 VARIABLE = "ASIB_STUDY_STORAGE"  # an RDB address; it may hold a password: never written
 JOURNAL = "journal.log"
@@ -31,14 +31,14 @@ def storage(folder: Path) -> BaseStorage:
     try:
         return RDBStorage(address)
     except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0].replace(address, shown(address))
-        raise ConfigError([f"{VARIABLE}={shown(address)}: cannot be opened: {reason}"]) from None
+        reason = str(error).splitlines()[0].replace(address, redacted(address))
+        raise ConfigError([f"{VARIABLE}={redacted(address)}: cannot be opened: {reason}"]) from None
 
 
 def where(folder: Path) -> str:
     """The address of the storage for messages and optuna-dashboard, without its password."""
     address = os.environ.get(VARIABLE)
-    return shown(address) if address else str(folder / JOURNAL)
+    return redacted(address) if address else str(folder / JOURNAL)
 
 
 class Journal(JournalFileBackend):

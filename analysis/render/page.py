@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from analysis.render.text import TextTable, as_command, as_markdown, as_text, wrapped
 from analysis.report_model import Drawing, Section, counted
 from analysis.sections.registry import Findings, Source
+from analysis.stores.address import redacted
 
 NOTHING = "Nothing has finished that could be analysed. Type: python -m pipeline distill"
 _SHOWN = Path(__file__).parent
@@ -73,8 +74,8 @@ def about(found: Findings) -> str:
 
 
 def _address(uri: str) -> str:
-    without_password = re.sub(r"//[^/@]*@", "//", uri)
-    return without_password.rsplit("/", 1)[-1] if uri.startswith("sqlite") else without_password
+    address = redacted(uri)
+    return address.rsplit("/", 1)[-1] if uri.startswith("sqlite") else address
 
 
 def summary(found: Findings) -> list[tuple[str, list[str]]]:

@@ -1,9 +1,9 @@
 """An MLflow store behind a server, or of any other kind that MLflow has a client for."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from analysis.stores.address import redacted
 from analysis.stores.protocol import Experiment, Points, RunInfo, RunRows
 
 _KINDS = "its address begins with sqlite:///, postgresql://, http:// or https://"
@@ -27,7 +27,7 @@ class ClientStore:
         from mlflow import MlflowClient  # takes seconds: only where it is used
         from mlflow.exceptions import MlflowException
 
-        self._address = re.sub(r"//[^/@]*@", "//", uri)  # without user name and password
+        self._address = redacted(uri)
         try:
             self.client: MlflowClient = MlflowClient(tracking_uri=uri)
         except MlflowException as error:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from analysis import tags
+from analysis.stores.address import redacted
 from pipeline.config import Config, ConfigError
 from pipeline.config.fields import build_dataclass
 from pipeline.evaluation.lookup import KEY, STAGES, SUFFIXES, folder_of
-from pipeline.identity import KEY_LENGTH, file_digest, identity, needs_teachers
+from pipeline.identity import KEY_LENGTH, file_digest, identity
 from pipeline.session import Session
 from pipeline.stages.network import network
 from pipeline.storage.atomic import CorruptFile, sha256
 from pipeline.storage.run_record import RunSpec, UnreadableRecord
 from pipeline.storage.run_store import RunFolder
-from pipeline.tracking.target import shown
 from pipeline.tracking.upload import SPEC_FILE
 from trainers import models
 from trainers.data import DataConfig
@@ -148,7 +148,7 @@ def _of_tracked(run_id: str, session: Session) -> LoadedModel:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        where = shown(session.target.uri)
+        where = redacted(session.target.uri)
         raise ConfigError([f"run={run_id}: no such run in {where}"]) from error
     stage, key = run.data.tags.get(tags.STAGE), run.data.tags.get(tags.RUN_KEY, "")
     if stage not in STAGES or not KEY.fullmatch(key):
@@ -194,7 +194,7 @@ def _of_file(path: Path, config: Config, session: Session) -> LoadedModel:
     if not path.is_file():
         raise ConfigError([f"run={path}: no such file"])
     weights, digest = weight_files.read_weights(path), file_digest(str(path))
-    teachers = identity("distill", config)["teachers"] if needs_teachers(config) else []
+    teachers = identity("distill", config)["teachers"]
     return LoadedModel(
         name=path.stem,
         key=digest[:KEY_LENGTH],

@@ -18,11 +18,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from analysis.stores.address import redacted
 from analysis.suggest import nearest
 from pipeline.cli.arguments import LAUNCHER
 from pipeline.config.fields import build_dataclass
 from pipeline.config.groups import CONF
-from pipeline.tracking.target import TrackingTarget, shown
+from pipeline.tracking.target import TrackingTarget
 from trainers.options import option
 
 CHOICE, PREFIX = LAUNCHER, "hydra.launcher."
@@ -159,7 +160,7 @@ def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[st
     to files.
     """
     found = {}
-    if shown(target.uri) == target.uri:
+    if redacted(target.uri) == target.uri:
         found["MLFLOW_TRACKING_URI"] = target.uri
     number = target.experiment.startswith("#")
     name = "MLFLOW_EXPERIMENT_ID" if number else "MLFLOW_EXPERIMENT_NAME"

@@ -21,7 +21,7 @@ from rich.table import Table
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
-from pipeline.identity import KEY_LENGTH, absent_data, digest_of, needs_teachers, run_key
+from pipeline.identity import KEY_LENGTH, absent_data, digest_of, run_key, teacher_numbers
 from pipeline.launch.base import (
     Launcher,
     LocalConfig,
@@ -189,7 +189,7 @@ def missing_teachers(
     """By key, a task for every unfinished teacher of a configuration, followed by one for its view
     bank if that is missing."""
     found: dict[str, Task] = {}
-    for number in range(len(config.teacher)) if needs_teachers(config) else []:
+    for number in teacher_numbers(config):
         key, bank = run_key("finetune", config, teacher=number), bank_key(config, number)
         given = (f"teacher={number}", *overrides)
         if store.run("finetune", key).result() is None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from analysis import tags
 from pipeline.cli.console import out, say
 from pipeline.config import Config
-from pipeline.identity import absent_data, digest_of, identity, key_of, needs_teachers
+from pipeline.identity import absent_data, digest_of, identity, key_of, teacher_numbers
 from pipeline.stages.names import kind_of, run_kind, run_name
 from pipeline.stages.view_bank import bank_key, has_banks, is_made
 from pipeline.storage.run_store import RunFolder, Store
@@ -60,7 +60,7 @@ def planned_students(
 
 def _stages(config: Config, store: Store, past: Past) -> dict[str, Planned]:
     """Of one student, by key."""
-    numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
+    numbers = teacher_numbers(config)
     found = _teachers(config, numbers, store, past) | _banks(config, numbers, store, past)
     absent = absent_data(config)
     what = identity("distill", config, options_only=bool(absent))

@@ -13,10 +13,10 @@ from pipeline.config import Config
 from pipeline.identity import (
     distill_config,
     identity,
-    needs_teachers,
     recipe_key,
     run_key,
     setting_key,
+    teacher_numbers,
 )
 from pipeline.session import Session
 from pipeline.stages.images import on_device
@@ -46,8 +46,7 @@ class StudentStage:
         self.folder = session.store.run("distill", run_key("distill", config))
         self.name = run_name("distill", config)
         self.epochs = len(plan(self.trainer))
-        numbers = range(len(config.teacher)) if needs_teachers(config) else range(0)
-        self.teachers = Teachers(config, session, self.data, list(numbers))
+        self.teachers = Teachers(config, session, self.data, list(teacher_numbers(config)))
 
     @property
     def bank_seconds(self) -> float:

@@ -128,11 +128,6 @@ def absolute(uri: str) -> str:
     return f"sqlite:///{Path(relative[1]).resolve()}" if relative else uri
 
 
-def shown(uri: str) -> str:
-    """An address without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
 def quiet_mlflow() -> None:
     """Keep schema migrations, environment hints and an address for every run that ends out of a
     researcher's terminal."""

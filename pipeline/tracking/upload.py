@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from analysis import tags
+from analysis.stores.address import redacted
 from pipeline.storage.lease import acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.description import description
-from pipeline.tracking.target import TrackingTarget, shown
+from pipeline.tracking.target import TrackingTarget
 from trainers import metrics
 
 log = logging.getLogger("pipeline")
@@ -54,7 +55,7 @@ class UploadState:
         body = folder.read_json(cls.name(target))
         if body is not None:
             return cls(**body)
-        where, launch = shown(target.uri), target.launch_id
+        where, launch = redacted(target.uri), target.launch_id
         return cls(
             where=where,
             experiment=target.experiment,
@@ -261,7 +262,7 @@ def records(folder: RunFolder, target: TrackingTarget) -> list[UploadState]:
     """What has arrived, or was meant to, in any experiment of a destination's store."""
     paths = sorted(folder.path.glob(f"{RECORD_PREFIX}*.json"))
     found = [UploadState(**body) for p in paths if (body := folder.read_json(p.stem)) is not None]
-    return [record for record in found if record.where == shown(target.uri)]
+    return [record for record in found if record.where == redacted(target.uri)]
 
 
 def arrived(folder: RunFolder, target: TrackingTarget) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import Config, ConfigError, compose
 from pipeline.config.groups import options_of
-from pipeline.identity import identity, needs_teachers, run_key
+from pipeline.identity import identity, run_key, teacher_numbers
 from tests.trainers import tiny
 from trainers.methods.asib.config import AsibConfig
 
@@ -123,8 +123,8 @@ def test_rungs_share_their_teachers() -> None:
     configs = [composed(cfg) for cfg in RUNGS]
     for number in (0, 1):
         assert len({run_key("finetune", c, teacher=number) for c in configs}) == 1
-    assert [needs_teachers(c) for c in configs] == [False, *[True] * 6]
-    teachers = {str(identity("distill", c)["teachers"]) for c in configs if needs_teachers(c)}
+    assert [len(teacher_numbers(c)) for c in configs] == [0, *[2] * 6]
+    teachers = {str(identity("distill", c)["teachers"]) for c in configs if teacher_numbers(c)}
     assert len(teachers) == 1
     assert len(identity("distill", configs[1])["teachers"]) == 2
     assert len({run_key("finetune", configs[0], teacher=k) for k in (0, 1)}) == 2
