@@ -154,8 +154,8 @@ def canonical(value: Any) -> Any:
         return value
     kept = {}
     for field in fields(value):
-        fact = field.metadata.get("fact")
-        if fact is not None and (not fact.identity or (fact.when and not fact.when(value))):
+        info = field.metadata.get("info")
+        if info is not None and (not info.identity or (info.when and not info.when(value))):
             continue
         kept[field.name] = canonical(getattr(value, field.name))
     return kept

@@ -59,7 +59,7 @@ class TeacherConfig:
     """One teacher: what is built, from what, and how it is fine-tuned."""
 
     model: str = option("resnet20", "architecture", choices=models.names, free=models.TIMM_PREFIX)
-    seed: int = option(0, "seed of its weights and data order", low=0)
+    seed: int = option(0, "seed of the teacher's initial weights and data order", low=0)
     pretrained: bool = option(False, "start from published weights")
     ckpt: str | None = option(
         None,
@@ -68,8 +68,8 @@ class TeacherConfig:
     )
     classes: list[int] | None = option(
         None,
-        "classes that it is trained on, from 0 (null: all; `overlap` sets those of all "
-        "teachers); its head keeps all",
+        "classes that the teacher is trained on, from 0 (null: all; `overlap` sets those of all "
+        "teachers); the head keeps an output for every class",
         low=0,
         when=_specialised,
     )

@@ -35,7 +35,7 @@ class MixConfig:
     )
     stop: float | None = option(
         None,
-        "first epoch that is unmixed again: epochs or fraction (null: none)",
+        "first unmixed B-Step epoch at the end: epochs or fraction (null: none)",
         low=0,
         when=_mixes,
     )

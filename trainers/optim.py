@@ -45,7 +45,7 @@ class OptimConfig:
         when=_cosine,
     )
     min_lr: float = option(1e-6, "learning rate of the last step", low=0, when=_cosine)
-    batch: int = option(128, "images a step", low=1)
+    batch: int = option(128, "images per step", low=1)
 
     def lr_at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Learning rate of optimiser step `step`, counted over all epochs."""

@@ -49,11 +49,11 @@ def option(
 ) -> Any:
     """A dataclass field with its `OptionInfo`; `choices` can be a function of a registry."""
     allowed = (lambda: choices) if isinstance(choices, tuple) else choices
-    fact = OptionInfo(help, low, high, allowed, free, when, identity)
+    info = OptionInfo(help, low, high, allowed, free, when, identity)
     if isinstance(default, (list, dict, type)):
         factory = default if isinstance(default, type) else lambda: type(default)(default)
-        return field(default_factory=factory, metadata={"fact": fact})
-    return field(default=default, metadata={"fact": fact})
+        return field(default_factory=factory, metadata={"info": info})
+    return field(default=default, metadata={"info": info})
 
 
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}

@@ -56,7 +56,7 @@ def build_dataclass(
         else:
             fits, value = _cast(value, hints[name])
             wrong = (
-                _errors_of(key, value, field.metadata["fact"])
+                _errors_of(key, value, field.metadata["info"])
                 if fits
                 else [f"{key}={value}: not {type_name(hints[name])}"]
             )
@@ -151,4 +151,4 @@ def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, OptionInfo]]
         elif is_dataclass(hint):
             yield from leaves(typing.cast(type, hint), f"{key}.")
         else:
-            yield key, hint, field.metadata["fact"]
+            yield key, hint, field.metadata["info"]

@@ -108,9 +108,9 @@ def _rows(cls: type, prefix: str, defaults: Any, outer: tuple[When, ...] = ()) -
     for field in sorted(
         fields(cls), key=lambda field: field.name not in vars(cls)["__annotations__"]
     ):
-        key, fact = prefix + field.name, field.metadata["fact"]
+        key, info = prefix + field.name, field.metadata["info"]
         default = getattr(defaults, field.name)
-        when = (*outer, fact.when) if fact.when else outer
+        when = (*outer, info.when) if info.when else outer
         if cls is Config and (is_dataclass(default) or field.name in ("method", "teacher")):
             continue
         if is_dataclass(default):
@@ -121,9 +121,9 @@ def _rows(cls: type, prefix: str, defaults: Any, outer: tuple[When, ...] = ()) -
                 f"`{key}`",
                 type_name(hints[field.name]),
                 f"`{_value(default)}`",
-                _allowed(fact),
-                _in_key(key, fact, when),
-                fact.help,
+                _allowed(info),
+                _in_key(key, info, when),
+                info.help,
             ]
         )
     return rows
@@ -140,18 +140,18 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _allowed(fact: OptionInfo) -> str:
-    if fact.choices is not None:
-        also = [f"{fact.free}<name>"] if fact.free else []
-        return ", ".join(f"`{name}`" for name in [*fact.choices(), *also])
-    return range_name(fact.low, fact.high) if (fact.low, fact.high) != (None, None) else ""
+def _allowed(info: OptionInfo) -> str:
+    if info.choices is not None:
+        also = [f"{info.free}<name>"] if info.free else []
+        return ", ".join(f"`{name}`" for name in [*info.choices(), *also])
+    return range_name(info.low, info.high) if (info.low, info.high) != (None, None) else ""
 
 
 IDENTITY = {field.name for field in fields(DistillConfig)} | {"teacher"}
 
 
-def _in_key(key: str, fact: OptionInfo, when: tuple[When, ...]) -> str:
-    if not fact.identity or key.split(".")[0] not in IDENTITY:
+def _in_key(key: str, info: OptionInfo, when: tuple[When, ...]) -> str:
+    if not info.identity or key.split(".")[0] not in IDENTITY:
         return "no"
     if not when:
         return "yes"

@@ -36,39 +36,41 @@ class ConfigError(UserError):
 
 @dataclass
 class BenchConfig:
-    """What depends on the problem beside data, networks and budget."""
+    """Values that depend on the problem, besides data, networks and budget."""
 
     name: str = option("digits", "name of the bench", identity=False)
     enable_kd_after_syn_acc: float = option(
-        0.65, "gate of the B-Step, read by method.enable_kd_after_syn_acc", low=0, high=1
+        0.65, "gate of the B-Step, the default of method.enable_kd_after_syn_acc", low=0, high=1
     )
     teacher_weights: list[float] | None = option(
-        None, "weights of the teachers' average, read by method.teacher_weights"
+        None, "weights of the teachers' average, the default of method.teacher_weights"
     )
 
 
 @dataclass
 class RuntimeConfig:
-    """What must not change results, and is never part of a run's identity."""
+    """Options that cannot change results; they are never part of a run's identity."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1 …")
     threads: int | None = option(None, "CPU threads (null: torch's choice)", low=1)
-    store: str = option("store", "folder of commits, weights and view banks")
+    store: str = option("store", "folder of checkpoints, weights and view banks")
     experiment: str | None = option(
         None, "MLflow experiment (null: the launch's, else MLFLOW_EXPERIMENT_NAME, else asib)"
     )
-    commit_every_s: float = option(5.0, "least seconds between two commits", low=0)
-    heartbeat_s: float = option(3.0, "seconds between two signs of life of a lease", low=0.05)
-    expiry_s: float = option(30.0, "silence after which a lease is taken over", low=0.2)
+    commit_every_s: float = option(5.0, "least seconds between two checkpoints", low=0)
+    heartbeat_s: float = option(3.0, "seconds between two heartbeats of a lease", low=0.05)
+    expiry_s: float = option(
+        30.0, "seconds without a heartbeat after which a lease is taken over", low=0.2
+    )
     sync_timeout_s: float = option(
-        30.0, "at the end, wait this long for an absent tracking server", low=0
+        30.0, "seconds to wait at the end for a tracking server that cannot be reached", low=0
     )
     log_model: bool = option(True, "log the student as an MLflow model")
     retry_s: float = option(15.0, "seconds between two tries to reach the tracking server", low=0.1)
     device_budget: str | None = option(
         None,
-        "most memory that training images may take on the device, such as 2GB; above it they "
-        "stay in a mapped file of the store (null: half of the device's memory)",
+        "largest memory of training images on the device, such as 2GB; above it they stay in a "
+        "mapped file of the store (null: half of the device's memory)",
     )
 
 
@@ -77,19 +79,21 @@ class Config:
     """A whole experiment: one teacher set, one method, one student, one seed."""
 
     cfg: str = option("L3", "rung of the ladder")
-    seed: int = option(0, "seed of weights, order, crops and mixes", low=0)
+    seed: int = option(0, "seed of initial weights, order, crops and mixed images", low=0)
     select: str = option(
         "best", "best: epoch of the best validation accuracy; last", choices=("best", "last")
     )
     overlap: int | None = option(
         None,
-        "percent of the classes that all teachers are trained on; of the rest each has its "
-        "own share (null: every teacher has all, which is 100)",
+        "percent of the classes that all teachers are trained on; the other classes are shared "
+        "out among them (null: 100, every teacher has all)",
         low=0,
         high=100,
         identity=False,
     )
-    overlap_seed: int = option(0, "seed of the shuffle that shares them out", low=0, identity=False)
+    overlap_seed: int = option(
+        0, "seed of the shuffle of classes before `overlap` shares them out", low=0, identity=False
+    )
     bench: BenchConfig = option(BenchConfig, "the problem")
     data: DataConfig = option(DataConfig, "images")
     teacher: dict[str, TeacherConfig] = option({}, "teachers, by number")
@@ -113,5 +117,5 @@ class Config:
 
     @property
     def rung(self) -> str:
-        """What a run is called in tables: the rung for ASIB's ladder, else the method."""
+        """The name of a run in tables: the rung for ASIB's ladder, else the method."""
         return self.cfg if self.method.name == "asib" else self.method.name

@@ -245,7 +245,7 @@ def on_data(subject: LoadedModel, chosen: DataConfig, keys: set[str]) -> LoadedM
 
 def pixel_options() -> list[str]:
     """The options of a data set that decide its pixels and labels; the others are a recipe."""
-    pixels = [f.name for f in fields(DataConfig) if not f.metadata["fact"].identity]
+    pixels = [f.name for f in fields(DataConfig) if not f.metadata["info"].identity]
     pixels.remove("teacher_limit")  # decides those of other runs
     return list(dict.fromkeys([*pixels, *SHAPE]))
 

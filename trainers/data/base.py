@@ -41,7 +41,7 @@ class DataConfig:
     classes: int = option(10, "number of classes", low=2)
     val_fraction: float = option(
         0.1,
-        "share of the training data that selects (0 only with select=last)",
+        "share of the training data for validation (0 only with select=last)",
         low=0,
         high=0.9,
         identity=False,

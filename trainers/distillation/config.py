@@ -37,7 +37,7 @@ class BudgetConfig:
         when=_matched,
     )
     matched_with: list[str] = option(
-        [], "what else that rung is run with, as its recipe: ['optim.lr=4e-3']", when=_matched
+        [], "further overrides of the matched rung's run: ['optim.lr=4e-3']", when=_matched
     )
 
 

@@ -53,15 +53,15 @@ class AsibConfig(Switches):
     target_view: str = option(
         "two_view",
         "two_view: mixed targets of both source images; clean: the first source's target only "
-        "(for reproduction: it does not agree with a mixed input); same: everything is run live on "
-        "the mixed image (it costs)",
+        "(for reproduction: it does not agree with a mixed input); same: all networks run live on "
+        "the mixed image (slower)",
         choices=("two_view", "clean", "same"),
         when=taught,
     )
     kd_uncertainty_weight: float = option(
         0.5, "b of the weight 1/(1+b·H/ln C); 0: off", low=0, when=taught
     )
-    kd_uncertainty_min: float = option(0.2, "floor of that weight", low=0, high=1, when=taught)
+    kd_uncertainty_min: float = option(0.2, "least uncertainty weight", low=0, high=1, when=taught)
     kd_warmup_epochs: float = option(
         0.125,
         "linear rise of the KD weight: B-Step epochs, or a fraction below 1",
@@ -89,7 +89,7 @@ class AsibConfig(Switches):
     )
     gate_on: str = option(
         "raw",
-        "what the gate reads: raw accuracy of the restored state, or its moving average",
+        "accuracy that opens the gate: raw, of the restored state, or its moving average",
         choices=("raw", "ema"),
         when=fused,
     )
@@ -113,7 +113,7 @@ class AsibConfig(Switches):
     num_stages: int = option(4, "alternations of A-Step and B-Step", low=1, when=fused)
     cccp_alpha: float = option(0.15, "weight of the surrogate", low=0, when=_stages)
     cccp_ramp_epochs: float = option(
-        2.0, "its linear rise in each A-Step, epochs", low=0, when=_stages
+        2.0, "linear rise of the surrogate's weight in each A-Step, epochs", low=0, when=_stages
     )
     synergy_only_epochs: float = option(
         0.25, "CE-only start of each A-Step: epochs, or a fraction below 1", low=0, when=fused
@@ -134,13 +134,13 @@ class AsibConfig(Switches):
     a_clip: float = option(0.5, "A-Step gradient norm limit; 0: none", low=0, when=fused)
     loss_clamp: str = option(
         "soft",
-        "bound of the A-Step's loss: soft keeps the gradient's direction, hard cuts it",
+        "how the A-Step loss is bounded: soft keeps the gradient's direction, hard cuts it",
         choices=("soft", "hard", "none"),
         when=fused,
     )
-    loss_clamp_max: float = option(100.0, "that bound", low=1e-6, when=fused)
+    loss_clamp_max: float = option(100.0, "upper bound of the A-Step loss", low=1e-6, when=fused)
     loss_clamp_warmup_epochs: float = option(
-        0.0, "A-Step epochs before the bound holds", low=0, when=fused
+        0.0, "A-Step epochs before the loss is bounded", low=0, when=fused
     )
     teacher_eval_every: int = option(2, "A-Step epochs between evaluations", low=1, when=fused)
     synergy_ema_alpha: float = option(
@@ -149,31 +149,34 @@ class AsibConfig(Switches):
     # Teacher adaptation.
     adapt: str = option(
         "adapters",
-        "adapters: they learn in the A-Step; backbone: the teachers' top blocks too; none: "
-        "teacher adapters stay random projections (for reproduction)",
+        "adapters: teacher adapters learn in the A-Step; backbone: the teachers' top blocks too; "
+        "none: teacher adapters stay random projections (for reproduction)",
         choices=("none", "adapters", "backbone"),
         when=fused,
     )
     teacher_levels: list[int] = option(
         [1],
-        "unfrozen top blocks of the teachers per stage (the last value goes on); -1: all, "
+        "unfrozen top blocks of the teachers per stage (the last value is kept); -1: all, "
         "0: the head only",
         low=-1,
         when=_backbone,
     )
     lambda_pres: float = option(
-        1.0, "weight of staying near the teacher's own starting logits", low=0, when=_backbone
+        1.0,
+        "weight of the distance to the teacher's logits before it adapts",
+        low=0,
+        when=_backbone,
     )
     # Partial freezing of the student.
     student_levels: list[int] = option(
         [-1],
-        "the student's unfrozen top blocks per stage (the last value goes on); -1: all, "
+        "the student's unfrozen top blocks per stage (the last value is kept); -1: all, "
         "0: the head only",
         low=-1,
         when=_freezes,
     )
     freeze_bn: bool = option(
-        False, "BatchNorm of the student's frozen blocks stops its statistics too", when=_freezes
+        False, "freeze the BatchNorm statistics of the student's frozen blocks too", when=_freezes
     )
     # Controls.
     placebo: str = option(

@@ -38,14 +38,14 @@ _some_teachers = When(
 
 @dataclass
 class Switches(MethodConfig):
-    """What is off unless it is asked for."""
+    """Switches that are off by default."""
 
     # Targets.
     teacher_index: int = option(
-        0, "which teacher kd_target=teacher means", low=0, when=_one_teacher
+        0, "number of the teacher of kd_target=teacher", low=0, when=_one_teacher
     )
     tau_gate: float = option(
-        1.0, "temperature of the confidence that weighs the teachers", low=1e-2, when=_confidence
+        1.0, "temperature of the confidences that weight the teachers", low=1e-2, when=_confidence
     )
     teacher2_weight_decay_start: float = option(
         0.0,
@@ -54,33 +54,42 @@ class Switches(MethodConfig):
         when=_fades,
     )
     teacher2_weight_decay_len: float = option(
-        0.0, "epochs (or fraction) in which it falls to 0; 0: it does not", low=0, when=_fades
+        0.0,
+        "epochs (or fraction) in which teacher 1's weight falls to 0; 0: never",
+        low=0,
+        when=_fades,
     )
     kd_ens_alpha: float = option(
         0.0,
-        "share of the average in routed targets at the start, gone after the KD warm-up",
+        "share of the average in routed targets at the start; 0 after the KD warm-up",
         low=0,
         high=1,
         when=_blends,
     )
     query: str = option(
         "stage",
-        "stage: the fusion is asked by the student of the stage's start; live: by the "
-        "present one, with a second forward pass a step",
+        "student whose features query the fusion: stage: as at the start of the stage; live: as it "
+        "is now, with a second forward pass per step",
         choices=("stage", "live"),
         when=_live,
     )
     ema_weight: float = option(
         0.0,
-        "weight of an exponential average of the student beside the teachers' 1; 0: none",
+        "weight of the student's moving average as a teacher (each teacher: 1); 0: none",
         low=0,
         when=_ema,
     )
-    ema_decay: float = option(0.999, "decay of that average", low=0, high=1, when=_ema)
-    ema_update_every: int = option(1, "steps between its updates", low=1, when=_ema)
-    use_dkd_with_synergy: bool = option(False, "decoupled KD in place of the KL", when=_dkd)
-    dkd_alpha: float = option(1.0, "its weight of the target class", low=0, when=_dkd)
-    dkd_beta: float = option(8.0, "its weight of the other classes", low=0, when=_dkd)
+    ema_decay: float = option(
+        0.999, "decay of the student's moving average", low=0, high=1, when=_ema
+    )
+    ema_update_every: int = option(
+        1, "steps between updates of the student's moving average", low=1, when=_ema
+    )
+    use_dkd_with_synergy: bool = option(
+        False, "decoupled KD instead of the KL divergence", when=_dkd
+    )
+    dkd_alpha: float = option(1.0, "weight of the target class in decoupled KD", low=0, when=_dkd)
+    dkd_beta: float = option(8.0, "weight of the other classes in decoupled KD", low=0, when=_dkd)
     feat_kd_alpha: float = option(
         0.0,
         "weight of Huber(query adapter of the student, clipped mean of the fusion)",
@@ -95,35 +104,46 @@ class Switches(MethodConfig):
         when=_disagrees,
     )
     disagree_lambda_high: float = option(
-        1.0, "weight of samples on which teachers disagree", low=0, when=_disagrees
+        1.0, "weight of samples on which the teachers disagree", low=0, when=_disagrees
     )
-    disagree_lambda_low: float = option(1.0, "weight of the others", low=0, when=_disagrees)
+    disagree_lambda_low: float = option(1.0, "weight of the other samples", low=0, when=_disagrees)
     kd_label_guard: bool = option(
-        False, "weigh by the target's probability of the label", when=_guards
+        False, "weight samples by the target's probability of the label", when=_guards
     )
-    kd_correct_min: float = option(0.0, "least such weight", low=0, high=1, when=_guards)
+    kd_correct_min: float = option(
+        0.0, "least weight of a sample by the label guard", low=0, high=1, when=_guards
+    )
     kd_sample_gate: bool = option(
-        False, "distil only what the student is not sure of yet", when=_gates
+        False, "distil only samples of which the student is not sure yet", when=_gates
     )
     kd_sample_thr: float = option(
         0.85, "probability of the label below which a sample is kept", low=0, high=1, when=_gates
     )
     kd_sample_min_ratio: float = option(
-        0.1, "least share of a batch that is kept", low=0, high=1, when=_gates
+        0.1, "least share of a batch that the sample gate keeps", low=0, high=1, when=_gates
     )
     kd_sample_max_ratio: float = option(
-        0.5, "largest share, the hardest first", low=0, high=1, when=_gates
+        0.5,
+        "largest share that the sample gate keeps, the hardest samples first",
+        low=0,
+        high=1,
+        when=_gates,
     )
     kd_sample_reweight: bool = option(
         False, "average over the kept samples, not the batch", when=_gates
     )
     # The fusion.
     synergy_temp_learnable: bool = option(
-        False, "divide synergy logits by a temperature that learns", when=_temperature
+        False, "divide synergy logits by a learned temperature", when=_temperature
     )
-    synergy_temp_init: float = option(0.0, "its first logarithm", low=-9, high=9, when=_temperature)
+    synergy_temp_init: float = option(
+        0.0, "initial logarithm of the learned temperature", low=-9, high=9, when=_temperature
+    )
     synergy_temp_reg: float = option(
-        1e-4, "penalty of its squared logarithm", low=0, when=_temperature
+        1e-4,
+        "penalty on the squared logarithm of the learned temperature",
+        low=0,
+        when=_temperature,
     )
     synergy_eval_teacher_indices: list[int] | None = option(
         None,
