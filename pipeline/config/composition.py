@@ -141,7 +141,7 @@ def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, A
 
 @cache
 def _data_of(bench: str) -> str | None:
-    """The data set that a bench of conf/bench chooses; None where there is no such bench."""
+    """The data set that a bench of conf/bench chooses; None if there is no such bench."""
     path = CONF / "bench" / f"{bench}.yaml"
     if not path.is_file():
         return None

@@ -50,9 +50,9 @@ one message with all errors and the nearest valid names; nothing runs then.
 
 In the tables:
 
-- **Default** is the value where no group of `conf/` says otherwise. What a command would use is
+- **Default** is the value where no group of `conf/` sets another. What a command would use is
   the parameters of its run in the tracking store, and in its artifact `config.yaml`.
-- **Run key** says whether the option is part of a run's identity. *yes*: another value is another
+- **Run key** tells whether the option is part of a run's identity. *yes*: another value is another
   experiment. *no*: it cannot change a result, or the key holds what it leads to instead
   (the digest of the data, of a file; the options that a bench or a rung sets). *where …*: only in
   such configurations; elsewhere it changes nothing, and the key stays the same.

@@ -34,13 +34,13 @@ def evaluate_command(overrides: list[str]) -> None:
     Raises:
         ConfigError: as `request` and `evaluate`.
     """
-    asked, rest = request(overrides)
+    wanted, rest = request(overrides)
     config = compose(rest)
     with Session.open(config, "evaluate", rest).launch() as session:
-        evaluate(asked, config, session)
+        evaluate(wanted, config, session)
 
 
-def evaluate(asked: Request, config: Config, session: Session) -> None:
+def evaluate(wanted: Request, config: Config, session: Session) -> None:
     """Measure, print and log. Nothing is logged, and no test image read, before everything is
     known to fit.
 
@@ -48,22 +48,22 @@ def evaluate(asked: Request, config: Config, session: Session) -> None:
         ConfigError, BadCheckpoint, DataMissing, DataDamaged: the run or the data cannot be used.
         Interrupted: a stop was requested; the evaluation is KILLED.
     """
-    subject, of_run = find(asked.run, config, session), not is_file(asked.run)
+    subject, of_run = find(wanted.run, config, session), not is_file(wanted.run)
     if of_run:
-        subject = on_data(subject, config.data, asked.keys)
+        subject = on_data(subject, config.data, wanted.keys)
     data, net = splits(subject.data), subject.network(session.device)
     parts = {"train": data.train, "val": data.val}
-    if asked.split in parts and not len(parts[asked.split].labels):
-        raise ConfigError([f"split={asked.split}: it has no images (data.val_fraction=0)"])
+    if wanted.split in parts and not len(parts[wanted.split].labels):
+        raise ConfigError([f"split={wanted.split}: it has no images (data.val_fraction=0)"])
     parent = _tracked(subject, session) if of_run else _launch(session)
-    run_id = _create(asked, subject, parent, session, data)
+    run_id = _create(wanted, subject, parent, session, data)
     client = session.target.client()
     try:
-        images, reads = parts.get(asked.split), None
+        images, reads = parts.get(wanted.split), None
         if images is None:
             images, reads = _open_test(subject, data, parent, client)
         found = _measure(net, subject, images, session)
-        facts = _facts(asked, subject, data, session, reads)
+        facts = _facts(wanted, subject, data, session, reads)
         _log(found, facts, client, run_id)
     except BaseException as error:
         for key, text in error_tags(error).items():
@@ -206,7 +206,7 @@ def _compare(
 
 
 def _facts(
-    asked: Request, subject: LoadedModel, data: Splits, session: Session, reads: int | None
+    wanted: Request, subject: LoadedModel, data: Splits, session: Session, reads: int | None
 ) -> Facts:
     classes = subject.data.classes
     known = data.class_names if len(data.class_names) == classes else ()
@@ -217,7 +217,7 @@ def _facts(
         data=subject.data.name,
         data_digest=data.digest,
         own_data=subject.data_digest in (None, data.digest),
-        split=asked.split,
+        split=wanted.split,
         device=device_name(session.device),
         test_reads=reads,
         class_names=known or tuple(str(number) for number in range(classes)),
@@ -225,7 +225,7 @@ def _facts(
 
 
 def _create(
-    asked: Request, subject: LoadedModel, parent: Parent, session: Session, data: Splits
+    wanted: Request, subject: LoadedModel, parent: Parent, session: Session, data: Splits
 ) -> str:
     """Create the run of the evaluation, with tags, parameters and data set; return its id."""
     from mlflow.entities import Param
@@ -234,21 +234,21 @@ def _create(
     run_tags = {
         tags.STAGE: "evaluate",
         tags.PARENT: parent.run_id,
-        tags.SPLIT: asked.split,
+        tags.SPLIT: wanted.split,
         tags.EVALUATED: subject.key,
         tags.BENCH: subject.bench,
         tags.STUDENT: subject.model,
         "device": device_name(session.device),
     }
     run = client.create_run(
-        parent.experiment_id, tags=run_tags, run_name=f"evaluate-{asked.split}-{subject.name}"
+        parent.experiment_id, tags=run_tags, run_name=f"evaluate-{wanted.split}-{subject.name}"
     )
     run_id = str(run.info.run_id)
-    given = {"run": asked.run, "split": asked.split, "overrides": " ".join(session.overrides)}
+    given = {"run": wanted.run, "split": wanted.split, "overrides": " ".join(session.overrides)}
     params = given | {key: str(value) for key, value in flat({"data": vars(subject.data)})}
     client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
     described = {"name": subject.data.name, "digest": data.digest}
-    log_data(client, run_id, described, asked.split)
+    log_data(client, run_id, described, wanted.split)
     return run_id
 
 

@@ -18,7 +18,7 @@ from trainers.errors import Interrupted
 
 LOOK_S = 0.1
 SHOW_S = 1.0
-ASK_S = 1.0
+SIGNAL_S = 1.0
 _ROWS = 20  # of the live table: it must fit on one screen
 
 
@@ -38,7 +38,7 @@ def follow(
         JobsLeft: a stop was requested; the jobs of a cluster keep running.
     """
     before: dict[str, Status] = {}
-    asked: float | None = None  # when the jobs were last signalled to stop
+    signalled: float | None = None  # when the jobs were last signalled to stop
     with Live(console=out, refresh_per_second=2, transient=True) as live:
         shown = 0.0
         while True:
@@ -46,8 +46,8 @@ def follow(
                 if launcher.survives:
                     raise _left(launcher.poll())
                 # Again after a while: a job that is starting up misses the signal.
-                if asked is None or time.monotonic() - asked > ASK_S:
-                    asked = time.monotonic()
+                if signalled is None or time.monotonic() - signalled > SIGNAL_S:
+                    signalled = time.monotonic()
                     launcher.cancel()
             status = launcher.poll()
             for name, one in status.items():
@@ -62,7 +62,7 @@ def follow(
                 parts = [part for part in (above(), _table(status)) if part is not None]
                 live.update(Group(*parts))
             time.sleep(LOOK_S)
-    if asked is not None:
+    if signalled is not None:
         raise Interrupted("interrupted; every job has a checkpoint: run the same command to resume")
     return status
 

@@ -62,8 +62,8 @@ def _student(folder: RunFolder, seed: int, *, finished: bool) -> None:
 
 
 def test_run_and_split_are_taken_out_of_the_overrides() -> None:
-    asked, rest = request(["run=abcd", "data.root=x", "split=test", "runtime.device=cpu"])
-    assert asked == Request("abcd", "test", {"data.root", "runtime.device"})
+    found, rest = request(["run=abcd", "data.root=x", "split=test", "runtime.device=cpu"])
+    assert found == Request("abcd", "test", {"data.root", "runtime.device"})
     assert rest == ["data.root=x", "runtime.device=cpu"]
     assert request(["run=abcd"])[0].split == "val"  # which costs no reading of test
 

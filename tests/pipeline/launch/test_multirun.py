@@ -189,16 +189,16 @@ def test_after_a_request_to_stop_no_task_is_started(
 def test_a_job_that_was_starting_up_is_signalled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launcher, asked = local(tmp_path, a=RUNNING), []
+    launcher, signals = local(tmp_path, a=RUNNING), []
 
     def cancel() -> None:
         launcher.stopping = True
-        asked.append(1)
-        if len(asked) == 2:  # now it does
+        signals.append(1)
+        if len(signals) == 2:  # now it receives it
             launcher.status["a"] = launcher._after("a", -15)
 
     monkeypatch.setattr(launcher, "cancel", cancel)
-    monkeypatch.setattr(monitor, "ASK_S", 0.0)
+    monkeypatch.setattr(monitor, "SIGNAL_S", 0.0)
     with pytest.raises(Interrupted):
         follow(launcher, SimpleNamespace(stop=lambda: True))
     assert launcher.status["a"].state == HALTED
