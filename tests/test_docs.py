@@ -16,17 +16,18 @@ from pipeline.config.groups import CONF
 from pipeline.config.reference import COMMAND, ROOT
 from pipeline.launch import multirun
 from sweeps import run_study
+from sweeps.study_file import read_study
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
-CALL = re.compile(r"(?:python -m|job\.sbatch) pipeline ([a-z]+)([^`\n|#]*)")
+CALL = r"(?:python -m|job\.sbatch) {} (?:work )?([a-z][^`\n|#…]*)"
 COMPOSING = ("main", "distill")  # the other verbs have options of their own
-HAND_WRITTEN = [
-    ROOT / "README.md",
-    *(ROOT / "docs" / f"{n}.md" for n in ("cluster", "installation")),
-]
-SWEEP = re.compile(r"(?:python -m|job\.sbatch) sweeps (?:work )?([a-z_/]+)([^`\n|#]*)")
+MADE = [path for path in reference.pages() if path.suffix == ".md"]
+ADDED = ROOT / "docs" / "extending.md"  # its commands need what it adds
+HAND_WRITTEN = [path for path in DOCUMENTS if path not in [*MADE, ADDED]]
+OF_WORKERS = ("workers", "launcher", "trials")
+LONGEST_MEAN = 16  # words a sentence
 
 
 @pytest.mark.parametrize("path", sorted(reference.pages()), ids=lambda path: path.name)
@@ -60,25 +61,50 @@ def test_every_document_is_listed_in_the_readme() -> None:
     assert {"CHANGELOG.md", "CITATION.cff"} <= listed
 
 
-@pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)
-def test_commands_are_accepted(path: Path) -> None:
-    calls = CALL.findall(path.read_text(encoding="utf-8"))
-    assert calls
-    for verb, rest in calls:
+def _calls(program: str) -> list[tuple[str, ...]]:
+    """The distinct commands of the hand-written documents, each as its words."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in HAND_WRITTEN)
+    found = re.findall(CALL.format(program), text.replace("\\\n", " "))
+    return sorted({tuple(shlex.split(call)) for call in found})
+
+
+def test_commands_are_accepted() -> None:
+    calls = _calls("pipeline")
+    assert len(calls) > 40
+    for verb, *rest in calls:
         assert verb in VERBS, verb
-        overrides = [text for text in shlex.split(rest) if "=" in text]
-        if " -m " in rest:
-            multirun.read(overrides)
-        elif verb in COMPOSING and "PATH" not in rest:
+        overrides = [text for text in rest if "=" in text]
+        if "-m" in rest:
+            _, overrides, errors = multirun.take_options(overrides)
+            assert not errors
+            combinations = multirun.expand(overrides)
+            compose(list(combinations[0]))
+            compose(list(combinations[-1]))
+        elif verb in COMPOSING and not any("PATH" in text for text in overrides):
             compose(overrides)
 
 
 def test_commands_of_studies_are_accepted() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in HAND_WRITTEN]
-    calls = [call for text in texts for call in SWEEP.findall(text)]
-    assert calls
-    for name, rest in calls:
-        run_study.read(name, [text for text in shlex.split(rest) if "=" in text])
+    """Those with options of their own; tests/sweeps reads every study as its file has it."""
+    calls = _calls("sweeps")
+    assert len(calls) > 10
+    for name, *rest in calls:
+        overrides = [text for text in rest if text.partition("=")[0] not in OF_WORKERS]
+        if any("=" in text for text in overrides):
+            run_study.read(name, [text for text in rest if "=" in text])
+        else:
+            read_study(name)
+
+
+@pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)
+def test_sentences_are_short(path: Path) -> None:
+    text = FENCED.sub("", path.read_text(encoding="utf-8"))
+    prose = re.sub(r"^(\||#|!\[|:::).*|\]\([^)]*\)|`[^`]*`", "x", text, flags=re.M)
+    items = re.split(r"\n\s*\n|\n(?= *(?:[-*]|\d\.) )", prose)
+    sentences = [one for item in items for one in re.split(r"(?<=[.?!:])\s+", item)]
+    words = [len(re.findall(r"\w[\w'%.,-]*", one)) for one in sentences]
+    counted = [count for count in words if count > 1]
+    assert sum(counted) / len(counted) < LONGEST_MEAN
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

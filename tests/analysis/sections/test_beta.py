@@ -182,3 +182,10 @@ def test_a_recommended_beta_is_told_with_the_warnings_of_its_runs():
     )
     assert "gate" not in said[3]
     assert [gap.what for gap in found.gaps] == ["β = 0 is not there"]  # and no larger one
+
+
+def test_equal_values_recommend_none_where_the_largest_gave_a_warning():
+    rows = grid({"0": 0.9}) + [row | {"tags.health": "sigma_at_one"} for row in grid({"0.1": 0.9})]
+    found = beta.study(bench_runs(runs(*rows)))
+    assert found.summary[0].startswith("No β is recommended")
+    assert found.gaps == ()
