@@ -1,4 +1,4 @@
-"""What stages of one command share: the store, the destination, the device, the stop request."""
+"""Session: what the stages of one command share (store, tracking, device, stop request)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 @dataclass
 class Session:
-    """The effects of a command."""
+    """Store, tracking target, device and stop request of one command."""
 
     runtime: RuntimeConfig
     store: Store
     target: TrackingTarget
     device: torch.device
     overrides: list[str] = field(default_factory=list)
-    # Hears of every epoch's end: the history so far. What it raises ends the stage.
+    # Called after every epoch with the history so far. An exception of it ends the stage.
     on_epoch: Callable[[list[HistoryEntry]], None] = lambda history: None
     _stop: Event = field(default_factory=Event)  # one for this and every copy of it
 
@@ -60,7 +60,7 @@ class Session:
         self._stop.set()
 
     def stop(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was requested."""
         return self._stop.is_set()
 
     @contextmanager
@@ -116,7 +116,7 @@ def store_of(runtime: RuntimeConfig) -> Store:
     """The local store that a command uses.
 
     Raises:
-        ConfigError: a file stands where its folder should.
+        ConfigError: its path is a file.
     """
     root = Path(runtime.store).resolve()
     if root.exists() and not root.is_dir():
@@ -130,13 +130,15 @@ def choose_device(runtime: RuntimeConfig) -> torch.device:
     Raises:
         ConfigError: no such device on this machine.
     """
-    there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    devices = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     if runtime.device == "auto":
-        return torch.device("cuda:0" if "cuda:0" in there else "cpu")
+        return torch.device("cuda:0" if "cuda:0" in devices else "cpu")
     name = "cuda:0" if runtime.device == "cuda" else runtime.device
-    if name not in there:
-        allowed = ", ".join(["auto", *there])
-        raise ConfigError([f"runtime.device={runtime.device}: not here (allowed: {allowed})"])
+    if name not in devices:
+        allowed = ", ".join(["auto", *devices])
+        raise ConfigError(
+            [f"runtime.device={runtime.device}: not on this machine (allowed: {allowed})"]
+        )
     return torch.device(name)
 
 
@@ -148,13 +150,13 @@ def device_name(device: torch.device) -> str:
 def slow_precision(
     precision: str, device: torch.device, processor: Mapping[str, Any] | None = None
 ) -> str | None:
-    """What to say of mixed precision on a CPU without instructions for it, where it is emulated
-    and many times slower than float32; None where there is nothing to say. `processor` is what
-    torch says of this one where not given."""
-    there = torch.cpu.get_capabilities() if processor is None else processor
-    if precision != "bfloat16" or device.type != "cpu" or there.get("architecture") != "x86_64":
+    """A warning about mixed precision on a CPU that has no instructions for it and emulates it many
+    times slower than float32; None for other devices. `processor` defaults to the capabilities
+    that torch reports of this one."""
+    found = torch.cpu.get_capabilities() if processor is None else processor
+    if precision != "bfloat16" or device.type != "cpu" or found.get("architecture") != "x86_64":
         return None
-    if there.get("avx512_bf16") or there.get("amx_bf16"):
+    if found.get("avx512_bf16") or found.get("amx_bf16"):
         return None
     return (
         "this processor has no bfloat16 instructions: every step takes many times as long as with "

@@ -26,10 +26,8 @@ def sync_command(overrides: list[str]) -> None:
 
 
 def sync(session: Session) -> None:
-    """Bring every run of the store up to date at the present tracking store, each in the
-    experiment and under the launch that it was meant for.
-
-    Runs that are being trained are left to their own process.
+    """Send what is missing of every run of the store, to the experiment and launch run that it
+    belongs to. Runs that are being trained are left to their own process.
     """
     with ExitStack() as launches:
         sent = _sync(session, launches)
@@ -64,12 +62,12 @@ def _sync(session: Session, launches: ExitStack) -> int:
 
 
 def _missing(folder: RunFolder, session: Session) -> list[UploadState]:
-    """Where this run was meant to go in the present store and has not arrived whole."""
+    """The uploads of this run to the present tracking store that are incomplete."""
     return [r for r in records(folder, session.target) if not _complete(folder, r)]
 
 
 def _complete(folder: RunFolder, record: UploadState) -> bool:
-    """Whether all that is committed has arrived."""
+    """Whether all checkpointed epochs have arrived."""
     if record.finished:
         return True
     if folder.result() is not None or record.run_id is None:

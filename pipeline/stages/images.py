@@ -1,6 +1,6 @@
-"""Where training images lie: on the device, or in a file of the store where it has no room.
+"""Training images on the device, or in a mapped file of the store where they do not fit.
 
-Either way batches are the same bits, so it is no part of a run's identity.
+Batches are the same bits either way, so the place is no part of a run's identity.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def on_device(config: Config, session: Session) -> Splits:
         path = Path(config.runtime.store).resolve() / "pixels" / f"{data.train.digest}.u8"
         say(f"training images need {needed / 1e6:.1f} MB of {budget / 1e6:.1f}: mapped from {path}")
         data = data._replace(train=in_file(data.train, path))
-        hold(config.data, data)  # what was read is given back
+        hold(config.data, data)  # frees the copy in memory
     return data._replace(train=data.train.to(session.device), val=data.val.to(session.device))
 
 
 def in_file(images: Images, path: Path) -> Images:
-    """These images with their pixels in a file, which is written if it is absent or damaged."""
+    """These images with their pixels in a file, which is written if it is missing or damaged."""
     if path.is_file():
         try:
             return read_mapped(images, path)
         except ValueError as error:
-            say(f"{error}: written anew")
+            say(f"{error}: rewritten")
     write_atomic(path, images.pixels.contiguous().numpy().data.cast("B"))
     return read_mapped(images, path)
 

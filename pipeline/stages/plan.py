@@ -25,7 +25,7 @@ from trainers import metrics
 
 FINISHED, UNKNOWN = "finished", "unknown"
 
-Setting = tuple[tuple[str, str], ...]  # (option, value): what tells a run from others of its name
+Setting = tuple[tuple[str, str], ...]  # (option, value): how a run differs from others of its name
 
 
 class Planned(NamedTuple):
@@ -48,7 +48,7 @@ def planned_students(
     configs: Iterable[Config], store: Store, settings: Iterable[Setting] | None = None
 ) -> list[Planned]:
     """The stages that distilling these configurations takes, each once: teachers, their view
-    banks, students. `settings`: what tells the configurations apart, one each."""
+    banks, students. `settings`: how the configurations differ, one each."""
     past, found = _past(store), dict[str, Planned]()
     for config, setting in zip(configs, settings or repeat(()), strict=False):
         for key, stage in _stages(config, store, past).items():
@@ -85,7 +85,7 @@ def planned_banks(config: Config, numbers: Iterable[int], store: Store) -> list[
 
 
 def expected_seconds(config: Config, store: Store) -> float | None:
-    """What a student of this kind took, by finished runs; None where there is none, or no data."""
+    """Seconds of a student of this kind, from finished runs; None without runs or data."""
     if absent_data(config):
         return None
     return _expected(_past(store), run_kind("distill", config), identity("distill", config))
@@ -107,7 +107,7 @@ def show(stages: list[Planned], workers: int = 1) -> None:
 
 
 def _table(stages: list[Planned]) -> Table:
-    """What varies is said where names alone tell too little."""
+    """The column of what varies is shown where names repeat."""
     names_repeat = len({stage.name for stage in stages}) < len(stages)
     varied = ["what varies"] if names_repeat and any(stage.setting for stage in stages) else []
     table = Table(box=None, pad_edge=False)
@@ -201,7 +201,7 @@ def _expected(past: Past, kind: str, what: dict[str, Any]) -> float | None:
 
 
 def _epochs(what: dict[str, Any]) -> int:
-    """Of both steps, as the identity of a stage tells them; 1 where it tells none (a file)."""
+    """Epochs of both steps, from the identity of a stage; 1 where it has none (a file)."""
     config = what["config"]
     budget = config.get("budget") or config["teacher"].get("recipe") or {}
     counts = [budget.get(name, 0) for name in ("student_epochs", "adapt_epochs", "epochs")]
@@ -226,7 +226,7 @@ def _bank_time(folder: RunFolder) -> tuple[Kind, float] | None:
 
 
 def _run_time(folder: RunFolder) -> tuple[Kind, float] | None:
-    """An epoch's share, without the banks, which are planned on their own."""
+    """Seconds an epoch, without the banks, which are planned on their own."""
     result, spec = folder.result(), folder.spec()
     if result is None or spec is None:
         return None

@@ -65,7 +65,7 @@ class Stage(Protocol[S]):
         """The description of a run that starts now."""
 
     def new_state(self) -> S:
-        """The state before the first epoch; it stops where the session is asked to."""
+        """The state before the first epoch; it stops when the session has a stop request."""
 
     def train(self, state: S) -> Iterator[Epoch]:
         """The epochs that the state lacks; it is changed in place."""

@@ -1,5 +1,5 @@
-"""View banks on disk: what a frozen teacher says of every (image, view), made once and shared by
-all rungs, seeds and sweeps. Written in parts, so that a bank that was cut off is gone on with.
+"""View banks on disk: the outputs of a frozen teacher for every (image, view), made once and shared
+by all rungs, seeds and sweeps. They are written in parts, so that an interrupted bank is resumed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from trainers.view_bank import BANK_CHUNK, Bank, ViewOutputs, assemble, image_ou
 
 log = logging.getLogger("pipeline")
 
-BANK_VERSION = 1  # raise it when the rows of a bank change
+BANK_VERSION = 1  # raise it when the outputs in a bank change
 CHUNKS_A_PART = 128
 
 
 def bank_key(config: Config, teacher: int) -> str:
-    """Of the teacher, the data, the recipe of the views, and how the rows are computed."""
+    """The key of a view bank: of the teacher, data, recipe of the views and numerics."""
     recipe = {
         "version": BANK_VERSION,
         "teacher": run_key("finetune", config, teacher=teacher),
@@ -47,7 +47,7 @@ def bank_key(config: Config, teacher: int) -> str:
 
 
 def has_banks(config: Config) -> bool:
-    """Whether teachers are kept as banks: not where crops are fresh for ever."""
+    """Whether teachers have view banks: not where every epoch has fresh crops."""
     return config.data.views > 0
 
 
@@ -68,7 +68,7 @@ def view_bank(
     """The bank of a key, read or made; and the seconds that making it took.
 
     Raises:
-        Interrupted: asked to stop between two parts.
+        Interrupted: a stop was requested; the parts that are written are kept.
         LeaseLost: another process took over.
     """
     folder = session.store.run("bank", key)
@@ -83,7 +83,7 @@ def view_bank(
         train = assemble(_read(folder, done["parts"]), views.rows, views.device)
         val = _rows(folder.load_tensors("val", done["val"]))
     except (CorruptFile, FileNotFoundError) as error:
-        log.warning("view bank %s is damaged (%s): made anew", key, error)
+        log.warning("view bank %s is damaged (%s): rebuilt", key, error)
         (folder.path / "bank.json").unlink()
         for path in folder.path.glob("*.safetensors"):
             path.unlink()
@@ -94,7 +94,7 @@ def view_bank(
 def _once(
     session: Session, folder: RunFolder, name: str, make: Callable[[Lease], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `make` gives, by one process; the others wait for it."""
+    """The parts of a bank, made by one process; the others wait for it."""
 
     def waiting(holder: Holder) -> None:
         say(f"waiting  view bank  {name}  key {folder.key} is being made by {holder}")
@@ -127,7 +127,7 @@ def _make(
     normalise: Normaliser,
     numerics: Numerics,
 ) -> dict[str, Any]:
-    """Write the parts that are missing, then the validation rows; the list of them all."""
+    """Write the missing parts, then the validation outputs; return the list of all files."""
     digests, seconds = _parts_there(folder)
     rows = view_outputs(model, views, numerics, start=len(digests) * CHUNKS_A_PART)
     while True:
@@ -151,7 +151,7 @@ def _make(
 
 
 def _parts_there(folder: RunFolder) -> tuple[list[str], float]:
-    """Digests of the parts, from the first on, that an earlier process left intact."""
+    """Digests of the leading parts that an earlier process left intact, and their seconds."""
     digests: list[str] = []
     while True:
         name = f"part-{len(digests):06d}"
@@ -162,7 +162,7 @@ def _parts_there(folder: RunFolder) -> tuple[list[str], float]:
         except FileNotFoundError:
             return digests, folder.read_json("seconds") or 0.0
         except (CorruptFile, ValueError) as error:
-            log.warning("part of a view bank cannot be used (%s): made anew", error)
+            log.warning("part of a view bank cannot be used (%s): rebuilt", error)
             for damaged in folder.path.glob(f"{name}.*.safetensors"):
                 damaged.unlink()
             return digests, folder.read_json("seconds") or 0.0

@@ -1,8 +1,8 @@
 """A lease on a directory: one process at a time, on any host that shares the file system.
 
 The lease is the highest-numbered of the files ``lease.000001``, ``lease.000002``, … in the
-directory. A file is created exclusively, and whoever creates it holds the lease; who finds the
-newest one released, or its holder dead, creates the next number. The new holder deletes the
+directory. A file is created exclusively, and its creator holds the lease. A process that finds
+the newest one released, or its holder dead, creates the next number. The new holder deletes the
 older files. The newest is never deleted, so a number is used once by a holder.
 
 The holder rewrites its file every few seconds. A waiter calls the holder dead when it has watched
@@ -12,7 +12,7 @@ gone is dead at once.
 
 The file is rewritten in place and never through a rename. A rename would need room on a full
 disk, could bring a deleted file back to life, and on NFS makes the name vanish for a moment when
-someone on the same host has the file open. The content has a fixed length, and only its end
+another process of the host has the file open. The content has a fixed length, and only its end
 changes, so a torn read is no danger: it is a content that changed, and the token is intact.
 
 A lease cannot stop a holder that was frozen and wakes up after it was replaced. That holder finds
@@ -46,12 +46,12 @@ _log = logging.getLogger("pipeline")
 
 
 class LeaseLost(Exception):
-    """The lease belongs to someone else now: stop writing."""
+    """The lease belongs to another process now: stop writing."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease, as its file tells it; empty where the file could not be read."""
+    """Holder of a lease, read from its file; empty where the file could not be read."""
 
     # The order is that of the file: what changes comes last, so that a torn read keeps the token.
     token: str = ""
@@ -67,7 +67,7 @@ class Holder:
         return f"process {self.pid} on {self.host}" if self.pid else self.host
 
     def is_dead(self) -> bool:
-        """Whether it is certain from here that the process is gone. False where we cannot know."""
+        """Whether this process can see that the holder is gone. False where it cannot know."""
         ours = (boot_id(), pid_namespace())
         if "" in ours or (self.boot_id, self.pid_namespace) != ours or self.pid <= 0:
             return False
@@ -130,7 +130,7 @@ def _encode(holder: Holder) -> bytes:
 
 
 def _decode(content: bytes) -> Holder:
-    """The holder that a file tells of; an unknown one where it is empty, half written or alien."""
+    """The holder in a file; an unknown one where the file is empty, half written or no lease."""
     try:
         fields = json.loads(content)
     except ValueError:
@@ -181,7 +181,7 @@ class Watch:
         self.is_free = False  # whether the next generation may be claimed
         self._content: bytes | None = None
         self._expiry_s = expiry_s
-        # A gap between two looks tells little: we may have been frozen, or a file server that
+        # A gap between two looks proves little: we may have been frozen, or a file server that
         # hung may have kept the holder from writing. So a long one counts as two heartbeats.
         self._longest_gap_s = 2 * heartbeat_s
         self._still_s = 0.0
@@ -236,8 +236,8 @@ class Lease:
         """Looks at the directory again; returns if the lease is still ours.
 
         Warns once, in the log, of a heartbeat that could not be written: it is tried again, and
-        until someone takes over the lease is ours. Raises LeaseLost if it was taken over, its
-        file is gone or it was released, OSError if the directory cannot be read.
+        until another process takes over the lease is ours. Raises LeaseLost if it was taken over,
+        its file is gone or it was released, OSError if the directory cannot be read.
         """
         if self._released:
             raise LeaseLost(f"the lease on {self.directory} was released")
@@ -257,7 +257,7 @@ class Lease:
         try:
             self._rewrite(released=True)
         except LeaseLost:
-            pass  # it is someone else's to release
+            pass  # another process releases it
         except OSError as error:  # not worth failing for: waiters see it expire
             _log.warning("the lease on %s could not be released: %s", self.directory, error)
 
@@ -272,7 +272,7 @@ class Lease:
             try:
                 self._rewrite(released=False)
             except LeaseLost:
-                return  # check() tells the caller
+                return  # check() raises it in the caller
             except OSError as error:
                 self._fault = error
 
@@ -318,7 +318,7 @@ def try_acquire(
     """The lease on `directory` (made if absent) if it is free at this look, else None.
 
     One look sees a lease that is released or whose process is gone from this host. To see one
-    expire, hand in the same `watch` at every look at this directory; it also tells the holder.
+    expire, hand in the same `watch` at every look at this directory; it also has the holder.
     Raises OSError if the directory cannot be read or written.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -346,11 +346,11 @@ def acquire(
     cannot be read or written.
     """
     watch = Watch(heartbeat_s=heartbeat_s, expiry_s=expiry_s)
-    told = False
+    reported = False
     while (lease := try_acquire(directory, heartbeat_s=heartbeat_s, watch=watch)) is None:
-        # It was free if we lost a race: then the next look tells who won.
-        if on_wait is not None and not told and not watch.is_free:
-            told = True
+        # It was free if we lost a race: then the next look finds the holder.
+        if on_wait is not None and not reported and not watch.is_free:
+            reported = True
             on_wait(watch.holder)
         if should_stop():
             raise Interrupted(f"stopped while {watch.holder} held the lease on {directory}")
@@ -359,7 +359,7 @@ def acquire(
 
 
 def _claim(directory: Path, generation: int, heartbeat_s: float) -> Lease | None:
-    """Creates the lease file of a generation; None if someone else was first."""
+    """Creates the lease file of a generation; None if another process was first."""
     path, holder = _path(directory, generation), _this_process()
     try:
         with open(path, "xb") as file:

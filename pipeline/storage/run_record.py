@@ -69,7 +69,7 @@ class RunSpec(_Record):
     data: dict[str, str]  # name and digest of the data set
     versions: dict[str, str] = field(default_factory=dict)  # of Python and of packages
     texts: dict[str, str] = field(default_factory=dict)  # files that are logged, by name
-    folder: str = ""  # a random name: tells this folder from another of the same key
+    folder: str = ""  # a random name, which another folder of the same key has not
     schema: int = SCHEMA
 
 

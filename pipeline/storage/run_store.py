@@ -1,16 +1,16 @@
-"""The local store: what is committed here is the truth, and tracking follows it.
+"""The local store: the checkpoints and results of runs, which tracking follows.
 
 A run is a folder ``<stage>/<key>`` with
 
     commit-<number>.<token>.<sha256>.pt    state and history, two generations; gone once finished
     <name>.<sha256>.safetensors            tensors that outlive the run
-    result.json, <name>.json               a body beside its sha256
+    result.json, <name>.json               a body with its sha256
     test-read-<number>                     one empty file for each reading of the test split
 
-Every file is whole or absent (`pipeline.storage.atomic`). What two writers could disagree on has
-its writer's token or its content's digest in its name: when a process that lost its lease wakes up
-inside a write, its file stands beside the new holder's, and both are valid. Everything is verified
-when it is read.
+Every file is whole or absent (`pipeline.storage.atomic`). A file that two writers could write
+differently has its writer's token or its content's digest in its name: when a process that lost
+its lease wakes up inside a write, its file is stored next to the new holder's, and both are valid.
+Everything is verified when it is read.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _TEMPORARY_COMMIT = re.compile(r"\.commit-(\d{8,})\..*\.tmp")
 _TENSORS = re.compile(r"(.*)\.([0-9a-f]{64})\.safetensors")
 _TEST_READ = re.compile(r"test-read-(\d{6,})")
 _GENERATIONS_KEPT = 2
-# What torch.load(weights_only=True) reads back for certain, apart from tensors.
+# Types that torch.load(weights_only=True) always reads back, apart from tensors.
 _MAPPINGS = (dict, OrderedDict)
 _SEQUENCES = (list, tuple)
 _SCALARS = (bool, int, float, str, type(None))
@@ -61,7 +61,7 @@ _log = logging.getLogger("pipeline")
 
 
 class Commit(NamedTuple):
-    """A state to go on from, and one record for each epoch that led to it."""
+    """A checkpoint: a state to resume from, and one record for each epoch that led to it."""
 
     number: int
     state: dict[str, Any]
@@ -69,7 +69,7 @@ class Commit(NamedTuple):
 
 
 class Store:
-    """All runs under one root, which need not exist yet."""
+    """All runs under one root folder, which need not exist yet."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -90,7 +90,7 @@ class Store:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What is kept of one run. Names of files are given without their extension.
+    """The folder of one run. Names of files are given without their extension.
 
     Writers must hold the run's lease; anyone may read at any time. Every method raises OSError
     if the disk fails it, and those that take a name ValueError if it is not a plain one.
@@ -128,12 +128,12 @@ class RunFolder:
 
         Both are nested dicts, lists and tuples of tensors, numbers, strings and None. Raises
         TypeError for anything else, since it could not be loaded again, and ValueError for a
-        token that is not alphanumeric. After an OSError the earlier commits are still there.
+        token that is not alphanumeric. After an OSError the earlier checkpoints still exist.
         """
         payload = {"state": state, "history": history}
         _check_loadable(payload, "commit")
         if not re.fullmatch("[0-9A-Za-z]+", token):
-            raise ValueError(f"a commit's token must be alphanumeric: {token!r}")
+            raise ValueError(f"a checkpoint's token must be alphanumeric: {token!r}")
         number = max((_number(path) for path in self._commits()), default=0) + 1
         label = f"commit-{number:08d}.{token[:8]}"
 
@@ -148,14 +148,14 @@ class RunFolder:
         return path
 
     def latest(self) -> Commit | None:
-        """The newest commit that is intact, on the CPU; None if there is none.
+        """The newest checkpoint that is intact, on the CPU; None if there is none.
 
-        A corrupt one is moved aside as `*.corrupt`, which the log tells, and the one before it
+        A corrupt one is moved aside as `*.corrupt`, with a warning, and the one before it
         is tried.
         """
         tried: set[Path] = set()
         found_corrupt = False
-        # Listed anew each time, as a writer may delete a commit while we are reading it.
+        # Listed again each time, as a writer may delete a checkpoint while we are reading it.
         while paths := [path for path in self._commits() if path not in tried]:
             path = paths[-1]
             tried.add(path)
@@ -168,15 +168,15 @@ class RunFolder:
                 aside = path.with_name(path.name + ".corrupt")
                 with contextlib.suppress(FileNotFoundError):  # another reader was faster
                     path.replace(aside)
-                _log.warning("%s; moved to %s, the commit before it is used", error, aside.name)
+                _log.warning("%s; moved to %s, the checkpoint before it is used", error, aside.name)
         if found_corrupt:
-            _log.warning("no commit of %s is intact: it starts from the beginning", self.path)
+            _log.warning("no checkpoint of %s is intact: it starts from the beginning", self.path)
         return None
 
     def save_tensors(
         self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
     ) -> str:
-        """Saves a safetensors file beside those of that name; returns its sha256, to be kept."""
+        """Saves a safetensors file next to others of that name; returns its sha256, to be kept."""
         # Copies, as the format takes neither tensors that share memory nor strided ones.
         dense = {key: _dense_copy(tensor) for key, tensor in tensors.items()}
         data = safetensors.torch.save(dense, metadata)
@@ -188,7 +188,7 @@ class RunFolder:
         """The file of that name and sha256, or the only one of that name.
 
         Raises FileNotFoundError if there is none, ValueError if several differ and no sha256
-        says which.
+        is given.
         """
         pattern = f"{_plain(name)}.{sha256 or '*'}.safetensors"
         paths = [path for path in self.path.glob(pattern) if _TENSORS.fullmatch(path.name)]
@@ -258,7 +258,7 @@ class RunFolder:
         return [match for name in names if (match := pattern.fullmatch(name))]
 
     def _commits(self) -> list[Path]:
-        """The files of all commits, oldest first."""
+        """The files of all checkpoints, oldest first."""
         paths = [self.path / match[0] for match in self._matches(_COMMIT)]
         return sorted(paths, key=lambda path: (_number(path), path.name))
 
@@ -268,8 +268,8 @@ class RunFolder:
         for path in commits:
             if _number(path) not in kept:
                 path.unlink(missing_ok=True)
-        # Who is alive and holds the lease writes this number or a later one. What is earlier was
-        # left by a killed process, or is being written by one that lost the lease.
+        # The holder of the lease writes this number or a later one. An earlier one was left by a
+        # killed process, or is being written by one that lost the lease.
         for match in self._matches(_TEMPORARY_COMMIT):
             if int(match[1]) < committed:
                 (self.path / match[0]).unlink(missing_ok=True)
@@ -282,7 +282,7 @@ def _plain(name: str) -> str:
 
 
 def _number(path: Path) -> int:
-    """The number of a commit's file."""
+    """The number of a checkpoint's file."""
     return int(path.name.split(".")[0].removeprefix("commit-"))
 
 
@@ -292,7 +292,7 @@ def _json_digest(body: Any) -> str:
 
 
 def _check_loadable(value: Any, where: str) -> None:
-    """Raises TypeError for what a commit might not give back, saying where it is.
+    """Raises TypeError, with the place, for a value that a checkpoint might not give back.
 
     Types must match exactly: numpy's float64 is a float too, but is pickled as code of numpy's.
     """
@@ -305,7 +305,7 @@ def _check_loadable(value: Any, where: str) -> None:
         for index, item in enumerate(value):
             _check_loadable(item, f"{where}[{index}]")
     elif not isinstance(value, Tensor) and type(value) not in _SCALARS:
-        raise TypeError(f"{where} is of type {type(value).__name__}, which no commit can hold")
+        raise TypeError(f"{where} is of type {type(value).__name__}, which no checkpoint can hold")
 
 
 def _dense_copy(tensor: Tensor) -> Tensor:
@@ -313,10 +313,10 @@ def _dense_copy(tensor: Tensor) -> Tensor:
 
 
 def _load_commit(path: Path) -> Commit:
-    """Loads a commit. Raises CorruptFile, or OSError, of which FileNotFoundError.
+    """Loads a checkpoint. Raises CorruptFile, or OSError, of which FileNotFoundError.
 
     The sha256 finds accidents, not malice, so no code in the file is run. Errors that do not come
-    from the file pass through: a good commit is not set aside because memory was short.
+    from the file pass through: a good checkpoint is not set aside because memory was short.
     """
     with open(path, "rb") as file:  # opened once, so that it can be deleted meanwhile
         verify(path, file, path.name.split(".")[2])

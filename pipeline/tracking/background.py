@@ -1,7 +1,7 @@
-"""Tracking follows the store: a thread that sends what is committed, whenever it can.
+"""Tracker: a thread that sends the checkpointed epochs of a run to the tracking store.
 
-Training never waits for it. A server that is gone costs nothing and doubles nothing: what has
-not arrived is sent when the server is back, at resume, at the end, or by `sync`.
+Training never waits for it. While a server is away nothing is lost and nothing is sent twice: the
+rest is sent when it is back, at resume, at the end of the run, or by `sync`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger("pipeline")
 
 
 class Tracker(threading.Thread):
-    """Publishes one run folder while its stage runs."""
+    """Sends one run folder while its stage runs."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Tracker(threading.Thread):
         self._lost = False  # the lease: the run belongs to another process, which sends the rest
 
     def committed(self, history: list[HistoryEntry]) -> None:
-        """These epochs are in the store now; send what is new when there is time."""
+        """Send the new epochs of this history, which are in the store, when there is time."""
         self._history = list(history)
         self._wake.set()
 
@@ -62,11 +62,11 @@ class Tracker(threading.Thread):
     def _close(self, closing: Callable[[RunUpload], None]) -> bool:
         self._closing = closing
         self._wake.set()
-        asked = time.monotonic()
+        requested = time.monotonic()
         while self.is_alive():
             self.join(0.1)
             silent = self.failing_since is not None
-            if silent and time.monotonic() - asked > self.timeout_s:
+            if silent and time.monotonic() - requested > self.timeout_s:
                 self._give_up.set()
                 self._wake.set()
                 break
@@ -87,7 +87,7 @@ class Tracker(threading.Thread):
             except LeaseLost:
                 self._lost = True
                 return
-            except Exception as error:  # noqa: BLE001 - told below, tried again, never fatal
+            except Exception as error:  # noqa: BLE001 - reported, tried again, never fatal
                 self._failed(error)
                 self._wake.wait(self.retry_s if self._closing is None else min(1.0, self.retry_s))
                 continue
@@ -115,8 +115,8 @@ class Tracker(threading.Thread):
         if self.failing_since is None:
             self.failing_since = time.monotonic()
             log.warning(
-                "the tracking store cannot be reached (%s); training goes on, "
-                "its metrics are kept and sent later",
+                "the tracking store cannot be reached (%s); training continues; "
+                "its metrics are stored and sent later",
                 last_line(error).split("\n")[0][:200],
             )
 

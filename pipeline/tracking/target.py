@@ -1,7 +1,7 @@
-"""Where runs are tracked: the MLflow store, the experiment in it, and the launch run.
+"""Tracking target: the MLflow store, the experiment in it, and the launch run.
 
-`mlflow run` opens a project run and hands its id on by environment; that run is the launch, and
-every stage run is its child. Called directly, a launch of our own is opened.
+`mlflow run` opens a project run and passes its id by environment. That run is the launch, and every
+stage run is its child. Without `mlflow run` the command opens a launch of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pipeline.storage.lease import acquire
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Inherited by everything that this process starts; a job must never write into another's run.
+# Inherited by every process that this one starts; a job must never write into another's run.
 _INHERITED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
-# Without these a call to a server that is gone blocks for minutes.
+# Without these a call to a server that is away blocks for minutes.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -49,7 +49,8 @@ class TrackingTarget:
 
     @classmethod
     def from_environment(cls, verb: str, experiment: str | None, store: Path) -> TrackingTarget:
-        """Read MLflow's variables, once, and take those away that children must not inherit."""
+        """The target that MLflow's variables name; those that child processes must not inherit are
+        removed."""
         quiet_mlflow()
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
@@ -86,13 +87,13 @@ class TrackingTarget:
         return self._client
 
     def experiment_name(self) -> str:
-        """The experiment's name, asked of the store where its id was given."""
+        """The experiment's name, looked up in the store where its id was given."""
         if not self.experiment.startswith("#"):
             return self.experiment
         return str(self.client().get_experiment(self.experiment[1:]).name)
 
     def experiment_id(self) -> str:
-        """The experiment's id; the experiment is made if absent."""
+        """The experiment's id; the experiment is made if missing."""
         if self.experiment.startswith("#"):
             return self.experiment[1:]
         if self._experiment_id is None:
@@ -129,10 +130,9 @@ def absolute(uri: str) -> str:
 
 
 def quiet_mlflow() -> None:
-    """Keep schema migrations, environment hints and an address for every run that ends out of a
-    researcher's terminal."""
+    """Suppress MLflow's messages on schema migrations, the environment and each run that ends."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     noisy = ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking")
-    for name in (*noisy, "urllib3"):  # its retries are ours to tell
+    for name in (*noisy, "urllib3"):  # its retries are reported here
         logging.getLogger(name).setLevel(logging.ERROR)

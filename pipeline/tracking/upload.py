@@ -1,7 +1,7 @@
-"""Bring the MLflow run of a run folder up to date with what is committed in the folder.
+"""Upload of a run folder: bring its MLflow run up to date with the folder.
 
-Every function here can be repeated: what has arrived is not sent again. A record in the folder
-says what has arrived; after anything uncertain (a crash, a failed call) the store is asked.
+Every function can be repeated: nothing is sent twice. A record in the folder holds how much has
+arrived. After a crash or a failed call the tracking store is asked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trainers import metrics
 log = logging.getLogger("pipeline")
 
 RECORD_PREFIX = "tracking-"
-SPEC_FILE = "spec.json"  # what the run folder says of the run, so that it can be read from afar
+SPEC_FILE = "spec.json"  # the run's description, for readers without the run folder
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 PARAM_LENGTH = 6000
@@ -34,7 +34,7 @@ DATASET_DIGEST_LENGTH = 36  # the longest that MLflow stores
 
 @dataclass
 class UploadState:
-    """What has arrived at one destination; kept in the run folder."""
+    """What has arrived at one tracking target; kept in the run folder."""
 
     run_id: str | None = None
     epochs: int = 0  # of the history, that have arrived
@@ -43,8 +43,8 @@ class UploadState:
     where: str = ""  # the store, without password
     experiment: str = ""  # name, or "#" and id
     launch_id: str | None = None  # the run that this one is a child of
-    verb: str = ""  # of the command that trained it, and which call: its launch, where none arrived
-    command: str = ""
+    verb: str = ""  # of the command that trained it
+    command: str = ""  # which call of that verb: runs of one call share a launch run
 
     @staticmethod
     def name(target: TrackingTarget) -> str:
@@ -69,7 +69,7 @@ class UploadState:
 
 
 class RunUpload:
-    """One run folder at one destination."""
+    """Upload of one run folder to one tracking target."""
 
     def __init__(self, folder: RunFolder, target: TrackingTarget) -> None:
         self.folder, self.target = folder, target
@@ -88,7 +88,7 @@ class RunUpload:
             and not self.sure
             and is_gone(self.client, self.record.run_id)
         ):
-            log.warning("run %s was deleted from the store: sent anew", self.record.run_id)
+            log.warning("run %s was deleted from the store: sent again", self.record.run_id)
             old = self.record
             self.record = replace(
                 old,
@@ -139,7 +139,7 @@ class RunUpload:
         self._save()
 
     def stop(self, status: str, tags: dict[str, str]) -> None:
-        """End a run that is not finished: FAILED, or KILLED where it can go on."""
+        """End a run that is not finished: FAILED, or KILLED where it can be resumed."""
         self.start()
         if self.record.finished:
             return
@@ -240,8 +240,8 @@ class RunUpload:
 
 
 def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str:
-    """The id of a finished run at a destination, sent if it is not there: whole, and once however
-    many processes ask at the same time.
+    """The id of a finished run at a tracking target, sent where it is missing: whole, and once
+    however many processes call this at the same time.
 
     Raises:
         MlflowException: the store cannot be reached.
@@ -259,15 +259,15 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
 
 
 def records(folder: RunFolder, target: TrackingTarget) -> list[UploadState]:
-    """What has arrived, or was meant to, in any experiment of a destination's store."""
+    """What has arrived, or is due, in any experiment of a target's store."""
     paths = sorted(folder.path.glob(f"{RECORD_PREFIX}*.json"))
     found = [UploadState(**body) for p in paths if (body := folder.read_json(p.stem)) is not None]
     return [record for record in found if record.where == redacted(target.uri)]
 
 
 def arrived(folder: RunFolder, target: TrackingTarget) -> list[str]:
-    """The ids of the finished runs of a folder in all experiments of a destination's store, where
-    it was trained first, where it was reused after that."""
+    """The ids of the finished runs of a folder in all experiments of a target's store: first where
+    it was trained, then where it was reused."""
     client = target.client()
     finished = {r.run_id: r for r in records(folder, target) if r.finished and r.run_id}
     there = {run_id: r.experiment for run_id, r in finished.items() if not is_gone(client, run_id)}
@@ -295,7 +295,7 @@ def _metrics(values: dict[str, float], step: int, time_ms: int) -> list[Any]:
 
 
 def log_data(client: Any, run_id: str, data: dict[str, str], context: str) -> None:
-    """The data set (name, digest) as an input of a run; `context` says what it was used for."""
+    """The data set (name, digest) as an input of a run; `context` is its use."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     name, digest = data["name"], data["digest"][:DATASET_DIGEST_LENGTH]

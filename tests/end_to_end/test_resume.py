@@ -98,7 +98,7 @@ def test_corrupt_newest_commit_falls_back_to_the_one_before(
     damaged[len(damaged) // 2] ^= 1
     commits[-1].write_bytes(damaged)
     output = command.run("distill", *command.L3, cwd=with_teachers)
-    assert "the commit before it is used" in output
+    assert "the checkpoint before it is used" in output
     _same(finished, with_teachers)
 
 

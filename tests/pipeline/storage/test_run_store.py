@@ -185,13 +185,15 @@ def test_a_damaged_commit_is_moved_aside_for_the_one_before(
     assert latest is not None
     assert latest.state["position"] == 1
     assert newest.name in caplog.text
-    assert "the commit before it is used" in caplog.text
+    assert "the checkpoint before it is used" in caplog.text
     assert names(run) == [older.name, newest.name + ".corrupt"]
     again = run.commit(number_state(2), [], token=OTHER)
     assert names(run, "*.pt") == [older.name, again.name]
 
 
-def test_with_no_intact_commit_it_says_so(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_an_intact_checkpoint_a_warning_is_logged(
+    run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     for path in commit_many(run, 3)[-2:]:
         truncate(0.5)(path)
     assert run.latest() is None
