@@ -225,11 +225,7 @@ def parameters(config: SlurmConfig, after: list[str]) -> dict[str, Any]:
     more: dict[str, Any] = {"requeue": True} if config.requeue else {"no-requeue": True}
     if after:
         more |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
-    texts = {
-        f"slurm_{key}": value
-        for key in ("partition", "account", "qos", "constraint", "gres")
-        if (value := getattr(config, key)) is not None
-    }
+    texts = {f"slurm_{key}": value for key, value in vars(config).items() if isinstance(value, str)}
     return {
         "name": "asib",
         "timeout_min": config.timeout_min,
