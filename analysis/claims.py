@@ -11,8 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.cells import (
+    accuracy_cell,
+    in_percent,
+    percent,
+    points,
+)
 from analysis.ladder_table import (
-    CONTROLS,
     RUNG_ORDER,
     LadderRow,
     LadderTable,
@@ -22,15 +27,6 @@ from analysis.ladder_table import (
     label_of,
     logged_by_seed,
     paired_ratio,
-)
-from analysis.render.text import (
-    TextTable,
-    accuracy_cell,
-    in_percent,
-    number,
-    paired_cell,
-    percent,
-    points,
 )
 from analysis.report_model import counted
 from analysis.selection.configurations import same_setting
@@ -72,8 +68,8 @@ class Claim(NamedTuple):
     times: float  # the reference's time, over the seeds that both have
 
     @property
-    def shown(self) -> bool:
-        """Whether a difference is shown at the 5 % level of its family."""
+    def significant(self) -> bool:
+        """Whether the difference is significant at the 5 % level of its family (Holm)."""
         return self.adjusted <= LEVEL
 
     @property
@@ -170,15 +166,6 @@ def family_size(found: Sequence[Claim]) -> int:
     return sum(not claim.primary and not math.isnan(claim.p) for claim in found)
 
 
-def steps(found: Sequence[Claim]) -> tuple[Claim, ...]:
-    """The claims of each rung of the ladder, KD its foot, against the one just before it, which has
-    one factor less, and against its placebo; none where one of the two is not there."""
-    ladder = ["KD", *(rung for rung in RUNG_ORDER if rung not in CONTROLS)]
-    pairs = [(b, a) for a, b in itertools.pairwise(ladder)]
-    pairs += _with_placebo([claim.reference for claim in found] + [claim.rung for claim in found])
-    return tuple(claim for claim in found if (claim.rung, claim.reference) in pairs)
-
-
 def sentence(claim: Claim) -> str:
     """The claim in words; "better" and "worse" only where its family's level allows it."""
     start, found = f"{label_of(claim.rung)} − {label_of(claim.reference)}:", claim.interval
@@ -191,9 +178,8 @@ def sentence(claim: Claim) -> str:
     if claim.twin:
         return f"{start} equal at each of {found.n} seeds: are they one experiment?"
     word = "better" if found.mean > 0 else "worse"
-    conclusion = (
-        f"{word} than {label_of(claim.reference)}" if claim.shown else "no difference shown"
-    )
+    better = f"{word} than {label_of(claim.reference)}"
+    conclusion = better if claim.significant else "not significant"
     p = p_is(claim.p)
     kind = p if claim.primary else f"{p}, after Holm {p_value(claim.adjusted)}"
     return (
@@ -208,7 +194,7 @@ def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple
     the primary one are corrected."""
     control = best_control(table, bench)
     name = "" if control is None else control.rung
-    told = [c for c in found if c.reference == name or c.shown or c.twin]
+    told = [c for c in found if c.reference == name or c.significant or c.twin]
     said = ["Primary claim: " * claim.primary + sentence(claim) for claim in told]
     if size := family_size(found):
         between = ", those between rungs too" * any(c.reference != name for c in found)
@@ -225,25 +211,6 @@ def control_sentence(table: LadderTable, control: LadderRow) -> str:
     why = chosen if others else "the only control"
     mean = percent(control.test.mean)
     return f"Best control: {label_of(control.rung)}, test top-1 {mean} % ({why})."
-
-
-def steps_block(found: Sequence[Claim]) -> TextTable:
-    """A row a step of the ladder, and one for each rung beside its placebo."""
-    header = ("step", "points", "p", "p, Holm", "× time", "shown")
-    return TextTable(
-        header,
-        tuple(
-            (
-                f"{c.rung} − {c.reference}",
-                paired_cell(c.interval),
-                p_value(c.p),
-                p_value(c.adjusted),
-                number(c.times, 2),
-                "yes" if c.shown else "no",
-            )
-            for c in steps(found)
-        ),
-    )
 
 
 def little_to_teach(

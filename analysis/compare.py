@@ -11,19 +11,16 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis import tags
-from analysis.ladder_table import ratio, with_epoch_costs
-from analysis.render.text import (
-    WIDTH,
-    TextTable,
+from analysis.cells import (
     accuracy_cell,
-    as_text,
     number,
     paired_cell,
     percent,
     points,
-    wrapped,
 )
-from analysis.report_model import counted
+from analysis.ladder_table import ratio, with_epoch_costs
+from analysis.render.text import WIDTH, as_text, wrapped
+from analysis.report_model import TextTable, counted
 from analysis.selection.configurations import configuration, seeds_of
 from analysis.selection.run_lookup import RunSelection
 from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.render.text import TextTable, as_text, wrapped
-from analysis.report_model import counted
+from analysis.render.text import as_text, wrapped
+from analysis.report_model import TextTable, counted
 from analysis.runs import by_step
 from trainers import metrics
 

@@ -276,3 +276,26 @@ def _teacher(run: pd.Series) -> TeacherRow:
         some_classes=param("teacher.0.classes") is not None,
         images=param("data.train_limit"),
     )
+
+
+def table_frame(table: LadderTable) -> pd.DataFrame:
+    """The ladder with one column a number, intervals as `<name>_n _mean _low _high`."""
+    columns = [name for field in LadderRow._fields for name in _columns(field)]
+    return pd.DataFrame([_flat(row) for row in table.rows], columns=columns)
+
+
+_INTERVALS = ("test", "vs_ce", "vs_kd")
+
+
+def _columns(field: str) -> list[str]:
+    return [f"{field}_{part}" for part in Interval._fields] if field in _INTERVALS else [field]
+
+
+def _flat(row: LadderRow) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for field, value in row._asdict().items():
+        if field == "seeds":
+            value = " ".join(map(str, value))
+        parts = value if isinstance(value, Interval) else (value,)
+        flat |= dict(zip(_columns(field), parts, strict=True))
+    return flat

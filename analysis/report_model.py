@@ -1,11 +1,17 @@
-"""What every analysis hands back, whatever it is about: words, tables, figures and gaps."""
+"""The report as plain values: what every section returns, and what the writers write."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.render.text import TextTable
+
+class TextTable(NamedTuple):
+    """A table of text; the first column is a name, the others are numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 class Table(NamedTuple):
@@ -15,8 +21,8 @@ class Table(NamedTuple):
     block: TextTable
 
 
-class Drawing(NamedTuple):
-    """A figure, the name of its files, and the sentence that stands under it (with n)."""
+class ReportFigure(NamedTuple):
+    """A figure, the name of its files, and its caption (with n)."""
 
     name: str
     figure: Figure
@@ -24,27 +30,65 @@ class Drawing(NamedTuple):
 
 
 class MissingRun(NamedTuple):
-    """Something that the store does not have, and the command that would fill it."""
+    """A run that the store does not have, and the command that makes it."""
 
     what: str
     command: str
 
 
 class Section(NamedTuple):
-    """One analysis of one bench. `run_ids` are the runs that its numbers come from; `summary`
-    is what stands on top of a report of several (the first sentence where it is empty)."""
+    """One analysis of one bench. `run_ids` are the runs that its numbers come from; `summary` is
+    what the summary of a report says of it (the first sentence where it is empty); `frame` holds
+    its main table as numbers."""
 
     name: str
     bench: str
     title: str
     sentences: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
-    drawings: tuple[Drawing, ...] = ()
+    figures: tuple[ReportFigure, ...] = ()
     gaps: tuple[MissingRun, ...] = ()
     notes: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     summary: tuple[str, ...] = ()
+    frame: pd.DataFrame | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.sentences or self.tables or self.figures)
+
+
+class Source(NamedTuple):
+    """A run behind a number; `link` leads to it in the UI where the store has one."""
+
+    run_id: str
+    name: str
+    key: str
+    link: str | None
+
+
+class Report(NamedTuple):
+    """All sections of an analysis, and the runs behind them. `what` is the name of a section, or
+    `comprehensive`; `runs` counts the training runs that were read."""
+
+    experiment: str
+    what: str
+    filters: str
+    store: str
+    runs: int
+    sections: tuple[Section, ...]
+    sources: dict[str, Source]
+
+    @property
+    def benches(self) -> tuple[str, ...]:
+        """The benches of the sections, in order."""
+        return tuple(dict.fromkeys(section.bench for section in self.sections))
+
+    def of_bench(self, bench: str) -> tuple[Section, ...]:
+        """The sections of one bench."""
+        return tuple(section for section in self.sections if section.bench == bench)
 
 
 def counted(count: int, what: str) -> str:

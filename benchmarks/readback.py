@@ -32,9 +32,10 @@ import numpy as np
 
 from analysis import tags
 from analysis.render import page
-from analysis.render.text import TextTable, as_text
+from analysis.render.text import as_text
+from analysis.report_model import TextTable
 from analysis.runs import load_history, load_runs
-from analysis.sections.registry import investigate
+from analysis.sections.registry import analyze
 from trainers import metrics
 
 EXPERIMENT, START = "bench", 1_700_000_000_000
@@ -146,10 +147,10 @@ def plain_runs(uri: str) -> float:
 COLD = """
 import resource, time
 began = time.perf_counter()
-from analysis.sections.registry import investigate
-investigate({uri!r}, {experiment!r}, "ladder")
+from analysis.sections.registry import analyze
+analyze({uri!r}, {experiment!r}, "ladder")
 cold = time.perf_counter()
-investigate({uri!r}, {experiment!r}, "ladder")
+analyze({uri!r}, {experiment!r}, "ladder")
 print(cold - began, time.perf_counter() - cold, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -232,7 +233,7 @@ def main(runs: int = 1000, epochs: int = 100) -> None:
         cold, warm, memory = ladder_cold_and_warm(uri)
         rows = reading(uri, "SQLite", runs)
         rows += [("analyze what=ladder, cold", cold, None), ("… warm", warm, None)]
-        whole, found = timed(lambda: investigate(uri, EXPERIMENT))
+        whole, found = timed(lambda: analyze(uri, EXPERIMENT))
         shown, _ = timed(lambda: page.as_page(found))
         rows.append(("analyze what=comprehensive", whole, None))
         rows.append(("its page with all figures", shown, None))

@@ -9,12 +9,17 @@ import os
 import re
 from pathlib import Path
 
-from analysis import report, tags
+import pandas as pd
+
+from analysis import tags
 from analysis.figures import style
-from analysis.render import page
-from analysis.report_model import counted
+from analysis.render.html import as_html
+from analysis.render.latex import as_latex
+from analysis.render.markdown import as_markdown, as_note
+from analysis.render.text import as_terminal
+from analysis.report_model import Report, counted
 from analysis.runs import column, export, exported_experiment, load_runs
-from analysis.sections.registry import COMPREHENSIVE, STUDIES, Findings, findings
+from analysis.sections.registry import COMPREHENSIVE, SECTIONS, report_of
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import PRIMARY, RunFilter
 from analysis.stores.archive import SUFFIX
@@ -30,7 +35,7 @@ from trainers import metrics
 FILTERS = ("bench", "experiment", "since", "until")
 KEYS = ("what", *FILTERS, "primary", "out", "store")
 EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
-WHAT = (*STUDIES, COMPREHENSIVE)
+WHAT = (*SECTIONS, COMPREHENSIVE)
 TAG = "tag."
 DEFAULT_WHAT = "ladder"
 _STATE = f"metrics.{metrics.STATE}"
@@ -56,7 +61,7 @@ def analyse_command(overrides: list[str]) -> None:
             name = given.get("experiment") or exported_experiment(given["store"])
         except ValueError as error:
             raise ConfigError.of(error) from error
-        _show(*_studied(given["store"], name, asked, what), given.get("out"))
+        _show(_report(given["store"], name, asked, what), given.get("out"))
         return
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
     if "experiment" in given:
@@ -84,7 +89,7 @@ def export_command(overrides: list[str]) -> None:
     try:
         _check_bench(target.uri, target.experiment_name(), asked.bench)
         reading = ExperimentReader(target.uri, target.experiment_name(), asked)
-        findings(reading)  # reads the histories that a report needs
+        report_of(reading)  # reads the histories that a report needs
         trained = reading.trained()
         hashes = [str(name) for name in reading.runs if str(name).startswith(_STATE)]
         metrics = [*reading.metrics(), *(name.removeprefix("metrics.") for name in hashes)]
@@ -144,48 +149,50 @@ def analyse(
     target = session.target
     if target.uri.startswith(("http://", "https://")):
         say("reading: through the server (faster on its host, from its database)")
-    plain, found = _studied(target.uri, target.experiment_name(), asked, what)
-    _log(session, found, asked, *_show(plain, found, folder))
+    report = _report(target.uri, target.experiment_name(), asked, what)
+    _log(session, report, asked, *_show(report, folder))
 
 
-def _studied(
-    uri: str, experiment: str, asked: RunFilter, what: str
-) -> tuple[report.Report | None, Findings]:
-    """The ladder, which has its own tables in the terminal, if `what` is the ladder; and all
-    findings."""
+def _report(uri: str, experiment: str, asked: RunFilter, what: str) -> Report:
+    """The report of an experiment.
+
+    Raises:
+        ConfigError: an unknown bench, or whatever the experiment cannot give.
+    """
     try:
         _check_bench(uri, experiment, asked.bench)
-        reading = ExperimentReader(uri, experiment, asked)
-        plain = report.report(reading) if what == DEFAULT_WHAT else None
-        return plain, findings(reading, what)
+        return report_of(ExperimentReader(uri, experiment, asked), what)
     except ValueError as error:
         raise ConfigError.of(error) from error
 
 
-def _show(
-    plain: report.Report | None, found: Findings, folder: str | None
-) -> tuple[dict[str, str], list[Path]]:
+def _show(report: Report, folder: str | None) -> tuple[dict[str, str], list[Path]]:
     """Print the report and save its files: texts by name, and pictures."""
-    out_folder = Path(folder) if folder else _emptied(_own_folder(found))
-    text = plain.text if plain else page.as_terminal(found)
+    out_folder = Path(folder) if folder else _emptied(_own_folder(report))
+    text = as_terminal(report)
     out.print(text, markup=False, highlight=False)
-    texts = {PAGE: page.as_page(found), MARKDOWN: page.as_markdown_report(found)}
-    texts |= {TABLES: page.as_latex(found), "report.txt": text}
-    if plain:
-        texts[TABLE] = plain.table.to_csv(index=False)
+    texts = {
+        PAGE: as_html(report),
+        MARKDOWN: as_markdown(report),
+        TABLES: as_latex(report),
+        "report.txt": text,
+    }
+    frames = [section.frame for section in report.sections if section.frame is not None]
+    if frames:
+        texts[TABLE] = pd.concat(frames).to_csv(index=False)
     _write(out_folder, texts)
-    pictures = _save(out_folder, found)
+    pictures = _save(out_folder, report)
     if pictures:
         say(f"figures: {len(pictures) // len(PICTURES)} in {out_folder}, as PNG and PDF")
     say(f"report:  {(out_folder / PAGE).resolve().as_uri()}")
     return texts, pictures
 
 
-def _own_folder(found: Findings) -> Path:
+def _own_folder(report: Report) -> Path:
     """`report/asib-ladder/beta`, `report/asib/ladder-bench-digits`: each experiment, analysis and
-    filter has its own folder, so that no report replaces another."""
-    what = " ".join([found.what, found.filters]).strip()
-    return REPORTS.joinpath(*(re.sub(r"[^\w.-]+", "-", one) for one in (found.experiment, what)))
+    filter has a folder of its own, so that no report takes the place of another."""
+    what = " ".join([report.what, report.filters]).strip()
+    return REPORTS.joinpath(*(re.sub(r"[^\w.-]+", "-", one) for one in (report.experiment, what)))
 
 
 def _emptied(out_folder: Path) -> Path:
@@ -202,14 +209,14 @@ def _write(out_folder: Path, texts: dict[str, str]) -> None:
         (out_folder / name).write_text(text, encoding="utf-8")
 
 
-def _save(out_folder: Path, found: Findings) -> list[Path]:
+def _save(out_folder: Path, report: Report) -> list[Path]:
     """The files of all figures."""
     out_folder.mkdir(parents=True, exist_ok=True)
     return [
         path
-        for study in found.studies
-        for drawing in study.drawings
-        for path in style.save(drawing.figure, out_folder / drawing.name)
+        for section in report.sections
+        for figure in section.figures
+        for path in style.save(figure.figure, out_folder / figure.name)
     ]
 
 
@@ -229,7 +236,7 @@ def _check_bench(uri: str, experiment: str, bench: str | None) -> None:
 
 
 def _log(
-    session: Session, found: Findings, asked: RunFilter, texts: dict[str, str], pictures: list[Path]
+    session: Session, report: Report, asked: RunFilter, texts: dict[str, str], pictures: list[Path]
 ) -> None:
     """The report as an `analyze` run, its summary as the run's description."""
     target = session.target
@@ -238,9 +245,9 @@ def _log(
         tags.STAGE: "analyze",
         tags.PARENT: target.parent_id(),
         tags.BENCH: asked.bench or "all",
-        tags.NOTE: page.as_note(found, " ".join(session.overrides)),
+        tags.NOTE: as_note(report, " ".join(session.overrides)),
     }
-    kind = "" if found.what == DEFAULT_WHAT else f"-{found.what}"
+    kind = "" if report.what == DEFAULT_WHAT else f"-{report.what}"
     name = f"analyze{kind}-{asked.bench or 'all'}"
     run = client.create_run(target.experiment_id(), tags=run_tags, run_name=name)
     run_id = run.info.run_id

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import report
-from analysis.render import page
+from analysis.render.text import as_terminal
 from analysis.runs import exported_experiment, load_history, load_runs
-from analysis.sections.registry import findings
+from analysis.sections.registry import report_of
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import PRIMARY, RunFilter
 from analysis.stats import differences_by_seed, paired_difference, t_test
@@ -47,8 +46,7 @@ def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> 
     asked = RunFilter(options.get("bench"), primary=options.get("primary", PRIMARY))
     reading = ExperimentReader(str(ROOT / options["store"]), options["experiment"], asked)
     what = options["what"]
-    plain = what == "ladder"
-    said = report.report(reading).text if plain else page.as_terminal(findings(reading, what))
+    said = as_terminal(report_of(reading, what))
     assert len(text) > 300
     assert text.strip() in said
 
@@ -163,7 +161,7 @@ def test_the_gap_of_l4_opens_where_the_results_say() -> None:
 def test_the_report_says_that_the_twins_had_little_to_teach() -> None:
     path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
     reading = ExperimentReader(path, exported_experiment(path), RunFilter())
-    printed = " ".join(page.as_terminal(findings(reading, "ladder")).split())
+    printed = " ".join(as_terminal(report_of(reading, "ladder")).split())
     assert "CE_matched has no teacher and reaches 89.12 [88.64, 89.61] % of validation" in printed
 
 

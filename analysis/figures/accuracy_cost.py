@@ -10,10 +10,10 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.cells import in_percent
 from analysis.figures import style
 from analysis.figures.labels import Line, place_labels
 from analysis.ladder_table import LadderTable, label_of
-from analysis.render.text import in_percent
 from analysis.stats import Interval
 
 

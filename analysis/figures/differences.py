@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from analysis.cells import points
 from analysis.claims import Claim
 from analysis.figures import style
 from analysis.ladder_table import LadderTable, best_control, label_of, rung_order
-from analysis.render.text import points
 
 _FAR = 8.0  # times the median reach of the rows
 _ROW = 0.3  # inches
@@ -42,13 +42,13 @@ def differences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> Dif
 def draw_differences(info: DifferencesInfo) -> Figure:
     """A row a rung: its interval, the single seeds as ticks, and its time over the control's.
 
-    A filled marker is a difference that is shown at its family's level. The interval of two seeds
+    A filled marker is a difference that is significant at its family's level. The interval of two seeds
     may leave the frame, and ends in an arrowhead there; a row that is far from all others is a
     number at the frame.
     """
     figure, axes = style.new_figure(
-        f"{info.bench}: test top-1 less that of {label_of(info.control)}, the best control",
-        "points, paired by seed (bars: 95 % intervals, ticks: seeds, filled: difference shown)",
+        f"{info.bench}: test top-1 less that of {info.control}, the best control",
+        "points, paired by seed (bars: 95 % intervals, ticks: seeds, filled: significant)",
         "",
     )
     rows = info.rows
@@ -74,7 +74,7 @@ def draw_differences(info: DifferencesInfo) -> Figure:
             xerr=style.whiskers([interval], 100),
             fmt=look.marker,
             color=look.colour,
-            markerfacecolor=look.colour if row.shown else "white",
+            markerfacecolor=look.colour if row.significant else "white",
             markersize=6,
             elinewidth=1.2,
             capsize=3,

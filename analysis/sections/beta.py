@@ -10,11 +10,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.cells import accuracy_cell, percent, value_cell
 from analysis.figures import style
-from analysis.render.text import TextTable, accuracy_cell, percent, validation_notes, value_cell
-from analysis.report_model import Drawing, MissingRun, Section, Table, counted, seeds_caption
+from analysis.report_model import (
+    MissingRun,
+    ReportFigure,
+    Section,
+    Table,
+    TextTable,
+    counted,
+    seeds_caption,
+)
 from analysis.runs import column
-from analysis.sections.run_warnings import warned
+from analysis.sections.health import given
+from analysis.sections.ladder_tables import validation_notes
 from analysis.selection.bench_runs import BenchRuns, grid
 from analysis.selection.configurations import RUNG_COLUMNS, seeds_of
 from analysis.stats import (
@@ -101,7 +110,7 @@ def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
     validation, test = map(share_interval, accuracies)
     synergy = share_interval(_values(runs, metrics.SYNERGY_RESTORED))
     seeds = tuple(sorted(seeds_of(runs).astype(int)))
-    told = tuple(one.warning for one in warned(runs))
+    told = given(runs)
     return BetaRow(float(beta), seeds, validation, test, rate, distortion, synergy, warnings=told)
 
 
@@ -116,7 +125,7 @@ def _values(runs: pd.DataFrame, metric: str) -> list[float]:
     return values[np.isfinite(values)].tolist()
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
     chosen = grid(bench_runs.finished, PARAMETER)
     info = beta_info(chosen.kept[_sampled(chosen.kept)], bench_runs.bench)
@@ -134,7 +143,7 @@ def study(bench_runs: BenchRuns) -> Section:
             Table(f"{info.rung} by β (means over seeds, 95 % t-intervals)", block(info)),
             Table("What the latent and the fusion keep (the same)", kept_block(info)),
         ),
-        drawings=(Drawing(f"beta_{info.bench}", draw(info), _caption(info)),),
+        figures=(ReportFigure(f"beta_{info.bench}", draw(info), _caption(info)),),
         notes=(*validation_notes(chosen.kept), _terms(info)),
         gaps=_gaps(bench_runs, info),
         run_ids=tuple(chosen.kept["run_id"]),

@@ -12,11 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.cells import number, points
 from analysis.figures import style
 from analysis.figures.learning_curves import Points, learning_curves, mean_points
 from analysis.ladder_table import of_asib, rung_order
-from analysis.render.text import TextTable, number, points
-from analysis.report_model import Drawing, MissingRun, Section, Table, seeds_caption
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS, seeds_of
@@ -102,7 +102,7 @@ def _rises(paths) -> float:
     return float(np.mean(np.array(changes) > 0)) if changes else float("nan")
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
     kept = of_asib(bench_runs.kept)
     info = stability_info(kept, bench_runs.history(kept, METRICS), bench_runs.bench)
@@ -113,16 +113,16 @@ def study(bench_runs: BenchRuns) -> Section:
     )
     if not info.rows:
         return Section("cccp", bench_runs.bench, "CCCP stability", gaps=gaps)
-    drawings: tuple[Drawing, ...] = ()
+    drawings: tuple[ReportFigure, ...] = ()
     if any(row.objective for row in info.rows):
-        drawings = (Drawing(f"cccp_{info.bench}", draw(info), _caption(info)),)
+        drawings = (ReportFigure(f"cccp_{info.bench}", draw(info), _caption(info)),)
     return Section(
         "cccp",
         bench_runs.bench,
         "CCCP stability",
         sentences=_sentences(info),
         tables=(Table("How each rung settles (means over seeds)", block(info)),),
-        drawings=drawings,
+        figures=drawings,
         gaps=gaps,
         notes=("Descent of J is observed, not guaranteed.",),
         run_ids=tuple(kept["run_id"]),

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.cells import accuracy_cell, number, percent, points
 from analysis.figures import style
 from analysis.ladder_table import B_STEP, fused, logged_by_seed, ratio, rung_order
-from analysis.render.text import TextTable, accuracy_cell, number, percent, points
-from analysis.report_model import Drawing, MissingRun, Section, Table, seeds_caption
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import by_step, column
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS, seeds_of
@@ -103,7 +103,7 @@ def _row(rung: str, runs: pd.DataFrame, found: pd.DataFrame) -> FreezingRow:
     )
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
     kept = fused(bench_runs.kept)
     info = freezing_info(kept, bench_runs.history(kept, METRICS), bench_runs.bench)
@@ -114,7 +114,9 @@ def study(bench_runs: BenchRuns) -> Section:
         if rung not in there
     )
     timed = [row for row in info.rows if row.step_seconds.n]
-    drawings = (Drawing(f"freezing_{info.bench}", draw(info), _caption(info)),) if timed else ()
+    drawings = (
+        (ReportFigure(f"freezing_{info.bench}", draw(info), _caption(info)),) if timed else ()
+    )
     return Section(
         "freezing",
         bench_runs.bench,
@@ -123,7 +125,7 @@ def study(bench_runs: BenchRuns) -> Section:
         tables=(Table("Cost of a B-Step (means over its epochs and seeds)", block(info)),)
         if info.rows
         else (),
-        drawings=drawings,
+        figures=drawings,
         gaps=gaps,
         notes=(_TIMES,) if timed else (),
         run_ids=tuple(kept["run_id"]),

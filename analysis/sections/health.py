@@ -1,23 +1,26 @@
 """Warnings: those that runs gave while they trained, and those that the store itself shows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis import tags
-from analysis.render.text import TextTable
-from analysis.report_model import Section, Table, counted
+from analysis.ladder_table import rung_order
+from analysis.report_model import Section, Table, TextTable, counted
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns
 from trainers import metrics
+from trainers.health import WARNINGS
 
 _PREFIX = f"metrics.{tags.HEALTH}/"
 _LISTED = 6  # names of runs in a table
+_NAMED = 3  # runs named in a sentence; of more the rungs are
 _DIGITS = 6  # of a key or an id
 READ_AGAIN = "the test split was read more than once"
-_DONE = ("FINISHED", "FAILED", "KILLED")
+_ENDS = ("failed", "killed")
+_NOT_LOGGED = "No run logged health values."
 
 
 class Warned(NamedTuple):
@@ -93,47 +96,87 @@ def _seen(runs: pd.DataFrame, again: Collection[str]) -> dict[str, pd.Series]:
     }
 
 
-def study(bench_runs: BenchRuns) -> Section:
-    """The analysis of one bench."""
+def section(bench_runs: BenchRuns) -> Section:
+    """The warnings of one bench."""
     stages = column(bench_runs.runs, f"tags.{tags.STAGE}").isin(["distill", "finetune"])
     runs = bench_runs.runs[stages]
-    found = health_info(runs, tested_again(runs, bench_runs.history(runs, [metrics.TEST_TOP1])))
-    told = column(runs, f"tags.{tags.HEALTH}").notna()
-    for name in (n for n in runs if str(n).startswith(_PREFIX)):
-        told |= runs[name].notna()
-    notes = () if told.any() else ("No run logged health values of its own.",)
+    found = health_info(runs, _read_again(bench_runs, runs))
+    notes = () if _logged(runs).any() else (_NOT_LOGGED,)
+    total = counted(len(runs), "run")
     if not found:
-        sentence = f"No warning in {counted(len(runs), 'run')}."
-        return Section("health", bench_runs.bench, "Health", (sentence,), notes=notes)
-    warnings = tuple(map(_told, found))
+        return Section(
+            "health", bench_runs.bench, "Health", (f"No warning in {total}.",), notes=notes
+        )
     return Section(
         "health",
         bench_runs.bench,
         "Health",
-        sentences=(f"{counted(len(found), 'kind')} of warning in {counted(len(runs), 'run')}.",),
-        tables=(Table("Warnings and the runs that they are about", block(found)),),
+        sentences=(f"{counted(len(found), 'kind')} of warning in {total}.",),
+        tables=(Table("Warnings and their runs", table(found)),),
         notes=notes,
         run_ids=tuple(dict.fromkeys(run for one in found for run in one.run_ids)),
-        warnings=warnings,
+        warnings=_sentences(found, runs),
     )
 
 
-def read_again(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[str, ...]:
-    """The warning of the runs whose test split was read more than once, where there are any;
-    `history` holds `metrics.TEST_TOP1`."""
-    found = health_info(runs, tested_again(runs, history))
-    return tuple(_told(one) for one in found if one.warning == READ_AGAIN)
+def with_health(ladder: Section, bench_runs: BenchRuns) -> Section:
+    """A section with the warnings of its runs, for a report without a section on health. Failed
+    and killed runs are among the runs that it leaves out."""
+    stages = column(bench_runs.runs, f"tags.{tags.STAGE}").isin(["distill", "finetune"])
+    runs = bench_runs.runs[stages]
+    if runs.empty:
+        return ladder
+    found = health_info(runs, _read_again(bench_runs, runs))
+    texts = _sentences(tuple(one for one in found if one.warning not in _ENDS), runs)
+    if texts:
+        return ladder._replace(warnings=(*ladder.warnings, *texts))
+    logged = int(_logged(runs).sum())
+    note = f"No warning in {counted(logged, 'run')}." if logged else _NOT_LOGGED
+    return ladder._replace(notes=(*ladder.notes, note))
 
 
-def _told(one: Warned) -> str:
-    return f"{one.warning}: {counted(len(one.runs), 'run')}"
+def given(runs: pd.DataFrame) -> tuple[str, ...]:
+    """The names of the warnings that runs gave while they trained, in the order of `WARNINGS`."""
+    found = {one.warning for one in health_info(runs)}
+    return tuple(name for name in WARNINGS if name in found)
 
 
-def block(found: tuple[Warned, ...]) -> TextTable:
+def _read_again(bench_runs: BenchRuns, runs: pd.DataFrame) -> frozenset[str]:
+    return tested_again(runs, bench_runs.history(runs, [metrics.TEST_TOP1]))
+
+
+def _logged(runs: pd.DataFrame) -> pd.Series:
+    """Whether each run logged health values."""
+    logged = column(runs, f"tags.{tags.HEALTH}").notna()
+    for name in (n for n in runs if str(n).startswith(_PREFIX)):
+        logged |= runs[name].notna()
+    return logged
+
+
+def _sentences(found: tuple[Warned, ...], runs: pd.DataFrame) -> tuple[str, ...]:
+    """One for each warning: the runs, and what the warning means and what to try."""
+    rungs = column(runs, f"tags.{tags.RUNG}").fillna("teachers").astype(str)
+    rung_of = dict(zip(runs["run_id"].astype(str), rungs, strict=True))
+    checked = {str(run) for run in runs.loc[_logged(runs), "run_id"]}
+    return tuple(_sentence(one, rung_of, checked) for one in found)
+
+
+def _sentence(one: Warned, rung_of: Mapping[str, str], checked: Collection[str]) -> str:
+    if one.warning not in WARNINGS:
+        return f"{one.warning}: {counted(len(one.runs), 'run')}"
+    which = ", ".join(one.runs)
+    if len(one.runs) > _NAMED:
+        rungs = rung_order({rung_of[run] for run in one.run_ids})
+        among = sum(rung_of[run] in rungs for run in checked)
+        share = f"all {among}" if len(one.runs) == among else f"{len(one.runs)} of {among}"
+        which = f"{', '.join(rungs)}: {share} runs"
+    return f"{one.warning} ({which}): {WARNINGS[one.warning].advice}"
+
+
+def table(found: tuple[Warned, ...]) -> TextTable:
     """A row a warning."""
     rows = []
     for one in found:
         more = f" and {len(one.runs) - _LISTED} more" if len(one.runs) > _LISTED else ""
-        listed = ", ".join(one.runs[:_LISTED]) + more
-        rows.append((one.warning, str(len(one.runs)), listed))
+        rows.append((one.warning, str(len(one.runs)), ", ".join(one.runs[:_LISTED]) + more))
     return TextTable(("warning", "runs", "which"), tuple(rows))

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.cells import number, value_cell
 from analysis.figures import style
 from analysis.ladder_table import rung_order
-from analysis.render.text import TextTable, number, value_cell
-from analysis.report_model import Drawing, MissingRun, Section, Table, seeds_caption
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import by_step, column
 from analysis.sections.beta import FIRST, PARAMETER, TRIED
 from analysis.selection.bench_runs import BenchRuns, grid
@@ -89,7 +89,7 @@ def plane_info(labels: pd.Series, seeds: pd.Series, history: pd.DataFrame, bench
     return PlaneInfo(bench, paths, entropy, first[1].label, lead)
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """Over epochs for each rung, and over β where there are several."""
     title = "Information plane"
     runs = _with_values(bench_runs.kept)
@@ -116,8 +116,10 @@ def study(bench_runs: BenchRuns) -> Section:
             Table(f"End points over {kind} (means, 95 % t-intervals)", block(info))
             for kind, info in infos
         ),
-        drawings=tuple(
-            Drawing(f"information_plane_{_FILES[kind]}_{info.bench}", draw(info), _caption(info))
+        figures=tuple(
+            ReportFigure(
+                f"information_plane_{_FILES[kind]}_{info.bench}", draw(info), _caption(info)
+            )
             for kind, info in infos
         ),
         gaps=gaps,

@@ -1,6 +1,8 @@
 """The ladder: what each rung gives against the best control, what it costs, and what is claimed."""
 
-from analysis import tags
+import math
+
+from analysis.cells import number, paired_cell, points
 from analysis.claims import (
     LEVEL,
     VISIBLE,
@@ -24,31 +26,36 @@ from analysis.ladder_table import (
     is_rung,
     label_of,
     ladder_table,
+    table_frame,
     teachers_table,
     with_epoch_costs,
 )
-from analysis.render.text import (
+from analysis.report_model import (
+    MissingRun,
+    ReportFigure,
+    Section,
+    Table,
     TextTable,
+    counted,
+    seeds_caption,
+)
+from analysis.runs import select
+from analysis.sections.health import with_health
+from analysis.sections.ladder_tables import (
     accuracy_block,
     cost_block,
     fusion_notes,
     interval_notes,
     left_out_notes,
-    paired_cell,
-    points,
     teachers_block,
     validation_notes,
 )
-from analysis.report_model import Drawing, MissingRun, Section, Table, counted, seeds_caption
-from analysis.runs import column, select
-from analysis.sections import run_warnings
-from analysis.sections.health import read_again
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import not_shared, shown_with
 from trainers import metrics
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
     history = bench_runs.history(bench_runs.kept, (*EPOCH_METRICS, *learning_curves.CURVE_METRICS))
     kept = with_epoch_costs(bench_runs.kept, history)
@@ -78,10 +85,10 @@ def study(bench_runs: BenchRuns) -> Section:
         tables=(
             Table("Accuracy", accuracy_block(rows)),
             Table("Cost and fusion", cost_block(rows)),
-            *((Table("What is claimed", claims_block(found)),) if found else ()),
+            *((Table("What is claimed", claims_table(found)),) if found else ()),
             *((Table("Teachers", teachers_block(teachers)),) if teachers else ()),
         ),
-        drawings=_drawings(bench_runs, kept, history, table, found),
+        figures=_figures(bench_runs, kept, history, table, found),
         gaps=gaps,
         notes=(
             *unlike,
@@ -92,38 +99,31 @@ def study(bench_runs: BenchRuns) -> Section:
             *notes,
         ),
         run_ids=(*kept["run_id"], *tuned["run_id"]),
+        frame=table_frame(table),
         warnings=(*(sentence(claim) for claim in found if claim.twin), *little, *unlike),
     )
 
 
 def alone(bench_runs: BenchRuns) -> Section:
-    """The analysis of one bench with the health of its runs, as no study of that stands beside
-    it."""
-    plain = study(bench_runs)
-    stages = column(bench_runs.runs, f"tags.{tags.STAGE}").isin(["distill", "finetune"])
-    runs = bench_runs.runs[stages]
-    if runs.empty:
-        return plain
-    again = read_again(runs, bench_runs.history(runs, [metrics.TEST_TOP1]))
-    told = run_warnings.sentences(runs, again)
-    if again or run_warnings.warned(runs):
-        return plain._replace(warnings=(*plain.warnings, *told))
-    return plain._replace(notes=(*plain.notes, *told))
+    """The analysis of one bench with the health of its runs, for a report of the ladder alone."""
+    return with_health(section(bench_runs), bench_runs)
 
 
 def _summary(
     table: LadderTable, bench_runs: BenchRuns, found: tuple[Claim, ...]
 ) -> tuple[str, ...]:
-    """The primary claim, every difference that is shown, and those to the best control that are
-    not."""
+    """The primary claim, every significant difference, and the differences to the best control
+    that are not significant."""
     control, rung = best_control(table, bench_runs.bench), bench_runs.primary
     if control is None:
         return sentences(table, bench_runs.bench, found)
     of_control = [c for c in found if c.reference == control.rung and not c.primary]
-    told = [sentence(c) for c in found if not c.primary and (c.shown or c.twin)]
-    silent = [c for c in of_control if not c.shown and not c.twin]
+    told = [sentence(c) for c in found if not c.primary and (c.significant or c.twin)]
+    silent = [c for c in of_control if not c.significant and not c.twin]
     if tried := [label_of(c.rung) for c in silent if c.interval.n > 1]:
-        told.append(f"No difference to {label_of(control.rung)} shown: {', '.join(tried)}.")
+        told.append(
+            f"Not significantly different from {label_of(control.rung)}: {', '.join(tried)}."
+        )
     if single := [label_of(c.rung) for c in silent if c.interval.n < 2]:
         told.append(f"Fewer than two seeds, so no conclusion: {', '.join(single)}.")
     if not any(c.primary for c in found):
@@ -132,13 +132,13 @@ def _summary(
     return (*primary, control_sentence(table, control), *told)
 
 
-def _drawings(bench_runs, kept, history, table, found) -> tuple[Drawing, ...]:
+def _figures(bench_runs, kept, history, table, found) -> tuple[ReportFigure, ...]:
     bench = bench_runs.bench
     counts = seeds_caption((label_of(row.rung), row.test.n) for row in table.rows)
     curves = learning_curves.learning_curves(kept, history, bench)
     cost = accuracy_cost.draw_accuracy_cost(accuracy_cost.accuracy_cost(table, bench))
     apart = differences(table, bench, found)
-    first = Drawing(
+    first = ReportFigure(
         f"differences_{bench}",
         draw_differences(apart),
         f"What each rung gives on {bench} against {label_of(apart.control)}, the best control: "
@@ -146,13 +146,13 @@ def _drawings(bench_runs, kept, history, table, found) -> tuple[Drawing, ...]:
     )
     return (
         *([first] if apart.rows else []),
-        Drawing(
+        ReportFigure(
             f"accuracy_cost_{bench}",
             cost,
             f"Test accuracy on {bench} against run time: "
             f"{style.means_caption(row.test for row in table.rows)}; {counts}.",
         ),
-        Drawing(
+        ReportFigure(
             f"learning_curves_{bench}",
             learning_curves.draw_learning_curves(curves),
             learning_curves.curves_caption(curves),
@@ -160,28 +160,22 @@ def _drawings(bench_runs, kept, history, table, found) -> tuple[Drawing, ...]:
     )
 
 
-def claims_block(found: tuple[Claim, ...]) -> TextTable:
-    """A row a comparison."""
-    header = (
-        "claim",
-        "points",
-        "p",
-        "p, Holm",
-        "p, permutation",
-        f"seeds to see {points(VISIBLE).removeprefix('+')}",
-        "shown",
-    )
+def claims_table(found: tuple[Claim, ...]) -> TextTable:
+    """A row a comparison; the permutation test has a column where some n allows it."""
+    permuted = any(not math.isnan(c.permutation) for c in found)
+    header = ("claim", "points", "p", "p, Holm", *(("permutation",) * permuted))
     return TextTable(
-        header,
+        (*header, "× time", "seeds needed", "significant"),
         tuple(
             (
                 f"{label_of(c.rung)} − {label_of(c.reference)}" + " (primary)" * c.primary,
                 paired_cell(c.interval),
                 p_value(c.p),
                 "–" if c.primary else p_value(c.adjusted),
-                p_value(c.permutation),
+                *((p_value(c.permutation),) * permuted),
+                number(c.times, 2),
                 str(c.needed or "–"),
-                "yes" if c.shown else "no",
+                "yes" if c.significant else "no",
             )
             for c in found
         ),
@@ -194,7 +188,7 @@ def _claim_notes(found: tuple[Claim, ...], primary: str) -> tuple[str, ...]:
         "the highest mean test accuracy (a choice that favours the control). All other "
         f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm, over "
         f"{counted(family_size(found), 'claim')}). p is of the paired "
-        f"t-test; seeds to see {points(VISIBLE)} points: with a power of 80 %."
+        f"t-test. Seeds needed: for a difference of {points(VISIBLE)} points with a power of 80 %."
     ]
     impossible = sorted({c.interval.n for c in found if c.permutation != c.permutation})
     if impossible:

@@ -6,11 +6,25 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.cells import (
+    accuracy_cell,
+    number,
+    paired_cell,
+    percent,
+    points,
+)
 from analysis.claims import LEVEL, claims, p_is, p_value
 from analysis.figures import style
 from analysis.ladder_table import CONTROLS, best_control, label_of, ladder_table
-from analysis.render.text import TextTable, accuracy_cell, number, paired_cell, percent, points
-from analysis.report_model import Drawing, MissingRun, Section, Table, counted, seeds_caption
+from analysis.report_model import (
+    MissingRun,
+    ReportFigure,
+    Section,
+    Table,
+    TextTable,
+    counted,
+    seeds_caption,
+)
 from analysis.runs import column
 from analysis.sections.published import published
 from analysis.selection.bench_runs import BenchRuns
@@ -68,7 +82,7 @@ def methods_info(kept: pd.DataFrame, bench: str, primary: str = PRIMARY) -> Meth
     return MethodsInfo(bench, reference, tuple(rows), "with" if mixes else "without")
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
     info = methods_info(bench_runs.kept, bench_runs.bench, bench_runs.primary)
     there = {row.method for row in info.rows}
@@ -86,7 +100,7 @@ def study(bench_runs: BenchRuns) -> Section:
         "Methods",
         sentences=_sentences(info),
         tables=(Table(caption, block(info)),),
-        drawings=(Drawing(f"methods_{info.bench}", draw(info), _caption(info)),),
+        figures=(ReportFigure(f"methods_{info.bench}", draw(info), _caption(info)),),
         gaps=gaps,
         run_ids=tuple(kept["run_id"]),
         # As the ladder says it, so that a report of both says it once.
@@ -131,7 +145,7 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
     elif all(row.difference.n < 2 for row in info.rows):
         said.append(f"No two seeds in common with {reference}: nothing is concluded.")
     elif len(said) == 1:
-        said.append(f"No difference to {reference} is shown for any other method.")
+        said.append(f"No other method differs significantly from {reference}.")
     return tuple(said)
 
 

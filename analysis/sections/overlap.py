@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import tags
+from analysis.cells import accuracy_cell, paired_cell, points
 from analysis.figures import style
 from analysis.ladder_table import logged_by_seed, rung_order
-from analysis.render.text import TextTable, accuracy_cell, paired_cell, points
-from analysis.report_model import Drawing, MissingRun, Section, Table, seeds_caption
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import Selection, column
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS, one_configuration
@@ -52,7 +52,7 @@ def overlap_info(runs: Selection, bench: str) -> tuple[OverlapInfo, pd.DataFrame
     return OverlapInfo(bench, tuple(rows)), pd.concat(used)
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
     info, used = overlap_info(bench_runs.finished, bench_runs.bench)
     there = {(row.overlap, row.rung) for row in info.rows}
@@ -75,7 +75,7 @@ def study(bench_runs: BenchRuns) -> Section:
         "Teacher overlap",
         sentences=_sentences(info),
         tables=(Table("By overlap (95 % t-intervals, differences paired by seed)", block(info)),),
-        drawings=(Drawing(f"overlap_{info.bench}", draw(info), _caption(info)),),
+        figures=(ReportFigure(f"overlap_{info.bench}", draw(info), _caption(info)),),
         gaps=gaps,
         run_ids=tuple(used["run_id"]),
     )

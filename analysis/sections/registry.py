@@ -1,13 +1,12 @@
-"""All analyses of a tracking store, or one of them, as plain values that pages are made of."""
+"""The sections of a report by name, and the report of an experiment."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 from urllib.parse import quote
 
 import pandas as pd
 
 from analysis import tags
-from analysis.report_model import Section
+from analysis.report_model import Report, Section, Source
 from analysis.runs import column
 from analysis.sections import (
     beta,
@@ -21,79 +20,78 @@ from analysis.sections import (
     teacher_adaptation,
 )
 from analysis.selection.bench_runs import BenchRuns
+from analysis.selection.configurations import by_overlap
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
 
-STUDIES: dict[str, Callable[[BenchRuns], Section]] = {
-    "ladder": ladder.study,
-    "methods": methods.study,
-    "beta": beta.study,
-    "information_plane": information_plane.study,
-    "cccp": cccp.study,
-    "teacher_adaptation": teacher_adaptation.study,
-    "freezing": freezing.study,
-    "overlap": overlap.study,
-    "health": health.study,
+SECTIONS: dict[str, Callable[[BenchRuns], Section]] = {
+    "ladder": ladder.section,
+    "methods": methods.section,
+    "beta": beta.section,
+    "information_plane": information_plane.section,
+    "cccp": cccp.section,
+    "teacher_adaptation": teacher_adaptation.section,
+    "freezing": freezing.section,
+    "overlap": overlap.section,
+    "health": health.section,
 }
 COMPREHENSIVE = "comprehensive"
-_ALONE = STUDIES | {"ladder": ladder.alone}  # as each is where it is the only one
+_ALONE = SECTIONS | {"ladder": ladder.alone}  # as each is where it is the only one
+ACROSS_OVERLAPS = ("overlap", "health")
 
 
-class Source(NamedTuple):
-    """A run behind a number; `link` leads to it in the UI where the store has one."""
-
-    run_id: str
-    name: str
-    key: str
-    link: str | None
-
-
-class Findings(NamedTuple):
-    """What was asked, what was found, and which runs it comes from."""
-
-    experiment: str
-    what: str
-    filters: str
-    store: str
-    runs: int
-    studies: tuple[Section, ...]
-    sources: dict[str, Source]
-
-
-def investigate(
+def analyze(
     uri: str, experiment: str, what: str = COMPREHENSIVE, asked: RunFilter | None = None
-) -> Findings:
-    """One analysis (a key of `STUDIES`) or all of them, for each bench that has runs.
+) -> Report:
+    """One section (a key of `SECTIONS`) or all of them, for each bench that has runs.
 
-    Raises ValueError for an unknown analysis, a date that cannot be read, or where there is no
+    Raises ValueError for an unknown section, a date that cannot be read, or where there is no
     such store or experiment.
     """
     _check(what)
-    return findings(ExperimentReader(uri, experiment, asked), what)
+    return report_of(ExperimentReader(uri, experiment, asked), what)
 
 
 def _check(what: str) -> None:
-    if what != COMPREHENSIVE and what not in STUDIES:
-        raise ValueError(f"what={what}: unknown (allowed: {', '.join([*STUDIES, COMPREHENSIVE])})")
+    if what != COMPREHENSIVE and what not in SECTIONS:
+        raise ValueError(f"what={what}: unknown (allowed: {', '.join([*SECTIONS, COMPREHENSIVE])})")
 
 
-def findings(reading: ExperimentReader, what: str = COMPREHENSIVE) -> Findings:
-    """`investigate` of an experiment that was read already."""
+def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
+    """`analyze` of an experiment that was read already."""
     _check(what)
-    runs, asked = reading.runs, reading.asked
-    wanted = list(STUDIES.values()) if what == COMPREHENSIVE else [_ALONE[what]]
-    of_bench = column(runs, f"tags.{tags.BENCH}")
-    each = [
-        BenchRuns(name, runs[of_bench.eq(name)], reading.history, asked.primary)
-        for name in benches(runs, asked)
-    ]
-    found = tuple(one(bench_runs) for bench_runs in each for one in wanted)
-    if asked.narrow:  # a run that was not asked for is no gap
-        found = tuple(study._replace(gaps=()) for study in found)
+    runs, asked = reader.runs, reader.asked
+    found = tuple(
+        section
+        for bench in benches(runs, asked)
+        for name in (SECTIONS if what == COMPREHENSIVE else (what,))
+        for section in _of_bench(name, bench, reader, alone=what != COMPREHENSIVE)
+    )
+    if asked.narrow:  # a run that a filter leaves out is not missing
+        found = tuple(section._replace(gaps=()) for section in found)
     trained = int(column(runs, f"tags.{tags.STAGE}").isin(["distill", "finetune"]).sum())
-    used = {run_id for study in found for run_id in study.run_ids}
-    sources = _sources(runs[runs["run_id"].isin(used)], reading)
-    return Findings(reading.experiment, what, asked.words(), reading.uri, trained, found, sources)
+    used = {run_id for section in found for run_id in section.run_ids}
+    sources = _sources(runs[runs["run_id"].isin(used)], reader)
+    return Report(reader.experiment, what, asked.words(), reader.uri, trained, found, sources)
+
+
+def _of_bench(name: str, bench: str, reader: ExperimentReader, *, alone: bool) -> list[Section]:
+    """A section of one bench; where teachers were specialised one for each overlap, as another
+    overlap is another problem with controls of its own."""
+    of_bench = reader.runs[column(reader.runs, f"tags.{tags.BENCH}").eq(bench)]
+    runs = of_bench if name in ACROSS_OVERLAPS else by_overlap(of_bench)
+    make = _ALONE[name] if alone else SECTIONS[name]
+    return [
+        make(
+            BenchRuns(
+                label,
+                runs[column(runs, f"tags.{tags.BENCH}").eq(label)],
+                reader.history,
+                reader.asked.primary,
+            )
+        )
+        for label in sorted(column(runs, f"tags.{tags.BENCH}").dropna().unique()) or [bench]
+    ]
 
 
 def benches(runs: pd.DataFrame, asked: RunFilter) -> list[str]:
@@ -103,10 +101,10 @@ def benches(runs: pd.DataFrame, asked: RunFilter) -> list[str]:
     return [asked.bench] if asked.bench else sorted(there)
 
 
-def _sources(used: pd.DataFrame, reading: ExperimentReader) -> dict[str, Source]:
+def _sources(used: pd.DataFrame, reader: ExperimentReader) -> dict[str, Source]:
     """By run id. Only a server has pages to link to."""
     keys = column(used, f"tags.{tags.RUN_KEY}").fillna("").astype(str)
-    uri, number = reading.uri, reading.experiment_id
+    uri, number = reader.uri, reader.experiment_id
     root = uri.split("?")[0].rstrip("/") if uri.startswith(("http://", "https://")) else None
     return {
         run_id: Source(

@@ -12,10 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.cells import percent, points, signed
 from analysis.figures import style
 from analysis.ladder_table import rung_order
-from analysis.render.text import TextTable, percent, points, signed
-from analysis.report_model import Drawing, MissingRun, Section, Table, counted, seeds_caption
+from analysis.report_model import (
+    MissingRun,
+    ReportFigure,
+    Section,
+    Table,
+    TextTable,
+    counted,
+    seeds_caption,
+)
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS
@@ -148,7 +156,7 @@ def _correlation(gains: tuple[Gain, ...]) -> tuple[float, int]:
     return float(np.corrcoef(own.to_numpy().T)[0, 1]), freedom
 
 
-def study(bench_runs: BenchRuns) -> Section:
+def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
     kept = bench_runs.kept
     metrics = metrics_of(kept)
@@ -172,7 +180,7 @@ def study(bench_runs: BenchRuns) -> Section:
         title,
         sentences=(*none, *_sentences(info)),
         tables=(*(tables if info.teachers else ()), *([gained] if info.unfused else ())),
-        drawings=(Drawing(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
+        figures=(ReportFigure(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
         notes=(_PRECISION,),
         gaps=gaps,
         run_ids=tuple(kept["run_id"][column(kept, _GAIN).notna()]),

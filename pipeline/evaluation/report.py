@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from analysis.cells import MISSING, percent
 from analysis.figures.confusion import draw_confusion
-from analysis.render.text import MISSING, TextTable, as_text, percent, wrapped
+from analysis.render.text import as_text, wrapped
+from analysis.report_model import TextTable
 from trainers.measures import SPEED_BATCH, ClassRow
 
 _SHOWN_CLASSES = 20  # more are in per_class.csv …

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 from analysis import tags
-from analysis.render import page
-from analysis.sections.registry import Findings, investigate
+from analysis.render import wording
+from analysis.render.html import as_html
+from analysis.render.markdown import as_markdown
+from analysis.render.text import as_terminal
+from analysis.report_model import Report
+from analysis.sections.registry import analyze
 from trainers import metrics
 
 RUNGS, SEEDS = ("CE", "KD", "L3", "L4"), range(5)
@@ -22,18 +26,18 @@ Tests = Mapping[tuple[str, int], float | None]
 class Told(NamedTuple):
     """What a reader of the report sees: its findings, and each form as plain words."""
 
-    found: Findings
+    found: Report
     forms: tuple[str, ...]
 
     @property
     def summary(self) -> str:
         """All sentences on top."""
-        return "\n".join(line for _, lines in page.summary(self.found) for line in lines)
+        return "\n".join(line for _, lines in wording.summary(self.found) for line in lines)
 
     @property
     def warnings(self) -> list[str]:
         """What stands in the box of warnings."""
-        return page.warnings(self.found)
+        return wording.warnings(self.found)
 
     def everywhere(self, words: str) -> bool:
         """Whether all forms say so."""
@@ -80,9 +84,9 @@ def told(store, request) -> Callable[..., Told]:
         for beta, seed in itertools.product(study[1], SEEDS):
             own = {"params": {"method.ib_beta": beta}, "tags": {tags.RUN_KEY: f"{beta}-{seed}"}}
             add(study[0], seed, 0.9, f"method.ib_beta={beta}", **own)
-        found = investigate(store.uri, request.node.name)
-        html = re.sub(r"<[^>]+>", " ", page.as_page(found))
-        texts = (html, page.as_markdown_report(found), page.as_terminal(found))
+        found = analyze(store.uri, request.node.name)
+        html = re.sub(r"<[^>]+>", " ", as_html(found))
+        texts = (html, as_markdown(found), as_terminal(found))
         plain = (text.replace("\\\n", "") for text in texts)  # a command goes on in the next line
         return Told(found, tuple(" ".join(text.split()) for text in plain))
 
@@ -91,8 +95,8 @@ def told(store, request) -> Callable[..., Told]:
 
 def test_no_effect_is_told_as_none(told):
     report = told(accuracies())
-    assert re.search(r"Primary claim: L4 − KD: .* n = 5, .*: no difference shown\.", report.summary)
-    assert report.everywhere("No difference to KD shown: L3.")
+    assert re.search(r"Primary claim: L4 − KD: .* n = 5, .*: not significant\.", report.summary)
+    assert report.everywhere("Not significantly different from KD: L3.")
     shown = re.findall(r"(\S+) − \S+: [^:]*?: (?:better|worse) than", report.summary)
     assert set(shown) == {"CE"}, "the control that was planted five points below KD"
     assert report.warnings == []
@@ -111,7 +115,7 @@ def test_half_a_point_is_told_with_its_size_and_of_its_rung_alone(told):
     assert low < mean < high
     assert low <= 0.5 <= high
     assert report.everywhere(claim[0])
-    assert "No difference to KD shown: L3." in report.summary
+    assert "Not significantly different from KD: L3." in report.summary
     assert report.warnings == []
 
 
@@ -128,12 +132,12 @@ def test_a_seed_that_failed_is_no_number_and_has_a_command(told):
     failed = {("L4", 4): {"status": "FAILED"}}
     report = told(accuracies(L4=0.5) | {("L4", 4): None}, failed)
     assert re.search(r"Primary claim: L4 − KD: .*, n = 4, .*: better than KD\.", report.summary)
-    assert "No difference to KD shown: L3." in report.summary
+    assert "Not significantly different from KD: L3." in report.summary
     assert report.warnings == ["failed: 1 run"]
     command = "python -m pipeline distill bench=toy runtime.experiment="
     assert report.everywhere("L4 has no seed 4")
     assert all(re.search(rf"{command}\S+ cfg=L4 seed=4", form) for form in report.forms)
-    ladder = next(study for study in report.found.studies if study.name == "ladder")
+    ladder = next(study for study in report.found.sections if study.name == "ladder")
     assert "Left out: 1 run (1 failed)." in ladder.notes
     assert [row[:2] for row in ladder.tables[0].block.rows] == [
         ("CE", "5"),
@@ -152,7 +156,7 @@ def test_a_run_that_read_its_test_split_twice_is_named(told, leak):
     report = told(accuracies(), {("L4", 2): {"metrics": leak}})
     assert report.warnings == ["the test split was read more than once: 1 run"]
     assert report.everywhere(report.warnings[0])
-    health = next(study for study in report.found.studies if study.name == "health")
+    health = next(study for study in report.found.sections if study.name == "health")
     assert health.tables[0].block.rows == (
         ("the test split was read more than once", "1", "distill-L4-toy-s2"),
     )
@@ -179,10 +183,10 @@ def test_a_study_beside_the_ladder_does_not_take_its_place(told):
         "method.ib_beta=0.0 (5 runs), method.ib_beta=0.1 (5 runs); "
         "what=beta compares them."
     )
-    ladder = next(study for study in report.found.studies if study.name == "ladder")
+    ladder = next(study for study in report.found.sections if study.name == "ladder")
     assert sentence in ladder.sentences
     label, n, test = ladder.tables[0].block.rows[2][:3]
     assert (label, n) == ("L3 (ib_beta=0.001)", "5")
     assert float(test.split()[0]) < 75  # not the 90 of the study
-    assert "No difference to KD shown: L3." in report.summary
+    assert "Not significantly different from KD: L3." in report.summary
     assert report.warnings == []

@@ -35,7 +35,7 @@ def test_every_rung_is_paired_with_the_best_control_in_the_order_of_the_ladder()
     one = FOUND.rows[1]
     assert one.differences == pytest.approx((0.10, 0.10, 0.09))
     assert one.interval.mean == pytest.approx(0.29 / 3)
-    assert (one.interval.n, one.times, one.primary, one.shown) == (3, 2.5, True, True)
+    assert (one.interval.n, one.times, one.primary, one.significant) == (3, 2.5, True, True)
     assert [row.primary for row in FOUND.rows] == [False, True, False, False]
     assert FOUND.rows[3].differences == pytest.approx((-0.01, 0.0))
 

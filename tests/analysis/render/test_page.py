@@ -5,10 +5,13 @@ import re
 import pytest
 
 from analysis import tags
-from analysis.render import page
-from analysis.render.text import WIDTH, TextTable
+from analysis.render import latex, wording
+from analysis.render.html import as_html
+from analysis.render.markdown import as_markdown, as_note
+from analysis.render.text import WIDTH, as_terminal
+from analysis.report_model import TextTable
 from analysis.runs import load_runs
-from analysis.sections.registry import COMPREHENSIVE, STUDIES, investigate
+from analysis.sections.registry import COMPREHENSIVE, SECTIONS, analyze
 from analysis.selection.filters import RunFilter, chosen
 from trainers import metrics
 
@@ -22,15 +25,15 @@ def found(store):
             values = {metrics.VAL_TOP1: [(0, 0.4), (1, base)], metrics.RUN_SECONDS: 10.0}
             run_tags = {tags.STUDENT: "a<b&c", tags.GIT: f"g{seed}"}
             store.distill(NAME, rung, seed, base + seed / 100, metrics=values, tags=run_tags)
-    return investigate(store.uri, NAME)
+    return analyze(store.uri, NAME)
 
 
 def test_the_page_needs_nothing_beside_itself(found):
-    html = page.as_page(found)
+    html = as_html(found)
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", html)
     assert "<script" not in html
     assert "@import" not in html
-    assert html.count("<figure>") == sum(len(study.drawings) for study in found.studies) > 1
+    assert html.count("<figure>") == sum(len(study.figures) for study in found.sections) > 1
     assert 'name="viewport"' in html
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
@@ -39,52 +42,52 @@ def test_the_page_needs_nothing_beside_itself(found):
 def test_every_form_answers_first_and_names_what_is_missing(found):
     answer = "Primary claim: L4 − CE: +10.00 points, 95 % interval +10.00 to +10.00, n = 3"
     command = f"python -m pipeline distill -m bench=toy runtime.experiment={NAME} cfg=KD seed=0,1,2"
-    for text in (page.as_page(found), page.as_markdown_report(found), page.as_terminal(found)):
+    for text in (as_html(found), as_markdown(found), as_terminal(found)):
         plain = " ".join(text.split())
         assert answer in plain
         assert command in plain
         assert plain.index(answer) < plain.index(command)
-    assert answer in page.as_note(found, "what=comprehensive")
-    assert "`python -m pipeline analyze what=comprehensive`" in page.as_note(
-        found, "what=comprehensive"
-    )
+    assert answer in as_note(found, "what=comprehensive")
+    assert "`python -m pipeline analyze what=comprehensive`" in as_note(found, "what=comprehensive")
 
 
 def test_gaps_of_one_command_stand_together_in_the_terminal(found):
-    text = page.as_terminal(found)
+    text = as_terminal(found)
     missing = text.partition("\nMissing:\n")[2]
     told = missing.replace(" \\\n", " ").splitlines()
     commands = [" ".join(line.split()) for line in told if line.startswith("    python")]
-    every = [gap.command for study in found.studies for gap in study.gaps]
+    every = [gap.command for study in found.sections for gap in study.gaps]
     assert commands == list(dict.fromkeys(every))
     assert len(commands) < len(every)
     assert "- L2 has not finished; L2 (with CCCP) has not finished:" in told
     assert max(map(len, text.splitlines())) <= WIDTH
-    assert f"{len(commands)} gaps, each with the command that fills it." in " ".join(text.split())
+    assert f"{len(commands)} missing runs, each with the command that makes it." in " ".join(
+        text.split()
+    )
 
 
 def test_every_run_behind_a_number_is_named(found):
-    html = page.as_page(found)
+    html = as_html(found)
     assert len(found.sources) == 6
     assert all(run in html for run in found.sources)
     assert all(source.link is None for source in found.sources.values())  # a file has no pages
 
 
 def test_latex_is_escaped_and_balanced(found):
-    latex = page.as_latex(found)
-    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") > 0
-    assert r"\toprule" in latex
+    text = latex.as_latex(found)
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") > 0
+    assert r"\toprule" in text
     assert not re.search(
-        r"(?<!\\)[%&_](?!.*usepackage)", re.sub(r"(?m)^%.*$| & |\\label\{[^}]*\}", "", latex)
+        r"(?<!\\)[%&_](?!.*usepackage)", re.sub(r"(?m)^%.*$| & |\\label\{[^}]*\}", "", text)
     )
-    assert page.latex_text("50 % of β_1 − x") == r"50 \% of $\beta$\_1 $-$ x"
+    assert latex.latex_text("50 % of β_1 − x") == r"50 \% of $\beta$\_1 $-$ x"
 
 
 def test_latex_wraps_the_columns_that_hold_words():
     numbers = TextTable(("rung", "n"), (("CE", "1"),))
-    assert page.latex_columns(numbers) == "lr"
+    assert latex.latex_columns(numbers) == "lr"
     words = TextTable(("warning", "runs", "which"), (("w" * 45, "6", "distill-L3-toy-s0, " * 8),))
-    columns = page.latex_columns(words)
+    columns = latex.latex_columns(words)
     shares = [float(share) for share in re.findall(r"p\{(\S+?)\\linewidth\}", columns)]
     assert re.sub(r">\{[^}]*\}p\{[^}]*\}", "p", columns) == "prp"
     assert shares[0] < shares[1]
@@ -93,18 +96,18 @@ def test_latex_wraps_the_columns_that_hold_words():
 
 def test_names_from_the_store_are_no_markup(store):
     store.distill("evil", "L3", 0, 0.5, tags={tags.BENCH: "<script>x</script>"})
-    assert "<script>" not in page.as_page(investigate(store.uri, "evil"))
+    assert "<script>" not in as_html(analyze(store.uri, "evil"))
 
 
 def test_an_empty_experiment_says_what_to_type(store):
     store.run("only launches", "launch", tags={tags.STAGE: "launch"})
-    empty = investigate(store.uri, "only launches")
-    assert page.NOTHING in page.as_page(empty)
-    assert page.NOTHING in page.as_terminal(empty)
+    empty = analyze(store.uri, "only launches")
+    assert wording.NOTHING in as_html(empty)
+    assert wording.NOTHING in as_terminal(empty)
     asked = RunFilter(tags={tags.STAGE: "launch"})
-    filtered = investigate(store.uri, "only launches", asked=asked)
-    assert "No training run is left by tag.stage=launch" in page.as_terminal(filtered)
-    assert page.NOTHING not in page.as_page(filtered)
+    filtered = analyze(store.uri, "only launches", asked=asked)
+    assert "No training run matches tag.stage=launch" in as_terminal(filtered)
+    assert wording.NOTHING not in as_html(filtered)
 
 
 def test_filters(store, found):
@@ -124,12 +127,12 @@ def test_filters(store, found):
         chosen(runs, RunFilter(since="2026-02-01", until="2026-01-01"))
     with pytest.raises(ValueError, match=r"since=soon: no date \(allowed: 2026-01-31"):
         chosen(runs, RunFilter(since="soon"))
-    only = investigate(store.uri, NAME, "health", RunFilter(tags={tags.GIT: "g1"}))
-    assert [study.name for study in only.studies] == ["health"]
-    assert "filtered by tag.git=g1" in page.about(only)
+    only = analyze(store.uri, NAME, "health", RunFilter(tags={tags.GIT: "g1"}))
+    assert [study.name for study in only.sections] == ["health"]
+    assert "filtered by tag.git=g1" in wording.about(only)
 
 
 def test_an_unknown_analysis_names_all_that_there_are(store):
     with pytest.raises(ValueError, match="ladr: unknown") as error:
-        investigate(store.uri, NAME, "ladr")
-    assert all(name in str(error.value) for name in (*STUDIES, COMPREHENSIVE))
+        analyze(store.uri, NAME, "ladr")
+    assert all(name in str(error.value) for name in (*SECTIONS, COMPREHENSIVE))

@@ -33,7 +33,7 @@ def test_stability_in_closed_form():
     assert with_cccp.rises == 0.5
     assert (with_cccp.stages, with_cccp.reached) == (4, {0: 2.0})
     assert found.pair == ("L2", "L1")
-    assert "L2 (with CCCP) − L1 (without)" in cccp.study(bench_runs(kept, points)).sentences[0]
+    assert "L2 (with CCCP) − L1 (without)" in cccp.section(bench_runs(kept, points)).sentences[0]
 
 
 def test_j_has_an_interval_at_every_step_that_all_seeds_have():
@@ -48,7 +48,7 @@ def test_j_has_an_interval_at_every_step_that_all_seeds_have():
         )
         for s, path in enumerate(paths)
     ]
-    found = cccp.study(bench_runs(kept, *points)).drawings[0]
+    found = cccp.section(bench_runs(kept, *points)).figures[0]
     (axes,) = found.figure.axes
     ends = axes.containers[0].lines[2][0].get_segments()
     expected = [mean_interval(values) for values in ([3.0, 3.2, 3.4], [2.0, 2.4, 1.9])]

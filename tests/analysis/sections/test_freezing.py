@@ -34,7 +34,7 @@ def test_freezing_compares_step_time_memory_and_accuracy():
     assert rows["L4"].step_seconds.mean == pytest.approx(0.15)  # of B-Steps alone
     assert rows["L4"].memory_mb == 500.0
     assert found.difference.mean == pytest.approx(-0.01)
-    study = freezing.study(bench_runs(kept, points))
+    study = freezing.section(bench_runs(kept, points))
     assert "0.75 × the time of a step" in study.sentences[0]
     assert study.warnings == (
         "L4: 75.00 % of the student moved in the mean, 100.00 % were asked for.",
@@ -53,12 +53,12 @@ def test_freezing_is_of_rungs_with_a_fusion_alone_and_cccp_of_asib():
         )
         for k, rung in enumerate(rungs)
     ]
-    found = freezing.study(bench_runs(kept, *points))
+    found = freezing.section(bench_runs(kept, *points))
     assert [row[0] for row in found.tables[0].block.rows] == ["L1", "L2", "L3", "L4"]
     assert found.run_ids == ("r2", "r3", "r4", "r5")
-    (axes,) = found.drawings[0].figure.axes
+    (axes,) = found.figures[0].figure.axes
     assert axes.get_xlim()[1] < 200  # ms: no method of the literature stretches it
-    assert [row[0] for row in cccp.study(bench_runs(kept, *points)).tables[0].block.rows] == [
+    assert [row[0] for row in cccp.section(bench_runs(kept, *points)).tables[0].block.rows] == [
         "CE",
         "KD",
         "L1",
@@ -66,7 +66,7 @@ def test_freezing_is_of_rungs_with_a_fusion_alone_and_cccp_of_asib():
         "L3",
         "L4",
     ]
-    only = freezing.study(
+    only = freezing.section(
         bench_runs(runs(distill("kd", 0, 0.8), distill("CE", 0, 0.8)), *points[:2])
     )
-    assert (only.tables, only.drawings, only.run_ids) == ((), (), ())
+    assert (only.tables, only.figures, only.run_ids) == ((), (), ())

@@ -12,7 +12,7 @@ def test_ladder_names_the_seeds_that_are_missing_with_what_was_typed():
         for s in (0, 1, 2)
         if (r, s) != ("L4", 2)
     ]
-    gaps = ladder.study(bench_runs(runs(*rows))).gaps
+    gaps = ladder.section(bench_runs(runs(*rows))).gaps
     assert [gap.what for gap in gaps] == ["L4 has no seed 2"]
     assert gaps[0].command == (
         "python -m pipeline distill bench=toy data.train_limit=200 cfg=L4 seed=2"
@@ -21,7 +21,7 @@ def test_ladder_names_the_seeds_that_are_missing_with_what_was_typed():
 
 def commands(*rows: dict) -> str:
     found = bench_runs(runs(*rows).assign(experiment="other"))
-    return "\n".join(g.command for one in (ladder, methods) for g in one.study(found).gaps)
+    return "\n".join(g.command for one in (ladder, methods) for g in one.section(found).gaps)
 
 
 def test_a_gap_is_filled_in_the_experiment_that_has_it_with_the_options_of_its_method():
@@ -47,7 +47,7 @@ def test_what_a_study_varies_is_no_option_of_the_rungs_that_are_missing():
         for b in ("0.0", "0.01", "0.1")
         for s in (0, 1)
     ]
-    by = {gap.what: gap.command for gap in ladder.study(bench_runs(runs(*rows))).gaps}
+    by = {gap.what: gap.command for gap in ladder.section(bench_runs(runs(*rows))).gaps}
     assert by["L4 has not finished"] == (  # at the seeds that the others have, three at least
         "python -m pipeline distill -m bench=toy budget=short cfg=L4 seed=0,1,2"
     )

@@ -10,7 +10,7 @@ from tests.analysis.frames import bench_runs, distill, runs
 
 def test_methods_beside_the_ladder_have_colours_of_their_own():
     kept = runs(*[distill(m, 0, 0.8) for m in ("ce", "kd", "at")])
-    axes = methods.study(bench_runs(kept)).drawings[0].figure.axes[0]
+    axes = methods.section(bench_runs(kept)).figures[0].figure.axes[0]
     assert len({bar.lines[0].get_color() for bar in axes.containers}) == 3
 
 
@@ -32,13 +32,13 @@ def test_methods_are_ranked_and_compared_with_kd_after_holm():
 
 
 def test_methods_without_a_reference_are_ranked_and_not_compared():
-    found = methods.study(bench_runs(runs(distill("ce", 0, 0.7), distill("ce", 1, 0.72))))
+    found = methods.section(bench_runs(runs(distill("ce", 0, 0.7), distill("ce", 1, 0.72))))
     assert found.sentences[0].startswith("Highest mean test accuracy of 1 method: ce")
     assert (
         found.sentences[1] == "Nothing to compare with: none of CE, KD, kd (method) has finished."
     )
     assert found.tables[0].block.rows[0][3:5] == ("–", "–")
-    assert "Dashed" not in found.drawings[0].caption
+    assert "Dashed" not in found.figures[0].caption
 
 
 def test_published_numbers_stand_beside_those_of_their_pair():
@@ -61,12 +61,12 @@ def test_published_numbers_stand_beside_those_of_their_pair():
 
 
 def test_a_rung_alone_has_nothing_to_be_compared_with():
-    found = methods.study(bench_runs(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
+    found = methods.section(bench_runs(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
     assert found.sentences == (
         "Highest mean test accuracy of 1 method: L3, 50.00 (equal) % (n = 2).",
         "Nothing to compare with: none of CE, KD, kd (method) has finished.",
     )
-    (drawing,) = found.drawings
+    (drawing,) = found.figures
     assert "Dashed" not in drawing.caption
     (gap,) = found.gaps
     assert gap.what == (

@@ -22,5 +22,5 @@ def test_overlap_pairs_within_each_overlap():
     ]
     assert found.rows[3].vs_kd.mean == pytest.approx(0.02)
     assert len(used) == 8
-    gaps = overlap.study(bench_runs(runs(*rows))).gaps
+    gaps = overlap.section(bench_runs(runs(*rows))).gaps
     assert {gap.what for gap in gaps} == {f"CE at {o} % overlap has not finished" for o in (0, 50)}

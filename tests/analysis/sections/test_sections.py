@@ -27,9 +27,9 @@ TEACHERS = runs({"tags.stage": "finetune", "tags.bench": "toy"})
 )
 @pytest.mark.parametrize("there", [EMPTY, TEACHERS], ids=["running", "teachers"])
 def test_nothing_finished_is_said_with_a_command(one, there):
-    found = one.study(bench_runs(there))
+    found = one.section(bench_runs(there))
     assert not found.tables
-    assert not found.drawings
+    assert not found.figures
     assert found.gaps
     assert all(
         gap.command.startswith("python -m pipeline distill -m bench=toy") for gap in found.gaps
@@ -49,7 +49,7 @@ def test_no_interval_of_an_accuracy_leaves_0_to_100():
     ]
     assert mean_interval(high).high > 1
     for one in (ladder, methods, beta, freezing, overlap):
-        found = one.study(bench_runs(runs(*rows), *points))
+        found = one.section(bench_runs(runs(*rows), *points))
         cells = [
             cell
             for table in found.tables
@@ -62,7 +62,7 @@ def test_no_interval_of_an_accuracy_leaves_0_to_100():
         assert all(0 <= float(low) < float(top) <= 100 for low, top in bounds), one
         bars = [
             bar
-            for axes in found.drawings[0].figure.axes
+            for axes in found.figures[0].figure.axes
             for held in axes.containers
             for lines in held.lines[2]
             for bar in lines.get_segments()

@@ -30,7 +30,7 @@ def test_ten_teachers_before_and_after():
     assert found.teachers[9].before == pytest.approx((0.59, 0.61))
     assert found.teachers[9].change.mean == pytest.approx(0.05)
     assert found.correlation == pytest.approx(1.0)
-    said = teacher_adaptation.study(bench_runs(kept, points))
+    said = teacher_adaptation.section(bench_runs(kept, points))
     assert said.summary[0].startswith(
         "The worst change of a teacher of 10, not corrected for that choice: L3: teacher "
     )
@@ -41,24 +41,24 @@ def test_ten_teachers_before_and_after():
 def test_a_correlation_has_an_interval():
     gains = (0.0, 0.01, 0.02, 0.03, 0.01)
     kept = runs(*[distill("L2", s, 0.6 - g + s / 1000, gain=g) for s, g in enumerate(gains)])
-    said = teacher_adaptation.study(bench_runs(kept)).sentences[-1]
+    said = teacher_adaptation.section(bench_runs(kept)).sentences[-1]
     assert "correlation −0.99 [−1.00, −0.88] over 5 runs" in said
 
 
 def test_no_panel_is_drawn_of_teachers_that_do_not_adapt():
     kept = runs(*[distill("L2", s, 0.6 + s / 100, gain=s / 100) for s in range(2)])
-    found = teacher_adaptation.study(bench_runs(kept))
+    found = teacher_adaptation.section(bench_runs(kept))
     assert found.sentences[0] == "No run adapts its teachers (2 finished runs looked at)."
-    (axes,) = found.drawings[0].figure.axes
+    (axes,) = found.figures[0].figure.axes
     assert axes.get_ylabel() == "student, test top-1, %"
     assert "A-Step)" not in axes.get_xlabel()
-    assert found.drawings[0].caption.startswith("Each run's synergy gain")
+    assert found.figures[0].caption.startswith("Each run's synergy gain")
     logged = {"metrics.teacher0/top1_before": 0.5}
     point = history("r0", teacher0__top1_before=[(0, 0.5)], teacher0__top1_after=[(0, 0.6)])
-    adapted = teacher_adaptation.study(bench_runs(runs(distill("L3", 0, 0.6, **logged)), point))
-    (axes,) = adapted.drawings[0].figure.axes
+    adapted = teacher_adaptation.section(bench_runs(runs(distill("L3", 0, 0.6, **logged)), point))
+    (axes,) = adapted.figures[0].figure.axes
     assert axes.get_ylabel() == "teacher, validation top-1, %"
-    assert adapted.drawings[0].caption.startswith("Validation accuracy before")
+    assert adapted.figures[0].caption.startswith("Validation accuracy before")
 
 
 def test_the_gain_is_said_over_the_best_teacher_and_over_their_average():
@@ -80,7 +80,7 @@ def test_the_gain_is_said_over_the_best_teacher_and_over_their_average():
         ],
         distill("KD", 0, 0.6),
     )
-    said = teacher_adaptation.study(bench_runs(kept))
+    said = teacher_adaptation.section(bench_runs(kept))
     assert said.sentences[1] == (
         "L3: the last fusion is +1.67 [+0.23, +3.10] points from the best teacher (n = 3) and "
         "−2.00 [−2.00, −2.00] points from the teachers' average (n = 2)."
@@ -90,4 +90,4 @@ def test_the_gain_is_said_over_the_best_teacher_and_over_their_average():
         ("L3, the best teacher", "3", "+1.67 [+0.23, +3.10]", "+3.00 [+3.00, +3.00]"),
         ("L3, the teachers' average", "2", "−2.00 [−2.00, −2.00]", "+1.00 [+1.00, +1.00]"),
     )
-    assert not teacher_adaptation.study(bench_runs(runs(distill("KD", 0, 0.6)))).tables
+    assert not teacher_adaptation.section(bench_runs(runs(distill("KD", 0, 0.6)))).tables

@@ -1,0 +1,79 @@
+"""The tables of a report as LaTeX, with the rules of booktabs."""
+
+from analysis.render import wording
+from analysis.report_model import Report, TextTable
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "×": r"$\times$",
+    "β": r"$\beta$",
+    "–": "--",
+    "τ": r"$\tau$",
+    "≥": r"$\ge$",
+    "<": "$<$",
+    ">": "$>$",
+    "ⁿ": "$^n$",
+    "…": r"\dots{}",
+    "ε": r"$\varepsilon$",
+}
+_ROOM, _WORDS = 80, 30  # characters in a line of print; in a cell from which on it is wrapped
+
+
+def as_latex(report: Report) -> str:
+    """Every table with the rules of booktabs, ready to paste (`\\usepackage{array,booktabs}`)."""
+    tables = [
+        _latex_table(table.block, f"{wording.heading(report, section)}. {table.caption}.", label)
+        for section in report.sections
+        for number, table in enumerate(section.tables, 1)
+        for label in [f"tab:{section.name}-{section.bench}-{number}"]
+    ]
+    return "\n".join(["% needs \\usepackage{array,booktabs}", *tables])
+
+
+def latex_text(text: str) -> str:
+    """Text with everything that LaTeX would take for a command written out."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _latex_table(block: TextTable, caption: str, label: str) -> str:
+    lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (block.header, *block.rows)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{latex_text(caption)}}}",
+            rf"  \label{{{label}}}",
+            rf"  \begin{{tabular}}{{{latex_columns(block)}}}",
+            r"    \toprule",
+            f"    {lines[0]}",
+            r"    \midrule",
+            *(f"    {line}" for line in lines[1:]),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def latex_columns(block: TextTable) -> str:
+    """The columns of a table: a name, then numbers; those with long words are paragraphs, which
+    share the room that the others leave."""
+    widths = [max(map(len, cells)) for cells in zip(block.header, *block.rows, strict=True)]
+    words = {index: min(width, _ROOM) for index, width in enumerate(widths) if width > _WORDS}
+    room = 0.95 - sum(width + 2 for width in widths if width <= _WORDS) / _ROOM
+    letters = ["l" if index == 0 else "r" for index in range(len(widths))]
+    for index, width in words.items():
+        share = max(room, 0.3) * width / sum(words.values())
+        letters[index] = rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}"
+    return "".join(letters)

@@ -1,0 +1,60 @@
+"""What all forms of a report say in the same words: title, summary, warnings, headings."""
+
+from analysis.report_model import Report, Section, counted
+from analysis.stores.address import redacted
+
+NOTHING = "Nothing has finished that could be analysed. Run: python -m pipeline distill"
+
+
+def title(report: Report) -> str:
+    """`Experiment asib/ladder: comprehensive`."""
+    return f"Experiment {report.experiment}: {report.what.replace('_', ' ')}"
+
+
+def nothing(report: Report) -> str:
+    """What a report without results says, and what to do about it."""
+    if report.filters and not report.runs:
+        return f"No training run matches {report.filters}: change or leave out a filter."
+    return NOTHING
+
+
+def about(report: Report) -> str:
+    """Where the numbers come from, in a line."""
+    filters = f", filtered by {report.filters}" if report.filters else ""
+    return f"From {counted(report.runs, 'training run')} of {_address(report.store)}{filters}."
+
+
+def _address(uri: str) -> str:
+    address = redacted(uri)
+    return address.rsplit("/", 1)[-1] if uri.startswith("sqlite") else address
+
+
+def summary(report: Report) -> list[tuple[str, list[str]]]:
+    """The sentences that answer first, by bench."""
+    result = []
+    for bench in report.benches:
+        sentences: list[str] = []
+        for section in report.of_bench(bench):
+            start = "" if section.name in ("ladder", report.what) else f"{section.title}: "
+            sentences += [start + text for text in section.summary or section.sentences[:1]]
+        missing = {gap.command for section in report.of_bench(bench) for gap in section.gaps}
+        gaps = f"{counted(len(missing), 'missing run')}, each with the command that makes it."
+        sentences += [gaps] * bool(missing)
+        result.append((bench, sentences))
+    return result
+
+
+def warnings(report: Report) -> list[str]:
+    """What can make the numbers mean something else, with its bench where there are several."""
+    several = len(report.benches) > 1
+    texts = [
+        f"{section.bench}: {text}" if several else text
+        for section in report.sections
+        for text in section.warnings
+    ]
+    return list(dict.fromkeys(texts))  # two sections can give the same one
+
+
+def heading(report: Report, section: Section) -> str:
+    """The section's title, with its bench where there are several."""
+    return f"{section.title} ({section.bench})" if len(report.benches) > 1 else section.title

@@ -1,0 +1,144 @@
+"""The tables of a ladder and the notes that belong to them."""
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis.cells import MISSING, accuracy_cell, in_percent, number, paired_cell, percent, points
+from analysis.ladder_table import LadderRow, LadderTable, TeacherRow, label_of
+from analysis.report_model import TextTable
+from analysis.runs import column
+from trainers import metrics
+
+
+def accuracy_block(rows: Iterable[LadderRow]) -> TextTable:
+    """Test accuracy in percent, differences to CE and KD in points, each with its interval."""
+    cells = tuple(
+        (
+            _label(row),
+            str(row.test.n),
+            accuracy_cell(row.test),
+            paired_cell(row.vs_ce),
+            paired_cell(row.vs_kd),
+        )
+        for row in rows
+    )
+    return TextTable(("rung", "n", "test top-1, %", "vs CE, points", "vs KD, points"), cells)
+
+
+def cost_block(rows: Iterable[LadderRow]) -> TextTable:
+    """The fusion's validation accuracy and what a rung costs."""
+    header = (
+        "rung",
+        "synergy, %",
+        "gain",
+        "share, %",
+        "time, s",
+        "× CE",
+        "images/s",
+        "memory, MiB",
+    )
+    cells = tuple(
+        (
+            _label(row),
+            percent(row.synergy),
+            points(row.gain) + "*" * (not row.as_loaded),
+            percent(row.share),
+            number(row.seconds),
+            number(row.times_ce, 2),
+            number(row.images_per_second),
+            number(row.peak_memory_mb),
+        )
+        for row in rows
+    )
+    return TextTable(header, cells)
+
+
+def _label(row: LadderRow) -> str:
+    """`L2`, or `L2 (ib_beta=0.001)` where the rung ran in several configurations."""
+    if not row.configuration:
+        return label_of(row.rung)
+    return f"{label_of(row.rung)} ({row.configuration.replace('method.', '')})"
+
+
+def _teacher_label(row: TeacherRow) -> str:
+    """`resnet20`, or `resnet20 (4000 images, overlap 50)` where either was limited."""
+    images = [f"{row.images} images"] if row.images is not None else []
+    overlap = [f"overlap {row.overlap}"] if row.overlap is not None else []
+    limits = ", ".join([*images, *overlap])
+    return f"{row.model} ({limits})" if limits else row.model
+
+
+def teachers_block(rows: Iterable[TeacherRow]) -> TextTable:
+    """Fine-tuned teachers; a validation accuracy of the last epoch, not the best, has a `*`."""
+    cells = tuple(
+        (
+            _teacher_label(row),
+            MISSING if row.seed is None else str(row.seed),
+            percent(row.validation) + ("" if row.selected else "*"),
+            percent(row.test),
+            number(row.seconds),
+        )
+        for row in rows
+    )
+    return TextTable(("teacher", "seed", "validation, %", "test, %", "time, s"), cells)
+
+
+def interval_notes(table: LadderTable) -> list[str]:
+    """What the intervals mean and over which seeds they were taken."""
+    notes = [
+        f"Brackets: {in_percent(table.level)} t-intervals over seeds. They are conditional on the "
+        "teachers and the test set, and not corrected for several comparisons. "
+        "Differences and ratios of times are paired by seed."
+    ]
+    if any(row.test.n == 1 for row in table.rows):
+        notes.append("n = 1: one seed has no interval and allows no conclusion.")
+    for bench in dict.fromkeys(row.bench for row in table.rows):
+        seeds = sorted({seed for row in table.rows if row.bench == bench for seed in row.seeds})
+        listed = ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{seeds[0]} … {seeds[-1]}"
+        notes.append(f"{bench}: {len(seeds)} seed{'s' * (len(seeds) != 1)} ({listed}).")
+    return notes
+
+
+def validation_notes(runs: pd.DataFrame) -> list[str]:
+    """What one validation image is worth, where all runs say how many there were: accuracies that
+    are equal, or at 100 %, are of few images."""
+    sizes = column(runs, f"metrics.{metrics.VAL_IMAGES}").astype(float).unique()
+    if len(sizes) != 1 or not sizes[0] >= 1:
+        return []
+    return [f"Validation: {sizes[0]:,.0f} images, so that one is {100 / sizes[0]:.2f} points."]
+
+
+def fusion_notes(rows: Iterable[LadderRow]) -> list[str]:
+    """What synergy and gain are, where there are any."""
+    fused = [row for row in rows if math.isfinite(row.synergy)]
+    then = " (with *: as it was by then)" * any(not row.as_loaded for row in fused)
+    note = (
+        "Synergy: validation accuracy of the fusion that the last B-Step used; gain: less that of "
+        f"the best teacher as it was loaded{then}; share: of the samples of the last B-Step epoch, "
+        "those that the fusion taught (the others the teachers' average)."
+    )
+    time = (
+        "Time: A-Steps, B-Steps and the view banks that a run reads, counted in full where they "
+        "were there already."
+    )
+    return [note, time] if fused else []
+
+
+_LISTED = 10  # runs left out that are named
+
+
+def left_out_notes(left_out: pd.DataFrame) -> list[str]:
+    """How many runs do not count and why, and up to ten of them by run id."""
+    if left_out.empty:
+        return ["No run was left out."]
+    kinds = left_out["reason"].str.partition(" (")[0].value_counts()
+    total = len(left_out)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    notes = [f"Left out: {total} run{'s' * (total != 1)} ({counts})."]
+    listed = left_out.head(_LISTED)[["run_id", "name", "reason"]]
+    notes += [f"{run_id}  {name}: {reason}" for run_id, name, reason in listed.to_numpy()]
+    if total > _LISTED:
+        notes.append(f"… and {total - _LISTED} more")
+    return notes
