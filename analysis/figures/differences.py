@@ -43,8 +43,8 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     """A row a rung: its interval, the single seeds as ticks, and its time over the control's.
 
     A filled marker is a difference that is significant at its family's level. The interval of
-    two seeds may leave the frame, and ends in an arrowhead there; a row that is far from all others is a
-    number at the frame.
+    two seeds can leave the frame, and ends in an arrowhead there; a row that is far from all
+    others is a number at the frame.
     """
     figure, axes = style.new_figure(
         f"{info.bench}: test top-1 less that of {info.control}, the best control",
