@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,15 +34,18 @@ from pipeline.launch.base import (
 )
 from pipeline.launch.factory import make
 from pipeline.launch.monitor import follow
-from pipeline.outcome import JobsFailed
+from pipeline.outcome import JobsFailed, JobsLeft
 from pipeline.session import Session, launch_of, store_of
 from pipeline.stages.names import run_kind, run_name
 from pipeline.stages.plan import duration, planned_students, show
 from pipeline.stages.student import distill_student
 from pipeline.stages.view_bank import bank_key, has_banks, is_made
+from pipeline.storage.atomic import write_atomic
 from pipeline.storage.run_record import RunResult
 from pipeline.storage.run_store import Store
+from pipeline.tracking.target import TrackingTarget
 from trainers import metrics
+from trainers.errors import Interrupted
 
 VERB = "distill"
 
@@ -85,14 +89,43 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
     """
     request = read(overrides)
     if cancel:
-        say(f"cancelled {make(request.launcher, request.folder).cancel()} jobs")
+        _cancel(request, overrides)
         return
     show(planned_students([s.config for s in request.students], store_of(request.runtime)))
     if dry_run(os.environ):
         return
     launcher = make(request.launcher, request.folder)
-    with Session.open(request.students[0].config, VERB, overrides).launch() as session:
-        _run(request, launcher, session)
+    session = Session.open(request.students[0].config, VERB, overrides)
+    with session.launch():
+        _continue_launch(request, session.target)
+        try:
+            _run(request, launcher, session)
+        except JobsLeft:
+            if session.target.own_launch:
+                launch = str(session.target.launch_id).encode()
+                write_atomic(_launch_file(request, session.target), launch)
+            raise
+
+
+def _cancel(request: MultirunRequest, overrides: list[str]) -> None:
+    """Cancel the jobs that an earlier command left to a cluster, and end its launch run."""
+    say(f"cancelled {make(request.launcher, request.folder).cancel()} jobs")
+    session = Session.open(request.students[0].config, VERB, overrides)
+    with suppress(Interrupted), session.launch():
+        _continue_launch(request, session.target)
+        raise Interrupted
+
+
+def _launch_file(request: MultirunRequest, target: TrackingTarget) -> Path:
+    return request.folder / f"launch-{target.key}"
+
+
+def _continue_launch(request: MultirunRequest, target: TrackingTarget) -> None:
+    """Take over the launch run of jobs that an earlier command left to a cluster."""
+    file = _launch_file(request, target)
+    if target.launch_id is None and file.is_file():
+        target.launch_id, target.own_launch = file.read_text(), True
+        file.unlink()
 
 
 def read(overrides: list[str]) -> MultirunRequest:

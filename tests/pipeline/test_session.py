@@ -127,15 +127,23 @@ def test_a_command_that_lost_its_lease_leaves_the_run_to_its_successor(
     assert tags.ERROR not in place.runs("distill")[0].data.tags
 
 
-def test_jobs_that_are_left_to_a_cluster_keep_their_launch(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("words", "status"), [((), "FINISHED"), (("--cancel",), "KILLED")])
+def test_jobs_left_to_a_cluster_keep_their_launch_for_the_next_command(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    status: str,
 ) -> None:
-    cluster = SimpleNamespace(survives=True, submit=lambda tasks: None, poll=dict)
+    cluster = SimpleNamespace(survives=True, submit=lambda tasks: None, poll=dict, cancel=lambda: 2)
     monkeypatch.setattr(multirun, "make", lambda *_: cluster)
     monkeypatch.setattr(session.Session, "stop", lambda _: True)
     assert place.distill("-m", "seed=0,1") == 75
     assert place.statuses() == (["RUNNING"], [])
     assert "jobs keep running" in capsys.readouterr().out
+    monkeypatch.setattr(multirun, "follow", lambda *_: {})  # the jobs have ended
+    assert place.distill("-m", "seed=0,1", *words) == 0
+    assert place.statuses() == ([status], [])  # the same launch
 
 
 def test_an_interrupted_multirun_ends_like_an_interrupted_run(
