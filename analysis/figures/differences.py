@@ -47,7 +47,7 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     others is a number at the frame.
     """
     figure, axes = style.new_figure(
-        f"{info.bench}: test top-1 less that of {info.control}, the best control",
+        f"{info.bench}: test top-1 less that of {label_of(info.control)}, the best control",
         "points, paired by seed (bars: 95 % intervals, ticks: seeds, filled: significant)",
         "",
     )
