@@ -1,12 +1,13 @@
 """The sections of a report by name, and the report of an experiment."""
 
+import re
 from collections.abc import Callable
 from urllib.parse import quote
 
 import pandas as pd
 
 from analysis import tags
-from analysis.report_model import Report, Section, Source
+from analysis.report_model import Report, ReportFigure, Section, Source
 from analysis.runs import column
 from analysis.sections import (
     beta,
@@ -80,18 +81,18 @@ def _of_bench(name: str, bench: str, reader: ExperimentReader, *, alone: bool) -
     overlap is another problem with controls of its own."""
     of_bench = reader.runs[column(reader.runs, f"tags.{tags.BENCH}").eq(bench)]
     runs = of_bench if name in ACROSS_OVERLAPS else by_overlap(of_bench)
+    of_label = column(runs, f"tags.{tags.BENCH}")
     make = _ALONE[name] if alone else SECTIONS[name]
-    return [
-        make(
-            BenchRuns(
-                label,
-                runs[column(runs, f"tags.{tags.BENCH}").eq(label)],
-                reader.history,
-                reader.asked.primary,
-            )
-        )
-        for label in sorted(column(runs, f"tags.{tags.BENCH}").dropna().unique()) or [bench]
+    found = [
+        make(BenchRuns(label, runs[of_label.eq(label)], reader.history, reader.asked.primary))
+        for label in sorted(of_label.dropna().unique()) or [bench]
     ]
+    return [section._replace(figures=tuple(map(_as_file, section.figures))) for section in found]
+
+
+def _as_file(figure: ReportFigure) -> ReportFigure:
+    """A figure whose name is the name of a file, without blanks."""
+    return figure._replace(name=re.sub(r"[^\w.=-]+", "_", figure.name))
 
 
 def benches(runs: pd.DataFrame, asked: RunFilter) -> list[str]:

@@ -187,6 +187,7 @@ def test_overlaps_are_compared_with_their_own_controls(overlaps):
     assert ["L3", "1", "60.00", "+10.00", "n=1", "+5.00", "n=1"] in lines
     assert ["CE", "1", "50.00", "–", "−5.00", "n=1"] in lines
     assert "a,b (overlap 50)" in half
+    assert all(" " not in figure.name for one in overlaps.sections for figure in one.figures)
     frames = [section.frame for section in overlaps.sections]
     assert [list(frame["bench"]) for frame in frames] == [["toy"] * 2, ["toy overlap=50"] * 3]
 
