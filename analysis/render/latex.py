@@ -1,5 +1,7 @@
 """The tables of a report as LaTeX, with the rules of booktabs."""
 
+import pandas as pd
+
 from analysis.render import wording
 from analysis.report_model import Report, TextTable
 
@@ -45,24 +47,15 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _latex_table(block: TextTable, caption: str, label: str) -> str:
-    lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (block.header, *block.rows)]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"  \centering",
-            rf"  \caption{{{latex_text(caption)}}}",
-            rf"  \label{{{label}}}",
-            rf"  \begin{{tabular}}{{{latex_columns(block)}}}",
-            r"    \toprule",
-            f"    {lines[0]}",
-            r"    \midrule",
-            *(f"    {line}" for line in lines[1:]),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+def _latex_table(table: TextTable, caption: str, label: str) -> str:
+    cells = pd.DataFrame(table.rows, columns=table.header).map(latex_text)
+    styled = cells.rename(columns=latex_text).style.hide(axis="index")
+    return styled.to_latex(
+        column_format=latex_columns(table),
+        position_float="centering",
+        hrules=True,
+        caption=latex_text(caption),
+        label=label,
     )
 
 
