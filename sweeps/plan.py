@@ -17,6 +17,7 @@ from pipeline.stages.plan import (
     planned_students,
     show,
     time_of,
+    unknown,
 )
 from sweeps import summary
 from sweeps.storage import where
@@ -34,7 +35,10 @@ def plan(study: Study, given: Sequence[str], workers: int, trial_store: TrialSto
     configs, settings = [config for config, _ in runs], [setting for _, setting in runs]
     stages = planned_students(configs or [study.config], store, settings)
     show(stages if configs else [], workers)
-    key = f"{study.name} (key unknown)" if absent_data(study.config) else study.key
+    absent = absent_data(study.config)
+    if absent and not configs:
+        say(unknown(absent))
+    key = f"{study.name} (key unknown)" if absent else study.key
     say(f"study    {key}: {study.wanted} trials x {_seeds(study)}, {study.sampler}")
     if note := _note_on_seeds(study, given):
         say(f"note     {note}")

@@ -22,12 +22,8 @@ from sweeps.study import Params, Study, merged
 FOLDER = CONF / "study"
 SAMPLERS = ("grid", "tpe", "gp", "random")
 PRUNERS = ("none", "hyperband", "median")
-OPTIONS = (
-    "trials",
-    "seeds",
-    "sampler",
-    "pruner",
-)  # of the command line; others are the base's
+# Options of the study on the command line; all others are overrides of the base.
+OPTIONS = ("trials", "seeds", "sampler", "pruner")
 RANGE = ("low", "high", "log")
 
 

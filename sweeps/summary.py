@@ -87,13 +87,11 @@ def next_commands(
 
 def _continuing(trial_store: TrialStore, given: tuple[str, ...]) -> str:
     study, begun = trial_store.study, len(trial_store.begun())
-    drawn, unfinished = (
-        study.sampler != "grid",
-        len(trial_store.ended()) < max(trial_store.study.wanted, begun),
-    )
+    sampled = study.sampler != "grid"
+    unfinished = len(trial_store.ended()) < max(study.wanted, begun)
     trials = max(study.wanted, begun) * (1 if unfinished else 2)
-    more = f" trials={trials}" if drawn else ""
-    what = "more trials:" if drawn and not unfinished else "again:      "
+    more = f" trials={trials}" if sampled else ""
+    what = "more trials:" if sampled and not unfinished else "again:      "
     return f"{what}  python -m sweeps {study.name}{more} {shlex.join(given)}".rstrip()
 
 

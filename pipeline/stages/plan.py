@@ -96,14 +96,19 @@ def show(stages: list[Planned], workers: int = 1) -> None:
     out.print(_table(stages))
     left = [stage for stage in stages if stage.state != FINISHED]
     lots = _lots(left)
-    unknown = sum(stage.seconds is None for stage in left)
+    unseen = sum(stage.seconds is None for stage in left)
     known = [time_of(lots, workers)] if lots else []
-    open_ = [f"{unknown} of a kind that has not run here yet"] if unknown else []
+    open_ = [f"{unseen} of a kind that has not run here yet"] if unseen else []
     about = f": {', and '.join([*known, *open_])}" if left else ""
     for absent in dict.fromkeys(stage.absent for stage in stages if stage.absent):
-        say(f"unknown here: keys, finished runs and times, because {absent}")
+        say(unknown(absent))
     if not any(stage.absent for stage in stages):
         say(f"{len(stages) - len(left)} finished, {len(left)} to run{about}")
+
+
+def unknown(absent: str) -> str:
+    """The line of a plan that says what is unknown, and why the data set cannot be read."""
+    return f"unknown here: keys, finished runs and times, because {absent}"
 
 
 def _table(stages: list[Planned]) -> Table:

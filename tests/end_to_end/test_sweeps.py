@@ -1,5 +1,5 @@
-"""Many runs with one command on this machine: a multirun, a study that is stopped, goes on with
-more trials and is called again, and one whose tracking store was deleted."""
+"""Many runs with one command on this machine: a multirun with failures, a study that is stopped,
+resumed with more trials and sent again to a new tracking store."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.xdist_group("sweeps")
 
 ROOT = Path(__file__).resolve().parents[2]
 L1 = ("cfg=L1", "method.token_dim=16", "method.heads=2", *command.TINY)
+SHORT = ("budget.student_epochs=2", "budget.adapt_epochs=2")
 TWO = ("hydra/launcher=local", "hydra.launcher.jobs_parallel=2")
 
 
@@ -51,10 +52,10 @@ def parents(runs: list[Run]) -> set[str]:
     return {run.data.tags[tags.PARENT] for run in runs}
 
 
-def test_a_multirun_in_which_some_fail(clean: Path) -> None:
-    """Absent teachers once, every student a child of the one launch; jobs that fail take nobody
-    with them; the second call reuses what is there."""
-    small = ("method.token_dim=16", "method.heads=2", *command.TINY)
+def test_a_multirun_with_failures(clean: Path) -> None:
+    """Absent teachers are trained once, every student is a child of the one launch; a failed job
+    fails alone; the second call reuses finished runs."""
+    small = ("method.token_dim=16", "method.heads=2", *command.TINY, *SHORT)
     whole, broken = f"optim.lr={compose([]).optim.lr}", 1e38  # no finite loss after a step
     sweep = ("-m", "cfg=CE,L1", f"{whole},{broken}", *TWO, *small)
     output = command.run("distill", *sweep, cwd=clean, code=1)
@@ -72,8 +73,9 @@ def test_a_multirun_in_which_some_fail(clean: Path) -> None:
     assert len(of_stage(tracked(clean, "asib"), "distill")) == 4
 
 
+@pytest.mark.thorough
 def test_students_of_a_bank_that_fails_are_not_run(with_teachers: Path) -> None:
-    """They end at once with the reason; a control that needs no teacher is not concerned."""
+    """They end at once with the reason; a control without teachers is run."""
     shutil.rmtree(with_teachers / "store/runs/bank")
     next((with_teachers / "store/runs/finetune").glob("*/teacher.*.safetensors")).unlink()
     sweep = ("-m", "cfg=CE,KD", *TWO, *command.TINY)
@@ -86,9 +88,9 @@ def test_students_of_a_bank_that_fails_are_not_run(with_teachers: Path) -> None:
     assert len(list((with_teachers / "store/runs/bank").glob("*/bank.json"))) == 1
 
 
-def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path, schema: Path) -> None:
-    """Ctrl-C commits and ends with 75, the same command goes on, with more trials if more are
-    asked for, and again takes all as it is; in a new tracking store all of it is sent anew."""
+def test_a_stopped_grid_resumes_and_is_reused(with_teachers: Path, schema: Path) -> None:
+    """Ctrl-C writes a checkpoint and ends with 75; the same command resumes, with more trials if
+    requested; once more it trains nothing, and sends everything to a new tracking store."""
     study = ("beta_grid", "seeds=0,1", "workers=2", *L1)
     driver = command.Command(*study, "trials=1", cwd=with_teachers, program="sweeps")
     _wait_for_epochs(driver, with_teachers)
@@ -108,18 +110,17 @@ def test_a_grid_that_is_stopped_goes_on_and_is_reused(with_teachers: Path, schem
     assert len(command.results(with_teachers)) == 4
     _complete(with_teachers)
     before = _modified(with_teachers)
-    for _ in range(2):
-        output = command.run(*study, cwd=with_teachers, program="sweeps")
-        assert "worker-" not in output
-        assert _modified(with_teachers) == before
-        _complete(with_teachers)
-        shutil.copy(schema, with_teachers)  # the store is lost
+    shutil.copy(schema, with_teachers)  # the tracking store is lost
+    output = command.run(*study, cwd=with_teachers, program="sweeps")
+    assert "worker-" not in output
+    assert _modified(with_teachers) == before
+    _complete(with_teachers)
 
 
-def test_a_row_may_be_given_the_time_of_another(
+def test_a_configuration_may_have_the_time_of_another(
     with_teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its trial holds the run that was made of it, and the runs that it followed from stay."""
+    """Its trial has the run that resulted; the runs that it depends on are kept too."""
     rows = {"L1": ["cfg=L1"], "CE_matched": ["cfg=CE_matched", "budget.matched_to=L1"]}
     monkeypatch.setattr(study_file, "read_study", lambda _: {"sampler": "grid", "rows": rows})
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -169,8 +170,9 @@ def _modified(cwd: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in results}
 
 
-def test_ctrl_c_while_the_server_of_jobs_is_born(clean: Path) -> None:
-    """A terminal signals every process of a command, the server too before it ran a line."""
+@pytest.mark.thorough
+def test_ctrl_c_while_the_server_of_jobs_starts(clean: Path) -> None:
+    """A terminal signals every process of a command, also the server before its first line ran."""
     sweep = ("pipeline", "distill", "-m", "cfg=CE", "seed=0,1", *command.TINY, TWO[0])
     process = subprocess.Popen(
         [sys.executable, "-m", *sweep],

@@ -1,4 +1,4 @@
-"""One cluster for all tests that need it, and commands as a user of it types them."""
+"""One cluster for all tests that need it, and commands on its login node."""
 
 from __future__ import annotations
 

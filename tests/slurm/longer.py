@@ -1,4 +1,4 @@
-"""A student that trains long enough to be interrupted, and what must hold of it afterwards."""
+"""A student that trains long enough to be interrupted, and the checks of its result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def longer(epochs: int = 40) -> tuple[str, ...]:
 
 
 def uninterrupted(cwd: Path, overrides: tuple[str, ...]) -> str:
-    """The file of the weights (their sha256 is in its name) of a run that nobody disturbs."""
+    """The file of the weights (their sha256 is in its name) of an undisturbed run."""
     folder = cwd / "alone"
     shutil.copytree(cwd / "store", folder / "store")
     shutil.copy(cwd / "mlflow.db", folder)
@@ -39,20 +39,20 @@ def uninterrupted(cwd: Path, overrides: tuple[str, ...]) -> str:
     return path.name
 
 
-def committed(cluster: Cluster, cwd: Path, students: int = 1) -> dict[str, str]:
-    """Wait until so many students have committed; the jobs of the multirun by name."""
+def checkpointed(cluster: Cluster, cwd: Path, students: int = 1) -> dict[str, str]:
+    """Wait until so many students have a checkpoint; the jobs of the multirun by name."""
     store = cwd / "store/runs/distill"
     cluster.wait(
         lambda: len({path.parent for path in store.glob("*/commit-*.pt")}) == students,
         180,
-        "commit of each student",
+        "checkpoint of each student",
     )
     files = list((cwd / "store/multirun").glob("*/slurm.json"))
     return {k: v for path in files for k, v in json.loads(path.read_text()).items()}
 
 
 def bit_equal(cwd: Path, alone: str) -> None:
-    """The run went on from a commit to the same weights; nothing is lost and nothing twice."""
+    """The run resumed from a checkpoint to the same weights; no epoch is missing or repeated."""
     assert list((cwd / "store/runs/distill").glob(f"*/{alone}"))
     logs = [p for end in ("out", "log") for p in cwd.rglob(f"*.{end}")]
     assert any("resumed  distill-L1-digits-s0" in log.read_text() for log in logs)

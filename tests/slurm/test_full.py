@@ -1,5 +1,5 @@
-"""What takes minutes on a real Slurm: time-outs, cancelled jobs, dead nodes, two commands at once,
-shared GPUs, and the script for sites that forbid launchers."""
+"""Slurm at length: time-outs, cancelled jobs, dead nodes, two commands at once, shared GPUs, and
+the script for sites that forbid launchers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.launch.slurm import Slurm
 from tests.end_to_end import command
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT, SLURM, Start, ended
-from tests.slurm.longer import bit_equal, committed, longer, uninterrupted
+from tests.slurm.longer import bit_equal, checkpointed, longer, uninterrupted
 
 pytestmark = [pytest.mark.slurm, pytest.mark.thorough, pytest.mark.xdist_group("slurm")]
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.thorough, pytest.mark.xdist_group("
 def test_ladder_and_seeds_as_arrays_by_two_commands_at_once(
     start: Start, cluster: Cluster, clean: Path
 ) -> None:
-    """Every key is trained once, teachers before banks before students; who comes second joins
+    """Every key is trained once, teachers before banks before students; the second command joins
     the jobs of the first; a third call submits nothing."""
     before = len(cluster.finished())
     sweep = ("pipeline", "distill", "-m", "cfg=CE,KD", "seed=0,1", *command.TINY, *SLURM)
@@ -53,7 +53,7 @@ def test_ladder_and_seeds_as_arrays_by_two_commands_at_once(
     assert len(cluster.finished()) == before
 
 
-def test_out_of_time_goes_back_into_the_queue_and_on_bit_for_bit(
+def test_a_job_out_of_time_is_requeued_and_resumes_to_the_same_weights(
     start: Start, cluster: Cluster, with_teachers: Path
 ) -> None:
     """Limits are whole minutes: that of the running job is lowered to the next one, and lifted
@@ -63,7 +63,7 @@ def test_out_of_time_goes_back_into_the_queue_and_on_bit_for_bit(
     early = "hydra.launcher.signal_delay_s=50"
     process = start("pipeline", "distill", "-m", *run, *SLURM, early, cwd=with_teachers)
     began = time.monotonic()
-    (job,) = committed(cluster, with_teachers).values()
+    (job,) = checkpointed(cluster, with_teachers).values()
     minutes = int((time.monotonic() - began) // 60) + 1
     cluster.command("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
     cluster.wait(lambda: "PENDING" in " ".join(cluster.states()), 120, "job back in the queue")
@@ -72,12 +72,12 @@ def test_out_of_time_goes_back_into_the_queue_and_on_bit_for_bit(
     bit_equal(with_teachers, alone)
 
 
-def test_a_cancelled_job_is_not_finished_and_is_the_only_one_to_be_run_again(
+def test_a_cancelled_job_is_the_only_one_to_be_run_again(
     start: Start, cluster: Cluster, with_teachers: Path
 ) -> None:
     sweep = ("pipeline", "distill", "-m", "seed=0,1", *longer(), *SLURM)
     process = start(*sweep, cwd=with_teachers)
-    jobs = committed(cluster, with_teachers, students=2)
+    jobs = checkpointed(cluster, with_teachers, students=2)
     cluster.command("scancel", jobs["distill-L1-digits-s1"])
     output = ended(process, 1)
     assert "1 of 2 jobs failed: distill-L1-digits-s1" in output
@@ -92,7 +92,7 @@ def test_a_cancelled_job_is_not_finished_and_is_the_only_one_to_be_run_again(
     assert statuses(with_teachers) == ["FINISHED", "FINISHED"]
 
 
-def test_a_cancelled_study_stays_cancelled_and_goes_on_when_asked(
+def test_a_cancelled_study_stays_cancelled_and_resumes_on_command(
     start: Start, cluster: Cluster, with_teachers: Path
 ) -> None:
     """Another terminal cancels while the first command follows, after a trial was finished: new
@@ -121,7 +121,7 @@ def test_a_node_that_dies_and_comes_back(
 ) -> None:
     alone = uninterrupted(with_teachers, longer())
     process = start("pipeline", "distill", "-m", *longer(), *SLURM, cwd=with_teachers)
-    (job,) = committed(cluster, with_teachers).values()
+    (job,) = checkpointed(cluster, with_teachers).values()
     node = cluster.command("squeue", "-h", "-j", job, "-o", "%N").strip()
     cluster.kill_node(node, job)
     cluster.start_node(node)
@@ -190,7 +190,7 @@ def test_the_script_for_sites_without_launchers(
     )
     job = done.stdout.strip()
     students = 2 if several else 1
-    committed(cluster, with_teachers, students)
+    checkpointed(cluster, with_teachers, students)
     cluster.command("scancel", "--signal=USR2", job)
     cluster.wait(lambda: "PENDING" in " ".join(cluster.states()), 60, "job back in the queue")
     cluster.wait(lambda: not cluster.states(), 300, "empty queue")

@@ -15,17 +15,18 @@ from pipeline.launch.slurm import Slurm
 from tests.end_to_end import command
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT, SLURM, Start, ended
-from tests.slurm.longer import bit_equal, committed, longer, uninterrupted
+from tests.slurm.longer import bit_equal, checkpointed, longer, uninterrupted
 from trainers import metrics
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
 
-def test_an_array_with_banks_before_it_and_a_job_that_fails(
+@pytest.mark.thorough
+def test_an_array_waits_for_its_banks_and_one_job_fails(
     start: Start, cluster: Cluster, with_teachers: Path
 ) -> None:
     """Absent banks are jobs that the array waits for; a job that raises is FAILED in Slurm and in
-    MLflow, with its traceback in its log, and takes nobody with it."""
+    MLflow, with its traceback in its log; the others finish."""
     shutil.rmtree(with_teachers / "store/runs/bank")
     before = set(cluster.finished())
     sweep = ("pipeline", "distill", "-m", "cfg=KD", "optim.lr=1e-3,1e30", *command.TINY, *SLURM)
@@ -48,12 +49,13 @@ def test_an_array_with_banks_before_it_and_a_job_that_fails(
     assert "Traceback" in failed
 
 
-def test_preempted_by_a_higher_partition_goes_on_bit_for_bit(
+@pytest.mark.thorough
+def test_a_preempted_job_resumes_to_the_same_weights(
     start: Start, cluster: Cluster, with_teachers: Path, tmp_path: Path
 ) -> None:
     alone = uninterrupted(with_teachers, longer())
     process = start("pipeline", "distill", "-m", *longer(), *SLURM, cwd=with_teachers)
-    (job,) = committed(cluster, with_teachers).values()
+    (job,) = checkpointed(cluster, with_teachers).values()
     node = cluster.command("squeue", "-h", "-j", job, "-o", "%N").strip()
     urgent = cluster.command(
         "sbatch",
@@ -73,7 +75,7 @@ def test_preempted_by_a_higher_partition_goes_on_bit_for_bit(
     bit_equal(with_teachers, alone)
 
 
-def test_a_job_sees_the_gpu_and_the_cores_that_slurm_gave_it(
+def test_a_job_sees_the_gpu_and_the_cores_of_its_allocation(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not cluster.numbered:

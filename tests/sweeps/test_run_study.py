@@ -164,7 +164,10 @@ def test_a_study_without_its_data_set_is_one_message(
     [
         ("beta_grid", "cfg=CE", "method.ib_beta: changes nothing in CE: 10 of its 10 values"),
         ("beta", "cfg=KD", "method.ib_beta: changes nothing in KD: 2 of its 2 values"),
-        ("switches", "cfg=CE", "row: changes nothing in CE: 19 of its 21 values"),
+        pytest.param(
+            *("switches", "cfg=CE", "row: changes nothing in CE: 19 of its 21 values"),
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_varying_an_option_that_changes_nothing_is_an_error(
@@ -181,7 +184,7 @@ def test_varying_an_option_that_changes_nothing_is_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["beta_grid", "joint", "ladder", "overlap"])
+@pytest.mark.parametrize("name", ["joint", "overlap"])
 def test_an_option_that_matters_for_some_configurations_may_vary(name: str) -> None:
     """The control of `overlap` has no teachers: its trials are one run."""
     assert command.read(name, [SMALL[0]]).study.name == name

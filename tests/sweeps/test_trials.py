@@ -21,7 +21,7 @@ class Small(Study):
 
 
 GRID = Small("small", [], space={"a": [1, 2, 3]})
-DRAWN = Small(
+SAMPLED = Small(
     "small", [], sampler="tpe", trials=6, space={"a": RANGE}, enqueue=({"a": 0.0}, {"a": 0.5})
 )
 
@@ -46,7 +46,7 @@ def test_a_grid_is_claimed_in_order_and_ends(tmp_path: Path) -> None:
 def test_parameters_outside_of_the_space_are_tried_and_kept_from_the_sampler(
     tmp_path: Path,
 ) -> None:
-    one = trial_store(DRAWN, tmp_path)
+    one = trial_store(SAMPLED, tmp_path)
     one.enqueue()
     labels = []
     while (claimed := one.take(6)) is not None:
@@ -60,9 +60,9 @@ def test_parameters_outside_of_the_space_are_tried_and_kept_from_the_sampler(
 
 
 def test_samples_depend_on_the_history_and_not_on_the_worker(tmp_path: Path) -> None:
-    drawn = []
+    samples = []
     for name in ("x", "y"):
-        one = trial_store(DRAWN, tmp_path / name)
+        one = trial_store(SAMPLED, tmp_path / name)
         one.enqueue()
         for _ in range(6):
             claimed = one.take(6)
@@ -70,13 +70,13 @@ def test_samples_depend_on_the_history_and_not_on_the_worker(tmp_path: Path) -> 
             claimed.part.tell(claimed.trial, 0.1)
             claimed.lease.release()
             if name == "y":
-                one = trial_store(DRAWN, tmp_path / name)  # another worker each time
-        drawn.append([params_of(t) for t in one.trials().values()])
-    assert drawn[0] == drawn[1]
+                one = trial_store(SAMPLED, tmp_path / name)  # another worker each time
+        samples.append([params_of(t) for t in one.trials().values()])
+    assert samples[0] == samples[1]
 
 
 def test_a_trial_belongs_to_one_worker_until_its_lease_is_free(tmp_path: Path) -> None:
-    one, other = trial_store(DRAWN, tmp_path), trial_store(DRAWN, tmp_path)
+    one, other = trial_store(SAMPLED, tmp_path), trial_store(SAMPLED, tmp_path)
     one.enqueue()
     first, second = one.take(2), other.take(2)
     assert first is not None
@@ -106,10 +106,10 @@ def test_a_failed_configuration_is_tried_again_by_the_next_command(tmp_path: Pat
 def test_many_workers_create_exactly_the_wanted_number_of_trials(
     tmp_path: Path, wanted: int
 ) -> None:
-    trial_store(DRAWN, tmp_path).enqueue()
+    trial_store(SAMPLED, tmp_path).enqueue()
 
     def work() -> None:
-        mine = trial_store(DRAWN, tmp_path)
+        mine = trial_store(SAMPLED, tmp_path)
         while (claimed := mine.take(wanted)) is not None:
             claimed.part.tell(claimed.trial, 0.3)
             claimed.lease.release()
@@ -119,7 +119,7 @@ def test_many_workers_create_exactly_the_wanted_number_of_trials(
         worker.start()
     for worker in workers:
         worker.join()
-    trials = trial_store(DRAWN, tmp_path).trials()
+    trials = trial_store(SAMPLED, tmp_path).trials()
     assert len(trials) == wanted
     assert {trial.state for trial in trials.values()} == {TrialState.COMPLETE}
 
@@ -172,25 +172,25 @@ def _die_of_it(folder: Path) -> None:
 
 def test_a_failed_sample_is_not_sampled_again(tmp_path: Path) -> None:
     study = Small("small", [], sampler="random", trials=2, space={"a": RANGE})
-    one, drawn = trial_store(study, tmp_path), []
-    while (claimed := one.take(2)) is not None and len(drawn) < 4:
-        drawn.append(params_of(claimed.trial)["a"])
-        state = TrialState.FAIL if len(drawn) < 3 else TrialState.COMPLETE
-        claimed.part.tell(claimed.trial, None if len(drawn) < 3 else 0.1, state)
+    one, samples = trial_store(study, tmp_path), []
+    while (claimed := one.take(2)) is not None and len(samples) < 4:
+        samples.append(params_of(claimed.trial)["a"])
+        state = TrialState.FAIL if len(samples) < 3 else TrialState.COMPLETE
+        claimed.part.tell(claimed.trial, None if len(samples) < 3 else 0.1, state)
         claimed.lease.release()
-    assert len(set(drawn)) == len(drawn) == 4
+    assert len(set(samples)) == len(samples) == 4
 
 
 def test_a_trial_whose_worker_died_before_sampling_gets_the_same_sample(
     tmp_path: Path,
 ) -> None:
     study = Small("small", [], sampler="random", trials=2, space={"a": RANGE})
-    drawn = []
+    samples = []
     for name, dies in (("x", False), ("y", True)):
         if dies:
             trial_store(study, tmp_path / name).main.ask()
         claimed = trial_store(study, tmp_path / name).take(2)
         assert claimed is not None
         assert (claimed.label, claimed.resumed) == ("0", dies)
-        drawn.append(params_of(claimed.trial))
-    assert drawn[0] == drawn[1]
+        samples.append(params_of(claimed.trial))
+    assert samples[0] == samples[1]

@@ -103,7 +103,7 @@ def test_a_trial_that_raises_is_failed_and_the_others_continue(
     trials = trial_store.trials()
     assert trials["fixed-0"].state == TrialState.FAIL
     assert trials["fixed-0"].user_attrs["error"] == "ValueError: no beta"
-    assert len(trial_store.ended()) == 4  # another one was drawn in its place
+    assert len(trial_store.ended()) == 4  # another one was sampled in its place
 
 
 def test_a_worker_whose_trials_all_fail_ends(
