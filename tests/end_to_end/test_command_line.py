@@ -286,7 +286,7 @@ def test_undeclared_parameters_become_overrides() -> None:
 def test_result_is_plain_json(finished: Path) -> None:
     (folder,) = (finished / "store/runs/distill").iterdir()
     body = json.loads((folder / "result.json").read_text())["body"]
-    assert set(body) == {"time", "metrics", "history", "weights", "tags"}
+    assert set(body) == {"schema", "key", "time", "metrics", "history", "weights", "tags"}
     assert not list(folder.glob("commit-*"))
 
 
