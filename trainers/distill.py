@@ -3,7 +3,7 @@ student learns).
 
 A generator of epochs: it changes the state it was given and knows nothing of files or trackers.
 The plan of epochs is a flat list that follows from the configuration; a state's position is an
-index into it, so that going on is starting the loop at another index.
+index into it, so that a resumed run starts the loop at another index.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def distill(
 
     Raises:
         NonFinite: a loss or a weight is not finite.
-        Interrupted: `state.stop()` turned true; the state stands at a step boundary.
+        Interrupted: `state.stop()` turned true; the state is at a step boundary.
     """
     inputs = StepInputs.prepare(config, data, teachers, state)
     planned_epochs, current = plan(config), None

@@ -44,8 +44,8 @@ FINETUNE_VERSION = 1  # raise it when the numbers of this stage change
 class RecipeConfig:
     """How a teacher is fine-tuned."""
 
-    epochs: int = option(30, "epochs", low=1)
-    label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
+    epochs: int = option(30, "epochs of fine-tuning", low=1)
+    label_smoothing: float = option(0.0, "label smoothing of the fine-tuning", low=0, high=1)
     optim: OptimConfig = option(OptimConfig, "optimiser")
     mix: MixConfig = option(MixConfig, "mixing")
 
@@ -63,7 +63,7 @@ class TeacherConfig:
     pretrained: bool = option(False, "start from published weights")
     ckpt: str | None = option(
         None,
-        "your own weights (safetensors or a state dict): used as they are, not fine-tuned",
+        "file of your own weights (safetensors or a state dict); the teacher is not fine-tuned",
         identity=False,
     )
     classes: list[int] | None = option(
@@ -98,7 +98,7 @@ class FinetuneState:
 
     @classmethod
     def new(cls, config: FinetuneConfig, device: torch.device = CPU) -> FinetuneState:
-        """First weights of the teacher's own seed, on the device."""
+        """Initial weights of the teacher's own seed, on the device."""
         data = config.data
         with seeded(config.teacher.seed, "teacher"):
             model = models.build(
@@ -134,11 +134,11 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
     """Train the teacher of `state` to the end of its recipe, yielding each epoch.
 
     A teacher of some classes sees no image of the others; `val/top1`, by which its epoch is
-    selected, is that on its own classes, and `val/top1_all_classes` is logged beside it.
+    selected, is that on its own classes, and `val/top1_all_classes` is logged next to it.
 
     Raises:
         NonFinite: a loss or a weight is not finite.
-        Interrupted: `state.stop()` turned true; the state stands at a step boundary.
+        Interrupted: `state.stop()` turned true; the state is at a step boundary.
     """
     recipe, device = config.teacher.recipe, data.train.device
     numerics = config.numerics.plain() if state.progress.autocast_off else config.numerics

@@ -22,7 +22,7 @@ NEGLIGIBLE = 0.01  # of the cross-entropy term
 NO_GRADIENT = 1e-12  # norm
 SPREAD = 1e-3  # standard deviation over mean of a weight that counts as constant
 NEAR = 0.05  # relative, of a mean standard deviation
-EMPTY = 1.0  # nats: a rate that leaves no room for the label of one of three classes
+EMPTY = 1.0  # nats: a rate too small for the label of one of three classes
 AROUND_ONE = 0.25  # of its extremes over a batch
 
 
@@ -74,7 +74,7 @@ def gate_always_open(epochs: Epochs) -> bool | None:
 
 
 def sigma_at_one(epochs: Epochs) -> bool | None:
-    """The latent's standard deviation is that of the prior, and its mean tells next to nothing."""
+    """The latent's standard deviation is the prior's, and its mean carries little information."""
     now = epochs[-1]
     if metrics.SIGMA_MEAN not in now:
         return None
@@ -93,7 +93,7 @@ def sigma_at_floor(epochs: Epochs) -> bool | None:
 
 
 def kd_negligible(epochs: Epochs) -> bool | None:
-    """What the student learns from teachers is under 1 % of the labels' term, or its weight was
+    """The distillation term is under 1 % of the labels' term, or its weight was
     never above 0. It does not apply where a schedule holds the weight below half of its largest
     value so far."""
     now = epochs[-1]
@@ -111,7 +111,7 @@ def kd_negligible(epochs: Epochs) -> bool | None:
 
 
 def weight_constant(epochs: Epochs) -> bool | None:
-    """A weight that is to tell samples apart is the same for all of them."""
+    """The per-sample weight of the distillation term is the same for all samples."""
     spread = epochs[-1].get(metrics.KD_WEIGHT_SPREAD)
     return None if spread is None else spread < SPREAD
 
@@ -122,15 +122,15 @@ def adapter_without_gradient(epochs: Epochs) -> bool | None:
 
 
 def module_without_gradient(epochs: Epochs) -> bool | None:
-    """A part of the fusion module, or a module of the method's own, does not learn."""
+    """A part of the fusion module, or a own module of the method, does not learn."""
     return _stuck(epochs[-1], metrics.FUSION_GRAD, metrics.KD_MODULE_GRAD)
 
 
 def freezing_not_as_asked(epochs: Epochs) -> bool | None:
-    """A share of parameters that got gradients is not the one that was asked for."""
+    """The share of parameters that got gradients is not the requested one."""
     now, end = epochs[-1], "_requested"
     pairs = [(now[k], now.get(k.removesuffix(end), 0.0)) for k in now if k.endswith(end)]
-    return any(abs(asked - real) > 1e-9 for asked, real in pairs) if pairs else None
+    return any(abs(requested - real) > 1e-9 for requested, real in pairs) if pairs else None
 
 
 def non_finite(epochs: Epochs) -> bool | None:
@@ -161,16 +161,16 @@ WARNINGS: dict[str, HealthWarning] = {
     ),
     "gate_always_open": HealthWarning(
         gate_always_open,
-        "The gate was open in every stage, so it decided nothing. That is well where synergy/gain"
+        "The gate was open in every stage, so it decided nothing. That is fine where synergy/gain"
         " is above 0, or below it by no more than a few of the val/images; else set "
         "bench.enable_kd_after_syn_acc to the validation accuracy of the best teacher.",
         over_the_run=True,
     ),
     "sigma_at_one": HealthWarning(
         sigma_at_one,
-        "The latent's standard deviations are near 1, those of its prior: its rate says whether "
-        "its mean carries anything. Try a smaller method.ib_beta, and leave method.a_step_sample "
-        "on.",
+        "The latent's standard deviations are near 1, those of its prior: its rate shows whether "
+        "its mean carries information. Try a smaller method.ib_beta, and leave "
+        "method.a_step_sample on.",
     ),
     "sigma_at_floor": HealthWarning(
         sigma_at_floor,
@@ -179,13 +179,13 @@ WARNINGS: dict[str, HealthWarning] = {
     ),
     "kd_negligible": HealthWarning(
         kd_negligible,
-        "What the student learns from teachers is under 1 % of the labels' term. Try a larger "
+        "The distillation term is under 1 % of the labels' term. Try a larger "
         "weight (method.kd_alpha of the rungs, method.weight of other methods), another "
         "method.tau, or better teachers.",
     ),
     "weight_constant": HealthWarning(
         weight_constant,
-        "The weight of the distillation term is the same for all samples, so it tells none apart."
+        "The weight of the distillation term is the same for all samples."
         " Try other values of it, or switch it off (method.kd_uncertainty_weight=0).",
     ),
     "adapter_without_gradient": HealthWarning(
@@ -196,12 +196,12 @@ WARNINGS: dict[str, HealthWarning] = {
     ),
     "module_without_gradient": HealthWarning(
         module_without_gradient,
-        "A part of the fusion module, or a module of the method's own, gets no gradient. Leave "
+        "A part of the fusion module, or an own module of the method, gets no gradient. Leave "
         "method.a_step_sample on, and look for a weight of 0 among the terms.",
     ),
     "freezing_not_as_asked": HealthWarning(
         freezing_not_as_asked,
-        "Another share of the parameters learns than was asked for: compare "
+        "The share of parameters that learn is not the requested one: compare "
         "stage/student_trainable and teacher<k>/trainable with …_requested, and look at the "
         "blocks of the network (method.student_levels, method.teacher_levels).",
     ),

@@ -70,9 +70,9 @@ def dkd(
 
 
 def standardised(logits_BC: Tensor) -> Tensor:
-    """(z - mean_c z) / (deviation_c z + 1e-7), Sun et al. 2024 (arXiv 2403.01427). Shape [B, C].
+    """(z - mean_c z) / (std_c z + 1e-7), Sun et al. 2024 (arXiv 2403.01427). Shape [B, C].
 
-    The deviation divides by C - 1, as in the authors' code; the paper writes C.
+    The standard deviation divides by C - 1, as in the authors' code; the paper writes C.
     """
     z = wide(logits_BC)
     return (z - z.mean(-1, keepdim=True)) / (z.std(-1, keepdim=True) + 1e-7)

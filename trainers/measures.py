@@ -1,4 +1,4 @@
-"""What a finished network is worth and what it costs: pure measures of logits, and of a network.
+"""Quality and cost of a finished network: measures of its logits, parameters and speed.
 
 Shapes: M images, C classes.
 """

@@ -1,4 +1,4 @@
-"""Mixup and CutMix, and the plan of an epoch: which rows, which mix, drawn before it starts.
+"""Mixup and CutMix, and the plan of an epoch: its rows and mixes, sampled before it starts.
 
 The plan is a pure function of (seed, B-Step epoch), drawn on the CPU and sent to the device
 once, so that nothing in the loop waits and every rung at one seed sees the same images.
@@ -25,11 +25,11 @@ _mixes = When(
 class MixConfig:
     """Mixing of the B-Step, the same for every rung and method of a bench."""
 
-    mixup_alpha: float = option(0.2, "Beta(a, a) of Mixup; 0: no Mixup", low=0)
-    cutmix_alpha: float = option(1.0, "Beta(a, a) of CutMix; 0: no CutMix", low=0)
+    mixup_alpha: float = option(0.2, "parameter a of Mixup's Beta(a, a); 0: no Mixup", low=0)
+    cutmix_alpha: float = option(1.0, "parameter a of CutMix's Beta(a, a); 0: no CutMix", low=0)
     start: float = option(
         0.25,
-        "first mixed B-Step epoch: epochs, or a fraction of the budget below 1",
+        "B-Step epoch from which images are mixed, or a fraction of the budget below 1",
         low=0,
         when=_mixes,
     )

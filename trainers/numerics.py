@@ -11,15 +11,21 @@ from trainers.options import option
 
 @dataclass
 class Numerics:
-    """How numbers are computed. Part of a run's identity."""
+    """Precision and memory layout. Part of the run key."""
 
-    precision: str = option("float32", "bfloat16: mixed precision", choices=("float32", "bfloat16"))
+    precision: str = option(
+        "float32",
+        "precision of the forward pass; bfloat16: mixed precision",
+        choices=("float32", "bfloat16"),
+    )
     memory_format: str = option(
-        "channels_last", "layout of images and weights", choices=("channels_last", "contiguous")
+        "channels_last",
+        "memory layout of images and weights",
+        choices=("channels_last", "contiguous"),
     )
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """bfloat16 autocast where asked for; losses leave it by themselves."""
+        """bfloat16 autocast where requested; losses are computed in float32."""
         enabled = self.precision == "bfloat16"
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 

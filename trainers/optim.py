@@ -20,27 +20,29 @@ _sgd = When("the optimiser is sgd", lambda o: o.name == "sgd")
 class OptimConfig:
     """The student's (or a teacher's) optimiser and its learning rate over all epochs."""
 
-    name: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
+    name: str = option("adamw", "name of the optimiser", choices=("adamw", "sgd"))
     schedule: str = option(
         "cosine",
-        "cosine to min_lr with a warm-up, or steps at the milestones",
+        "learning rate: cosine to min_lr with a warm-up, or steps at the milestones",
         choices=("cosine", "step"),
         when=_steps,
     )
     milestones: list[float] = option(
         [0.625, 0.75, 0.875],
-        "epochs (or fractions of the budget below 1) of the steps",
+        "epochs of the learning rate's steps (or fractions of the budget below 1)",
         low=0,
         when=_steps,
     )
-    step_factor: float = option(0.1, "factor of a step", low=0, high=1, when=_steps)
+    step_factor: float = option(
+        0.1, "factor of the learning rate at a milestone", low=0, high=1, when=_steps
+    )
     lr: float = option(1e-3, "peak learning rate", low=0)
     weight_decay: float = option(3e-4, "weight decay", low=0)
-    momentum: float = option(0.9, "momentum", low=0, high=1, when=_sgd)
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, when=_sgd)
     nesterov: bool = option(True, "Nesterov momentum", when=_sgd)
     warmup_epochs: float = option(
         0.0625,
-        "linear warm-up: epochs, or a fraction of the budget below 1",
+        "linear warm-up of the learning rate: epochs, or a fraction of the budget below 1",
         low=0,
         when=_cosine,
     )

@@ -33,7 +33,7 @@ class OptionInfo:
     choices: Callable[[], tuple[str, ...]] | None = None
     free: str | None = None  # a prefix after which any value is allowed, such as "timm:"
     when: When | None = None  # where it changes results (None: everywhere)
-    identity: bool = True  # False: it can never change a result (a path, say)
+    identity: bool = True  # False: it can never change a result (such as a path)
 
 
 def option(

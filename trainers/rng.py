@@ -1,8 +1,8 @@
 """Named streams of random numbers.
 
 Every draw is a function of (seed, purpose, position), never of what was drawn before. So two
-rungs at one seed share first weights, order, crops and mixes whatever lies between them, and a
-resumed epoch draws what the killed one drew.
+rungs at one seed share initial weights, order, crops and mixes whatever is between them, and a
+resumed epoch draws the same numbers as the interrupted one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Run a block (weights being built, say) on its own stream and put the global one back."""
+    """Run a block (such as building weights) on its own stream, then restore the global one."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(stream_seed(seed, *purpose))

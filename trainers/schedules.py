@@ -1,4 +1,4 @@
-"""Everything that changes with the epoch, in closed form.
+"""Schedules in closed form: learning rates, weights, splits of a budget.
 
 B-Step epochs count from 0 over all stages; so do A-Step epochs, on their own. Lengths are
 epochs, or fractions of the budget below 1 (`options.span`).

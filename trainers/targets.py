@@ -1,4 +1,4 @@
-"""What the student is told: targets and per-sample weights, each for a clean source image.
+"""Targets and per-sample weights of the student, each for a clean source image.
 
 They are computed per source image with its own label at τ = 1 and mixed afterwards, because
 mixing would otherwise look like uncertainty. Shapes: B examples, C classes, K teachers.
@@ -32,7 +32,7 @@ def prefer_synergy(
 ) -> Tensor:
     """Where the synergy logits have the lower cross-entropy; ties go to the average. [B] bool.
 
-    For logits of mixed images `mix` says which labels they show.
+    For logits of mixed images `mix` holds the labels that they show.
     """
 
     def distance(logits_BC: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ BANK_CHUNK = 128  # rows of one forward pass (they fit a cache): in the key, it 
 
 
 class ViewOutputs(NamedTuple):
-    """What one network says of rows: logits [R, C] and pooled features [R, D], fp16."""
+    """Outputs of one network on rows: logits [R, C] and pooled features [R, D], fp16."""
 
     logits: Tensor
     pooled: Tensor
@@ -46,9 +46,9 @@ class Bank(NamedTuple):
 def view_outputs(
     model: nn.Module, views: Views, numerics: Numerics, *, start: int = 0
 ) -> Iterator[ViewOutputs]:
-    """What `model` says of all rows, BANK_CHUNK at a time, in evaluation mode (restored).
+    """Outputs of `model` on all rows, BANK_CHUNK at a time, in evaluation mode (restored).
 
-    `start` skips that many chunks, so that a bank that was cut off can be gone on with.
+    `start` skips that many chunks, so that an interrupted bank can be resumed.
     """
     was_training, device = model.training, views.device
     model.eval()

@@ -1,6 +1,6 @@
 """Data sets as uint8 tensors: train, validation and test, each with its digest.
 
-A data set is a function from `DataConfig` to `Raw`. To add one: write it in a file beside these,
+A data set is a function from `DataConfig` to `Raw`. To add one: write it in a file next to these,
 name it in `DATASETS`, and put its values into conf/data/NAME.yaml.
 
 Shapes: N images of C channels, H × W pixels.
@@ -53,7 +53,7 @@ DATASETS: dict[str, Callable[[DataConfig], Raw]] = {
 
 
 def load(config: DataConfig) -> Splits:
-    """Read a data set and cut it into train, validation and test.
+    """Read a data set and split it into train, validation and test.
 
     The validation part is stratified and fixed: the same for every seed of a study.
 
@@ -89,7 +89,7 @@ def _check(raw: Raw, config: DataConfig) -> None:
         if pixels.shape[1:] != expected:
             raise DataDamaged(
                 f"data set {config.name} has images of shape {pixels.shape[1:]}, the "
-                f"configuration (data.channels, data.image_size) says {expected}"
+                f"configuration (data.channels, data.image_size) expects {expected}"
             )
         if pixels.dtype != np.uint8 or labels.shape != (len(pixels),):
             raise DataDamaged(
@@ -103,7 +103,7 @@ def _check(raw: Raw, config: DataConfig) -> None:
         if int(labels.max()) >= config.classes:
             raise DataDamaged(
                 f"data set {config.name} has labels up to {labels.max()}, the configuration "
-                f"(data.classes) says {config.classes} classes"
+                f"(data.classes) expects {config.classes} classes"
             )
 
 

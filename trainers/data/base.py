@@ -1,4 +1,4 @@
-"""What every data set is made of: its options, its parts, and how it says that it is not right.
+"""Options of a data set, its splits, and the errors of its files.
 
 Shapes: N images of C channels, H × W pixels.
 """
@@ -28,16 +28,18 @@ def _names() -> tuple[str, ...]:
 
 @dataclass
 class DataConfig:
-    """What is loaded, how it is split, and the recipe of the clean views.
+    """Data set, splits, and the recipe of the clean views.
 
-    What decides the pixels is no part of a run's identity by name: the digest of the pixels is.
+    Options that determine the pixels are not part of the run key; the digest of the pixels is.
     """
 
     name: str = option("digits", "data set", choices=_names, identity=False)
     root: str | None = option(None, "folder of the files (null: the usual places)", identity=False)
-    download: bool = option(False, "fetch absent files", identity=False)
-    image_size: int = option(16, "pixels a side", low=4, high=1024, identity=False)
-    channels: int = option(1, "1 grey, 3 colour", low=1, high=3, identity=False)
+    download: bool = option(False, "download files that are missing", identity=False)
+    image_size: int = option(
+        16, "height and width of the images, pixels", low=4, high=1024, identity=False
+    )
+    channels: int = option(1, "image channels: 1 grey, 3 colour", low=1, high=3, identity=False)
     classes: int = option(10, "number of classes", low=2)
     val_fraction: float = option(
         0.1,
@@ -51,8 +53,8 @@ class DataConfig:
     )
     teacher_limit: int | None = option(
         None,
-        "train the teachers on this many images, the students' among them, as teachers are "
-        "that know more than a student is shown (null: on the students' images)",
+        "train the teachers on a subset of this many images, which contains the student's "
+        "(null: on the student's images)",
         low=1,
         identity=False,
     )
@@ -65,17 +67,21 @@ class DataConfig:
     )
     view_seed: int = option(0, "seed of the fixed views", low=0)
     crop_pad: int = option(2, "padding of the random crop, pixels", low=0, high=64)
-    pad_mode: str = option("reflect", "what the padding shows", choices=("reflect", "constant"))
-    flip: bool = option(False, "horizontal flips")
+    pad_mode: str = option(
+        "reflect",
+        "content of the padding: mirrored image or zeros",
+        choices=("reflect", "constant"),
+    )
+    flip: bool = option(False, "flip views horizontally, half of them")
     mean: list[float] = option([0.5], "channel means of pixels in 0..1")
-    std: list[float] = option([0.5], "channel deviations of pixels in 0..1")
+    std: list[float] = option([0.5], "channel standard deviations of pixels in 0..1")
 
 
 class Images(NamedTuple):
     """pixels [N, C, H, W] uint8, labels [N] int64, sha256 of both.
 
-    `mapped`: the pixels are a file of the host that is read as they are asked for; labels are on
-    the device all the same (see `trainers.data.mapped`).
+    `mapped`: the pixels are a file of the host that is read batch by batch; labels are on
+    the device anyway (see `trainers.data.mapped`).
     """
 
     pixels: Tensor
@@ -85,7 +91,7 @@ class Images(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where batches of these images are wanted."""
+        """Device of the batches."""
         return self.labels.device
 
     def to(self, device: torch.device | str) -> Images:
@@ -95,7 +101,7 @@ class Images(NamedTuple):
 
     def at(self, image_B: Tensor) -> Tensor:
         """The pixels of these images on the device, uint8 [B, C, H, W]. Mapped ones are gathered
-        on the host, which has to wait for the indices where they lie on a GPU."""
+        on the host, which has to wait for the indices where these are on a GPU."""
         if not self.mapped:
             return self.pixels[image_B]
         return self.pixels[image_B.cpu()].to(self.device, non_blocking=True)
@@ -128,11 +134,11 @@ class TrainingData(NamedTuple):
 
 
 class DataMissing(UserError, FileNotFoundError):
-    """A data set is not on this machine: what was looked for, where, and the ways on."""
+    """A data set is not on this machine; the message lists where it was searched for."""
 
 
 class DataDamaged(UserError, ValueError):
-    """A file is there but does not hold what its format promises."""
+    """A file exists but does not hold what its format requires."""
 
 
 class Raw(NamedTuple):

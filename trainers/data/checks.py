@@ -1,4 +1,4 @@
-"""What is asked of the arrays of a file before they are believed."""
+"""Checks of the arrays of a file: type, shape and range."""
 
 from __future__ import annotations
 

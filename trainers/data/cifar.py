@@ -1,6 +1,6 @@
 """cifar10 and cifar100: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 
-The "python version" of the files, unpacked or in its .tar.gz, which is then read where it lies.
+The "python version" of the files, unpacked or in its .tar.gz, which is then read in place.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _in_archive(path: Path, form: Form) -> dict[str, dict[str, Any]]:
 
 
 def _plain_files(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """(name, its bytes when asked for) of the files; anything else than files and folders, or a
+    """(name, function that reads its bytes) of the files; anything but files and folders, or a
     name that leads elsewhere, is no part of these archives."""
     for member in tar:
         parts = PurePosixPath(member.name).parts

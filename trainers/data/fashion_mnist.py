@@ -76,10 +76,10 @@ def _first_existing(places: list[Path], stem: str) -> Path | None:
 
 def read_idx(path: Path) -> np.ndarray:
     """An IDX file of unsigned bytes (LeCun's MNIST format), plain or gzipped. Nothing is unpacked
-    beyond what the header says, and a header is not believed that the file is too small for.
+    beyond the size in the header, and a header that the file is too small for is an error.
 
     Raises:
-        DataDamaged: not that format, or shorter or longer than its header says.
+        DataDamaged: not that format, or shorter or longer than its header states.
     """
     packed = path.suffix == ".gz"
     room = path.stat().st_size * (DEFLATE_MOST if packed else 1)

@@ -118,7 +118,7 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
     """An image as uint8 [C, size, size]: its shorter side resized to `size`, centre cropped.
 
     Raises:
-        DataDamaged: no image of the known formats, cut off, or absurdly large.
+        DataDamaged: no image of the known formats, truncated, or too large.
     """
     from PIL import Image, ImageOps  # only where images are decoded: it takes time to import
 

@@ -139,7 +139,7 @@ def _npy(file: IO[bytes], size: int, what: str) -> np.ndarray:
     as the size bears it out.
 
     Raises:
-        DataDamaged: an array of objects, too large, or of another size than its header says.
+        DataDamaged: an array of objects, too large, or of another size than its header states.
     """
     version = np.lib.format.read_magic(file)
     readers = {
@@ -166,7 +166,7 @@ def _sha256(path: Path) -> str:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    """From map_clsloc.txt where it lies there, else the numbers of the files, 1 … 1000."""
+    """From map_clsloc.txt where it exists, else the numbers of the files, 1 … 1000."""
     path = folder / NAMES
     if not path.is_file():
         return tuple(str(number) for number in range(1, CLASSES + 1))

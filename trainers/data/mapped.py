@@ -1,4 +1,4 @@
-"""Images whose pixels stay in a file of the host, for data sets that a device has no room for.
+"""Images whose pixels stay in a file of the host, for data sets larger than the device memory.
 
 The same bits as resident ones: `Images.at` gathers a batch's images and sends them.
 """

@@ -1,7 +1,7 @@
 """Pickles of dictionaries of arrays, lists, numbers and text, read without running anything.
 
-A pickle is a program: it may call whatever it names. Here the few names that numpy's arrays are
-written with stand for functions of this file, which check what they are given; every other name
+A pickle is a program: it can call whatever it names. Here the few names that numpy's arrays are
+written with are mapped to functions of this file, which check their arguments; every other name
 is an error. Both Python 2's pickles (CIFAR's files) and Python 3's are read.
 """
 
@@ -105,7 +105,7 @@ class _Array:
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> None:
-        """Numbers from bytes, of which there must be exactly as many as the shape says."""
+        """Numbers from bytes, of which there must be exactly as many as the shape requires."""
         raw = self._allowance.encode(data) if isinstance(data, str) else data
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes | bytearray):
             raise pickle.UnpicklingError("an array that is not made of bytes")

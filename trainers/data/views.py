@@ -1,8 +1,8 @@
 """Clean views (the student's own crop and flip, before mixing) and the view bank.
 
 Every training image has V fixed views, drawn from (data digest, view seed): all methods draw
-their crops from them. A view bank holds what a frozen teacher says of every (image, view), so
-that teachers are run once and never in the loop.
+their crops from them. Teachers are run once over the fixed views
+(`trainers.view_bank`), never in the loop.
 
 Shapes: N training images, V views, R = N·V rows (image-major), M validation images, B a batch.
 """

@@ -1,4 +1,4 @@
-"""The A-Step: the fusion module, its head and adapters learn; the student stands still.
+"""The A-Step: the fusion module, its head and adapters learn; the student is frozen.
 
 Shapes: B a batch, R rows (images × views), M validation images, K teachers, C classes.
 """
@@ -38,7 +38,7 @@ FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
 
 
 class AStep:
-    """One A-Step of one stage: made at its start (`fresh`), or where a run goes on inside it."""
+    """One A-Step of one stage, from its start (`fresh`) or from where a run resumes inside it."""
 
     def __init__(
         self, inputs: StepInputs, state: DistillState, position: StepPosition, *, fresh: bool
@@ -59,7 +59,7 @@ class AStep:
         if self.fresh:
             self.frozen_student = freezing.freeze(stage_student(state))
         self.tuned = self._unfreeze(position.stage)
-        # While only classifiers learn, their pooled features stand still: read, not run.
+        # While only classifiers learn, their pooled features are constant: read from tables.
         self.pooled: list[Bank] | None = None
         if state.teachers and heads_only(inputs, state, position.stage):
             self.pooled = teacher_banks(inputs, state, position.stage)
@@ -201,8 +201,8 @@ class AStep:
         state, labels = self.state, self.inputs.data.val.labels
         teachers = self._val()
         which = self.method.config.synergy_eval_teacher_indices
-        said = synergy_rows(self.method, self.student.val, teachers, which=which)
-        accuracy = top1(said.logits, labels)
+        fused = synergy_rows(self.method, self.student.val, teachers, which=which)
+        accuracy = top1(fused.logits, labels)
         own = {metrics.teacher(k, "top1"): top1(t.logits, labels) for k, t in enumerate(teachers)}
         if not state.a_best or accuracy > state.a_best["top1"]:
             state.a_best = {
@@ -225,7 +225,7 @@ class AStep:
         )
 
     def _val(self) -> list[ViewOutputs]:
-        """What the teachers, as they are now, say of the validation images."""
+        """Outputs of the teachers, as they are now, on the validation images."""
         if self.pooled is None:
             return teacher_val(self.inputs, self.state)
         banks = reclassified(self.state.teachers, [Bank(b.val, b.val) for b in self.pooled])
@@ -266,6 +266,6 @@ class AStep:
         """Validation accuracy of each teacher, and of the mean of their logits by
         `teacher_weights`."""
         labels, weights = self.inputs.data.val.labels, self.method.config.teacher_weights
-        said_KMC = torch.stack([rows.logits.float() for rows in teachers])
-        average = top1(average_logits(said_KMC, weights), labels)
-        return [top1(said_MC, labels) for said_MC in said_KMC], average
+        logits_KMC = torch.stack([rows.logits.float() for rows in teachers])
+        average = top1(average_logits(logits_KMC, weights), labels)
+        return [top1(logits_MC, labels) for logits_MC in logits_KMC], average

@@ -1,4 +1,4 @@
-"""The B-Step: the student learns; teachers, fusion module and head stand still.
+"""The B-Step: the student learns; teachers, fusion module and head are frozen.
 
 Shapes: B a batch, R rows (images × views), K teachers, C classes.
 """
@@ -24,7 +24,7 @@ from trainers.view_bank import ViewOutputs, image_outputs
 
 
 class BStep:
-    """One B-Step of one stage. What the frozen side says of every row is made once, here."""
+    """One B-Step of one stage. Tables of the frozen networks' outputs are made once, here."""
 
     def __init__(
         self, inputs: StepInputs, state: DistillState, position: StepPosition, *, fresh: bool
@@ -51,7 +51,7 @@ class BStep:
     def _with_ema(
         self, teacher_outputs: TeacherOutputs, clean: Tensor, mixed: Tensor
     ) -> TeacherOutputs:
-        """The average of the student speaks too, of the images that the teachers speak of."""
+        """Add the logits of the student's average, on the images that the teachers see."""
         if self.state.ema is None:
             return teacher_outputs
         images = mixed if self.method.live_targets else clean

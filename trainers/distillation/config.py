@@ -29,8 +29,10 @@ _matched = When("`budget.matched_to` is set", lambda b: b.matched_to is not None
 class BudgetConfig:
     """Epochs of a run: the same for every rung and method of a bench."""
 
-    student_epochs: int = option(80, "B-Step epochs, over all stages", low=1)
-    adapt_epochs: int = option(32, "A-Step epochs, shared among the stages", low=1, when=_adapts)
+    student_epochs: int = option(80, "B-Step epochs of a run, over all stages", low=1)
+    adapt_epochs: int = option(
+        32, "A-Step epochs of a run, shared among the stages", low=1, when=_adapts
+    )
     matched_to: str | None = option(
         None,
         "rung whose time a CE run is given: student_epochs grow by the ratio of both times",
@@ -43,7 +45,7 @@ class BudgetConfig:
 
 @dataclass
 class DistillConfig:
-    """Exactly what can change a distilled student, beside its teachers and the data's digest."""
+    """Everything that can change a distilled student, besides teachers and data digest."""
 
     student: StudentConfig
     method: Any

@@ -1,5 +1,5 @@
-"""What the lower blocks of a teacher, which learn in no stage, make of every row: kept once, so
-that a teacher under adaptation is run from its first learning block on.
+"""Stored feature maps below a teacher's first learning block, so that a teacher under adaptation is
+run from that block on.
 
 Kept for the small nets and for fixed views, up to MOST bytes a run; other teachers are run whole.
 Shapes: R rows (images × views), M validation images, B a batch, C H W a feature map.
@@ -33,7 +33,7 @@ class Trunk(NamedTuple):
     val: Tensor
 
     def outputs(self, teacher: nn.Module, row_B: Tensor) -> Outputs:
-        """What the teacher says of these rows, with a graph where its blocks learn."""
+        """The teacher's outputs on these rows, with a graph where its blocks learn."""
         return _above(teacher, self.train[row_B], self.first)
 
     @torch.no_grad()
@@ -46,7 +46,7 @@ class Trunk(NamedTuple):
 
     @torch.no_grad()
     def val_rows(self, teacher: nn.Module, numerics: Numerics) -> ViewOutputs:
-        """What it says of the validation images."""
+        """The teacher's outputs on the validation images."""
         with numerics.autocast(self.val.device):
             parts = [_above(teacher, maps, self.first) for maps in self.val.split(BANK_CHUNK)]
         return ViewOutputs(
@@ -88,7 +88,7 @@ def trunks(
 
 def first_learning(teacher: nn.Module, levels: Sequence[int]) -> int | None:
     """Number of the lowest block that learns in any stage; None where nothing is gained by keeping
-    what is below it: everything learns, the classifier alone does, or the net cannot be cut."""
+    what is below it: everything learns, the classifier alone does, or the net cannot be split."""
     if not isinstance(teacher, SmallNet) or min(levels) == -1 or max(levels) == 0:
         return None
     first = len(teacher.blocks_in_order()) - max(levels)

@@ -1,7 +1,7 @@
-"""Tables that hold for a stage: what a network, or the fusion module, says of every row.
+"""Tables that are valid for a stage: outputs of a network, or of the fusion module, on every row.
 
-Made at a step's start (and again where a run goes on inside it), so that nothing in the loop
-runs what stands still. Shapes: R rows (images × views), M validation images, C classes.
+They are made at a step's start (and again where a run resumes inside it), so that nothing in the
+loop runs a frozen network. Shapes: R rows (images × views), M validation images, C classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK = 4096  # rows of one pass of the fusion module
 
 class Synergy(NamedTuple):
     """Synergy logits [R, C] fp16, the fusion's certainty [R] float32 (None: no bottleneck) and its
-    mean [R, D] fp16 (None: not asked for)."""
+    mean [R, D] fp16 (None: not requested)."""
 
     logits: Tensor
     certainty: Tensor | None
@@ -33,7 +33,7 @@ class Synergy(NamedTuple):
 
 
 def network_bank(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> Bank:
-    """What a network, as it is now, says of all rows and of the validation images. Fresh views
+    """Outputs of a network, as it is now, on all rows and on the validation images. Fresh views
     are not the same twice: no row is kept of them."""
     val = val_rows(inputs, model, trunk)
     if inputs.views.fresh:
@@ -46,7 +46,7 @@ def network_bank(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = Non
 
 
 def val_rows(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> ViewOutputs:
-    """What a network, as it is now, says of the validation images."""
+    """Outputs of a network, as it is now, on the validation images."""
     if trunk is not None:
         return trunk.val_rows(model, inputs.numerics)
     out = image_outputs(model, inputs.data.val, inputs.normalise, inputs.numerics)
@@ -68,7 +68,7 @@ def teacher_banks(inputs: StepInputs, state: DistillState, stage: int) -> list[B
 
 def heads_only(inputs: StepInputs, state: DistillState, stage: int) -> bool:
     """Whether nothing but the classifiers of the teachers learns in a stage's A-Step: their pooled
-    features stand still then, and are read from tables in place of being run."""
+    features are constant then, and are read from tables."""
     method = alternating(state.method)
     if method is None or inputs.views.fresh or method.teacher_level(stage) != 0:
         return False
@@ -90,7 +90,7 @@ def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
 
 
 def teacher_val(inputs: StepInputs, state: DistillState) -> list[ViewOutputs]:
-    """What the teachers, as they are now, say of the validation images."""
+    """Outputs of the teachers, as they are now, on the validation images."""
     if not state.teachers:
         return [teacher.bank.val for teacher in inputs.teachers]
     pairs = zip(state.teachers, teacher_trunks(inputs, state), strict=True)
@@ -98,20 +98,20 @@ def teacher_val(inputs: StepInputs, state: DistillState) -> list[ViewOutputs]:
 
 
 def tuned_outputs(inputs: StepInputs, state: DistillState, row_B: Tensor) -> list[Outputs]:
-    """What the teachers under adaptation say of these rows, with a graph where their blocks
+    """Outputs of the teachers under adaptation on these rows, with a graph where their blocks
     learn."""
-    images, said = None, []
+    images, found = None, []
     for teacher, trunk in zip(state.teachers, teacher_trunks(inputs, state), strict=True):
         if trunk is not None:
-            said.append(trunk.outputs(teacher, row_B))
+            found.append(trunk.outputs(teacher, row_B))
             continue
         images = inputs.views.batch(row_B) if images is None else images
-        said.append(models.outputs(teacher, images))
-    return said
+        found.append(models.outputs(teacher, images))
+    return found
 
 
 def teacher_trunks(inputs: StepInputs, state: DistillState) -> list[Trunk | None]:
-    """What stands still in the own teachers for the whole run, made once and kept."""
+    """The frozen lower blocks of the teachers under adaptation, made once a run."""
     if state.trunks is None:
         state.trunks = trunks(
             state.teachers,
@@ -150,7 +150,7 @@ def synergy_rows(
     latent: bool = False,
     which: list[int] | None = None,
 ) -> Synergy:
-    """g(mu), certainty and, if asked for, mu for every row, in evaluation mode (restored), without
+    """g(mu), certainty and, if requested, mu for every row, in evaluation mode (restored), without
     sampling. `which`: the fusion sees these teachers only."""
     logits, sure, means = [], [], []
     with evaluating(method):

@@ -1,4 +1,4 @@
-"""What a distillation run consists of: its configuration, its state, and what an epoch reads."""
+"""State of a distillation run, and the inputs of its epochs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class DistillState:
     gate_open: bool = False
     notes: dict[str, float] = field(default_factory=dict)  # of a step's start, to be logged
     pending_a_optimiser: dict[str, Any] | None = None  # saved moments, until the A-Step takes them
-    queries: Bank | None = None  # of this stage's student; made when asked for, never saved
+    queries: Bank | None = None  # of this stage's student; made when needed, never saved
     adapted: list[Bank] | None = None  # of the own teachers as they are; likewise
     trunks: list[Trunk | None] | None = None  # of the own teachers; likewise
     stop: Callable[[], bool] = lambda: False
@@ -84,7 +84,7 @@ class DistillState:
     def new(
         cls, config: DistillConfig, data: TrainingData, teachers: list[Teacher]
     ) -> DistillState:
-        """First weights: student and method from streams of their own, so that every rung and
+        """Initial weights: student and method from streams of their own, so that every rung and
         method at one seed starts from the same student."""
         d, device = config.data, data.train.device
         with seeded(config.seed, "student"):

@@ -1,5 +1,5 @@
-"""What the frozen side says of a batch in the B-Step: read from tables of the clean views, or run
-live on the images.
+"""Teacher outputs of a batch in the B-Step: read from tables of the clean views, or run live on the
+images.
 
 Shapes: B a batch, R rows (images × views), K teachers, C classes, D latent width.
 """
@@ -28,7 +28,7 @@ from trainers.rng import generator
 
 
 def source(inputs: StepInputs, state: DistillState, position: StepPosition) -> Tables | Live | None:
-    """Where a B-Step's teaching comes from; None: the run has no teachers."""
+    """Source of a B-Step's teacher outputs; None: the run has no teachers."""
     if not inputs.teachers:
         return None
     method = state.method
@@ -60,7 +60,7 @@ class Tables:
     def teacher_outputs(
         self, rows_B: Tensor, clean_BCHW: Tensor, mixed_BCHW: Tensor
     ) -> TeacherOutputs:
-        """What is said of the clean source images of a batch."""
+        """Outputs on the clean source images of a batch."""
         used = self._state.method.teachers_used
         found = TeacherOutputs(
             torch.stack([self._logits[k][rows_B].float() for k in used]),

@@ -19,7 +19,7 @@ BLOCKS = 3  # the last maps of both networks, paired from the end
 
 @dataclass
 class AtConfig(BaselineConfig):
-    """Where the maps of both networks are large."""
+    """Distance of the attention maps of both networks."""
 
     name: str = option("at", "the method")
     weight: float = option(1000.0, "weight of the attention maps' distance", low=0)

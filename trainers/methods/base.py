@@ -1,4 +1,4 @@
-"""What a method is: loss terms of the outputs of networks, never the networks themselves.
+"""Base of all methods: loss terms of the outputs of networks, never the networks themselves.
 
 Shapes: B examples, C classes, D features, K teachers.
 """
@@ -15,8 +15,8 @@ from trainers.models import Outputs
 
 
 class MethodConfig:
-    """What the plan of a run asks a method's configuration. The answers here are those of a
-    method without an A-Step; a method's own config dataclass inherits them."""
+    """Base of the methods' configurations: what the plan of a run depends on. The defaults are
+    those of a method without an A-Step."""
 
     def stage_count(self) -> int:
         """Stages that the B-Step's epochs are shared among."""
@@ -78,8 +78,8 @@ class StepPosition(NamedTuple):
 
 
 class TeacherOutputs(NamedTuple):
-    """What the frozen side says of a batch: of its clean source images, or of the mixed images
-    themselves where the method asks for `live_targets` or `needs_maps`. Teachers are those that
+    """Outputs of the teachers on a batch: on its clean source images, or on the mixed images where
+    the method has `live_targets` or `needs_maps`. Teachers are those that
     `Method.teachers_used` lists, in that order.
 
     teachers [K, B, C] logits; synergy [B, C] logits (None: gate closed, or no fusion);
@@ -100,7 +100,7 @@ class TeacherOutputs(NamedTuple):
 
 
 class Method(nn.Module):
-    """One distillation objective and the parameters of its own.
+    """A distillation objective and its own parameters.
 
     Its parameters are saved apart from the student, which stays a plain model.
     """
@@ -133,16 +133,16 @@ class Method(nn.Module):
 
     @property
     def freeze_bn(self) -> bool:
-        """Whether BatchNorm of the student's frozen blocks stands still too."""
+        """Whether BatchNorm of the student's frozen blocks is frozen too."""
         return False
 
     def kd_weight(self, position: StepPosition) -> float | None:
-        """Weight of what teachers teach at this moment of the B-Step (None: it is not said)."""
+        """Weight of the distillation term at this moment of the B-Step (None: not logged)."""
         return None
 
     def needs_teachers(self, position: StepPosition) -> bool:
-        """Whether teacher work is done at this moment of the B-Step."""
-        raise TypeError(f"{type(self).__name__} does not say when it needs teachers")
+        """Whether teacher outputs are needed at this moment of the B-Step."""
+        raise TypeError(f"{type(self).__name__} does not define needs_teachers")
 
     def student_terms(
         self,

@@ -1,7 +1,7 @@
-"""What the methods of the literature share: cross-entropy beside one weighted term of their own,
-and which teachers that term is of.
+"""Base of the methods of the literature: cross-entropy plus one weighted distillation term, and the
+teachers of that term.
 
-Shapes: B examples, C classes, K teachers that are heard.
+Shapes: B examples, C classes, K teachers in use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BaselineConfig(MethodConfig):
 
     name: str = option("", "the method")
     ce_weight: float = option(1.0, "weight of the labels' cross-entropy", low=0)
-    weight: float = option(1.0, "weight of the method's own term", low=0)
+    weight: float = option(1.0, "weight of the distillation term", low=0)
     label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
     teacher: str = option(
         BEST,
@@ -59,14 +59,14 @@ class LogitConfig(BaselineConfig):
 
     weighting: str = option(
         "equal",
-        "of avg: equal; entropy: per sample, by what a teacher knows of it (ln C - H); "
+        "weights of the teachers of avg: equal; entropy: per sample, by ln C - H; "
         "confidence: per sample, by its largest probability; shares sum to 1",
         choices=("equal", "entropy", "confidence"),
         when=_averages,
     )
     target_view: str = option(
         "two_view",
-        "of mixed images: two_view: mixed targets of both source images; clean: the first "
+        "target of a mixed image: two_view: mixed targets of both source images; clean: the first "
         "source's target only (it does not agree with a mixed input); same: teachers are run live "
         "on the mixed image (it costs)",
         choices=("two_view", "clean", "same"),
@@ -74,7 +74,7 @@ class LogitConfig(BaselineConfig):
 
 
 class Baseline(Method):
-    """ce_weight·CE + weight·distance; a subclass says what the distance is."""
+    """ce_weight·CE + weight·distance; a subclass defines the distance."""
 
     config: BaselineConfig
 
@@ -129,7 +129,7 @@ class LogitBaseline(Baseline):
         return self.config.target_view == "same"
 
     def teacher_logits(self, teacher_outputs: TeacherOutputs) -> Tensor:
-        """Σ_k w_k t_k over the teachers that are heard, shares that sum to 1. [B, C]."""
+        """Σ_k w_k t_k over the teachers in use, with shares that sum to 1. [B, C]."""
         if self.config.weighting == "equal" or len(teacher_outputs.teachers) == 1:
             return targets.average_logits(teacher_outputs.teachers, None)
         share_KB = SHARES[self.config.weighting](teacher_outputs.teachers)

@@ -24,14 +24,16 @@ DENSE = 4  # the whole bank is scored where it is no larger than this many times
 
 @dataclass
 class CrdConfig(BaselineConfig):
-    """Student and teacher features of one image told from those of other images."""
+    """Contrast of the student and teacher features of one image with those of other images."""
 
     name: str = option("crd", "the method")
-    weight: float = option(0.8, "weight of the contrast", low=0)
-    dim: int = option(128, "width of the space that features are projected to", low=1)
-    negatives: int = option(16384, "negatives of each image, with replacement", low=1, high=2**20)
+    weight: float = option(0.8, "weight of the contrastive term", low=0)
+    dim: int = option(128, "width of the common space of the features", low=1)
+    negatives: int = option(
+        16384, "negatives of each image, sampled with replacement", low=1, high=2**20
+    )
     temperature: float = option(0.07, "temperature of the scores", low=1e-3)
-    momentum: float = option(0.5, "share of the old feature in the memory", low=0, high=1)
+    momentum: float = option(0.5, "share of the old feature in the memory bank", low=0, high=1)
 
 
 class Crd(Baseline):

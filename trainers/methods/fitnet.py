@@ -24,7 +24,7 @@ BLOCKS = 3  # of the last maps of a network, the middle one gives the hint
 
 @dataclass
 class FitnetConfig(BaselineConfig):
-    """The teacher's middle feature map, guessed from the student's."""
+    """Regression of the teacher's middle feature map from the student's."""
 
     name: str = option("fitnet", "the method")
     weight: float = option(100.0, "weight of the hint", low=0)

@@ -1,6 +1,7 @@
 """Knowledge distillation (Hinton, Vinyals, Dean 2015, arXiv 1503.02531).
 
-Not the ladder's control `KD`, which is ASIB with everything but the teachers' average off.
+The ladder's control `KD` is not this method but ASIB with everything except the teachers' average
+switched off.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Kd(LogitBaseline):
     config_type = KdConfig
 
     def compared(self, logits_BC: Tensor) -> Tensor:
-        """What of either side's logits is compared: here themselves."""
+        """The form of the logits that is compared: unchanged."""
         return logits_BC
 
     def distance(

@@ -21,7 +21,7 @@ class KdLsConfig(KdConfig):
 
 
 class KdLs(Kd):
-    """0.1·CE + 9·mean_i τ²·KL(q_i ‖ SM(Z(s_i)/τ)), q from Z(t), Z(x) = (x - mean)/deviation."""
+    """0.1·CE + 9·mean_i τ²·KL(q_i ‖ SM(Z(s_i)/τ)), q from Z(t), Z(x) = (x - mean)/std."""
 
     config: KdLsConfig
     config_type = KdLsConfig

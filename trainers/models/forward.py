@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Outputs(NamedTuple):
-    """logits [B, C], pooled features [B, D], feature maps (empty unless asked for)."""
+    """logits [B, C], pooled features [B, D], feature maps (empty unless requested)."""
 
     logits: Tensor
     pooled: Tensor

@@ -15,7 +15,7 @@ def set_level(model: nn.Module, level: int) -> list[str]:
     """Set `requires_grad` by level and return the names of the parameters that learn.
 
     Raises:
-        ValueError: the network has fewer blocks than the level asks for.
+        ValueError: the network has fewer blocks than the level.
     """
     names = _learning(model, level)
     for name, parameter in model.named_parameters():
@@ -31,7 +31,7 @@ def train_mode(model: nn.Module, level: int, freeze_bn: bool) -> nn.Module:
     changes nothing, because a network that learns from scratch needs its statistics first.
 
     Raises:
-        ValueError: the network has fewer blocks than the level asks for.
+        ValueError: the network has fewer blocks than the level.
     """
     model.train()
     norms = block_norms(model)
@@ -43,7 +43,7 @@ def train_mode(model: nn.Module, level: int, freeze_bn: bool) -> nn.Module:
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """No gradients, evaluation mode (BatchNorm's statistics stand still)."""
+    """No gradients, evaluation mode (BatchNorm's statistics are fixed)."""
     return model.requires_grad_(False).eval()
 
 
@@ -51,7 +51,7 @@ def requested_fraction(model: nn.Module, level: int) -> float:
     """The share of the parameters' elements that a level lets learn, 0 … 1.
 
     Raises:
-        ValueError: the network has fewer blocks than the level asks for.
+        ValueError: the network has fewer blocks than the level.
     """
     names = _learning(model, level)
     return _share(model, [name in names for name, _ in model.named_parameters()])

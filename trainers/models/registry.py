@@ -20,7 +20,7 @@ _TURN_OFF = "set student.pretrained=false (a teacher: teacher.N.pretrained=false
 
 
 class CannotBuild(UserError, ValueError):
-    """What was asked for cannot be built: a mistake in the options, told in one message."""
+    """The requested network cannot be built: an error in the options, reported in one message."""
 
 
 class UnknownModel(CannotBuild):
@@ -40,8 +40,8 @@ class Architecture(NamedTuple):
     make: Make
     width: int  # of the pooled features
     blocks: int  # before the head: the highest level of freezing
-    weights: bool = True  # are there published ones?
-    smallest: int = 4  # pixels that its strides leave something of
+    weights: bool = True  # whether published ones exist
+    smallest: int = 4  # image side, pixels, whose final map is not empty
 
 
 def _cifar_resnet(depth: int, widths: tuple[int, int, int, int]) -> Architecture:
@@ -89,7 +89,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def names() -> tuple[str, ...]:
-    """The names that `build` knows beside `timm:<name>`."""
+    """The names that `build` knows besides `timm:<name>`."""
     return tuple(sorted(ARCHITECTURES))
 
 
@@ -122,13 +122,13 @@ def build(
         return make(num_classes, in_chans, image_size, True)
     except Exception as error:  # the hub's client alone has a dozen kinds
         raise NoWeights(
-            f"the pretrained weights of {name} cannot be had ({type(error).__name__}: {error}); "
+            f"pretrained weights of {name} cannot be fetched ({type(error).__name__}: {error}); "
             f"{_TURN_OFF}, or run once where they can be fetched"
         ) from error
 
 
 def misfit(name: str, image_size: int, in_chans: int, pretrained: bool) -> str | None:
-    """Why `build` cannot make a network that it knows, as far as can be told without trying."""
+    """Why `build` cannot make a network that it knows, as far as is known without trying."""
     smallest = ARCHITECTURES[name].smallest if name in ARCHITECTURES else 1
     if image_size < smallest:
         return f"{name} needs images of at least {smallest} pixels, not {image_size}"

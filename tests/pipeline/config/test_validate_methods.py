@@ -14,7 +14,7 @@ CASES = [
     (["method.teacher_weights=[2,-1]"], "method.teacher_weights=-1.0: out of range >= 0"),
     (["method.synergy_eval_teacher_indices=[]"], "[]: at least one teacher, none twice"),
     (["method.synergy_eval_teacher_indices=[0,0]"], "[0, 0]: at least one teacher, none twice"),
-    (["method.min_std=100"], "method.min_std=100 is above the largest deviation"),
+    (["method.min_std=100"], "method.min_std=100 is above the largest standard deviation"),
     (["method.loss_clamp_max=0"], "method.loss_clamp_max=0.0: out of range >= 1e-06"),
     (["method.synergy_temp_init=1000"], "method.synergy_temp_init=1000.0: out of range -9 … 9"),
     (["method=kd", "method.ce_weight=0", "method.weight=0"], "the student learns from nothing"),

@@ -1,4 +1,4 @@
-"""The switches of ASIB: what each means, its default and range, and when it matters."""
+"""Options of ASIB: meaning, default, range, and the condition under which each counts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _backbone = When(
 
 @dataclass
 class AsibConfig(Switches):
-    """Every switch of ASIB. A field that cannot change a configuration's results is no part of
-    its identity (`when`)."""
+    """Options of ASIB. A field that cannot change the results of a configuration is not part of
+    its run key (`when`)."""
 
     name: str = option("asib", "the method")
     # B-Step: what the student learns from.
@@ -45,7 +45,7 @@ class AsibConfig(Switches):
         choices=("none", "teacher", "avg", "weighted_conf", "synergy", "auto"),
     )
     kd_alpha: float = option(0.3, "weight of the distillation term", low=0, when=taught)
-    tau: float = option(4.0, "temperature", low=1e-2, when=taught)
+    tau: float = option(4.0, "temperature of the distillation term", low=1e-2, when=taught)
     tau_syn: float = option(4.0, "temperature of synergy targets", low=1e-2, when=fused)
     teacher_weights: list[float] | None = option(
         None, "weights of the average (null: equal), normalised to sum 1", low=0, when=taught
@@ -59,9 +59,11 @@ class AsibConfig(Switches):
         when=taught,
     )
     kd_uncertainty_weight: float = option(
-        0.5, "b of the weight 1/(1+b·H/ln C); 0: off", low=0, when=taught
+        0.5, "b of the entropy weight 1/(1+b·H/ln C) of a sample; 0: off", low=0, when=taught
     )
-    kd_uncertainty_min: float = option(0.2, "least uncertainty weight", low=0, high=1, when=taught)
+    kd_uncertainty_min: float = option(
+        0.2, "smallest value of the entropy weight", low=0, high=1, when=taught
+    )
     kd_warmup_epochs: float = option(
         0.125,
         "linear rise of the KD weight: B-Step epochs, or a fraction below 1",
@@ -69,23 +71,28 @@ class AsibConfig(Switches):
         when=taught,
     )
     kd_cooldown_epochs: float = option(
-        0.25, "linear fall of the KD weight at the end, to 0", low=0, when=taught
+        0.25,
+        "linear fall of the KD weight to 0 at the end: epochs, or a fraction below 1",
+        low=0,
+        when=taught,
     )
     kd_max_ratio: float = option(
-        1.25, "after the warm-up KD is scaled down to this × CE", low=0, when=taught
+        1.25, "largest KD term after the warm-up, as a multiple of the CE term", low=0, when=taught
     )
     # The fusion module.
     token_dim: int | None = option(
-        None, "token width (null: 512, or 256 for narrow students)", low=1, when=fused
+        None, "token width of the fusion (null: 512, or 256 for narrow students)", low=1, when=fused
     )
-    latent_dim: int | None = option(None, "latent width (null: token_dim)", low=1, when=fused)
-    heads: int = option(4, "attention heads; divides latent_dim", low=1, when=fused)
+    latent_dim: int | None = option(
+        None, "latent width of the fusion (null: token_dim)", low=1, when=fused
+    )
+    heads: int = option(4, "attention heads of the fusion; divides latent_dim", low=1, when=fused)
     dropout: float = option(0.05, "dropout of the synergy head", low=0, high=0.99, when=fused)
     synergy_logit_scale: float = option(
         0.8, "scale of synergy logits where they are a target", low=0, when=fused
     )
     enable_kd_after_syn_acc: float = option(
-        0.65, "gate: least synergy accuracy on validation, a fraction", low=0, high=1, when=fused
+        0.65, "synergy accuracy on validation from which the gate opens", low=0, high=1, when=fused
     )
     gate_on: str = option(
         "raw",
@@ -94,7 +101,9 @@ class AsibConfig(Switches):
         when=fused,
     )
     # The information bottleneck.
-    bottleneck: bool = option(True, "log-variance head, sampling, rate, certainty", when=fused)
+    bottleneck: bool = option(
+        True, "information bottleneck: log-variance head, sampling, rate, certainty", when=fused
+    )
     a_step_sample: bool = option(
         True, "the A-Step's cross-entropy sees z (false: mu; σ then collapses)", when=_bottleneck
     )
@@ -105,13 +114,17 @@ class AsibConfig(Switches):
         low=0,
         when=_bottleneck,
     )
-    logvar_clip: float = option(4.0, "bound of |log-variance|", low=0, when=_bottleneck)
-    min_std: float = option(0.01, "floor of σ", low=1e-6, when=_bottleneck)
-    min_cw: float = option(0.5, "least certainty weight", low=0, high=1, when=_bottleneck)
-    max_cw: float = option(1.5, "largest certainty weight", low=1, when=_bottleneck)
+    logvar_clip: float = option(
+        4.0, "largest |log-variance| of the latent", low=0, when=_bottleneck
+    )
+    min_std: float = option(0.01, "smallest σ of the latent", low=1e-6, when=_bottleneck)
+    min_cw: float = option(
+        0.5, "smallest certainty weight of a sample", low=0, high=1, when=_bottleneck
+    )
+    max_cw: float = option(1.5, "largest certainty weight of a sample", low=1, when=_bottleneck)
     # The A-Step.
     num_stages: int = option(4, "alternations of A-Step and B-Step", low=1, when=fused)
-    cccp_alpha: float = option(0.15, "weight of the surrogate", low=0, when=_stages)
+    cccp_alpha: float = option(0.15, "A-Step weight of the CCCP surrogate", low=0, when=_stages)
     cccp_ramp_epochs: float = option(
         2.0, "linear rise of the surrogate's weight in each A-Step, epochs", low=0, when=_stages
     )
@@ -126,7 +139,7 @@ class AsibConfig(Switches):
     a_label_smoothing: float = option(
         0.05, "label smoothing of the A-Step", low=0, high=1, when=fused
     )
-    a_lr: float = option(1e-4, "A-Step learning rate (AdamW)", low=0, when=fused)
+    a_lr: float = option(1e-4, "learning rate of the A-Step (AdamW)", low=0, when=fused)
     a_weight_decay: float = option(1e-4, "A-Step weight decay", low=0, when=fused)
     ib_mbm_lr_factor: float = option(
         1.0, "learning rate factor of fusion module and head", low=0, when=fused
@@ -144,7 +157,7 @@ class AsibConfig(Switches):
     )
     teacher_eval_every: int = option(2, "A-Step epochs between evaluations", low=1, when=fused)
     synergy_ema_alpha: float = option(
-        0.8, "weight of the old value in the moving average", low=0, high=1, when=fused
+        0.8, "decay of the moving average of the synergy accuracy", low=0, high=1, when=fused
     )
     # Teacher adaptation.
     adapt: str = option(
@@ -181,8 +194,8 @@ class AsibConfig(Switches):
     # Controls.
     placebo: str = option(
         "none",
-        "same compute, no information: synergy: the fusion's logits of another image; teachers: "
-        "the teachers' non-target logits shuffled among the classes",
+        "control with the same compute and no information: synergy: the fusion's logits of "
+        "another image; teachers: the teachers' non-target logits shuffled among the classes",
         choices=("none", "synergy", "teachers"),
         when=_placebo,
     )
@@ -226,7 +239,7 @@ class AsibConfig(Switches):
             not taught(self) or (self.placebo == "synergy" and not fused(self))
         ):
             found.append(
-                f"method.placebo={self.placebo}: method.kd_target={self.kd_target} reads no such "
+                f"method.placebo={self.placebo}: method.kd_target={self.kd_target} has no such "
                 "information"
             )
         if self.placebo != "none" and self.target_view == "same":
@@ -237,7 +250,7 @@ class AsibConfig(Switches):
             return found
         if self.bottleneck and 2 * math.log(self.min_std) > self.logvar_clip:
             found.append(
-                f"method.min_std={self.min_std:g} is above the largest deviation that "
+                f"method.min_std={self.min_std:g} is above the largest standard deviation that "
                 f"method.logvar_clip={self.logvar_clip:g} allows, exp(logvar_clip / 2)"
             )
         shortest = min(self.a_step_epochs(adapt_epochs))

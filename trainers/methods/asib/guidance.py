@@ -1,4 +1,4 @@
-"""What ASIB tells the student: a target and a weight for each image, and which samples count.
+"""Targets and weights of ASIB's B-Step: a target and a weight for each image, and kept samples.
 
 Shapes: B examples, C classes, K teachers.
 """
@@ -35,7 +35,7 @@ def guidance(
     position: StepPosition,
 ) -> Guidance:
     """Targets and weights of the images that `teacher_outputs` describes (clean source images, or
-    mixed as `mix` says). Without synergy logits (closed gate) the target is their average."""
+    mixed as `mix` says). Without synergy logits (closed gate) it is the teachers' average."""
     average = base_logits(c, teacher_outputs, position)
     seen = {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
     logits, target, chosen = average, torch.softmax(average / c.tau, -1), None
@@ -60,7 +60,7 @@ def guidance(
 
 
 def base_logits(c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPosition) -> Tensor:
-    """The logits that the teachers stand for without the fusion, [B, C]."""
+    """The teachers' logits without the fusion, [B, C]."""
     if c.kd_target == "teacher":
         found = teacher_outputs.teachers[c.teacher_index]
     elif c.kd_target == "weighted_conf":
@@ -134,7 +134,7 @@ def _label_probability(logits_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor:
 def _teacher_weights(
     c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPosition
 ) -> list[float] | None:
-    """Weights of the average at this moment: the second teacher's falls where asked for."""
+    """Weights of the average at this moment: the second teacher's falls where requested."""
     if c.teacher2_weight_decay_len == 0 or len(teacher_outputs.teachers) < 2:
         return c.teacher_weights
     start = span(c.teacher2_weight_decay_start, position.total)

@@ -171,7 +171,7 @@ class Asib(AlternatingMethod):
         return targets.certainty_weight(precision, self.config.min_cw, self.config.max_cw)
 
     def clamp_loss(self, loss: Tensor, position: StepPosition) -> Tensor:
-        """The A-Step's loss, bounded: scaled to the bound (soft) or cut at it (hard)."""
+        """The A-Step's loss, bounded: scaled to the bound (soft) or clipped at it (hard)."""
         c = self.config
         if c.loss_clamp == "none" or position.epoch < c.loss_clamp_warmup_epochs:
             return loss

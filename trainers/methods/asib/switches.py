@@ -99,7 +99,7 @@ class Switches(MethodConfig):
     # Weights of samples.
     disagree_mode: str = option(
         "pred",
-        "pred: the teachers' top-1 differ; both_wrong: no teacher is right",
+        "samples on which teachers disagree: pred, their top-1 differ; both_wrong, none is right",
         choices=("pred", "both_wrong"),
         when=_disagrees,
     )
@@ -160,10 +160,10 @@ class Switches(MethodConfig):
                 f"method.kd_sample_min_ratio={self.kd_sample_min_ratio:g} is above "
                 f"method.kd_sample_max_ratio={self.kd_sample_max_ratio:g}"
             )
-        heard = self.synergy_eval_teacher_indices
-        if heard is not None and (not heard or len(set(heard)) < len(heard)):
+        numbers = self.synergy_eval_teacher_indices
+        if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
             found.append(
-                f"method.synergy_eval_teacher_indices={heard}: at least one teacher, none twice "
+                f"method.synergy_eval_teacher_indices={numbers}: at least one teacher, none twice "
                 "(null: all)"
             )
         return found
