@@ -1,4 +1,4 @@
-"""Distillation runs: their plan, going on after any cut, selection, and what fails."""
+"""Distillation runs: their plan, resuming after any interruption, selection, failures."""
 
 from itertools import pairwise
 from typing import Any
@@ -137,7 +137,7 @@ def cut_run(
     return config, Run(state, epochs), boundaries
 
 
-def go_on(
+def resumed(
     config: DistillConfig, world: World, saved: dict[str, Any], steps: int | None = None
 ) -> Run:
     """A new process: a new state takes over what was saved, and stops after some steps."""
@@ -157,7 +157,7 @@ def same_end(found: Run, want: Run, done: int) -> None:
     assert tiny.without_cost(found.epochs) == tiny.without_cost(want.epochs[done:])
 
 
-def test_going_on_at_every_epoch_boundary_gives_the_same_next_one(cut_run, world: World) -> None:
+def test_resuming_at_every_epoch_boundary_gives_the_same_next_one(cut_run, world: World) -> None:
     """From each commit, in a new state, the next commit follows bit for bit: so does the end."""
     config, want, boundaries = cut_run
     for done, (saved, after) in enumerate(pairwise(boundaries)):
@@ -169,12 +169,12 @@ def test_going_on_at_every_epoch_boundary_gives_the_same_next_one(cut_run, world
         assert tiny.without_cost([epoch]) == tiny.without_cost([want.epochs[done]])
 
 
-def test_a_cut_inside_any_epoch_ends_the_same(cut_run, world: World) -> None:
+def test_interruptions_inside_epochs_end_the_same(cut_run, world: World) -> None:
     """Interrupted and resumed every 7 steps, until it is done: at every place of an epoch."""
     config, want, boundaries = cut_run
     saved, epochs, places = boundaries[0], [], set()
     while not saved["progress"]["done"]:
-        run = go_on(config, world, saved, steps=STEPS + 3)
+        run = resumed(config, world, saved, steps=STEPS + 3)
         epochs += run.epochs
         saved = run.state.state_dict()
         places.add(saved["progress"]["step"])
@@ -182,7 +182,7 @@ def test_a_cut_inside_any_epoch_ends_the_same(cut_run, world: World) -> None:
     same_end(Run(run.state, epochs), want, 0)
 
 
-def test_a_cut_raises_and_leaves_the_position(world: World) -> None:
+def test_an_interruption_raises_and_leaves_the_position(world: World) -> None:
     config = tiny.rung("L3", *TWO_STAGES)
     state = tiny.new_state(config, world)
     state.stop = tiny.stop_after(STEPS + 2)
@@ -202,13 +202,13 @@ def test_a_loaded_state_can_be_saved_again_before_it_is_used(cut_run, world: Wor
         assert tiny.differences(state.state_dict(), saved) == []
 
 
-def test_stopping_at_once_and_going_on_ends_the_same(cut_run, world: World) -> None:
+def test_stopping_at_once_and_resuming_ends_the_same(cut_run, world: World) -> None:
     """Asked to stop before the first step after a boundary: nothing is lost either."""
     config, want, boundaries = cut_run
     done = 2 * len(want.epochs) // 3
-    stopped = go_on(config, world, boundaries[done], steps=0)
+    stopped = resumed(config, world, boundaries[done], steps=0)
     assert stopped.epochs == []
-    same_end(go_on(config, world, stopped.state.state_dict()), want, done)
+    same_end(resumed(config, world, stopped.state.state_dict()), want, done)
 
 
 def test_the_same_configuration_gives_the_same_bits_and_another_seed_others(
@@ -225,12 +225,12 @@ def test_the_same_configuration_gives_the_same_bits_and_another_seed_others(
 
 
 @pytest.mark.parametrize("cfg", ["CE", "KD"])
-def test_an_absurd_learning_rate_is_told(cfg: str, world: World) -> None:
+def test_an_absurd_learning_rate_is_reported(cfg: str, world: World) -> None:
     with pytest.raises(NonFinite):
         tiny.run(tiny.rung(cfg, "optim.lr=1e30"), world)
 
 
-def test_an_absurd_learning_rate_of_the_fusion_is_told(world: World) -> None:
+def test_an_absurd_learning_rate_of_the_fusion_is_reported(world: World) -> None:
     with pytest.raises(NonFinite):
         tiny.run(tiny.rung("L1", a_lr=1e30), world)
 

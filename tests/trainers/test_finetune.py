@@ -1,4 +1,4 @@
-"""Fine-tuning a teacher: its epochs, its selection, and going on after a cut."""
+"""Fine-tuning a teacher: its epochs, its selection, and resuming after an interruption."""
 
 from typing import Any
 
@@ -108,7 +108,7 @@ def test_it_is_plain_training_on_the_labels(world: World) -> None:
     )
 
 
-def go_on(c: FinetuneConfig, data: TrainingData, saved: dict[str, Any], stop=None) -> tuple:
+def resumed(c: FinetuneConfig, data: TrainingData, saved: dict[str, Any], stop=None) -> tuple:
     state = FinetuneState.new(c)
     state.load_state_dict(tiny.through_a_file(saved))
     if stop is not None:
@@ -121,7 +121,7 @@ def same_end(found: FinetuneState, want: FinetuneState) -> None:
     assert tiny.differences(found.selected(), want.selected()) == []
 
 
-def test_going_on_at_every_epoch_boundary_ends_the_same(
+def test_resuming_at_every_epoch_boundary_ends_the_same(
     whole: tuple[FinetuneState, list[Epoch]], world: World
 ) -> None:
     want, epochs = whole
@@ -131,7 +131,7 @@ def test_going_on_at_every_epoch_boundary_ends_the_same(
         boundaries.append(tiny.through_a_file(state.state_dict()))
     assert len(boundaries) == 5
     for done, saved in enumerate(boundaries):
-        found, rest = go_on(config(), world.data, saved)
+        found, rest = resumed(config(), world.data, saved)
         same_end(found, want)
         assert tiny.without_cost(rest) == tiny.without_cost(epochs[done:])
 
@@ -145,7 +145,7 @@ def test_cutting_it_off_every_few_steps_ends_the_same(
     want, epochs = whole
     saved, found, cuts = FinetuneState.new(config()).state_dict(), [], 0
     while not saved["progress"]["done"]:
-        state, more = go_on(config(), world.data, saved, tiny.stop_after(steps))
+        state, more = resumed(config(), world.data, saved, tiny.stop_after(steps))
         found += more
         cuts += 1
         saved = state.state_dict()
@@ -155,7 +155,7 @@ def test_cutting_it_off_every_few_steps_ends_the_same(
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_an_absurd_learning_rate_is_told(name: str, world: World) -> None:
+def test_an_absurd_learning_rate_is_reported(name: str, world: World) -> None:
     c = config("teacher.0.recipe.optim.lr=1e30", f"teacher.0.recipe.optim.name={name}")
     with pytest.raises(NonFinite):
         train(c, world.data)
@@ -187,7 +187,7 @@ def test_the_last_epoch_can_be_selected_without_validation_images(fraction: floa
     assert len(data.val.labels) == (22 if fraction else 0)
 
 
-def test_first_weights_are_the_teachers_seeds(world: World) -> None:
+def test_initial_weights_are_the_teachers_seeds(world: World) -> None:
     first = FinetuneState.new(config()).model.state_dict()
     assert tiny.differences(first, FinetuneState.new(config("seed=5")).model.state_dict()) == []
     other = FinetuneState.new(config("teacher.0.seed=5")).model.state_dict()

@@ -56,7 +56,7 @@ def test_sums_are_kept_in_double_precision() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4])
-def test_going_on_inside_an_epoch_gives_the_same_draws_and_means(cut: int) -> None:
+def test_resuming_inside_an_epoch_gives_the_same_draws_and_means(cut: int) -> None:
     whole = run_steps(Progress(), 5, draws, never, STREAM)
     progress = Progress()
     with pytest.raises(Interrupted):
@@ -111,7 +111,7 @@ def test_a_value_that_is_not_finite_is_an_error_that_names_it(bad: float) -> Non
         )
 
 
-def test_a_value_that_is_not_finite_is_told_even_where_the_epoch_is_interrupted() -> None:
+def test_a_value_that_is_not_finite_is_reported_even_where_the_epoch_is_interrupted() -> None:
     with pytest.raises(NonFinite):
         run_steps(Progress(), 3, lambda _: {"x": torch.tensor(math.nan)}, stop_after(1), STREAM)
 
@@ -191,7 +191,7 @@ def test_training_accuracy_of_mixed_images_counts_both_labels() -> None:
     assert right(LOGITS, y, mix).item() == pytest.approx(0.75 * 0.5 + 0.25 * 0.75)
 
 
-def test_peak_memory_is_measured_anew() -> None:
+def test_peak_memory_is_reset() -> None:
     cpu = torch.device("cpu")
     loop.reset_peak_memory(cpu)
     before = loop.peak_memory_mb(cpu)

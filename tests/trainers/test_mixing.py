@@ -157,7 +157,7 @@ def test_lambda_is_drawn_from_a_symmetric_beta(alpha: float) -> None:
     assert lams.max() <= 1
 
 
-def test_cutmix_boxes_are_as_large_as_lambda_asks_where_the_border_does_not_cut_them() -> None:
+def test_cutmix_boxes_are_as_large_as_lambda_where_the_border_does_not_clip_them() -> None:
     """λ uniform on 0..1 (α = 1): the side of an uncut box is √(1-λ) of the image's."""
     sides = torch.tensor(
         [

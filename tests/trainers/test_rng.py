@@ -84,7 +84,7 @@ class Seen:
         self.labels: list[Tensor] = []
         self.mixes: list[Mix] = []
         state = tiny.new_state(config, world)
-        self.first_weights = tiny.clone(state.student)
+        self.initial_weights = tiny.clone(state.student)
 
         def look(stem: torch.nn.Module, arguments: tuple[Tensor]) -> None:
             if stem.training:  # the frozen copies that answer queries are in evaluation
@@ -114,7 +114,7 @@ def test_rungs_at_one_seed_share_weights_order_crops_and_mixes(
     rung = Seen(tiny.rung(cfg, "mix.start=0.5"), world)
     assert (cfg == "L3") == any(e.step == "A" and e.stage == 2 for e in rung.epochs)
     assert len(control.images) == len(rung.images) == 4 * 4
-    assert tiny.differences(control.first_weights, rung.first_weights) == []
+    assert tiny.differences(control.initial_weights, rung.initial_weights) == []
     assert tiny.differences(control.images, rung.images) == []
     assert tiny.differences(control.labels, rung.labels) == []
     assert tiny.differences(control.mixes, rung.mixes) == []
@@ -128,7 +128,7 @@ def test_epochs_and_seeds_differ(control: Seen, world: World) -> None:
     other = Seen(tiny.rung("CE", "mix.start=0.5", "seed=1"), world)
     assert len(tiny.differences(control.images, other.images)) == 16
     assert tiny.differences(
-        control.first_weights["conv1.weight"], other.first_weights["conv1.weight"]
+        control.initial_weights["conv1.weight"], other.initial_weights["conv1.weight"]
     )
 
 

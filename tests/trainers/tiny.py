@@ -206,7 +206,7 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
 
 
 def without_cost(epochs: list[Epoch]) -> list[tuple[Any, ...]]:
-    """What must be the same in two runs that are the same: all but what the clock says."""
+    """What must be the same in two runs that are the same: all but times."""
     return [
         (
             e.index,

@@ -101,7 +101,7 @@ def test_absent_files_are_named_with_the_ways_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_absent_files_are_fetched_only_when_asked_for(
+def test_absent_files_are_fetched_only_when_requested(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(root: str, download: bool) -> None:

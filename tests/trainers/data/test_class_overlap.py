@@ -94,7 +94,7 @@ def test_it_learns_its_classes_and_not_the_others(world: World) -> None:
     assert last["val/top1_all_classes"] < last["val/top1"] - 0.2
 
 
-def test_going_on_ends_the_same(world: World) -> None:
+def test_resuming_ends_the_same(world: World) -> None:
     whole = FinetuneState.new(config())
     list(finetune(config(), world.data, whole))
     state = FinetuneState.new(config())

@@ -64,7 +64,7 @@ def test_absent_batches_are_named_and_why_they_cannot_be_fetched(tmp_path: Path)
         load(files.config("imagenet32", tmp_path, download=True))
 
 
-def test_labels_from_0_are_told_from_labels_from_1(tmp_path: Path) -> None:
+def test_labels_from_0_are_distinguished_from_labels_from_1(tmp_path: Path) -> None:
     paths = files.write_imagenet(tmp_path)
     content = files.imagenet_contents()["train_data_batch_2"]
     content["labels"] = [label - 1 for label in content["labels"]]

@@ -111,7 +111,7 @@ def test_sizes_are_read(text: str, count: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1", "2GiB", "GB", "2 G", "nan", "1e999999"])
-def test_what_is_no_size_is_a_mistake_of_the_configuration(text: str) -> None:
+def test_an_invalid_size_is_a_configuration_error(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
         bytes_of(text)
     with pytest.raises(ConfigError, match=r"runtime\.device_budget=.*2GB"):

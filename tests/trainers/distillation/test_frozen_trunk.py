@@ -17,7 +17,7 @@ SMALL = ("resnet20", "resnet8x4", "shufflenet_v2", "vgg8", "wrn_16_2")
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_net_can_be_gone_on_with_after_any_of_its_blocks(name: str) -> None:
+def test_a_net_can_be_resumed_after_any_of_its_blocks(name: str) -> None:
     net, x = build(name, 10, 32).eval(), torch.rand(3, 3, 32, 32)
     whole = outputs(net, x, maps=True)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def prepared(world: World, *overrides: str, **method: Any) -> tuple[StepInputs, 
 
 
 @pytest.mark.parametrize("numerics", ["float32", "bfloat16"])
-def test_what_is_said_above_a_trunk_is_what_the_whole_net_says(numerics: str, world: World) -> None:
+def test_outputs_above_a_trunk_are_those_of_the_whole_net(numerics: str, world: World) -> None:
     inputs, state = prepared(world, f"numerics={numerics}")
     kept, rows = stage_cache.teacher_trunks(inputs, state), torch.tensor([3, 0, 399, 7])
     teacher, trunk = state.teachers[0], kept[0]

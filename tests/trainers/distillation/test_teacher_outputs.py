@@ -1,4 +1,4 @@
-"""What the frozen side says: live on the student's own images, and with its information gone."""
+"""Teacher outputs: live on the student's own images, and with its information gone."""
 
 from typing import Any
 
@@ -121,7 +121,7 @@ def test_a_null_is_taught_the_synergy_of_other_images(rung: str, world: World) -
     assert (true.synergy != null.synergy).any(1).float().mean() > 0.9
 
 
-def test_kd_null_keeps_what_the_teachers_say_of_the_label_alone(world: World) -> None:
+def test_kd_null_keeps_the_teachers_logit_of_the_label_alone(world: World) -> None:
     rows = torch.arange(2 * len(world.data.train.labels))
     labels = world.data.train.labels.repeat_interleave(2)
     true, null = (
@@ -135,7 +135,7 @@ def test_kd_null_keeps_what_the_teachers_say_of_the_label_alone(world: World) ->
 
 
 @pytest.mark.parametrize("cfg", ["L4", "side_cccp_ppf"])
-def test_frozen_blocks_and_their_statistics_stand_still(cfg: str, world: World) -> None:
+def test_frozen_blocks_and_their_statistics_are_unchanged(cfg: str, world: World) -> None:
     """Stages 3 and 4 of partial freezing: the student's lower blocks do not move by a bit."""
     config = tiny.rung(cfg)
     state = tiny.new_state(config, world)
@@ -154,7 +154,7 @@ def test_frozen_blocks_and_their_statistics_stand_still(cfg: str, world: World) 
         before = now
 
 
-def test_without_freeze_bn_the_statistics_go_on(world: World) -> None:
+def test_without_freeze_bn_the_statistics_change(world: World) -> None:
     config = tiny.rung("L4", freeze_bn=False)
     state = tiny.new_state(config, world)
     *_, last = _stages(config, world, state)

@@ -171,7 +171,7 @@ def test_a_student_that_agrees_has_no_loss_and_no_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOGIT)
-def test_shifted_logits_say_the_same(name: str) -> None:
+def test_shifted_logits_give_the_same_loss(name: str) -> None:
     c = case(name)
     moved = c._replace(
         student=c.student._replace(logits=c.student.logits + normal(4, 1, seed=9)),

@@ -1,5 +1,5 @@
 """What every method must do, on real networks: an own gradient, own parameters that learn, teachers
-that stand still, a state that can be gone on with."""
+that are unchanged, a state that can be resumed."""
 
 import itertools
 from collections.abc import Iterable
@@ -139,7 +139,7 @@ def some_of(names: Iterable[str], *quick: str) -> list[Any]:
 # Whole runs ---------------------------------------------------------------------------------
 
 
-def test_only_the_teachers_that_are_heard_are_run(world: World) -> None:
+def test_only_the_teachers_in_use_are_run(world: World) -> None:
     ran = []
     hooks = [
         t.model.get_classifier().register_forward_hook(lambda *_, k=k: ran.append(k))
@@ -156,7 +156,7 @@ def test_only_the_teachers_that_are_heard_are_run(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_own_parameters_learn_and_teachers_stand_still(name: str, world: World) -> None:
+def test_own_parameters_learn_and_teachers_are_unchanged(name: str, world: World) -> None:
     teachers = [tiny.clone(t.model) for t in world.teachers]
     state = tiny.new_state(config_of(name, *SHORT), world)
     own = {n: p.detach().clone() for n, p in state.method.named_parameters()}

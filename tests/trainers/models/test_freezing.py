@@ -138,7 +138,7 @@ def trained_cases() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("name", "level"), trained_cases())
-def test_weights_and_statistics_of_frozen_blocks_stand_still_and_others_move(
+def test_weights_and_statistics_of_frozen_blocks_are_unchanged_and_others_move(
     name: str, level: int
 ) -> None:
     model, before = first_state(name)

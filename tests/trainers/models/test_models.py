@@ -144,12 +144,12 @@ def test_logits_are_those_of_the_forward_pass(name: str, size: int, channels: in
 
 
 @pytest.mark.parametrize(("name", "size"), [("vgg8", 7), ("convnext_s", 4), ("resnet50", 3)])
-def test_images_of_which_strides_leave_nothing_are_a_mistake(name: str, size: int) -> None:
+def test_images_too_small_for_the_strides_are_an_error(name: str, size: int) -> None:
     with pytest.raises(CannotBuild, match=f"{name} needs images of at least [48] pixels, not "):
         build(name, 10, size)
 
 
-def test_images_without_channels_are_a_mistake() -> None:
+def test_images_without_channels_are_an_error() -> None:
     with pytest.raises(CannotBuild, match="at least 1 channel, not 0"):
         build("resnet8", 10, 32, in_chans=0)
 
@@ -193,7 +193,7 @@ def test_maps_are_not_overwritten_by_later_layers() -> None:
     torch.testing.assert_close(again, maps[1])
 
 
-def test_first_weights_are_a_function_of_the_stream() -> None:
+def test_initial_weights_are_a_function_of_the_stream() -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
         with seeded(seed, "student"):
             return build("resnet8", 10, 16).state_dict()
@@ -212,7 +212,7 @@ def test_an_unknown_name_is_an_error(name: str) -> None:
         build(name, 10, 32)
 
 
-def test_nets_without_published_weights_say_so() -> None:
+def test_nets_without_published_weights_are_reported() -> None:
     with pytest.raises(ValueError, match="pretrained=false"):
         build("resnet8", 10, 32, pretrained=True)
 

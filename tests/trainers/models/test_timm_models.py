@@ -101,7 +101,7 @@ def test_the_overlapping_patches_of_convnext_use_the_pretrained_ones() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet50", "shufflenet_v2", "timm:test_resnet"])
-def test_weights_that_cannot_be_fetched_are_a_mistake_that_names_the_option(
+def test_weights_that_cannot_be_fetched_are_an_error_that_names_the_option(
     name: str, fetch: Fetch
 ) -> None:
     def no_network(*_: Any, **__: Any) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ def test_weights_that_cannot_be_fetched_are_a_mistake_that_names_the_option(
 
 
 @pytest.mark.parametrize("name", ["vgg8", "wrn_16_2", "timm:convnextv2_small"])
-def test_nets_without_published_weights_are_a_mistake(name: str, fetch: Fetch) -> None:
+def test_nets_without_published_weights_are_an_error(name: str, fetch: Fetch) -> None:
     def never(*_: Any, **__: Any) -> dict[str, Tensor]:
         raise AssertionError("asked for weights that do not exist")
 

@@ -24,7 +24,7 @@ def test_depth_and_maps(name: str, convolutions: int) -> None:
         torch.testing.assert_close(again, maps[1])
 
 
-def test_first_weights_are_those_of_the_literature() -> None:
+def test_initial_weights_are_those_of_the_literature() -> None:
     torch.manual_seed(0)
     model = build("vgg13", 100, 32)
     for module in model.modules():

@@ -161,7 +161,7 @@ def test_what_is_no_weights_file_is_named_and_nothing_is_run(
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3, "loss": 0.5}, {}, torch.ones(2), [1, 2]])
-def test_a_file_without_a_state_dict_says_so(content: object, tmp_path: Path) -> None:
+def test_a_file_without_a_state_dict_is_an_error(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(BadCheckpoint, match=r"state dict"):
         read_weights(tmp_path / "w.pt")
@@ -176,7 +176,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
             read_weights(tmp_path / "w.pt")
 
 
-def test_misfits_are_all_told_and_nothing_is_loaded() -> None:
+def test_misfits_are_all_reported_and_nothing_is_loaded() -> None:
     model = net()
     before = tiny.clone(model)
     broken = weights()
@@ -197,6 +197,6 @@ def test_misfits_are_all_told_and_nothing_is_loaded() -> None:
     assert tiny.differences(before, model.state_dict()) == []
 
 
-def test_long_lists_of_misfits_are_cut() -> None:
+def test_long_lists_of_misfits_are_shortened() -> None:
     with pytest.raises(BadCheckpoint, match=r"missing 7: .*…"):
         fit(net(), {}, "w.pt")

@@ -443,7 +443,7 @@ def test_the_cooldown_ends_in_an_epoch_without_teachers() -> None:
         ({"w_feat": 1.0, "token_dim": 64, "latent_dim": 32}, 32, "w_feat needs"),
     ],
 )
-def test_contradictions_are_told(options: dict[str, Any], budget: int, part: str) -> None:
+def test_contradictions_are_reported(options: dict[str, Any], budget: int, part: str) -> None:
     (found,) = AsibConfig(**options).errors(budget, 64, 2)
     assert part in found
     assert AsibConfig(**(options | {"kd_target": "avg"})).errors(budget, 64, 2) == []

@@ -278,7 +278,7 @@ def _teachers():
     return TEACHERS
 
 
-def test_the_fusion_can_be_asked_with_some_teachers_only() -> None:
+def test_the_fusion_can_use_some_teachers_only() -> None:
     m, teachers = asib().eval(), [t.pooled for t in _teachers()]
     both = m.fuse(STUDENT.pooled, teachers)
     one = m.fuse(STUDENT.pooled, teachers, which=[1])
@@ -378,7 +378,7 @@ def test_a_live_query_is_the_present_student(world: World) -> None:
         torch.testing.assert_close(now.synergy, state.method.head(latent.mu))
 
 
-def test_fresh_crops_are_drawn_anew_each_epoch_and_alike_for_every_method(world: World) -> None:
+def test_fresh_crops_differ_by_epoch_and_are_the_same_for_every_method(world: World) -> None:
     seen: dict[str, list[Tensor]] = {}
     for cfg in ("CE", "KD"):
         config = tiny.rung(cfg, "data.views=0", "mix.start=1", "mix.stop=1.5")
