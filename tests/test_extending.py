@@ -17,6 +17,8 @@ import pytest
 
 from pipeline.config.groups import CONF
 
+pytestmark = pytest.mark.xdist_group("extending")  # the page is followed once
+
 ROOT = CONF.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 TREE = ("analysis", "conf", "pipeline", "trainers")

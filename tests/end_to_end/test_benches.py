@@ -82,6 +82,7 @@ def test_the_chain_runs_from_files_in_the_real_format(
     assert (runs[f"tags.{tags.STAGE}"] == "finetune").sum() == 2
 
 
+@pytest.mark.thorough
 def test_the_protocol_of_the_public_tables(clean: Path) -> None:
     """All images train, the last epoch counts, nothing is validated, test is read once."""
     root = clean / "images"

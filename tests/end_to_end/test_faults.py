@@ -34,13 +34,8 @@ SHORT = (
 )
 
 
-@pytest.mark.parametrize(
-    ("trials", "workers"),
-    [
-        pytest.param(5, 2, id="small"),
-        pytest.param(40, 4, id="whole", marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("trials", "workers"), [(5, 2), (40, 4)])
 def test_no_trial_is_lost_and_none_counted_twice(
     with_teachers: Path,
     schema: Path,

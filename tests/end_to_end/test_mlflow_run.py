@@ -44,6 +44,7 @@ def _mlflow_run(project: Path, entry: str, *parameters: str) -> subprocess.Compl
     )
 
 
+@pytest.mark.thorough
 def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
     schema: Path, tmp_path: Path
 ) -> None:

@@ -186,6 +186,6 @@ def test_a_recommended_beta_is_told_with_the_warnings_of_its_runs():
 
 def test_equal_values_recommend_none_where_the_largest_gave_a_warning():
     rows = grid({"0": 0.9}) + [row | {"tags.health": "sigma_at_one"} for row in grid({"0.1": 0.9})]
-    found = beta.study(bench_runs(runs(*rows)))
+    found = beta.section(bench_runs(runs(*rows)))
     assert found.summary[0].startswith("No β is recommended")
     assert found.gaps == ()
