@@ -194,14 +194,14 @@ def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple
     the primary one are corrected."""
     control = best_control(table, bench)
     name = "" if control is None else control.rung
-    told = [c for c in found if c.reference == name or c.significant or c.twin]
-    said = ["Primary claim: " * claim.primary + sentence(claim) for claim in told]
+    listed = [c for c in found if c.reference == name or c.significant or c.twin]
+    texts = ["Primary claim: " * claim.primary + sentence(claim) for claim in listed]
     if size := family_size(found):
         between = ", those between rungs too" * any(c.reference != name for c in found)
-        said.append(
+        texts.append(
             f"Holm corrects over {counted(size, 'claim')}: all but the primary one{between}."
         )
-    return (*([control_sentence(table, control)] if control is not None else ()), *said)
+    return (*([control_sentence(table, control)] if control is not None else ()), *texts)
 
 
 def control_sentence(table: LadderTable, control: LadderRow) -> str:
@@ -221,18 +221,18 @@ def little_to_teach(
     know some classes only, are not compared."""
     whole = [one for one in teachers if one.bench == bench and not one.some_classes]
     best = max(whole, key=lambda one: one.validation, default=None)
-    said = []
+    texts = []
     for rung in ALONE:
         of_seeds = logged_by_seed(kept, bench, rung, metrics.BEST_VAL_TOP1).values()
         alone = primary_interval([value for value in of_seeds if not math.isnan(value)])
         if best is not None and alone.mean >= best.validation:
-            said.append(
+            texts.append(
                 f"{rung} has no teacher and reaches {accuracy_cell(alone)} % of validation "
                 f"(n = {alone.n}), the best teacher, {best.model}, {percent(best.validation)} %: "
                 "there is little that it could give. Teachers that know more: "
                 "data.teacher_limit, a longer recipe, a larger network."
             )
-    return tuple(said)
+    return tuple(texts)
 
 
 def p_is(p: float) -> str:

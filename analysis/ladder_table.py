@@ -96,16 +96,16 @@ def label_of(rung: str) -> str:
 def rung_order(rungs) -> list[str]:
     """The ladder from CE to L4, then its side branches by name, then the methods of the
     literature from the oldest, then what is of one's own by name."""
-    asked = set(rungs)
-    known = [rung for rung in RUNG_ORDER if rung in asked]
-    methods = [name for name in METHOD_ORDER if name in asked]
-    others = sorted(asked - set(known) - set(methods))
+    present = set(rungs)
+    known = [rung for rung in RUNG_ORDER if rung in present]
+    methods = [name for name in METHOD_ORDER if name in present]
+    others = sorted(present - set(known) - set(methods))
     ladder = [rung for rung in others if is_rung(rung)]
     return [*known, *ladder, *methods, *(rung for rung in others if rung not in ladder)]
 
 
 def is_rung(name: str) -> bool:
-    """Whether it is a rung of ASIB's ladder or beside it, not a method of the literature."""
+    """Whether it is a rung of ASIB's ladder or a side branch, not a method of the literature."""
     return name[:1].isupper() or name.startswith("side_")
 
 

@@ -15,7 +15,7 @@ class TextTable(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with the sentence that stands over it."""
+    """A table with its caption."""
 
     caption: str
     block: TextTable

@@ -94,16 +94,16 @@ def export(uri: str, experiment: str, run_ids: Sequence[str], metrics: Sequence[
 
 def load_history(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Values of the metrics at every step, tidy: `HISTORY_COLUMNS`, sorted by the first three;
-    run ids and metrics are categories, of all that were asked for.
+    run ids and metrics are categories, of all that were requested.
 
     Of a step that was logged twice (a run that was resumed) the value with the later timestamp is
     kept; at one timestamp the larger value, which is MLflow's own rule. A metric that a run did
     not log has no rows. Raises ValueError where there is no such store.
     """
-    runs, asked = sorted(set(run_ids)), sorted(set(metrics))
-    # The store has to be there, whether something is asked of it or not.
-    found = _store(uri).points(runs, asked)
-    return _tidy(_arrays(found if runs and asked else (), runs, asked), runs, asked)
+    runs, wanted = sorted(set(run_ids)), sorted(set(metrics))
+    # The store must exist, also where nothing is read of it.
+    found = _store(uri).points(runs, wanted)
+    return _tidy(_arrays(found if runs and wanted else (), runs, wanted), runs, wanted)
 
 
 def by_step(history: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def by_step(history: pd.DataFrame) -> pd.DataFrame:
 
 
 class _Arrays(NamedTuple):
-    """Points as arrays; runs and metrics as numbers of those asked for."""
+    """Points as arrays; runs and metrics as indices into the requested ones."""
 
     run: np.ndarray
     metric: np.ndarray
@@ -234,10 +234,10 @@ def select(
     that started first. Reasons: failed, killed, running, no test value (no `needs` otherwise),
     duplicate key. Runs of other stages and benches are in neither frame.
     """
-    asked = column(runs, f"tags.{tags.STAGE}").eq(stage)
+    wanted = column(runs, f"tags.{tags.STAGE}").eq(stage)
     if bench is not None:
-        asked &= column(runs, f"tags.{tags.BENCH}").eq(bench)
-    frame = runs[asked]
+        wanted &= column(runs, f"tags.{tags.BENCH}").eq(bench)
+    frame = runs[wanted]
     reason = frame["status"].map(_REASON_OF_STATUS).astype(object)
     value = column(frame, f"metrics.{needs}").astype(float)
     missing = "no test value" if needs == metrics.TEST_TOP1 else f"no {needs}"

@@ -167,7 +167,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, ...]:
     """For each point whether no other is at most as costly and at least as good, and differs.
 
-    A point with a missing number is never on the front and keeps nobody off it.
+    A point with a missing number is never on the front and dominates no other.
     """
     points = list(zip(costs, gains, strict=True))
     known = [point for point in points if all(map(math.isfinite, point))]

@@ -131,8 +131,8 @@ def plain_histories(uri: str, run_ids: list[str]) -> float:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    asked = itertools.product(run_ids[:PLAIN_RUNS], WANTED)
-    seconds, _ = timed(lambda: [client.get_metric_history(*pair) for pair in asked])
+    filters = itertools.product(run_ids[:PLAIN_RUNS], WANTED)
+    seconds, _ = timed(lambda: [client.get_metric_history(*pair) for pair in filters])
     return seconds * len(run_ids) / min(PLAIN_RUNS, len(run_ids))
 
 

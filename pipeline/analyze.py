@@ -52,7 +52,7 @@ def analyse_command(overrides: list[str]) -> None:
     Raises:
         ConfigError: another key, an unknown analysis, or an experiment that does not exist.
     """
-    given, asked = _given(overrides)
+    given, run_filter = _given(overrides)
     _check("analyze", given, KEYS, [text for text in overrides if "=" not in text])
     what, folder = given.get("what", DEFAULT_WHAT), given.get("out", ".")
     _make(Path(folder))
@@ -61,13 +61,13 @@ def analyse_command(overrides: list[str]) -> None:
             name = given.get("experiment") or exported_experiment(given["store"])
         except ValueError as error:
             raise ConfigError.of(error) from error
-        _show(_report(given["store"], name, asked, what), given.get("out"))
+        _show(_report(given["store"], name, run_filter, what), given.get("out"))
         return
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
     if "experiment" in given:
         runtime.append(f"runtime.experiment={given['experiment']}")
     with Session.open(compose(runtime), "analyze", overrides).launch() as session:
-        analyse(session, asked, folder=given.get("out"), what=what)
+        analyse(session, run_filter, folder=given.get("out"), what=what)
 
 
 def export_command(overrides: list[str]) -> None:
@@ -78,7 +78,7 @@ def export_command(overrides: list[str]) -> None:
     Raises:
         ConfigError: another key, no file, or an experiment that does not exist.
     """
-    given, asked = _given(overrides)
+    given, run_filter = _given(overrides)
     _check("export", given, EXPORT_KEYS, [text for text in overrides if "=" not in text])
     file = Path(given.get("out", ""))
     if not file.name.endswith(SUFFIX):
@@ -87,8 +87,8 @@ def export_command(overrides: list[str]) -> None:
     root = Path(given.get("runtime.store", "store")).resolve()
     target = TrackingTarget.from_environment("export", given.get("experiment"), root)
     try:
-        _check_bench(target.uri, target.experiment_name(), asked.bench)
-        reading = ExperimentReader(target.uri, target.experiment_name(), asked)
+        _check_bench(target.uri, target.experiment_name(), run_filter.bench)
+        reading = ExperimentReader(target.uri, target.experiment_name(), run_filter)
         report_of(reading)  # reads the histories that a report needs
         trained = reading.trained()
         hashes = [str(name) for name in reading.runs if str(name).startswith(_STATE)]
@@ -143,25 +143,25 @@ def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[
 
 
 def analyse(
-    session: Session, asked: RunFilter, *, folder: str | None = None, what: str = DEFAULT_WHAT
+    session: Session, run_filter: RunFilter, *, folder: str | None = None, what: str = DEFAULT_WHAT
 ) -> None:
     """Print the report of the session's experiment, save its files, log it as a run."""
     target = session.target
     if target.uri.startswith(("http://", "https://")):
         say("reading: through the server (faster on its host, from its database)")
-    report = _report(target.uri, target.experiment_name(), asked, what)
-    _log(session, report, asked, *_show(report, folder))
+    report = _report(target.uri, target.experiment_name(), run_filter, what)
+    _log(session, report, run_filter, *_show(report, folder))
 
 
-def _report(uri: str, experiment: str, asked: RunFilter, what: str) -> Report:
+def _report(uri: str, experiment: str, run_filter: RunFilter, what: str) -> Report:
     """The report of an experiment.
 
     Raises:
         ConfigError: an unknown bench, or whatever the experiment cannot give.
     """
     try:
-        _check_bench(uri, experiment, asked.bench)
-        return report_of(ExperimentReader(uri, experiment, asked), what)
+        _check_bench(uri, experiment, run_filter.bench)
+        return report_of(ExperimentReader(uri, experiment, run_filter), what)
     except ValueError as error:
         raise ConfigError.of(error) from error
 
@@ -236,7 +236,11 @@ def _check_bench(uri: str, experiment: str, bench: str | None) -> None:
 
 
 def _log(
-    session: Session, report: Report, asked: RunFilter, texts: dict[str, str], pictures: list[Path]
+    session: Session,
+    report: Report,
+    run_filter: RunFilter,
+    texts: dict[str, str],
+    pictures: list[Path],
 ) -> None:
     """The report as an `analyze` run, its summary as the run's description."""
     target = session.target
@@ -244,11 +248,11 @@ def _log(
     run_tags = {
         tags.STAGE: "analyze",
         tags.PARENT: target.parent_id(),
-        tags.BENCH: asked.bench or "all",
+        tags.BENCH: run_filter.bench or "all",
         tags.NOTE: as_note(report, " ".join(session.overrides)),
     }
     kind = "" if report.what == DEFAULT_WHAT else f"-{report.what}"
-    name = f"analyze{kind}-{asked.bench or 'all'}"
+    name = f"analyze{kind}-{run_filter.bench or 'all'}"
     run = client.create_run(target.experiment_id(), tags=run_tags, run_name=name)
     run_id = run.info.run_id
     for file, text in texts.items():

@@ -43,8 +43,8 @@ def test_the_pages_have_tables() -> None:
 
 @pytest.mark.parametrize(("options", "text"), BLOCKS, ids=[b[0]["what"] for b in BLOCKS])
 def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> None:
-    asked = RunFilter(options.get("bench"), primary=options.get("primary", PRIMARY))
-    reading = ExperimentReader(str(ROOT / options["store"]), options["experiment"], asked)
+    filters = RunFilter(options.get("bench"), primary=options.get("primary", PRIMARY))
+    reading = ExperimentReader(str(ROOT / options["store"]), options["experiment"], filters)
     what = options["what"]
     said = as_terminal(report_of(reading, what))
     assert len(text) > 300

@@ -95,7 +95,7 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     axes.set_xlim(low, high)
     for at, row in enumerate(rows):
         mean = 100 * row.interval.mean
-        if not low <= mean <= high:  # it would press the others together: told as a number
+        if not low <= mean <= high:  # it would compress the others: printed as a number
             right = mean > high
             axes.annotate(
                 f"{points(row.interval.mean)} →" if right else f"← {points(row.interval.mean)}",
@@ -123,7 +123,7 @@ def draw_differences(info: DifferencesInfo) -> Figure:
 
 
 def _beyond(row: Claim, frame: float, *, right: bool) -> bool:
-    """Whether the interval goes on behind the frame (n = 1 has none)."""
+    """Whether the interval leaves the frame (n = 1 has none)."""
     return 100 * row.interval.high > frame if right else 100 * row.interval.low < frame
 
 

@@ -88,7 +88,7 @@ def place_labels(
     colours: Sequence[str],
     lines: Sequence[Line],
 ) -> list[Annotation]:
-    """Write each label beside its position, where it covers no position, line or other label.
+    """Write each label next to its position, where it covers no position, line or other label.
 
     Positions and lines are in data units. Call it after everything else is drawn and the limits
     are set. Where no place is free the first that covers no other label is used, or else the last.
@@ -142,7 +142,7 @@ def _passed(label: Annotation, drawn: list[Bbox]) -> list[Bbox]:
 
 
 def text_box(label: Annotation) -> Bbox:
-    """Where the text of a label stands, in pixels, without the line that leads to it."""
+    """The place of the text of a label, in pixels, without the line that leads to it."""
     figure = label.get_figure(root=True)
     assert figure is not None
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]

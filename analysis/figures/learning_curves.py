@@ -211,20 +211,20 @@ _SHADE = "#f4f4f4"
 def curves_caption(info: CurvesInfo) -> str:
     """What the lines are, and what happens at which epochs to which rungs."""
     counts = Counter(curve.rung for curve in info.curves)
-    said = [
+    texts = [
         f"Validation accuracy on {info.bench} over student epochs, thick lines the mean; "
         f"{seeds_caption(counts.items())}."
     ]
     if staged := dict.fromkeys(curve.rung for curve in info.curves if curve.stages):
         none = [rung for rung in counts if rung not in staged]
-        said.append("Dotted lines: where A-Steps begin" + _but(none, "have none") + ".")
+        texts.append("Dotted lines: where A-Steps begin" + _but(none, "have none") + ".")
     if info.mixed:
-        said.append(
+        texts.append(
             "Shaded: epochs of mixed images (Mixup, CutMix), in the rungs without A-Steps too"
             f"{_but(info.mixed.others, 'mix at other epochs or never')}; accuracy may fall where "
             "they begin."
         )
-    return " ".join(said)
+    return " ".join(texts)
 
 
 def _but(rungs: Sequence[str], what: str) -> str:

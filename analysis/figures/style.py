@@ -30,7 +30,7 @@ _COLOURS = {
     "L3": "#d55e00",
     "L4": "#cc79a7",
 }
-# What stands beside the ladder has a colour of its own in every figure, of Tol's muted and dark
+# What is next to the ladder has its own colour in every figure, of Tol's muted and dark
 # ones (Paul Tol, 2021).
 _BESIDE = {
     "ce": "#555555",
@@ -62,7 +62,7 @@ class Look(NamedTuple):
 
 
 def looks(rungs: Sequence[str]) -> dict[str, Look]:
-    """The look of each rung; those beside the ladder are dotted, and what no paper and no ladder
+    """The look of each rung; those next to the ladder are dotted, and what no paper and no ladder
     names takes its colour in the order given."""
     found = {rung: Look(_COLOURS[rung], _MARKERS[rung], "-") for rung in rungs if rung in _COLOURS}
     own = [rung for rung in rungs if rung not in _COLOURS and rung not in _BESIDE]
@@ -110,7 +110,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write the figure beside `path` with each format's suffix; returns the files."""
+    """Write the figure next to `path` with each format's suffix; returns the files."""
     files = [path.with_name(f"{path.name}.{form}") for form in formats]
     for file in files:
         # Without the date the same numbers give the same file.
@@ -122,7 +122,7 @@ def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf")) ->
 def new_panels(
     title: str, x_label: str, y_labels: Sequence[str], *, stacked: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one pair of axes beside the other, which share nothing but the style; or one
+    """A figure with two pairs of axes side by side, which share nothing but the style; or one
     over the other (`stacked`), which share their x axis."""
     count = len(y_labels)
     height = HEIGHT * (0.25 + 0.4 * count if stacked else 0.85)

@@ -43,7 +43,7 @@ def _missing(report: Report) -> str:
 
 
 def as_text(block: TextTable) -> str:
-    """Aligned columns; where a line would be longer than `WIDTH` the widest text beside the names
+    """Aligned columns; where a line would be longer than `WIDTH` the widest text column
     is cut, then the names: never a number."""
     table = (block.header, *block.rows)
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
@@ -77,7 +77,7 @@ def as_command(command: str) -> str:
 
 
 def wrapped(lines: Sequence[str], *, later: str = "") -> str:
-    """Lines of at most `WIDTH` columns; what does not fit goes on under them, after `later`."""
+    """Lines of at most `WIDTH` columns; what does not fit continues below, after `later`."""
     return "\n".join(
         textwrap.fill(line, WIDTH, subsequent_indent=later, break_on_hyphens=False)
         for line in lines

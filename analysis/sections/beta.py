@@ -39,7 +39,7 @@ from trainers.health import WARNINGS
 
 PARAMETER = "method.ib_beta"
 _AGAINST = ("sigma_at_one", "sigma_at_floor", "synergy_at_chance")  # warnings against a β
-_LOST = 2.0  # times the least distortion, from which on it is told
+_LOST = 2.0  # times the least distortion, from which on it is reported
 FIRST = "L1"  # the first rung with a bottleneck, and the cheapest
 TRIED = ("0", "1e-4", "1e-3", "1e-2")  # a first sweep
 
@@ -110,8 +110,10 @@ def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
     validation, test = map(share_interval, accuracies)
     synergy = share_interval(_values(runs, metrics.SYNERGY_RESTORED))
     seeds = tuple(sorted(seeds_of(runs).astype(int)))
-    told = given(runs)
-    return BetaRow(float(beta), seeds, validation, test, rate, distortion, synergy, warnings=told)
+    warnings = given(runs)
+    return BetaRow(
+        float(beta), seeds, validation, test, rate, distortion, synergy, warnings=warnings
+    )
 
 
 def _by_seed(runs: pd.DataFrame) -> dict[int, float]:
@@ -176,14 +178,14 @@ def _gaps(bench_runs: BenchRuns, info: BetaInfo) -> tuple[MissingRun, ...]:
 
 def _sentences(info: BetaInfo) -> tuple[str, ...]:
     means = [row.test.mean for row in info.rows]
-    said = [
+    texts = [
         *_advice(info),
         f"Over {len(info.rows)} values of β the mean test accuracy of {info.rung} lies between "
         f"{percent(min(means))} and {percent(max(means))} %.",
     ]
     if any(row.test.n < 2 for row in info.rows):
-        said.append("A β with one seed has no interval.")
-    return tuple(said)
+        texts.append("A β with one seed has no interval.")
+    return tuple(texts)
 
 
 _RULE = (
@@ -230,7 +232,7 @@ def _recommendation(info: BetaInfo) -> str:
 
 
 def _doubts(info: BetaInfo) -> tuple[str, ...]:
-    """What the latent of the recommended β has lost, and what its runs said against it while they
+    """What the latent of the recommended β has lost, and the warnings that its runs gave while they
     trained."""
     chosen = [row for row in info.rows if row.beta == info.recommended]
     return (*_lost(info, chosen), *_warned(info, chosen))
@@ -248,10 +250,10 @@ def _lost(info: BetaInfo, chosen: list[BetaRow]) -> tuple[str, ...]:
 
 
 def _warned(info: BetaInfo, chosen: list[BetaRow]) -> tuple[str, ...]:
-    told = [warning for row in chosen for warning in row.warnings if warning in _AGAINST]
+    warnings = [warning for row in chosen for warning in row.warnings if warning in _AGAINST]
     return tuple(
         f"Runs at β = {info.recommended:g} gave the warning {warning}: {WARNINGS[warning].advice}"
-        for warning in told
+        for warning in warnings
     )
 
 
@@ -359,7 +361,7 @@ def draw(info: BetaInfo) -> Figure:
 
 
 def positions(betas: list[float]) -> list[float]:
-    """Decimal logarithms; β = 0 stands one decade and a half left of the smallest other."""
+    """Decimal logarithms; β = 0 is one decade and a half left of the smallest other."""
     logs = [float(np.log10(beta)) for beta in betas if beta > 0]
     zero = min(logs, default=0.0) - 1.5
     return [float(np.log10(beta)) if beta > 0 else zero for beta in betas]

@@ -138,23 +138,23 @@ def _mean(by_seed: dict[int, float]) -> Interval:
 
 
 def _sentences(info: StabilityInfo) -> tuple[str, ...]:
-    said = []
+    texts = []
     if info.pair:
         rows = {row.rung: row for row in info.rows}
         a, b = (rows[rung] for rung in info.pair)
         spread = paired_difference(_finite(a.spread), _finite(b.spread))
         epochs = paired_difference(a.reached, b.reached)
-        said += [
+        texts += [
             f"{a.rung} (with CCCP) − {b.rung} (without): spread of the last fifth of the epochs "
             f"{points(spread.mean)} points{_bounds(spread, 100)}; epochs to 95 % of the highest "
             f"accuracy {number(epochs.mean)}{_bounds(epochs, 1)}; n = {epochs.n}."
         ]
-    said += [
+    texts += [
         f"{row.rung}: J rose at {100 * row.rises:.0f} % of the step boundaries."
         for row in info.rows
         if row.stages > 1 and np.isfinite(row.rises)
     ]
-    return tuple(said)
+    return tuple(texts)
 
 
 def _bounds(found: Interval, scale: float) -> str:

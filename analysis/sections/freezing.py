@@ -140,7 +140,7 @@ def _differs(row: FreezingRow) -> bool:
 def _other_than_requested(row: FreezingRow) -> str:
     return (
         f"{row.rung}: {percent(row.trainable)} % of the student moved in the mean, "
-        f"{percent(row.requested)} % were asked for."
+        f"{percent(row.requested)} % were requested."
     )
 
 

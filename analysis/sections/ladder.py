@@ -118,18 +118,18 @@ def _summary(
     if control is None:
         return sentences(table, bench_runs.bench, found)
     of_control = [c for c in found if c.reference == control.rung and not c.primary]
-    told = [sentence(c) for c in found if not c.primary and (c.significant or c.twin)]
+    texts = [sentence(c) for c in found if not c.primary and (c.significant or c.twin)]
     silent = [c for c in of_control if not c.significant and not c.twin]
     if tried := [label_of(c.rung) for c in silent if c.interval.n > 1]:
-        told.append(
+        texts.append(
             f"Not significantly different from {label_of(control.rung)}: {', '.join(tried)}."
         )
     if single := [label_of(c.rung) for c in silent if c.interval.n < 2]:
-        told.append(f"Fewer than two seeds, so no conclusion: {', '.join(single)}.")
+        texts.append(f"Fewer than two seeds, so no conclusion: {', '.join(single)}.")
     if not any(c.primary for c in found):
-        told.insert(0, f"Primary claim ({rung} against the best control): no run of {rung}.")
+        texts.insert(0, f"Primary claim ({rung} against the best control): no run of {rung}.")
     primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
-    return (*primary, control_sentence(table, control), *told)
+    return (*primary, control_sentence(table, control), *texts)
 
 
 def _figures(bench_runs, kept, history, table, found) -> tuple[ReportFigure, ...]:

@@ -124,7 +124,7 @@ def _gaps(bench_runs: BenchRuns, there: set[str]) -> tuple[MissingRun, ...]:
 
 def _sentences(info: MethodsInfo) -> tuple[str, ...]:
     first, reference = info.rows[0], label_of(info.reference)
-    said = [
+    texts = [
         f"Highest mean test accuracy of {counted(len(info.rows), 'method')}: "
         f"{label_of(first.method)}, {accuracy_cell(first.test)} % (n = {first.test.n})."
     ]
@@ -133,7 +133,7 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
             continue
         if row.p <= LEVEL:
             word = "better" if row.difference.mean > 0 else "worse"
-            said.append(
+            texts.append(
                 f"{label_of(row.method)} is {word} than {reference}: "
                 f"{points(row.difference.mean)} points "
                 f"[{points(row.difference.low)}, {points(row.difference.high)}], "
@@ -141,12 +141,12 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
             )
     if not info.reference:
         controls = ", ".join(map(label_of, CONTROLS))
-        said.append(f"Nothing to compare with: none of {controls} has finished.")
+        texts.append(f"Nothing to compare with: none of {controls} has finished.")
     elif all(row.difference.n < 2 for row in info.rows):
-        said.append(f"No two seeds in common with {reference}: nothing is concluded.")
-    elif len(said) == 1:
-        said.append(f"No other method differs significantly from {reference}.")
-    return tuple(said)
+        texts.append(f"No two seeds in common with {reference}: nothing is concluded.")
+    elif len(texts) == 1:
+        texts.append(f"No other method differs significantly from {reference}.")
+    return tuple(texts)
 
 
 def block(info: MethodsInfo) -> TextTable:

@@ -1,4 +1,4 @@
-"""Numbers that the literature prints, to stand beside one's own.
+"""Published numbers of the literature, for comparison.
 
 Top-1 on CIFAR-100, fractions, last epoch of 240, no mixing, one teacher, as in the tables of Tian
 et al. 2020 (arXiv 1910.10699) and Zhao et al. 2022 (arXiv 2203.08679); `dkd` is of the best epoch

@@ -42,7 +42,7 @@ ACROSS_OVERLAPS = ("overlap", "health")
 
 
 def analyze(
-    uri: str, experiment: str, what: str = COMPREHENSIVE, asked: RunFilter | None = None
+    uri: str, experiment: str, what: str = COMPREHENSIVE, filters: RunFilter | None = None
 ) -> Report:
     """One section (a key of `SECTIONS`) or all of them, for each bench that has runs.
 
@@ -50,7 +50,7 @@ def analyze(
     such store or experiment.
     """
     _check(what)
-    return report_of(ExperimentReader(uri, experiment, asked), what)
+    return report_of(ExperimentReader(uri, experiment, filters), what)
 
 
 def _check(what: str) -> None:
@@ -61,19 +61,19 @@ def _check(what: str) -> None:
 def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
     """`analyze` of an experiment that was read already."""
     _check(what)
-    runs, asked = reader.runs, reader.asked
+    runs, filters = reader.runs, reader.filters
     found = tuple(
         section
-        for bench in benches(runs, asked)
+        for bench in benches(runs, filters)
         for name in (SECTIONS if what == COMPREHENSIVE else (what,))
         for section in _of_bench(name, bench, reader, alone=what != COMPREHENSIVE)
     )
-    if asked.narrow:  # a run that a filter leaves out is not missing
+    if filters.narrow:  # a run that a filter leaves out is not missing
         found = tuple(section._replace(gaps=()) for section in found)
     trained = int(column(runs, f"tags.{tags.STAGE}").isin(["distill", "finetune"]).sum())
     used = {run_id for section in found for run_id in section.run_ids}
     sources = _sources(runs[runs["run_id"].isin(used)], reader)
-    return Report(reader.experiment, what, asked.words(), reader.uri, trained, found, sources)
+    return Report(reader.experiment, what, filters.words(), reader.uri, trained, found, sources)
 
 
 def _of_bench(name: str, bench: str, reader: ExperimentReader, *, alone: bool) -> list[Section]:
@@ -84,7 +84,7 @@ def _of_bench(name: str, bench: str, reader: ExperimentReader, *, alone: bool) -
     of_label = column(runs, f"tags.{tags.BENCH}")
     make = _ALONE[name] if alone else SECTIONS[name]
     found = [
-        make(BenchRuns(label, runs[of_label.eq(label)], reader.history, reader.asked.primary))
+        make(BenchRuns(label, runs[of_label.eq(label)], reader.history, reader.filters.primary))
         for label in sorted(of_label.dropna().unique()) or [bench]
     ]
     return [section._replace(figures=tuple(map(_as_file, section.figures))) for section in found]
@@ -95,11 +95,11 @@ def _as_file(figure: ReportFigure) -> ReportFigure:
     return figure._replace(name=re.sub(r"[^\w.=-]+", "_", figure.name))
 
 
-def benches(runs: pd.DataFrame, asked: RunFilter) -> list[str]:
-    """The benches of the training runs; the one asked for even where it has none."""
+def benches(runs: pd.DataFrame, filters: RunFilter) -> list[str]:
+    """The benches of the training runs; the requested one even where it has none."""
     trained = column(runs, f"tags.{tags.STAGE}").isin(["distill", "finetune"])
     there = set(column(runs, f"tags.{tags.BENCH}")[trained].dropna())
-    return [asked.bench] if asked.bench else sorted(there)
+    return [filters.bench] if filters.bench else sorted(there)
 
 
 def _sources(used: pd.DataFrame, reader: ExperimentReader) -> dict[str, Source]:

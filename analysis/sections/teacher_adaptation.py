@@ -206,23 +206,23 @@ def _sentence(one: Adapted) -> str:
 
 
 def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
-    said = [_sentence(one) for one in info.teachers]
+    texts = [_sentence(one) for one in info.teachers]
     for rung in rung_order({one.rung for one in info.unfused}):
         gains = [
             f"{points(one.now.mean)}{_bounds(one.now)} points from {one.against} (n = {one.now.n})"
             for one in info.unfused
             if one.rung == rung and one.now.n
         ]
-        said.append(f"{rung}: the last fusion is {' and '.join(gains)}.")
+        texts.append(f"{rung}: the last fusion is {' and '.join(gains)}.")
     if np.isfinite(info.correlation):
         low, high = correlation_interval(info.correlation, info.freedom)
-        said.append(
+        texts.append(
             f"Synergy gain over the best teacher {_as(info)} and student accuracy, within rungs: "
             f"correlation "
             f"{signed(info.correlation)} [{signed(low)}, {signed(high)}] over "
             f"{len(info.gains)} runs, which is no proof of cause."
         )
-    return tuple(said)
+    return tuple(texts)
 
 
 def _as(info: AdaptationInfo) -> str:

@@ -149,8 +149,10 @@ def grid(finished: Selection, parameter: str) -> Selection:
 
 def _largest(usable: pd.DataFrame, parameter: str) -> pd.Index:
     """The rows of the rung and configuration with the most values of the parameter."""
-    typed = configuration(usable).drop(columns=f"params.{parameter}")
-    signature = typed.agg("\n".join, axis=1).str.cat(column(usable, RUNG_COLUMNS[1]).astype(str))
+    parameters = configuration(usable).drop(columns=f"params.{parameter}")
+    signature = parameters.agg("\n".join, axis=1).str.cat(
+        column(usable, RUNG_COLUMNS[1]).astype(str)
+    )
     value = column(usable, f"params.{parameter}")
     groups = list(usable.groupby(signature, sort=False).groups.values())
     return max(groups, key=lambda rows: (value[rows].nunique(), len(rows)))

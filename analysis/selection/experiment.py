@@ -23,15 +23,15 @@ _latest: list[_Histories] = []  # of the reading before, in this process
 
 
 class ExperimentReader:
-    """The runs of an experiment that were asked for, and their histories when first wanted."""
+    """The selected runs of an experiment, and their histories, read when first needed."""
 
-    def __init__(self, uri: str, experiment: str, asked: RunFilter | None = None) -> None:
+    def __init__(self, uri: str, experiment: str, filters: RunFilter | None = None) -> None:
         """Raises ValueError where there is no such store or experiment, or for a date that cannot
         be read."""
-        self.uri, self.experiment, self.asked = uri, experiment, asked or RunFilter()
+        self.uri, self.experiment, self.filters = uri, experiment, filters or RunFilter()
         everything = load_runs(uri, experiment)
         self.experiment_id = str(everything.attrs["experiment_id"])
-        self.runs = chosen(everything, self.asked)
+        self.runs = chosen(everything, self.filters)
         self._histories = _of_finished(uri, self.runs)
 
     def trained(self) -> list[str]:
@@ -40,7 +40,7 @@ class ExperimentReader:
         return self.runs.loc[stage.isin(["distill", "finetune"]), "run_id"].tolist()
 
     def metrics(self) -> list[str]:
-        """Metrics whose histories were asked for so far."""
+        """Metrics whose histories were read so far."""
         return sorted(self._histories.by_metric)
 
     def history(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """A study to give away: an experiment's runs and histories in one small file.
 
 The file is a SQLite database with those tables and columns of MLflow's schema that are read back,
-packed by xz: params, tags, last values, and the histories that were asked for, without weights.
+packed by xz: params, tags, last values, and the requested histories, without weights.
 Times of single values are left out. Nothing in it is run by reading it.
 """
 
@@ -84,7 +84,7 @@ def _belongs(key: str, value: str, ids: set[str]) -> bool:
 
 
 def _moved(text: str) -> str:
-    """What was typed, without where on this machine things lie."""
+    """The given options without paths of this machine."""
     return _PLACE.sub("", text)
 
 

@@ -98,9 +98,9 @@ class ServerStore(ClientStore):
         return found
 
     def _answer(self, experiment_id: str, token: str | None) -> tuple[list[Any], str | None]:
-        asked = {"experiment_ids": [experiment_id], "max_results": _PAGE, "order_by": _ORDER}
+        body = {"experiment_ids": [experiment_id], "max_results": _PAGE, "order_by": _ORDER}
         found = self._json(
-            "POST", _SEARCH_ROUTE, json=asked | ({"page_token": token} if token else {})
+            "POST", _SEARCH_ROUTE, json=body | ({"page_token": token} if token else {})
         )
         assert found is not None, "every server can search"
         return found.get("runs", []), found.get("next_page_token")
@@ -111,8 +111,8 @@ class ServerStore(ClientStore):
                 yield from self._bulk(run_ids[start : start + _BULK_RUNS], metric)
 
     def _bulk(self, run_ids: Sequence[str], metric: str) -> Iterator[Points]:
-        asked = {"run_id": run_ids, "metric_key": metric, "max_results": _BULK_POINTS}
-        answer = self._json("GET", _BULK_ROUTE, params=asked)
+        body = {"run_id": run_ids, "metric_key": metric, "max_results": _BULK_POINTS}
+        answer = self._json("GET", _BULK_ROUTE, params=body)
         found = [] if answer is None else answer.get("metrics", [])
         if answer is None or (len(found) >= _BULK_POINTS and len(run_ids) == 1):
             yield from super().points(run_ids, [metric])

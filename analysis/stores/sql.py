@@ -57,14 +57,18 @@ class SqlStore:
 
     def runs(self, experiment_id: str) -> RunRows:
         found = table("runs", *map(column, ("experiment_id", "lifecycle_stage", *COLUMNS["runs"])))
-        asked = (found.c.experiment_id == int(experiment_id), found.c.lifecycle_stage == "active")
+        conditions = (
+            found.c.experiment_id == int(experiment_id),
+            found.c.lifecycle_stage == "active",
+        )
         infos = self._all(
             select(*(found.c[name] for name in COLUMNS["runs"]))
-            .where(*asked)
+            .where(*conditions)
             .order_by(found.c.start_time, found.c.run_uuid)
         )
         params, tags, metrics = (
-            self._all(_of_runs(name, found, asked)) for name in ("params", "tags", "latest_metrics")
+            self._all(_of_runs(name, found, conditions))
+            for name in ("params", "tags", "latest_metrics")
         )
         values = [(run, key, math.nan if is_nan else value) for run, key, value, is_nan in metrics]
         return RunRows([RunInfo(*row) for row in infos], params, tags, values)
@@ -74,8 +78,8 @@ class SqlStore:
         query = _columns_of("metrics")
         run, key = (query.selected_columns[name] for name in ("run_uuid", "key"))
         for start in range(0, len(run_ids), _RUNS_A_QUERY):
-            asked = run.in_(run_ids[start : start + _RUNS_A_QUERY]), key.in_(metrics)
-            for rows in self._fetched(query.where(*asked)):
+            conditions = run.in_(run_ids[start : start + _RUNS_A_QUERY]), key.in_(metrics)
+            for rows in self._fetched(query.where(*conditions)):
                 runs, keys, steps, values, times, is_nan = zip(*rows, strict=True)
                 known = np.where(np.array(is_nan, dtype=bool), math.nan, np.array(values, float))
                 yield Points(runs, keys, steps, known, times)  # type: ignore[arg-type]
@@ -97,6 +101,6 @@ def _columns_of(name: str) -> Select:
     return select(*found.c)
 
 
-def _of_runs(name: str, runs: TableClause, asked: Sequence[ColumnElement[bool]]) -> Select:
+def _of_runs(name: str, runs: TableClause, conditions: Sequence[ColumnElement[bool]]) -> Select:
     found = table(name, *map(column, COLUMNS[name]))
-    return select(*found.c).join(runs, runs.c.run_uuid == found.c.run_uuid).where(*asked)
+    return select(*found.c).join(runs, runs.c.run_uuid == found.c.run_uuid).where(*conditions)

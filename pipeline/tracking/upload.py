@@ -1,7 +1,7 @@
 """Upload of a run folder: bring its MLflow run up to date with the folder.
 
 Every function can be repeated: nothing is sent twice. A record in the folder holds how much has
-arrived. After a crash or a failed call the tracking store is asked.
+arrived. After a crash or a failed call the state of the tracking store decides.
 """
 
 from __future__ import annotations

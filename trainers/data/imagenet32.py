@@ -102,7 +102,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise DataDamaged(f"{path}: not an npz file, or cut off ({error})") from error
+        raise DataDamaged(f"{path}: not an npz file, or truncated ({error})") from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:

@@ -104,8 +104,8 @@ def test_an_empty_experiment_says_what_to_type(store):
     empty = analyze(store.uri, "only launches")
     assert wording.NOTHING in as_html(empty)
     assert wording.NOTHING in as_terminal(empty)
-    asked = RunFilter(tags={tags.STAGE: "launch"})
-    filtered = analyze(store.uri, "only launches", asked=asked)
+    filters = RunFilter(tags={tags.STAGE: "launch"})
+    filtered = analyze(store.uri, "only launches", filters=filters)
     assert "No training run matches tag.stage=launch" in as_terminal(filtered)
     assert wording.NOTHING not in as_html(filtered)
 

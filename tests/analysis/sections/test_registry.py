@@ -135,13 +135,13 @@ def test_what_a_filter_leaves_out_is_not_missing(store):
     with pytest.raises(
         ValueError, match=r"tag\.seed=7: no run has that value \(there are: 0, 1, 2"
     ):
-        analyze(store.uri, "filtered", asked=RunFilter(tags={tags.SEED: "7"}))
+        analyze(store.uri, "filtered", filters=RunFilter(tags={tags.SEED: "7"}))
     with pytest.raises(ValueError, match=r"no run has the tag sed; did you mean seed\?"):
-        analyze(store.uri, "filtered", asked=RunFilter(tags={"sed": "1"}))
+        analyze(store.uri, "filtered", filters=RunFilter(tags={"sed": "1"}))
     none = as_terminal(analyze(store.uri, "filtered", "ladder", RunFilter("none", {"seed": "1"})))
     assert "No training run matches bench=none tag.seed=1" in none
     assert "python -m pipeline" not in none
-    some = analyze(store.uri, "filtered", asked=RunFilter(tags={tags.SEED: "1"}))
+    some = analyze(store.uri, "filtered", filters=RunFilter(tags={tags.SEED: "1"}))
     assert not any(section.gaps for section in some.sections)
     assert any(section.gaps for section in analyze(store.uri, "filtered").sections)
 

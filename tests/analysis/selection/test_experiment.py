@@ -13,7 +13,7 @@ METRICS = [metrics.LR, metrics.VAL_TOP1]
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[list[str]]:
+def filters(monkeypatch) -> list[list[str]]:
     """The metrics of each call that reached the store."""
     calls: list[list[str]] = []
 
@@ -25,7 +25,7 @@ def asked(monkeypatch) -> list[list[str]]:
     return calls
 
 
-def test_histories_are_read_once_and_anew_when_a_run_has_finished(store, asked):
+def test_histories_are_read_once_and_anew_when_a_run_has_finished(store, filters):
     def finish(seed: int) -> str:
         points = {metrics.LR: [(0, 0.1), (1, seed / 10)], metrics.VAL_TOP1: [(0, 0.5)]}
         return store.distill(NAME, "CE", seed, 0.5, metrics=points)
@@ -39,12 +39,12 @@ def test_histories_are_read_once_and_anew_when_a_run_has_finished(store, asked):
     )
     once.history([first], [metrics.LR])
     ExperimentReader(store.uri, NAME).history([first], METRICS)
-    assert asked == [METRICS]
+    assert filters == [METRICS]
     second = finish(1)
     again = ExperimentReader(store.uri, NAME).history([first, second], [metrics.LR])
     values = again.astype({"run_id": str}).groupby("run_id")["value"].apply(list)
     assert values.to_dict() == {first: [0.1, 0.0], second: [0.1, 0.1]}
-    assert asked == [METRICS, [metrics.LR]]
+    assert filters == [METRICS, [metrics.LR]]
     assert set(again["run_id"]) == {first, second}
 
 
