@@ -37,7 +37,7 @@ def test_freezing_compares_step_time_memory_and_accuracy():
     study = freezing.section(bench_runs(kept, points))
     assert "0.75 × the time of a step" in study.sentences[0]
     assert study.warnings == (
-        "L4: 75.00 % of the student moved in the mean, 100.00 % were asked for.",
+        "L4: 75.00 % of the student moved in the mean, 100.00 % were requested.",
     )
 
 
