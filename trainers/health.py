@@ -122,7 +122,7 @@ def adapter_without_gradient(epochs: Epochs) -> bool | None:
 
 
 def module_without_gradient(epochs: Epochs) -> bool | None:
-    """A part of the fusion module, or a own module of the method, does not learn."""
+    """A part of the fusion module, or a module of the method itself, does not learn."""
     return _stuck(epochs[-1], metrics.FUSION_GRAD, metrics.KD_MODULE_GRAD)
 
 

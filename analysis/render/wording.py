@@ -1,5 +1,7 @@
 """What all forms of a report say in the same words: title, summary, warnings, headings."""
 
+from collections.abc import Iterable
+
 from analysis.report_model import Report, Section, counted
 from analysis.stores.address import redacted
 
@@ -40,8 +42,17 @@ def summary(report: Report) -> list[tuple[str, list[str]]]:
         missing = {gap.command for section in report.of_bench(bench) for gap in section.gaps}
         gaps = f"{counted(len(missing), 'missing run')}, each with the command that makes it."
         sentences += [gaps] * bool(missing)
-        result.append((bench, sentences))
+        result.append((bench, sentences or _contents(report.of_bench(bench))))
     return result
+
+
+def _contents(sections: Iterable[Section]) -> list[str]:
+    """What sections without a sentence have: `Logit distance: 1 figure.`"""
+    counts = [(s.title, (len(s.tables), "table"), (len(s.figures), "figure")) for s in sections]
+    found = [
+        (title, ", ".join(counted(*count) for count in both if count[0])) for title, *both in counts
+    ]
+    return [f"{title}: {what}." for title, what in found if what]
 
 
 def warnings(report: Report) -> list[str]:

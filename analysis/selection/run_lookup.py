@@ -53,8 +53,8 @@ def unknown(word: str, runs: Sequence[RunNames], where: str = "") -> str:
     rungs = sorted({run.rung for run in runs} - {""})
     known = list(dict.fromkeys([*(run.name for run in runs), *rungs]))
     return (
-        f"{word}: no run of this id, key, name or rung{where}{nearest(word, known)} "
-        f"(an id or a key can be cut to its first 4 digits; rungs: {', '.join(rungs) or 'none'})"
+        f"{word}: no run of this id, key, name or rung{where}{nearest(word, known)}; "
+        f"an id or a key can be cut to its first 4 digits; rungs: {', '.join(rungs) or 'none'}"
     )
 
 

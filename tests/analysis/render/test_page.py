@@ -3,13 +3,14 @@
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 from analysis import tags
 from analysis.render import latex, wording
 from analysis.render.html import as_html
 from analysis.render.markdown import as_markdown, as_note
 from analysis.render.text import WIDTH, as_terminal
-from analysis.report_model import TextTable
+from analysis.report_model import Report, ReportFigure, Section, TextTable
 from analysis.runs import load_runs
 from analysis.sections.registry import COMPREHENSIVE, SECTIONS, analyze
 from analysis.selection.filters import RunFilter, chosen
@@ -108,6 +109,15 @@ def test_an_empty_experiment_says_what_to_type(store):
     filtered = analyze(store.uri, "only launches", filters=filters)
     assert "No training run matches tag.stage=launch" in as_terminal(filtered)
     assert wording.NOTHING not in as_html(filtered)
+
+
+def test_a_section_without_sentences_says_what_it_has():
+    figure = ReportFigure("toy", Figure(), "A curve.")
+    section = Section("distance", "toy", "Logit distance", figures=(figure,))
+    report = Report("asib", "distance", "", "sqlite:///mlflow.db", 1, (section,), {})
+    assert "Logit distance: 1 figure." in as_html(report)
+    assert "Logit distance: 1 figure." in as_terminal(report)
+    assert wording.NOTHING not in as_terminal(report)
 
 
 def test_filters(store, found):

@@ -38,7 +38,7 @@ def test_folders_of_the_local_store_match_by_the_same_rules():
     assert {word: matching(word, folders) for word in wanted} == wanted
     assert [matching(word, folders) for word in ("abc", "", "digits", "9999")] == [[]] * 4
     assert "did you mean distill-L3-digits-s1" in unknown("distill-L3-digits-s9", folders)
-    assert "no run of this id, key, name or rung in here (" in unknown("0000", folders, " in here")
+    assert "no run of this id, key, name or rung in here; " in unknown("0000", folders, " in here")
 
 
 def test_a_whole_key_comes_before_the_beginning_of_another():
