@@ -17,7 +17,7 @@ from analysis.cells import (
     percent,
     points,
 )
-from analysis.ladder_table import (
+from analysis.ladder_numbers import (
     RUNG_ORDER,
     LadderRow,
     LadderTable,

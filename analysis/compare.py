@@ -18,7 +18,7 @@ from analysis.cells import (
     percent,
     points,
 )
-from analysis.ladder_table import ratio, with_epoch_costs
+from analysis.ladder_numbers import ratio, with_epoch_costs
 from analysis.render.text import WIDTH, as_text, wrapped
 from analysis.report_model import TextTable, counted
 from analysis.selection.configurations import configuration, seeds_of

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from analysis import tags
 from analysis.compare import as_screen, comparison
 from analysis.explain import as_words, compared_metrics, divergence
-from analysis.ladder_table import EPOCH_METRICS
+from analysis.ladder_numbers import EPOCH_METRICS
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.selection.run_lookup import RunSelection, select_runs
 from analysis.suggest import nearest

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis.cells import in_percent
 from analysis.figures import style
 from analysis.figures.labels import Line, place_labels
-from analysis.ladder_table import LadderTable, label_of
+from analysis.ladder_numbers import LadderTable, label_of
 from analysis.stats import Interval
 
 

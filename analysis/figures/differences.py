@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.cells import points
 from analysis.claims import Claim
 from analysis.figures import style
-from analysis.ladder_table import LadderTable, best_control, label_of, rung_order
+from analysis.ladder_numbers import LadderTable, best_control, label_of, rung_order
 
 _FAR = 8.0  # times the median reach of the rows
 _ROW = 0.3  # inches

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis import tags
 from analysis.figures import style
 from analysis.figures.labels import label_ends
-from analysis.ladder_table import A_STEP, B_STEP, label_of, rung_order
+from analysis.ladder_numbers import A_STEP, B_STEP, label_of, rung_order
 from analysis.report_model import seeds_caption
 from analysis.runs import by_step, column
 from analysis.selection.configurations import RUNG_COLUMNS, seeds_of

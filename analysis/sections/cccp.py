@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.cells import number, points
 from analysis.figures import style
 from analysis.figures.learning_curves import Points, learning_curves, mean_points
-from analysis.ladder_table import of_asib, rung_order
+from analysis.ladder_numbers import of_asib, rung_order
 from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.cells import accuracy_cell, number, percent, points
 from analysis.figures import style
-from analysis.ladder_table import B_STEP, fused, logged_by_seed, ratio, rung_order
+from analysis.ladder_numbers import B_STEP, fused, logged_by_seed, ratio, rung_order
 from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import by_step, column
 from analysis.selection.bench_runs import BenchRuns

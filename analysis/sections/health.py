@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import tags
-from analysis.ladder_table import rung_order
+from analysis.ladder_numbers import rung_order
 from analysis.report_model import Section, Table, TextTable, counted
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.cells import number, value_cell
 from analysis.figures import style
-from analysis.ladder_table import rung_order
+from analysis.ladder_numbers import rung_order
 from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import by_step, column
 from analysis.sections.beta import FIRST, PARAMETER, TRIED

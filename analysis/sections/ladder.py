@@ -17,7 +17,7 @@ from analysis.claims import (
 )
 from analysis.figures import accuracy_cost, learning_curves, style
 from analysis.figures.differences import differences, draw_differences
-from analysis.ladder_table import (
+from analysis.ladder_numbers import (
     EPOCH_METRICS,
     RUNG_ORDER,
     LadderRow,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from analysis.cells import MISSING, accuracy_cell, in_percent, number, paired_cell, percent, points
-from analysis.ladder_table import LadderRow, LadderTable, TeacherRow, label_of
+from analysis.ladder_numbers import LadderRow, LadderTable, TeacherRow, label_of
 from analysis.report_model import TextTable
 from analysis.runs import column
 from trainers import metrics

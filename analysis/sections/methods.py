@@ -15,7 +15,7 @@ from analysis.cells import (
 )
 from analysis.claims import LEVEL, claims, p_is, p_value
 from analysis.figures import style
-from analysis.ladder_table import CONTROLS, best_control, label_of, ladder_table
+from analysis.ladder_numbers import CONTROLS, best_control, label_of, ladder_table
 from analysis.report_model import (
     MissingRun,
     ReportFigure,

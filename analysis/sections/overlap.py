@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from analysis import tags
 from analysis.cells import accuracy_cell, paired_cell, points
 from analysis.figures import style
-from analysis.ladder_table import logged_by_seed, rung_order
+from analysis.ladder_numbers import logged_by_seed, rung_order
 from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import Selection, column
 from analysis.selection.bench_runs import BenchRuns

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.cells import percent, points, signed
 from analysis.figures import style
-from analysis.ladder_table import rung_order
+from analysis.ladder_numbers import rung_order
 from analysis.report_model import (
     MissingRun,
     ReportFigure,

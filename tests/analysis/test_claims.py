@@ -15,7 +15,7 @@ from analysis.claims import (
     sentence,
     sentences,
 )
-from analysis.ladder_table import TeacherRow, best_control, ladder_table
+from analysis.ladder_numbers import TeacherRow, best_control, ladder_table
 from analysis.selection.filters import RunFilter, chosen
 from analysis.stats import power
 from tests.analysis.frames import distill, runs

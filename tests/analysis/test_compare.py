@@ -7,7 +7,7 @@ import pytest
 
 from analysis import tags
 from analysis.compare import as_screen, comparison
-from analysis.ladder_table import ladder_table, with_epoch_costs
+from analysis.ladder_numbers import ladder_table, with_epoch_costs
 from analysis.render.text import WIDTH
 from analysis.selection.run_lookup import select_runs
 from tests.analysis.frames import distill, history, params, runs

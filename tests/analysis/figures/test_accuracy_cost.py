@@ -5,7 +5,7 @@ import math
 import pytest
 
 from analysis.figures.accuracy_cost import CostInfo, CostPoint, accuracy_cost, draw_accuracy_cost
-from analysis.ladder_table import ladder_table
+from analysis.ladder_numbers import ladder_table
 from analysis.stats import Interval
 from tests.analysis.frames import distill, runs
 

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.claims import claims
 from analysis.figures.differences import DifferencesInfo, differences, draw_differences
-from analysis.ladder_table import ladder_table
+from analysis.ladder_numbers import ladder_table
 from tests.analysis.frames import distill, runs
 
 

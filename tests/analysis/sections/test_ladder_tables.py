@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells import accuracy_cell
-from analysis.ladder_table import LadderRow, LadderTable, TeacherRow
+from analysis.ladder_numbers import LadderRow, LadderTable, TeacherRow
 from analysis.sections.ladder_tables import (
     accuracy_block,
     cost_block,

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.ladder_table import (
+from analysis.ladder_numbers import (
     METHOD_ORDER,
     RUNG_ORDER,
     best_control,
