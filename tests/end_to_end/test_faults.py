@@ -34,8 +34,13 @@ SHORT = (
 )
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(("trials", "workers"), [(5, 2), (40, 4)])
+@pytest.mark.parametrize(
+    ("trials", "workers"),
+    [
+        pytest.param(5, 2, marks=pytest.mark.thorough),
+        pytest.param(40, 4, marks=pytest.mark.by_hand),
+    ],
+)
 def test_no_trial_is_lost_and_none_counted_twice(
     with_teachers: Path,
     schema: Path,
