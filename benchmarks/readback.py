@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from analysis import tags
-from analysis.render import page
+from analysis.render.html import as_html
 from analysis.render.text import as_text
 from analysis.report_model import TextTable
 from analysis.runs import load_history, load_runs
@@ -234,7 +234,7 @@ def main(runs: int = 1000, epochs: int = 100) -> None:
         rows = reading(uri, "SQLite", runs)
         rows += [("analyze what=ladder, cold", cold, None), ("… warm", warm, None)]
         whole, found = timed(lambda: analyze(uri, EXPERIMENT))
-        shown, _ = timed(lambda: page.as_page(found))
+        shown, _ = timed(lambda: as_html(found))
         rows.append(("analyze what=comprehensive", whole, None))
         rows.append(("its page with all figures", shown, None))
         with server(uri) as address:

@@ -73,7 +73,7 @@ def heading(setting: Setting, data: TrainingData) -> str:
 def device_name(device: torch.device) -> str:
     """The model of the GPU or of the processor."""
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ""
     name = re.search(r"model name\s*:\s*(.+)", text)
     return f"CPU ({name[1] if name else platform.machine()})"
