@@ -25,7 +25,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Mean and two-sided t-interval of independent values (Student, 1908).
 
     The t-interval is the primary one below 20 values, where the percentile bootstrap covers far
-    less than it says. One value has a mean and no interval; no value has neither.
+    less than its level. One value has a mean and no interval; no value has neither.
 
     Raises ValueError for values that are not finite (drop and count missing ones beforehand) and
     for a level outside 0..1.
@@ -47,8 +47,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def share_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """`mean_interval` of shares such as accuracies, without what lies beyond 0..1: no mean of
-    shares is there, so that the interval covers as often. Not for differences of shares."""
+    """`mean_interval` of shares such as accuracies, cut at 0 and 1, where no mean of shares can be,
+    so that the coverage stays. Not for differences of shares."""
     found = mean_interval(values, level)
     if found.n < 2:
         return found
@@ -60,8 +60,8 @@ def differences_by_seed(
 ) -> tuple[float, ...]:
     """a − b on the seeds that both have, by rising seed.
 
-    Two runs of one seed share first weights, data order, crops and mixes, so the difference
-    within a seed is what varies least.
+    Two runs of one seed share initial weights, data order, crops and mixed images, so their
+    difference varies least.
     """
     common = sorted(a_by_seed.keys() & b_by_seed.keys())
     return tuple(a_by_seed[seed] - b_by_seed[seed] for seed in common)
@@ -92,21 +92,26 @@ RESAMPLES = 10_000
 
 
 def bootstrap_interval(values: Sequence[float], level: float = 0.95, *, seed: int = 0) -> Interval:
-    """Mean and percentile bootstrap interval (Efron, 1979), of `RESAMPLES` draws of the stream.
+    """Mean and percentile bootstrap interval (Efron, 1979), of `RESAMPLES` resamples.
 
     Raises ValueError as `mean_interval` does, and for fewer than `BOOTSTRAP_FROM` values.
     """
     checked = mean_interval(values, level)
     if checked.n < BOOTSTRAP_FROM:
         raise ValueError(f"a bootstrap of {checked.n} values, fewer than {BOOTSTRAP_FROM}")
-    sample = np.asarray(list(values), dtype=float)
-    draws = np.random.default_rng(seed).integers(checked.n, size=(RESAMPLES, checked.n))
-    low, high = np.quantile(sample[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(checked.n, checked.mean, float(low), float(high))
+    found = stats.bootstrap(
+        (list(values),),
+        np.mean,
+        confidence_level=level,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(checked.n, checked.mean, float(found.low), float(found.high))
 
 
 def primary_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """The interval that a claim is made with: t below `BOOTSTRAP_FROM` values, else bootstrap."""
+    """Interval of a claim: t below `BOOTSTRAP_FROM` values, else bootstrap."""
     enough = len(values) >= BOOTSTRAP_FROM
     return bootstrap_interval(values, level) if enough else mean_interval(values, level)
 
@@ -116,16 +121,15 @@ def t_test(differences: Sequence[float]) -> float:
 
     Equal differences that are not 0 have p = 0, all 0 have p = 1.
     """
-    found = mean_interval(differences)
-    if found.n < 2:
+    sample = np.asarray(list(differences), dtype=float)
+    if sample.size < 2:
         return math.nan
-    error = float(np.std(list(differences), ddof=1)) / math.sqrt(found.n)
-    if error == 0.0:
-        return 1.0 if found.mean == 0.0 else 0.0
-    return float(2 * stats.t.sf(abs(found.mean) / error, found.n - 1))
+    if np.ptp(sample) == 0.0:
+        return 0.0 if sample[0] else 1.0
+    return float(stats.ttest_1samp(sample, 0.0).pvalue)
 
 
-_EXACT = 16  # differences: 65,536 sign patterns; more are drawn at random
+_EXACT = 16  # differences: 65,536 sign patterns; of more differences a random sample of them
 
 
 def permutation_test(differences: Sequence[float], *, seed: int = 0) -> float:
@@ -133,17 +137,17 @@ def permutation_test(differences: Sequence[float], *, seed: int = 0) -> float:
 
     Exact up to 16 differences, then of `RESAMPLES` patterns with the observed one among them.
     """
-    sample = np.asarray(list(differences), dtype=float)
-    n = sample.size
-    if n == 0:
-        return math.nan
-    observed = abs(sample.sum())
-    if n <= _EXACT:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float(np.mean(np.abs(signs @ sample) >= observed * (1 - 1e-12)))
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (RESAMPLES, n))
-    extreme = np.sum(np.abs(signs @ sample) >= observed * (1 - 1e-12))
-    return float((extreme + 1) / (RESAMPLES + 1))
+    n = len(differences)
+    if n < 2:  # of one difference both signs are as extreme
+        return 1.0 if n else math.nan
+    found = stats.permutation_test(
+        (list(differences),),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=2**n if n <= _EXACT else RESAMPLES,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def can_permute(n: int, level: float) -> bool:
@@ -165,7 +169,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, ...]:
-    """For each point whether no other is at most as costly and at least as good, and differs.
+    """Pareto front: for each point whether no other is at most as costly and at least as good.
 
     A point with a missing number is never on the front and dominates no other.
     """
@@ -181,8 +185,8 @@ def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, 
 
 
 def one_standard_error(values: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """Which of the settings, simplest first, are within one standard error of the best: the rule
-    takes the first of them.
+    """One-standard-error rule: the settings, simplest first, within one standard error of the best.
+    The rule takes the first of them.
 
     Each setting has the values of its seeds; the standard error is the best one's (Breiman et al.
     1984), of equally good ones the simplest one's. None of them where no setting has a value, or
@@ -200,7 +204,7 @@ def one_standard_error(values: Sequence[Sequence[float]]) -> tuple[int, ...]:
 
 
 def power(n: int, difference: float, deviation: float, level: float = 0.05) -> float:
-    """Chance that a two-sided paired t-test of n pairs sees a true mean difference.
+    """Power of a two-sided paired t-test of n pairs for a true mean difference.
 
     `deviation` is the standard deviation of the differences within a pair; the test statistic is
     noncentral t. NaN below n = 2.
@@ -224,7 +228,7 @@ def seeds_needed(
 ) -> int | None:
     """Fewest pairs with which `power` reaches `wanted`; None for more than `MOST_SEEDS`.
 
-    Raises ValueError where there is no difference to see or a number is not finite.
+    Raises ValueError for a difference of 0 and for a number that is not finite.
     """
     if not (math.isfinite(difference) and math.isfinite(deviation)) or difference == 0.0:
         raise ValueError(f"no number of seeds shows a difference of {difference} ± {deviation}")

@@ -14,7 +14,7 @@ from analysis.cells import in_percent
 from analysis.figures import style
 from analysis.figures.labels import Line, place_labels
 from analysis.ladder_numbers import LadderTable, label_of
-from analysis.stats import Interval
+from analysis.stats import Interval, pareto_front
 
 
 class CostPoint(NamedTuple):
@@ -39,19 +39,10 @@ def accuracy_cost(table: LadderTable, bench: str) -> CostInfo:
     """Mean time and test accuracy of every rung of a bench, with the Pareto front."""
     rows = [row for row in table.rows if row.bench == bench]
     timed = [row for row in rows if math.isfinite(row.seconds)]
+    front = pareto_front([row.seconds for row in timed], [row.test.mean for row in timed])
     points = [
-        CostPoint(
-            row.rung,
-            row.seconds,
-            row.test,
-            not any(
-                (other.seconds, -other.test.mean) != (row.seconds, -row.test.mean)
-                and other.seconds <= row.seconds
-                and other.test.mean >= row.test.mean
-                for other in timed
-            ),
-        )
-        for row in timed
+        CostPoint(row.rung, row.seconds, row.test, on_front)
+        for row, on_front in zip(timed, front, strict=True)
     ]
     missing = tuple(row.rung for row in rows if not math.isfinite(row.seconds))
     return CostInfo(bench, tuple(points), missing, table.level)
