@@ -119,12 +119,12 @@ def primary_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 def t_test(differences: Sequence[float]) -> float:
     """Two-sided p-value of the paired t-test that the mean difference is 0; NaN below n = 2.
 
-    Equal differences that are not 0 have p = 0, all 0 have p = 1.
+    Differences that are equal up to rounding have p = 0, all 0 have p = 1.
     """
     sample = np.asarray(list(differences), dtype=float)
     if sample.size < 2:
         return math.nan
-    if np.ptp(sample) == 0.0:
+    if np.ptp(sample) <= 1e-12 * abs(sample[0]):
         return 0.0 if sample[0] else 1.0
     return float(stats.ttest_1samp(sample, 0.0).pvalue)
 

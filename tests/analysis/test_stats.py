@@ -124,6 +124,7 @@ def test_p_value_is_the_tail_of_the_t_distribution(n):
 def test_p_value_at_the_edges():
     assert math.isnan(t_test([0.1]))
     assert t_test([0.5, 0.5]) == 0.0
+    assert t_test([0.9 - 0.6, 0.3, 0.5 - 0.2]) == 0.0  # equal up to rounding, without a warning
     assert t_test([0.0, 0.0, 0.0]) == 1.0
 
 
