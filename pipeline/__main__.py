@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from pkgutil import resolve_name
 
 from analysis.suggest import nearest
 from pipeline.cli import help
@@ -23,7 +22,7 @@ from pipeline.cli.arguments import (
     wants_help,
     without_dry_run,
 )
-from pipeline.outcome import DONE, USER_ERROR, exit_code_of
+from pipeline.outcome import DONE, USER_ERROR, end_process, exit_code_of, imported
 
 VERBS = {  # imported when they run: most need torch, --help does not
     "main": "pipeline.train:main_command",
@@ -61,14 +60,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(verb: str, arguments: list[str]) -> None:
-    overrides = overrides_of(verb, arguments)
-    if not is_multirun(arguments):
-        resolve_name(VERBS[verb])(overrides)
-        return
-    from pipeline.launch.multirun import multirun
-
-    multirun(overrides, cancel=CANCEL in arguments)
+    if is_multirun(arguments):
+        multirun = imported("pipeline.launch.multirun:multirun")
+        multirun(overrides_of(verb, arguments), cancel=CANCEL in arguments)
+    else:
+        imported(VERBS[verb])(overrides_of(verb, arguments))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

@@ -7,10 +7,14 @@ lets the exception pass and asks `outcome` how its own run ends.
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NamedTuple
+from pkgutil import resolve_name
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
 
 from analysis import tags
 from pipeline.storage.lease import LeaseLost
@@ -18,6 +22,7 @@ from trainers.errors import Interrupted, UserError
 
 FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"  # statuses of runs in MLflow
 TRACEBACK_LENGTH = 4900  # MLflow stores tags of up to 5000 characters
+STOPPED = "interrupted; run the same command to resume"
 
 log = logging.getLogger("pipeline")
 
@@ -94,10 +99,32 @@ def report(error: BaseException) -> int:
     elif found is FAILURE and not isinstance(error, JobsFailed):
         log.error("failed", exc_info=error)
     elif isinstance(error, KeyboardInterrupt):
-        say("interrupted; run the same command to resume")
+        say(STOPPED)
     elif str(error):
         say(str(error))
     return found.exit_code
+
+
+def imported(name: str) -> Any:
+    """The function `package.module:function`. Ctrl-C during the import ends the process: nothing
+    has begun, and an exception in the middle of an extension's start would abort it."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(1, f"{STOPPED}\n".encode())
+        os._exit(INTERRUPTED.exit_code)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        return resolve_name(name)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """End the process with this exit code, also where Ctrl-C is pressed while it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exec("")  # CPython ends by the signal instead if the interrupted line was in code of a string
+    sys.exit(exit_code)
 
 
 def last_line(error: BaseException) -> str:

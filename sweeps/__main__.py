@@ -19,8 +19,9 @@ from pipeline.cli.arguments import (
     without_dry_run,
 )
 from pipeline.config.groups import options_of
-from pipeline.outcome import DONE, USER_ERROR, exit_code_of
+from pipeline.outcome import DONE, USER_ERROR, end_process, exit_code_of, imported
 
+RUN_STUDY = "sweeps.run_study"  # imported when it runs: it needs torch, --help does not
 WORK = "work"
 EMPTY = ("study=", "trials=", "workers=", "launcher=")  # parameters of MLproject, not given
 
@@ -66,11 +67,12 @@ def main(arguments: list[str]) -> int:
     if len(names) != 1:
         print(f"one study is needed, not {names}: python -m sweeps --help", file=sys.stderr)
         return USER_ERROR.exit_code
-    from sweeps.run_study import run_study, run_worker
-
     if works:
-        return exit_code_of(lambda: run_worker(names[0], overrides))
-    return exit_code_of(lambda: run_study(names[0], overrides, cancel=CANCEL in rest))
+        return exit_code_of(lambda: imported(f"{RUN_STUDY}:run_worker")(names[0], overrides))
+    cancel = CANCEL in rest
+    return exit_code_of(
+        lambda: imported(f"{RUN_STUDY}:run_study")(names[0], overrides, cancel=cancel)
+    )
 
 
 def page() -> str:
@@ -98,4 +100,4 @@ def _names(text: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

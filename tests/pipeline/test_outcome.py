@@ -1,0 +1,36 @@
+"""Ctrl-C before a command has begun and after its end, in processes of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CTRL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+PIPELINE = "from pipeline import __main__ as verbs; verbs.VERBS['sync'] = 'interrupted:run'"
+SWEEPS = "from sweeps import __main__ as verbs; verbs.RUN_STUDY = 'interrupted'"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"{PIPELINE}; verbs.main(['sync'])",
+        f"{SWEEPS}; verbs.main(['beta'])",
+        f"{SWEEPS}; verbs.main(['work', 'beta'])",
+        f"from pipeline.outcome import *; end_process(exit_code_of(lambda: exec({CTRL_C!r})))",
+    ],
+    ids=["import of a verb", "import of a study", "import of a worker", "code in a string"],
+)
+def test_ctrl_c_ends_with_one_line(code: str, tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(CTRL_C)
+    code = f"import sys; sys.path.append({str(tmp_path)!r}); {code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (75, "")
+    assert done.stdout == "interrupted; run the same command to resume\n"
+
+
+def test_ctrl_c_while_the_process_ends_changes_nothing() -> None:
+    code = f"import atexit; atexit.register(lambda: exec({CTRL_C!r}))"
+    code += "; from pipeline.outcome import *; end_process(0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
