@@ -21,12 +21,14 @@ from analysis.cells import (
 from analysis.ladder_numbers import ratio, with_epoch_costs
 from analysis.render.text import WIDTH, as_text, wrapped
 from analysis.report_model import TextTable, counted
+from analysis.runs import column
 from analysis.selection.configurations import configuration, seeds_of
 from analysis.selection.run_lookup import RunSelection
 from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval
 from trainers import metrics
 
 _PARAMETERS_SHOWN = 24
+_METHOD = "params.method."
 _KINDS = {"distill": "a distillation", "finetune": "a teacher's fine-tuning"}
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -88,10 +90,15 @@ def _with_costs(selections: Sequence[RunSelection], history: pd.DataFrame) -> li
 def differing_parameters(
     selections: Sequence[RunSelection],
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The parameters that can change a result and differ between runs, by name."""
+    """The parameters that can change a result and differ between runs, by name. Of runs of
+    different methods, the options of a method are those that all of them have."""
     if len({selection.tag(tags.STAGE) for selection in selections}) > 1:
         return ()  # a teacher logs the student's options, and uses none of them
-    found = configuration(pd.DataFrame([selection.run for selection in selections]))
+    runs = pd.DataFrame([selection.run for selection in selections])
+    found = configuration(runs)
+    if column(found, f"{_METHOD}name").nunique() > 1:
+        lacking = [n for n in found if str(n).startswith(_METHOD) and runs[n].isna().any()]
+        found = found.drop(columns=lacking)
     return tuple(
         (str(name).removeprefix("params."), tuple(found[name]))
         for name in sorted(found.columns)

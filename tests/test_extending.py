@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from pipeline.config.groups import CONF
 
@@ -145,6 +147,22 @@ def test_a_data_set(followed: Followed) -> None:
     assert followed.results["distill-CE-digits-arrays-s0"]["metrics"]["test/top1"] >= 0.4
 
 
+def test_a_loss(followed: Followed) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "losses_of_the_page", followed.project / "trainers" / "losses.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    losses = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(losses)
+    found = losses.centred_distance(torch.tensor([[5.0, 9.0], [1.0, 1.0]]), torch.zeros(2, 2))
+    assert found.tolist() == [4.0, 0.0]
+
+
+def test_a_bench(followed: Followed) -> None:
+    assert followed.results["distill-CE-stripes-s0"]["metrics"]["test/top1"] >= 0.4
+
+
 def test_a_metric_and_a_warning(followed: Followed) -> None:
     history = followed.results["distill-logit_mse-digits-s0"]["history"]
     values = [entry["metrics"]["kd/logit_distance"] for entry in history]
@@ -155,6 +173,10 @@ def test_a_section_of_the_report(followed: Followed) -> None:
     folder = followed.project / "report/asib/logit_distance"
     assert "\n## Logit distance (digits)\n" in (folder / "report.md").read_text()
     assert [path.name for path in folder.glob("*.png")] == ["logit_distance_digits.png"]
+    rows = re.findall(r"^\| (distill-\S+) \| (\S+) \|$", (folder / "report.md").read_text(), re.M)
+    assert [name for name, _ in rows] == ["distill-logit_mse-digits-s0"]
+    last = followed.results["distill-logit_mse-digits-s0"]["history"][-1]["metrics"]
+    assert float(rows[0][1]) == pytest.approx(last["kd/logit_distance"], abs=1e-3)
 
 
 def test_the_reference_lists_what_was_added(followed: Followed) -> None:

@@ -214,7 +214,7 @@ def test_a_file_where_a_folder_is_wanted_is_one_message(tmp_path: Path) -> None:
 
 def test_a_store_that_does_not_answer_is_nobodys_mistake() -> None:
     assert str(ConfigError.of(NoAnswer("is the server up?"))) == "is the server up?"
-    assert "1 error in the configuration" in str(ConfigError.of(ValueError("no such bench")))
+    assert "1 error:" in str(ConfigError.of(ValueError("no such bench")))
 
 
 def test_the_check_of_kds_weight_is_what_the_page_says() -> None:

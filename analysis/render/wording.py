@@ -1,7 +1,5 @@
 """What all forms of a report say in the same words: title, summary, warnings, headings."""
 
-from collections.abc import Iterable
-
 from analysis.report_model import Report, Section, counted
 from analysis.stores.address import redacted
 
@@ -37,22 +35,22 @@ def summary(report: Report) -> list[tuple[str, list[str]]]:
     for bench in report.benches:
         sentences: list[str] = []
         for section in report.of_bench(bench):
-            start = "" if section.name in ("ladder", report.what) else f"{section.title}: "
-            sentences += [start + text for text in section.summary or section.sentences[:1]]
+            texts = section.summary or section.sentences[:1]
+            plain = texts and section.name in ("ladder", report.what)
+            start = "" if plain else f"{section.title}: "
+            sentences += [start + text for text in texts or _parts(section)]
         missing = {gap.command for section in report.of_bench(bench) for gap in section.gaps}
         gaps = f"{counted(len(missing), 'missing run')}, each with the command that makes it."
         sentences += [gaps] * bool(missing)
-        result.append((bench, sentences or _contents(report.of_bench(bench))))
+        result.append((bench, sentences))
     return result
 
 
-def _contents(sections: Iterable[Section]) -> list[str]:
-    """What sections without a sentence have: `Logit distance: 1 figure.`"""
-    counts = [(s.title, (len(s.tables), "table"), (len(s.figures), "figure")) for s in sections]
-    found = [
-        (title, ", ".join(counted(*count) for count in both if count[0])) for title, *both in counts
-    ]
-    return [f"{title}: {what}." for title, what in found if what]
+def _parts(section: Section) -> list[str]:
+    """What a section without a sentence has: `2 tables, 1 figure.`"""
+    parts = ((len(section.tables), "table"), (len(section.figures), "figure"))
+    listed = ", ".join(counted(number, what) for number, what in parts if number)
+    return [f"{listed}."] if listed else []
 
 
 def warnings(report: Report) -> list[str]:

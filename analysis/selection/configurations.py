@@ -36,6 +36,10 @@ _NOT_CONFIGURATION = re.compile(
 )
 
 
+# Parameters that a run without teachers logs and does not use.
+_OF_TEACHERS = re.compile(r"params\.(teacher\.|overlap|data\.teacher_limit).*")
+
+
 def by_overlap(kept: pd.DataFrame) -> pd.DataFrame:
     """The runs with specialised teachers as a separate bench, `digits overlap=50`: they are another
     problem with other controls. A run without teachers belongs to each of these benches."""
@@ -222,10 +226,12 @@ def _most(others: pd.DataFrame, tag: str) -> set[str]:
 
 
 def configuration(group: pd.DataFrame) -> pd.DataFrame:
-    """The parameters that can change a result, without seeds, as text. Absent ones are null: a
-    run of an older version has no later option."""
+    """The parameters that can change a result, without seeds and, where a run has no teachers,
+    without theirs, as text. Absent ones are null: a run of an older version has no later option."""
     columns = [name for name in group if str(name).startswith("params.")]
     wanted = [name for name in columns if not _NOT_CONFIGURATION.fullmatch(str(name))]
+    if column(group, f"tags.{tags.TEACHERS}").eq("").any():
+        wanted = [name for name in wanted if not _OF_TEACHERS.fullmatch(str(name))]
     return group[wanted].astype(object).fillna(_ABSENT).astype(str)
 
 

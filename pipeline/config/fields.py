@@ -89,7 +89,8 @@ def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
         # `not (… <= …)` and not `>`, so that a NaN is caught.
         if (low is not None and not number >= low) or (high is not None and not number <= high):
             hint = " (a fraction: 65 % is 0.65)" if high == 1 and 1 < number <= 100 else ""
-            errors.append(f"{key}={number}: out of range {range_name(low, high)}{hint}")
+            between = "in " * (low is not None and high is not None)
+            errors.append(f"{key}={number}: must be {between}{range_name(low, high)}{hint}")
         elif number != number or number in (float("inf"), float("-inf")):
             errors.append(f"{key}={number}: not a finite number")
     if info.choices is not None and value is not None:

@@ -21,13 +21,13 @@ class ConfigError(UserError):
 
     def __init__(self, errors: list[str]) -> None:
         self.errors = errors
-        head = f"{len(errors)} error{'s' if len(errors) > 1 else ''} in the configuration:"
+        head = f"{len(errors)} error{'s' if len(errors) > 1 else ''}:"
         super().__init__("\n".join([head, *(f"  - {error}" for error in errors)]))
 
     @classmethod
     def of(cls, error: ValueError) -> ConfigError:
         """The error of an analysis as one of its options; a store that does not answer is no
-        error in the configuration, and its message is kept as it is."""
+        error of the user's, and its message is kept as it is."""
         found = cls(str(error).split("\n"))
         if isinstance(error, ConnectionError):
             found.args = (str(error),)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pipeline.config import Config
 
 
@@ -23,3 +25,8 @@ def run_kind(stage: str, config: Config, teacher: int = 0) -> str:
 def kind_of(stage: str, network: str, bench: str) -> str:
     """The name without the seed; `network` is the rung of a student, the model of a teacher."""
     return f"{stage}-{network}-{bench}"
+
+
+def without_seed(name: str) -> str:
+    """The name of a run or a view bank without its seed; older banks are stored without one."""
+    return re.sub(r"-s\d+$", "", name)

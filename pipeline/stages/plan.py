@@ -18,7 +18,7 @@ from analysis import tags
 from pipeline.cli.console import out, say
 from pipeline.config import Config
 from pipeline.identity import absent_data, digest_of, identity, key_of, teacher_numbers
-from pipeline.stages.names import kind_of, run_kind, run_name
+from pipeline.stages.names import kind_of, run_kind, run_name, without_seed
 from pipeline.stages.view_bank import bank_key, has_banks, is_made
 from pipeline.storage.run_store import RunFolder, Store
 from trainers import metrics
@@ -227,7 +227,7 @@ def _bank_time(folder: RunFolder) -> tuple[Kind, float] | None:
     done = folder.read_json("bank")
     if done is None or "name" not in done:  # a bank of an older version
         return None
-    return (done["name"], ""), done["seconds"]
+    return (without_seed(done["name"]), ""), done["seconds"]
 
 
 def _run_time(folder: RunFolder) -> tuple[Kind, float] | None:

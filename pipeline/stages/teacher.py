@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.identity import finetune_config, identity, of_teachers, run_key
 from pipeline.session import Session
 from pipeline.stages.images import on_device
-from pipeline.stages.names import run_kind, run_name
+from pipeline.stages.names import run_name
 from pipeline.stages.network import network
 from pipeline.stages.run_spec import overlap_tag, run_spec
 from pipeline.stages.runner import run
@@ -98,7 +98,7 @@ def finetune_teacher(config: Config, number: int, session: Session) -> RunResult
 
 def make_bank(config: Config, number: int, session: Session) -> None:
     """The view bank of one teacher, reused, resumed or made; its teacher is trained first."""
-    key, name = bank_key(config, number), run_kind("bank", config, number)
+    key, name = bank_key(config, number), run_name("bank", config, number)
     if not has_banks(config):
         say("no view banks: data.views=0 runs the teachers on fresh crops")
         return
@@ -138,7 +138,7 @@ class Teachers:
         bank, seconds = view_bank(
             session,
             bank_key(config, number),
-            run_kind("bank", config, number),
+            run_name("bank", config, number),
             model,
             training(self.data),
             config.data,

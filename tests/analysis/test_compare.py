@@ -50,6 +50,14 @@ def test_configuration_results_and_cost():
     assert found.same == ()
 
 
+def test_options_that_a_method_lacks_are_no_difference():
+    kd = params(method__name="kd", method__kd_weight=0.5, method__alpha=1, budget__epochs=2)
+    dkd = params(method__name="dkd", method__kd_weight=0.9, method__beta=8, budget__epochs=3)
+    found = compared(runs(distill("kd", 0, 0.5, **kd), distill("dkd", 0, 0.5, **dkd)), "kd", "dkd")
+    shown = [name for name, _ in found.parameters]
+    assert shown == ["budget.epochs", "method.kd_weight", "method.name"]
+
+
 def test_speed_and_memory_are_those_of_the_ladder():
     frame = runs(*(row | {"metrics.cost/images_per_second": 9.0} for row in ladder()))
     found = select_runs(frame, ["L2", "L3"])

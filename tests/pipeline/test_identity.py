@@ -199,7 +199,7 @@ def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["overlap=101"], "overlap=101: out of range 0 … 100"),
+        (["overlap=101"], "overlap=101: must be in 0 … 100"),
         (["overlap=half"], "overlap=half: not a whole number"),
         (["overlp=50"], "did you mean overlap"),
         (["overlap=50", "teacher.1.classes=[1,2]"], "teacher.1.classes: overlap=50 sets it"),

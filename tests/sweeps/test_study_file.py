@@ -109,5 +109,5 @@ def test_given_values_replace_those_of_the_grid() -> None:
     assert not any("ib_beta" in text for text in study.base)
     with pytest.raises(ConfigError, match="or give several values, as in "):
         study_of("beta_grid", {}, ["method.ib_beta=1e-3"])
-    with pytest.raises(ConfigError, match=r"method\.ib_beta=-1.0: out of range"):
+    with pytest.raises(ConfigError, match=r"method\.ib_beta=-1.0: must be >= 0"):
         study_of("beta_grid", {}, ["method.ib_beta=0,-1.0"])

@@ -118,6 +118,10 @@ def test_a_section_without_sentences_says_what_it_has():
     assert "Logit distance: 1 figure." in as_html(report)
     assert "Logit distance: 1 figure." in as_terminal(report)
     assert wording.NOTHING not in as_terminal(report)
+    spoken = Section("overlap", "toy", "Class overlap", sentences=("As good.",))
+    both = report._replace(what="comprehensive", sections=(section, spoken))
+    (toy,) = wording.summary(both)
+    assert toy == ("toy", ["Logit distance: 1 figure.", "Class overlap: As good."])
 
 
 def test_filters(store, found):

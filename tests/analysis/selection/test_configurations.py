@@ -42,6 +42,18 @@ def test_a_parameter_that_only_one_configuration_has_is_named():
     assert reasons(frame) == {"r0": "other configuration (a=1)"}
 
 
+def test_options_of_teachers_are_no_configuration_of_a_run_without_teachers():
+    frame = runs(
+        *(
+            distill("CE", 0, 0.5, **params(teacher__0__model=f"net{k}", overlap=k, optim__lr=k))
+            | {"tags.teachers": ""}
+            for k in (1, 2)
+        )
+    )
+    assert reasons(frame) == {"r0": "other configuration (optim.lr=1)"}
+    assert reasons(frame.drop(columns="params.optim.lr")) == {"r0": "older run of the same seed"}
+
+
 def test_seeds_devices_and_overrides_are_no_configuration():
     frame = runs(
         *(

@@ -76,11 +76,11 @@ def test_a_file_takes_any_option() -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], ["1 error ", "run: none given"]),
-        (["run=abcd", "split=tset"], ["1 error ", "split=tset", "train, val, test"]),
-        (["run=abcd", "cfg=L1"], ["1 error ", "cfg: a run is evaluated in its own", "data.root"]),
-        (["run=abcd", "data.mean=[0.1]"], ["1 error ", "data.mean: a run is evaluated"]),
-        (["run=abcd", "experiment=x"], ["1 error ", "of its run", "runtime.experiment=NAME"]),
+        ([], ["1 error:", "run: none given"]),
+        (["run=abcd", "split=tset"], ["1 error:", "split=tset", "train, val, test"]),
+        (["run=abcd", "cfg=L1"], ["1 error:", "cfg: a run is evaluated in its own", "data.root"]),
+        (["run=abcd", "data.mean=[0.1]"], ["1 error:", "data.mean: a run is evaluated"]),
+        (["run=abcd", "experiment=x"], ["1 error:", "of its run", "runtime.experiment=NAME"]),
         (
             ["split=x", "seed=1", "run=abcd", "runtime.devcie=cpu"],
             ["3 errors", "split=x", "seed: a run", "runtime.devcie: no such option"],
@@ -138,7 +138,7 @@ def test_a_key_may_be_cut_where_it_stays_unique(session: Session) -> None:
 def test_an_unknown_run_is_one_message(session: Session, text: str, expected: list[str]) -> None:
     with pytest.raises(ConfigError) as raised:
         find(text, compose([]), session)
-    assert "1 error " in str(raised.value)
+    assert "1 error:" in str(raised.value)
     assert all(part in str(raised.value) for part in expected), raised.value
 
 
@@ -211,7 +211,7 @@ def test_a_data_set_of_another_shape_is_one_message(session: Session, override: 
     subject = find(KEYS[0], compose([]), session)
     with pytest.raises(ConfigError) as raised:
         on_data(subject, compose([override]).data, {override.partition("=")[0]})
-    assert "1 error " in str(raised.value)
+    assert "1 error:" in str(raised.value)
     assert "image_size 16" in str(raised.value)
 
 

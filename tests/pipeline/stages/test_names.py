@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.config import compose
-from pipeline.stages.names import run_kind, run_name
+from pipeline.stages.names import run_kind, run_name, without_seed
 
 
 def test_names_have_stage_network_bench_and_seed() -> None:
@@ -11,7 +11,9 @@ def test_names_have_stage_network_bench_and_seed() -> None:
     assert run_name("distill", config) == "distill-L3-digits-s2"
     assert run_name("finetune", config, 1) == "finetune-resnet20-digits-s1"
     assert run_name("bank", config, 1) == "bank-resnet20-digits-s1"
-    assert run_kind("bank", config, 1) == "bank-resnet20-digits"
+    kind = run_kind("bank", config, 1)
+    assert kind == "bank-resnet20-digits"
+    assert without_seed(kind) == without_seed(f"{kind}-s12") == kind
 
 
 def test_a_baseline_has_its_own_name_and_so_has_a_given_teacher(tmp_path: Path) -> None:

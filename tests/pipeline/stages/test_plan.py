@@ -85,7 +85,7 @@ def test_what_is_finished_and_what_goes_on_is_said(store: Store) -> None:
 
 
 def test_banks_are_planned_with_the_time_of_others_of_their_teacher(store: Store) -> None:
-    body = {"name": "bank-resnet20-digits", "seconds": 8.0}
+    body = {"name": "bank-resnet20-digits-s0", "seconds": 8.0}
     store.run("bank", bank_key(rung("KD"), 0)).write_json("bank", body)
     store.run("bank", "aaaa").write_json("bank", body | {"seconds": 10.0})
     store.run("bank", "bbbb").write_json("bank", {"seconds": 1e9})  # of a version without names
