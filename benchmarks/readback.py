@@ -4,7 +4,7 @@
     python -m benchmarks.readback --quick              40 runs, 20 epochs
 
 The store is written straight into MLflow's own schema; through its client it would take half an
-hour. Beside load_runs and load_history stand the plain ways: `mlflow.search_runs`, and one
+hour. Next to load_runs and load_history are the plain ways: `mlflow.search_runs`, and one
 `get_metric_history` for a run and metric (of 50 runs, times what there are). Cold: in a process
 that has only just started, its imports included; warm: again in that process. Then the same
 store is read through a server on loopback (the histories of 200 runs).
@@ -13,18 +13,13 @@ store is read through a server on loopback (the histories of 200 runs).
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +31,7 @@ from analysis.render.text import as_text
 from analysis.report_model import TextTable
 from analysis.runs import load_history, load_runs
 from analysis.sections.registry import analyze
+from tests.end_to_end.server import Server
 from trainers import metrics
 
 EXPERIMENT, START = "bench", 1_700_000_000_000
@@ -166,52 +162,6 @@ def ladder_cold_and_warm(uri: str) -> tuple[float, float, float]:
     return cold, warm, kib / 1024
 
 
-@contextmanager
-def server(uri: str) -> Iterator[str]:
-    """A tracking server over the store, on loopback, until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--workers",
-            "1",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--backend-store-uri",
-            uri,
-        ],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _await(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _await(address: str, seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
 Row = tuple[str, float, float | None]
 
 
@@ -237,8 +187,8 @@ def main(runs: int = 1000, epochs: int = 100) -> None:
         shown, _ = timed(lambda: as_html(found))
         rows.append(("analyze what=comprehensive", whole, None))
         rows.append(("its page with all figures", shown, None))
-        with server(uri) as address:
-            rows += reading(address, "server", SERVER_RUNS)
+        with Server(Path(folder)) as server:
+            rows += reading(server.uri, "server", SERVER_RUNS)
     metrics = len(EPOCHWISE) + len(AT_END)
     print(f"{runs} runs × {PARAMS} params × {metrics} metrics × {epochs} epochs")
     cells = [

@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.cells import points
@@ -55,76 +56,79 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     figure.set_size_inches(style.WIDTH, _FRAME + _ROW * len(rows))
     axes.grid(visible=False)
     axes.axvline(0, color=style.BOUNDARY, linewidth=1.0, zorder=1)
-    looks = style.looks([row.rung for row in rows])
-    for at, row in enumerate(rows):
-        look, interval = looks[row.rung], row.interval
-        axes.plot(
-            [100 * one for one in row.differences],
-            [at] * len(row.differences),
-            linestyle="none",
-            marker="|",
-            markersize=7,
-            color=look.colour,
-            alpha=0.45,
-            zorder=2,
-        )
-        axes.errorbar(
-            [100 * interval.mean],
-            [at],
-            xerr=style.whiskers([interval], 100),
-            fmt=look.marker,
-            color=look.colour,
-            markerfacecolor=look.colour if row.significant else "white",
-            markersize=6,
-            elinewidth=1.2,
-            capsize=3,
-            zorder=3,
-        )
-        axes.annotate(
-            _cost(row),
-            (1.02, at),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=style.SMALL,
-            color=style.TEXT,
-            annotation_clip=False,
-        )
-    axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
     low, high = _view(rows)
     axes.set_xlim(low, high)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
+    looks = style.looks([row.rung for row in rows])
     for at, row in enumerate(rows):
-        mean = 100 * row.interval.mean
-        if not low <= mean <= high:  # it would compress the others: printed as a number
-            right = mean > high
-            axes.annotate(
-                f"{points(row.interval.mean)} →" if right else f"← {points(row.interval.mean)}",
-                (high if right else low, at),
-                xytext=(-4 if right else 4, 0),
-                textcoords="offset points",
-                ha="right" if right else "left",
-                va="center",
-                fontsize=style.SMALL,
-                color=looks[row.rung].colour,
-            )
-            continue
-        for frame, marker in ((low, "<"), (high, ">")):
-            if _beyond(row, frame, right=marker == ">"):
-                axes.plot(
-                    [frame],
-                    [at],
-                    marker=marker,
-                    markersize=6,
-                    color=looks[row.rung].colour,
-                    clip_on=False,
-                    zorder=4,
-                )
+        _draw_row(axes, at, row, looks[row.rung])
+        _draw_beyond(axes, at, row, looks[row.rung].colour)
     return figure
 
 
-def _beyond(row: Claim, frame: float, *, right: bool) -> bool:
-    """Whether the interval leaves the frame (n = 1 has none)."""
-    return 100 * row.interval.high > frame if right else 100 * row.interval.low < frame
+def _draw_row(axes: Axes, at: int, row: Claim, look: style.Look) -> None:
+    """Seeds, interval and cost of the row at this height."""
+    axes.plot(
+        [100 * one for one in row.differences],
+        [at] * len(row.differences),
+        linestyle="none",
+        marker="|",
+        markersize=7,
+        color=look.colour,
+        alpha=0.45,
+        zorder=2,
+    )
+    axes.errorbar(
+        [100 * row.interval.mean],
+        [at],
+        xerr=style.whiskers([row.interval], 100),
+        fmt=look.marker,
+        color=look.colour,
+        markerfacecolor=look.colour if row.significant else "white",
+        markersize=6,
+        elinewidth=1.2,
+        capsize=3,
+        zorder=3,
+    )
+    axes.annotate(
+        _cost(row),
+        (1.02, at),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=style.SMALL,
+        color=style.TEXT,
+        annotation_clip=False,
+    )
+
+
+def _draw_beyond(axes: Axes, at: int, row: Claim, colour: str) -> None:
+    """What of a row is outside the frame: its mean as a number, which drawn would compress the
+    other rows, else arrowheads for the ends of its interval (n = 1 has none)."""
+    low, high = axes.get_xlim()
+    mean = 100 * row.interval.mean
+    if not low <= mean <= high:
+        right = mean > high
+        axes.annotate(
+            f"{points(row.interval.mean)} →" if right else f"← {points(row.interval.mean)}",
+            (high if right else low, at),
+            xytext=(-4 if right else 4, 0),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="center",
+            fontsize=style.SMALL,
+            color=colour,
+        )
+        return
+    ends = (
+        (low, "<", 100 * row.interval.low < low),
+        (high, ">", 100 * row.interval.high > high),
+    )
+    for frame, marker, beyond in ends:
+        if beyond:
+            axes.plot(
+                [frame], [at], marker=marker, markersize=6, color=colour, clip_on=False, zorder=4
+            )
 
 
 def _label(row: Claim) -> str:

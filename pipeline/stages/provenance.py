@@ -32,7 +32,7 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
         )
-    except FileNotFoundError:
+    except FileNotFoundError:  # no git on this machine
         return None
     return done.stdout if done.returncode == 0 else None
 

@@ -161,7 +161,7 @@ class RunFolder:
             tried.add(path)
             try:
                 return _load_commit(path)
-            except FileNotFoundError:
+            except FileNotFoundError:  # pruned by the writer, so there is a newer one
                 continue
             except CorruptFile as error:
                 found_corrupt = True
@@ -240,7 +240,7 @@ class RunFolder:
             count += 1
             try:  # a file for each, as two processes can count together and neither is lost
                 (self.path / f"test-read-{count:06d}").touch(exist_ok=False)
-            except FileExistsError:
+            except FileExistsError:  # the other process took this number
                 continue
             sync_folder(self.path)
             return count

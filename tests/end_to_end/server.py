@@ -12,7 +12,8 @@ from pathlib import Path
 
 
 class Server:
-    """`mlflow server` on loopback over a SQLite file in a folder."""
+    """`mlflow server` on loopback over the SQLite file `mlflow.db` of a folder; as a context
+    manager it is started and stopped."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
@@ -20,6 +21,13 @@ class Server:
             self.port = free.getsockname()[1]
         self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
