@@ -20,6 +20,7 @@ from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.outcome import error_tags, last_line, outcome
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
+from pipeline.tracking.acceptance import REFUSES, acceptance
 from pipeline.tracking.target import TrackingTarget
 
 log = logging.getLogger("pipeline")
@@ -42,13 +43,18 @@ class Session:
 
     @classmethod
     def open(cls, config: Config, verb: str, overrides: list[str]) -> Session:
-        """Read the environment, choose the device, take over the signals."""
+        """Read the environment, choose the device, ask the tracking store, take over the signals.
+
+        Raises:
+            ConfigError: no such device, or a tracking store that refuses.
+        """
         runtime = config.runtime
         if runtime.threads is not None:
             torch.set_num_threads(runtime.threads)
         root = usable(Path(runtime.store).resolve())
         target = TrackingTarget.from_environment(verb, runtime.experiment, root)
         session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
+        check(target)
         for number in STOP_SIGNALS:
             signal.signal(number, session.request_stop)
         return session
@@ -84,6 +90,20 @@ class Session:
                 except Exception as away:  # noqa: BLE001 - reported; the next command may end it
                     reason = last_line(away).split("\n")[0][:200]
                     log.warning("the launch run could not be ended: %s", reason)
+
+
+def check(target: TrackingTarget) -> None:
+    """Ask the tracking store whether it accepts us. One that is away costs nothing; one that takes
+    no files is reported.
+
+    Raises:
+        ConfigError: it refuses.
+    """
+    answer = acceptance(target)
+    if answer.kind == REFUSES:
+        raise ConfigError([answer.sentence])
+    if answer.artifacts:
+        log.warning("%s; parameters, metrics and statuses are sent", answer.artifacts)
 
 
 def launch_of(target: TrackingTarget) -> str | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from analysis import tags
 from pipeline.storage.lease import acquire
+from pipeline.tracking.database import make_sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,10 +81,14 @@ class TrackingTarget:
         if self._client is None:
             from mlflow import MlflowClient
 
-            with acquire(self.lock_folder, poll_s=0.05):
-                client = MlflowClient(tracking_uri=self.uri)  # this may make the schema already
+            def opened(uri: str) -> MlflowClient:
+                client = MlflowClient(tracking_uri=uri)  # this may make the schema already
                 client.search_experiments(max_results=1)
-            self._client = client
+                return client
+
+            with acquire(self.lock_folder, poll_s=0.05):
+                make_sqlite(self.uri, opened)
+                self._client = opened(self.uri)
         return self._client
 
     def experiment_name(self) -> str:

@@ -13,16 +13,6 @@ from tests.end_to_end.server import Server
 
 
 @pytest.fixture(scope="session")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty SQLite tracking store: making its schema takes longer than a tiny run."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("schema") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture(scope="session")
 def finished(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a tiny L3 was run to its end, never interrupted."""
     folder = tmp_path_factory.mktemp("finished")

@@ -214,3 +214,22 @@ def test_torch_says_of_this_processor_what_is_asked_for() -> None:
     there = torch.cpu.get_capabilities()
     if there["architecture"] == "x86_64":
         assert {"avx512_bf16", "amx_bf16"} <= there.keys()
+
+
+@pytest.mark.parametrize("verb", ["distill", "sync"])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("MLFLOW_TRACKING_URI", "./mlruns"), ("MLFLOW_EXPERIMENT_ID", "999")]
+)
+def test_a_tracking_store_that_refuses_is_an_error_before_anything_is_trained(
+    place: Place,
+    verb: str,
+    variable: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    words = TINY if verb == "distill" else []
+    assert main([verb, *words, f"runtime.store={place.folder}"]) == 2
+    assert f"{variable}={value}" in capsys.readouterr().err
+    assert not (place.folder / "runs").exists()

@@ -22,7 +22,7 @@ def test_the_store_is_opened_under_the_lock(
         return SimpleNamespace(search_experiments=client)
 
     monkeypatch.setattr(mlflow, "MlflowClient", client)
-    found = TrackingTarget("sqlite:///x.db", "asib", None, "distill", tmp_path / "tracking")
+    found = TrackingTarget("http://x", "asib", None, "distill", tmp_path / "tracking")
     found.client()
     assert free == [False, False]
     released = try_acquire(tmp_path / "tracking")
