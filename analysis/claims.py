@@ -83,7 +83,7 @@ def claims(
 ) -> tuple[Claim, ...]:
     """Every comparison of a bench: the primary one first, of the rung `primary` with the best
     control, then each other rung, method and control with the best control, each rung of the ladder
-    with the one before it that is there, and each rung with its placebo."""
+    with the one before it that ran, and each rung with its placebo."""
     rows = {row.rung: row for row in table.rows if row.bench == bench}
     pairs = _pairs(list(rows), best_control(table, bench), primary)
     accuracy = {rung: logged_by_seed(kept, bench, rung) for rung in rows}

@@ -163,7 +163,7 @@ def best_control(table: LadderTable, bench: str) -> LadderRow | None:
 
 
 def controls(table: LadderTable, bench: str) -> list[LadderRow]:
-    """The controls that are there, in the order of `CONTROLS`."""
+    """The controls that ran, in the order of `CONTROLS`."""
     of_bench = {row.rung: row for row in table.rows if row.bench == bench}
     return [of_bench[rung] for rung in CONTROLS if rung in of_bench]
 

@@ -1,4 +1,4 @@
-"""Speed of the B-Step's loop beside a bare torch loop of the same student."""
+"""Speed of the B-Step's loop next to a bare torch loop of the same student."""
 
 from __future__ import annotations
 

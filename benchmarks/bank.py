@@ -36,7 +36,7 @@ from trainers.optim import OptimConfig, build_optimiser
 from trainers.view_bank import Bank
 
 CLASSES, SIZE, BATCH, WIDTHS = 100, 32, 128, (2048, 768)
-VAL_SHARE = 10  # one image in ten, beside the training images
+VAL_SHARE = 10  # one image in ten, next to the training images
 READS = 20  # of one round: a single read is too short to time
 WARM_UP = 2  # rounds that are not counted
 MEMORY_CAPTION = """\
@@ -47,7 +47,7 @@ back; holding: what it keeps. Numbers: what the tables themselves take. Target: 
 at most 2 GB."""
 TIME_CAPTION = """\
 Reading a batch of {batch} rows (logits and pooled features of both teachers, raised to float32) \
-beside a training step of resnet8x4 on as many images (views, forward, backward, SGD), \
+next to a training step of resnet8x4 on as many images (views, forward, backward, SGD), \
 {device}, {threads} thread(s). {rounds} rounds, in turn; median (least … largest); the share \
 within a round, percent. Target: at most 2 %."""
 

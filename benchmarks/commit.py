@@ -1,4 +1,4 @@
-"""What durability and tracking cost beside epochs of five seconds.
+"""What durability and tracking cost next to epochs of five seconds.
 
     python -m benchmarks.commit [--bench digits] [--folder DIR]
 
@@ -34,7 +34,7 @@ CAPTION = """\
 Milliseconds, median (least … largest) of {rounds}, and the same in percent of an epoch of 5 s; \
 CPU ms: the share that this process computed, a median, where others use the machine too. \
 A commit: state and history written, synced and renamed, the oldest generation deleted. Sending: \
-one log_batch of {metrics} metrics to MLflow on SQLite; it runs in a thread beside training. Both \
+one log_batch of {metrics} metrics to MLflow on SQLite; it runs in a thread next to training. Both \
 on the file system of {folder}. Target: the larger commit and the sending together at most 2 %."""
 HEAD = ["", "MiB", "CPU ms", "ms", "% of 5 s", "target"]
 

@@ -131,7 +131,7 @@ def peak_memory(model: nn.Module, step: Step, device: torch.device) -> float:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         step()
     bytes_of = [(p.nbytes, p.requires_grad) for p in model.parameters()]
-    # Of what learns: gradient and two moments beside the weight.
+    # Of what learns: gradient and two moments next to the weight.
     return (sum(kept.values()) + sum(n * (4 if learns else 1) for n, learns in bytes_of)) / 2**20
 
 

@@ -1,10 +1,10 @@
-"""What the methods of the literature cost beside plain distillation, and beside other projects.
+"""What the methods of the literature cost next to plain distillation and to other projects.
 
     python -m benchmarks.methods [--quick] [--device cuda] [--methods kd,crd]
 
-prints step time and peak memory of every method beside kd; and for each of three pairs of networks
-the bare step of kd beside timm's and torchdistill's, and a whole epoch from images to weights
-beside a loop that is fed by an ordinary loader. All take turns, so that only ratios within a round
+prints step time and peak memory of every method next to kd; and for each of three pairs of networks
+the bare step of kd next to timm's and torchdistill's, and a whole epoch from images to weights
+next to a loop that is fed by an ordinary loader. All take turns, so that only ratios within a round
 count. Images are random; times do not depend on them.
 
 torchdistill is no requirement of the project. To have it in the tables:
@@ -78,9 +78,9 @@ def compare(setting: Setting, options: argparse.Namespace) -> str:
                 times[name].append(1e3 * seconds / options.steps)
     rows = []
     for name, values in times.items():
-        beside = ratios(values, times[LEARNED])
-        target = at_most(1.5, beside) if name == "crd" else ""
-        rows.append([name, spread(values, 0), spread(beside), f"{memory[name]:.0f}", target])
+        relative = ratios(values, times[LEARNED])
+        target = at_most(1.5, relative) if name == "crd" else ""
+        rows.append([name, spread(values, 0), spread(relative), f"{memory[name]:.0f}", target])
     caption = CAPTION.format(**vars(options))
     return table(caption, ["", "ms a step", "time / kd", "peak MiB", "target"], rows)
 

@@ -1,4 +1,4 @@
-"""Plain distillation beside timm's task and torchdistill's loss, on the same networks and tensors:
+"""Plain distillation next to timm's task and torchdistill's loss, on the same networks and tensors:
 the pairs of the benches `sota_*`.
 
 timm: `timm.task.LogitDistillationTask`. torchdistill: its `KDLoss` with both networks run as its
@@ -88,9 +88,9 @@ def bare(setting: Setting, pair: Pair, batch: int, rounds: int, steps: int) -> s
     images = torch.randn(batch, 3, PIXELS, PIXELS, device=setting.device)
     labels = torch.arange(batch, device=setting.device) % CLASSES
     with torch.no_grad():
-        said = teacher(images)
+        taught = teacher(images)
     contenders = {
-        OURS: _ours(student, lambda x: said),
+        OURS: _ours(student, lambda x: taught),
         f"{OURS}, live": _ours(student, _live(teacher)),
         **{name: make(student, teacher) for name, make in others().items()},
     }
@@ -149,9 +149,9 @@ def _table(caption: str, speeds: dict[str, list[float]], target: float) -> str:
     fastest = [max(values) for values in zip(*rivals, strict=True)]
     rows = []
     for name, values in speeds.items():
-        beside = ratios(values, fastest)
-        met = at_least(target, beside) if name == OURS else ""
-        rows.append([name, spread(values, 0), spread(beside), met])
+        relative = ratios(values, fastest)
+        met = at_least(target, relative) if name == OURS else ""
+        rows.append([name, spread(values, 0), spread(relative), met])
     return table(caption, ["", "images/s", "speed / faster other", "target"], rows)
 
 
@@ -221,8 +221,8 @@ def _distill_box(student: nn.Module, teacher: nn.Module) -> Step:
 
     def step(images: Tensor, labels: Tensor) -> None:
         with torch.no_grad():
-            said = {".": {"output": teacher(images)}}
-        _learn(optimiser, loss({".": {"output": net(images)}}, said, labels))
+            taught = {".": {"output": teacher(images)}}
+        _learn(optimiser, loss({".": {"output": net(images)}}, taught, labels))
 
     return step
 

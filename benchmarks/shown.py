@@ -1,4 +1,4 @@
-"""How measurements are told: medians with their spread, in tables of at most 100 columns."""
+"""How measurements are printed: medians with their spread, in tables of at most 100 columns."""
 
 from __future__ import annotations
 

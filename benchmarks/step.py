@@ -1,4 +1,4 @@
-"""What distillation costs beside a bare loop and beside training without teachers.
+"""What distillation costs next to a bare loop and next to training without teachers.
 
     python -m benchmarks.step [--bench fashion_mnist] [--budget standard] [--train-limit 1000]
 

@@ -1,4 +1,4 @@
-"""What a study costs beside its training, and whether its storage loses anything.
+"""What a study costs next to its training, and whether its storage loses anything.
 
     python -m benchmarks.sweep [--quick] [--trials 1000] [--workers 8] [--folder DIR]
 
@@ -38,9 +38,9 @@ SERVER = get_context("forkserver")  # one a process: the launcher's own
 HEARTBEAT_S, EXPIRY_S = 3.0, 30.0
 READY_S = 120.0  # until every worker waits for the start, or one of them has failed
 STORAGE = """\
-Storage: trials of 0 s, drawn at random: a trial is asked for, its lease taken, one attribute \
-written, its value told. Journal file on {folder}. Finished and told must both be the trials asked \
-for: none lost, none twice."""
+Storage: trials of 0 s, drawn at random: a trial is requested, its lease taken, one attribute \
+written, its value reported. Journal file on {folder}. Finished and reported must both be \
+the trials requested: none lost, none twice."""
 STARTING = """\
 A worker: seconds from handing it to the launcher to the beginning of its first trial, in a new \
 server process that imports everything (cold) and in one that has done so (warm), {rounds} of \
@@ -58,7 +58,7 @@ class Simulated(NamedTuple):
     workers: int
     asked: int
     finished: int
-    told: int
+    reported: int
     seconds: float
 
 
@@ -115,16 +115,16 @@ def show_starting(folder: Path, options: argparse.Namespace) -> None:
 def started(folder: Path, seed: int, options: argparse.Namespace) -> float:
     """A worker by the launcher of this machine, for the first rung of a ladder study: CE."""
     base = [text for text in study(1, options).base if not text.startswith("cfg=")]
-    typed = ["trials=1", f"seeds={seed}", f"runtime.store={folder}/store", *base]
+    given = ["trials=1", f"seeds={seed}", f"runtime.store={folder}/store", *base]
     folder.mkdir(exist_ok=True)
     where = (("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db"),)
     launcher = Local(LocalConfig(jobs_parallel=1), folder / f"jobs-{seed}")
     began = time.time()
-    launcher.submit([Task("worker", "sweeps", ("work", "ladder", *typed), where)])
+    launcher.submit([Task("worker", "sweeps", ("work", "ladder", *given), where)])
     while launcher.poll()["worker"].state not in ENDED:
         time.sleep(0.01)
     (trial,) = (
-        t for t in read("ladder", typed).trial_store().trials().values() if t.datetime_complete
+        t for t in read("ladder", given).trial_store().trials().values() if t.datetime_complete
     )
     assert trial.datetime_start is not None
     return trial.datetime_start.timestamp() - began
@@ -135,15 +135,15 @@ def started(folder: Path, seed: int, options: argparse.Namespace) -> float:
 
 def show_storage(folder: Path, options: argparse.Namespace) -> None:
     """Trials a second by one worker and by many."""
-    head = ["", "trials", "finished", "told", "seconds", "trials/s"]
+    head = ["", "trials", "finished", "reported", "seconds", "trials/s"]
     rows = []
     for workers in dict.fromkeys((1, options.workers)):
         one = simulated(folder / f"storage-{workers}", workers, options)
         many = "worker" if workers == 1 else "workers"
-        counts = [str(count) for count in (one.asked, one.finished, one.told)]
+        counts = [str(count) for count in (one.asked, one.finished, one.reported)]
         rate = f"{one.asked / one.seconds:.0f}"
         rows.append([f"{workers} {many}", *counts, f"{one.seconds:.1f}", rate])
-        if not one.asked == one.finished == one.told:
+        if not one.asked == one.finished == one.reported:
             raise SystemExit(f"trials were lost or run twice: {one}")
     where = options.folder or tempfile.gettempdir()
     print(table(STORAGE.format(folder=where), head, rows), flush=True)
@@ -153,9 +153,13 @@ def simulated(root: Path, workers: int, options: argparse.Namespace) -> Simulate
     """A study of trials that take no time, by so many processes."""
     asked = study(options.trials, options)
     asked.key  # noqa: B018 - now, once, and not in every worker
-    ready, go, told = SERVER.Barrier(workers + 1, timeout=READY_S), SERVER.Event(), SERVER.Queue()
+    ready, go, reported = (
+        SERVER.Barrier(workers + 1, timeout=READY_S),
+        SERVER.Event(),
+        SERVER.Queue(),
+    )
     processes = [
-        SERVER.Process(target=tell_trials, args=(asked, root, ready, go, told))
+        SERVER.Process(target=report_trials, args=(asked, root, ready, go, reported))
         for _ in range(workers)
     ]
     for process in processes:
@@ -163,15 +167,15 @@ def simulated(root: Path, workers: int, options: argparse.Namespace) -> Simulate
     ready.wait()
     began = time.perf_counter()
     go.set()
-    count = sum(told.get() for _ in processes)
+    count = sum(reported.get() for _ in processes)
     seconds = time.perf_counter() - began
     for process in processes:
         process.join()
     return Simulated(workers, options.trials, len(trial_store(asked, root).ended()), count, seconds)
 
 
-def tell_trials(asked: Study, root: Path, ready: Any, go: Any, told: Any) -> None:
-    """One worker: how many trials it has told."""
+def report_trials(asked: Study, root: Path, ready: Any, go: Any, reported: Any) -> None:
+    """One worker: how many trials it has reported."""
     mine, count = trial_store(asked, root), 0
     ready.wait()
     go.wait()
@@ -180,7 +184,7 @@ def tell_trials(asked: Study, root: Path, ready: Any, go: Any, told: Any) -> Non
             claimed.trial.set_user_attr(VALUES, {"0": {"key": claimed.label, "val": 0.5}})
             claimed.part.tell(claimed.trial, 0.5)
         count += 1
-    told.put(count)
+    reported.put(count)
 
 
 # Trials ---------------------------------------------------------------------------------------

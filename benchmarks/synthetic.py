@@ -1,4 +1,4 @@
-"""Distillations of images that nobody has seen: 50,000 random ones take the place of CIFAR-100.
+"""Distillations of random images: 50,000 random ones take the place of CIFAR-100.
 
 Time and memory of a step do not depend on what images show, or teachers know.
 """
@@ -75,7 +75,7 @@ def b_steps(
     def run() -> int:
         left = iter([False] * count)
         state.stop = lambda: next(left, True)
-        with suppress(Interrupted):  # in the middle of an epoch: the next call goes on there
+        with suppress(Interrupted):  # in the middle of an epoch: the next call resumes there
             step._train(StepPosition(total // 2, total))
         return count * config.optim.batch
 

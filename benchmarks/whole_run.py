@@ -1,4 +1,4 @@
-"""Time of whole runs of the rungs beside CE, with the teachers' view banks there or to be made."""
+"""Time of whole runs of the rungs next to CE, with the teachers' view banks there or to be made."""
 
 from __future__ import annotations
 

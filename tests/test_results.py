@@ -46,9 +46,9 @@ def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> 
     filters = RunFilter(options.get("bench"), primary=options.get("primary", PRIMARY))
     reading = ExperimentReader(str(ROOT / options["store"]), options["experiment"], filters)
     what = options["what"]
-    said = as_terminal(report_of(reading, what))
+    printed = as_terminal(report_of(reading, what))
     assert len(text) > 300
-    assert text.strip() in said
+    assert text.strip() in printed
 
 
 def _summary() -> list[tuple[str, ...]]:
@@ -104,11 +104,11 @@ def test_the_recipes_of_the_protocol_are_what_tuning_found(heading: str, export:
     text = (ROOT / "docs" / "protocol.md").read_text().partition(heading)[2].partition("\n## ")[0]
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     rates = [float(cell) for cell in lines[0][1:]]
-    told, bold = Counter(), {}
+    reported, bold = Counter(), {}
     for label, *cells in lines[1:]:
         rung = label.strip(" *`,").split(",")[0].strip("*` ")
         for rate, cell in zip(rates, cells, strict=True):
-            told[rung, rate, cell.strip(" *")] += 1
+            reported[rung, rate, cell.strip(" *")] += 1
             if "**" in cell:
                 bold[rung] = (rate, float(cell.strip(" *")))
     runs = _runs(f"{export}.db.xz")
@@ -117,7 +117,7 @@ def test_the_recipes_of_the_protocol_are_what_tuning_found(heading: str, export:
     values = students[f"metrics.{metrics.BEST_VAL_TOP1}"].mul(100).round(2)
     rates_of = students["params.optim.lr"].astype(float)
     found = list(zip(students["tags.rung"], rates_of, values, strict=True))
-    assert told == Counter((rung, rate, f"{value:.2f}") for rung, rate, value in found)
+    assert reported == Counter((rung, rate, f"{value:.2f}") for rung, rate, value in found)
     for rung in students["tags.rung"].unique():
         best = max((one for one in found if one[0] == rung), key=lambda one: one[2])
         assert bold[rung] == best[1:]
@@ -131,8 +131,8 @@ def test_later_rounds_had_the_teachers_that_the_protocol_says() -> None:
     )
     val, test = f"metrics.{metrics.BEST_VAL_TOP1}", f"metrics.{metrics.TEST_TOP1}"
     low, high = sorted(100 * longer[val])
-    said = f"{low:.1f} and {high:.1f} % of validation ({100 * longer[test].min():.1f} and "
-    assert said + f"{100 * longer[test].max():.1f} % of test)" in text
+    printed = f"{low:.1f} and {high:.1f} % of validation ({100 * longer[test].min():.1f} and "
+    assert printed + f"{100 * longer[test].max():.1f} % of test)" in text
     low, high = sorted(100 * more[val])
     assert f"{high:.2f} and {low:.2f} % of validation, 91.6 % of test" in text
     assert set((100 * more[test]).round(1)) == {91.6}
@@ -170,13 +170,13 @@ def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
     best = runs.groupby("tags.rung")[f"metrics.{metrics.BEST_VAL_TOP1}"].mean() * 100
     epochs = runs.loc[runs["tags.rung"] == "CE_matched", "params.budget.student_epochs"].astype(int)
     teachers = runs[runs["tags.stage"] == "finetune"]
-    told = [
+    reported = [
         f"given {epochs.min()} to {epochs.max()} epochs (CE_matched), "
         f"go from {best['CE']:.1f} to {best['CE_matched']:.1f} %",
         f"reach {100 * teachers[f'metrics.{metrics.BEST_VAL_TOP1}'].mean():.1f} %",
     ]
     text = " ".join((ROOT / "docs" / "protocol.md").read_text().split())
-    assert [one for one in told if one not in text] == []
+    assert [one for one in reported if one not in text] == []
     tests = sorted(100 * teachers[f"metrics.{metrics.TEST_TOP1}"], reverse=True)
     results = " ".join((ROOT / "docs" / "results.md").read_text().split())
     assert f"would-be teachers ({tests[0]:.2f} and {tests[1]:.2f} %)" in results
@@ -212,7 +212,7 @@ def test_a_file_where_a_folder_is_wanted_is_one_message(tmp_path: Path) -> None:
         analyse_command([f"store={tmp_path / 'file'}"])
 
 
-def test_a_store_that_does_not_answer_is_nobodys_mistake() -> None:
+def test_a_store_that_does_not_answer_is_no_error_of_the_user() -> None:
     assert str(ConfigError.of(NoAnswer("is the server up?"))) == "is the server up?"
     assert "1 error:" in str(ConfigError.of(ValueError("no such bench")))
 
@@ -228,6 +228,6 @@ def test_the_check_of_kds_weight_is_what_the_page_says() -> None:
     )
     found = paired_difference(fused, light)
     assert found.n == 5
-    told = f"({100 * sum(light.values()) / 5:.2f} %), but\nvaries more from seed to seed: "
-    told += f"L2 is over it by {100 * found.mean:.2f} points, {100 * found.low:.2f} to "
-    assert told.replace("-", "−") + f"{100 * found.high:.2f}" in PAGES[0].read_text()
+    reported = f"({100 * sum(light.values()) / 5:.2f} %), but\nvaries more from seed to seed: "
+    reported += f"L2 is over it by {100 * found.mean:.2f} points, {100 * found.low:.2f} to "
+    assert reported.replace("-", "−") + f"{100 * found.high:.2f}" in PAGES[0].read_text()

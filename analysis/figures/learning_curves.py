@@ -127,7 +127,7 @@ def _span(
 
 
 def _points_by_run(x: pd.Series, y: pd.Series) -> dict[str, Points]:
-    """(x, y) of every value of y that is there, in the order of the steps."""
+    """(x, y) of every value of y that exists, in the order of the steps."""
     y = y.dropna()
     found: dict[str, list[tuple[float, float]]] = {}
     at = x[y.index].tolist()

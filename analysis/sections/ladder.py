@@ -71,6 +71,7 @@ def section(bench_runs: BenchRuns) -> Section:
     ).kept
     teachers = teachers_table(tuned)
     little = little_to_teach(kept, teachers, bench_runs.bench)
+    shown = shown_with(bench_runs.ladder, bench_runs.bench)
     unlike = tuple(f"{text}." for text in not_shared(kept, bench_runs.bench))
     return Section(
         "ladder",
@@ -79,9 +80,9 @@ def section(bench_runs: BenchRuns) -> Section:
         sentences=(
             *sentences(table, bench_runs.bench, found),
             *little,
-            *shown_with(bench_runs.ladder, bench_runs.bench),
+            *shown,
         ),
-        summary=_summary(table, bench_runs, found),
+        summary=(*_summary(table, bench_runs, found), *shown),
         tables=(
             Table("Accuracy", accuracy_block(rows)),
             Table("Cost and fusion", cost_block(rows)),

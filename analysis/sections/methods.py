@@ -33,7 +33,7 @@ from analysis.selection.filters import PRIMARY
 from analysis.stats import NO_INTERVAL, Interval
 
 BASELINES = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
-OURS = ("L4", "L3", "L2", "L1", "L0")  # the highest rung that is there
+OURS = ("L4", "L3", "L2", "L1", "L0")  # the highest rung that ran
 
 
 class MethodRow(NamedTuple):

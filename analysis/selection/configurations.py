@@ -16,6 +16,7 @@ CONFIGURATION, WHY = "configuration", "configuration_why"
 _SETTING, _VARIANT = f"tags.{tags.SETTING}", f"tags.{tags.VARIANT}"
 _BETA_ALONE = re.compile(r"method\.ib_beta=[^,]*")
 _ABSENT = "None"  # null, as it is logged
+_ANOTHER = "To show another configuration, leave out the others: tag.variant=…, since=… or until=…"
 
 # Parameters that every rung of a bench shares unless budgets or data differ.
 _SHARED = re.compile(
@@ -89,7 +90,8 @@ def one_configuration(selection: Selection) -> Selection:
 
 def shown_with(selection: Selection, bench: str) -> tuple[str, ...]:
     """A sentence on each rung of a bench that ran in several configurations: which one is shown,
-    why, and how many runs of which others are left aside. `selection`: from `one_configuration`."""
+    why, and how many runs of which others are left aside; then how to choose another. `selection`:
+    from `one_configuration`."""
     kept, left_out = (runs[_bench_of(runs).eq(bench)] for runs in selection)
     several = kept[column(kept, CONFIGURATION).fillna("").ne("")]
     sentences = []
@@ -106,7 +108,7 @@ def shown_with(selection: Selection, bench: str) -> tuple[str, ...]:
             f"{rung} is shown with {shown} ({_runs(len(runs))}), "
             f"{runs[WHY].iloc[0]}; left aside: {', '.join(listed[:_LISTED])}{more}{how}."
         )
-    return tuple(sentences)
+    return (*sentences, _ANOTHER) if sentences else ()
 
 
 def _runs(count: int) -> str:

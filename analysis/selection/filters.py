@@ -11,7 +11,15 @@ from analysis.selection.configurations import RUNG_COLUMNS
 from analysis.suggest import nearest
 
 PRIMARY = "L4"  # the rung whose claim against the best control is the primary one
-OF_STUDENTS = (tags.SEED, tags.RUNG, tags.METHOD, tags.STUDENT, tags.TEACHERS)
+OF_STUDENTS = (
+    tags.SEED,
+    tags.RUNG,
+    tags.METHOD,
+    tags.STUDENT,
+    tags.TEACHERS,
+    tags.VARIANT,
+    tags.RECIPE,
+)
 _LISTED = 24  # tags, or values of one, in a message
 
 

@@ -59,7 +59,7 @@ def opened(path: str) -> SqlStore:
         ValueError: there is no such file, or it is damaged.
     """
     if not Path(path).is_file():
-        found = "a folder is there" if Path(path).is_dir() else "there is no such file"
+        found = "it is a folder" if Path(path).is_dir() else "there is no such file"
         raise ValueError(f"no exported store at {path}: {found}")
     base = sqlite3.connect(":memory:", check_same_thread=False)
     try:

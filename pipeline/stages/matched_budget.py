@@ -1,7 +1,7 @@
 """CE_matched: training without teachers, given the time that another rung took.
 
-The epochs follow from the measured time of two finished runs, so a configuration that asks for
-them (`budget.matched_to`) is not yet a stage: it becomes one when both runs are there.
+The epochs follow from the measured time of two finished runs, so a configuration that requests
+them (`budget.matched_to`) is not yet a stage: it becomes one when both runs are finished.
 """
 
 from __future__ import annotations

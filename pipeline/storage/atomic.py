@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all, through kills and power cuts.
+"""Files that exist whole, or not at all, through kills and power cuts.
 
 A file is written under a temporary name, synced, renamed, and its folder synced; what is read back
 is held against its digest.

@@ -1,4 +1,4 @@
-"""Frames as `load_runs` and `load_history` give them, typed by hand."""
+"""Frames as `load_runs` and `load_history` give them, written by hand."""
 
 import pandas as pd
 
@@ -56,7 +56,7 @@ def history(run_id: str, **metrics: list[tuple[int, float]]) -> pd.DataFrame:
 
 
 def bench_runs(frame: pd.DataFrame, *points: pd.DataFrame) -> BenchRuns:
-    """`points` are the histories; only what is asked for is handed out."""
+    """`points` are the histories; only what is requested is returned."""
     known = pd.concat([history("none"), *points])
 
     def histories(run_ids, metrics):

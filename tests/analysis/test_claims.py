@@ -1,4 +1,4 @@
-"""Claims of stores with a planted truth: they must be told as they are."""
+"""Claims of stores with a planted truth: they must be reported as they are."""
 
 import math
 
@@ -79,7 +79,7 @@ def test_a_twin_is_called_one_experiment():
     assert "are they one experiment?" in sentence(twin)
 
 
-def test_teachers_that_are_no_better_than_a_student_without_them_are_told():
+def test_teachers_that_are_no_better_than_a_student_without_them_are_reported():
     """Of validation, never of test; specialised teachers know some classes only."""
     kept = runs(
         *(
@@ -89,15 +89,15 @@ def test_teachers_that_are_no_better_than_a_student_without_them_are_told():
         )
     )
 
-    def said(*teachers: TeacherRow) -> list[str]:
+    def printed(*teachers: TeacherRow) -> list[str]:
         return [text.split(" has")[0] for text in little_to_teach(kept, teachers, "toy")]
 
     weak = TeacherRow("toy", "resnet20", 0, 0.75, True, 0.5, 1.0)
-    assert said() == []
-    assert said(weak) == ["CE_matched"]
-    assert said(weak, weak._replace(validation=0.81)) == []
-    assert said(weak._replace(some_classes=True)) == said(weak._replace(bench="other")) == []
-    assert said(weak._replace(validation=0.6)) == ["CE", "CE_matched"]
+    assert printed() == []
+    assert printed(weak) == ["CE_matched"]
+    assert printed(weak, weak._replace(validation=0.81)) == []
+    assert printed(weak._replace(some_classes=True)) == printed(weak._replace(bench="other")) == []
+    assert printed(weak._replace(validation=0.6)) == ["CE", "CE_matched"]
     (text,) = little_to_teach(kept, (weak,), "toy")
     assert "80.50 [74.15, 86.85] % of validation (n = 2), the best teacher, resnet20, 75.00" in text
     no_values = kept.drop(columns=f"metrics.{metrics.BEST_VAL_TOP1}")
@@ -123,8 +123,8 @@ def test_one_seed_concludes_nothing():
 
 
 def test_other_controls_are_in_the_family_and_another_setting_is_not_compared():
-    told = found(store(KD=1.0, kd=-3.0, L1=0.0))
-    assert {(c.rung, c.reference) for c in told} == {
+    reported = found(store(KD=1.0, kd=-3.0, L1=0.0))
+    assert {(c.rung, c.reference) for c in reported} == {
         ("CE", "KD"),
         ("kd", "KD"),
         ("L1", "KD"),
@@ -141,40 +141,40 @@ def test_other_controls_are_in_the_family_and_another_setting_is_not_compared():
 def test_the_sentences_are_the_control_and_all_against_it_and_the_steps_that_are_shown():
     kept = store(KD=1.0, L2=1.0, L3=1.0, L4=5.0)
     table = ladder_table(kept)
-    said = sentences(table, "toy", claims(kept, table, "toy"))
-    starts = [one.split(":")[0] for one in said]
+    printed = sentences(table, "toy", claims(kept, table, "toy"))
+    starts = [one.split(":")[0] for one in printed]
     assert starts[:2] == ["Best control", "Primary claim"]
     assert "L4 − L3" in starts
     assert "L3 − L2" not in starts
     assert {"CE − KD", "L2 − KD", "L3 − KD"} <= set(starts)
 
 
-def test_the_best_control_is_told_with_how_it_was_chosen():
-    def said(kept):
+def test_the_best_control_is_reported_with_how_it_was_chosen():
+    def printed(kept):
         table = ladder_table(kept)
         return control_sentence(table, best_control(table, "toy"))
 
     both = runs(distill("CE", 0, 0.7), distill("KD", 0, 0.8), distill("L4", 0, 0.9))
-    assert said(both) == (
+    assert printed(both) == (
         "Best control: KD, test top-1 80.00 % (the highest mean of the controls: a choice that "
         "favours them)."
     )
-    assert said(both[:1]) == "Best control: CE, test top-1 70.00 % (the only control)."
+    assert printed(both[:1]) == "Best control: CE, test top-1 70.00 % (the only control)."
 
 
 def test_the_report_says_over_how_many_claims_holm_corrects():
     kept = store(KD=1.0, L2=1.0, L3=1.0, L4=5.0)
-    table, told = ladder_table(kept), found(kept)
-    assert len(told) == 6  # L4, CE, L2, L3 against KD, and two steps; the first is primary
-    smallest = min(claim.p for claim in told[1:])
-    assert min(claim.adjusted for claim in told[1:]) == pytest.approx(smallest * 5)
-    assert family_size(told) == 5
-    assert sentences(table, "toy", told)[-1] == (
+    table, reported = ladder_table(kept), found(kept)
+    assert len(reported) == 6  # L4, CE, L2, L3 against KD, and two steps; the first is primary
+    smallest = min(claim.p for claim in reported[1:])
+    assert min(claim.adjusted for claim in reported[1:]) == pytest.approx(smallest * 5)
+    assert family_size(reported) == 5
+    assert sentences(table, "toy", reported)[-1] == (
         "Holm corrects over 5 claims: all but the primary one, those between rungs too."
     )
 
 
-def test_each_rung_is_compared_with_the_one_before_it_that_is_there():
+def test_each_rung_is_compared_with_the_one_before_it_that_ran():
     found_claims = found(store(KD=1.0, L0=1.0, L1=1.0, L3=1.0, L4=5.0))
     pairs = {(c.rung, c.reference): c for c in found_claims}
     assert {("L0", "KD"), ("L1", "L0"), ("L3", "L1"), ("L4", "L3")} <= pairs.keys()
@@ -184,9 +184,9 @@ def test_each_rung_is_compared_with_the_one_before_it_that_is_there():
 
 
 def test_a_rung_is_compared_with_its_placebo_and_both_with_the_control():
-    told = found(store(KD=3.0, L2=4.0, L2_null=1.0, KD_null=2.0))
-    pairs = [(c.rung, c.reference) for c in told]
-    assert told[pairs.index(("L2", "L2_null"))].significant
+    reported = found(store(KD=3.0, L2=4.0, L2_null=1.0, KD_null=2.0))
+    pairs = [(c.rung, c.reference) for c in reported]
+    assert reported[pairs.index(("L2", "L2_null"))].significant
     assert ("KD_null", "KD") in pairs  # the control's placebo is compared once
     assert ("KD", "KD_null") not in pairs
     assert len(set(pairs)) == len(pairs)
@@ -230,9 +230,9 @@ def test_false_alarms_and_power_over_many_stores(effect, monkeypatch):
     draw, seen, family = np.random.default_rng(7), 0, 0
     for _ in range(STORES):
         noise = draw.normal(effect, 1.0, (len(rungs), 5)) / 100
-        told = _claims_of(dict(zip(rungs, noise, strict=True)))
-        seen += told[0].significant
-        family += any(claim.significant for claim in told if not claim.primary)
+        reported = _claims_of(dict(zip(rungs, noise, strict=True)))
+        seen += reported[0].significant
+        family += any(claim.significant for claim in reported if not claim.primary)
     low, high = binom.interval(0.999, STORES, power(5, effect, 1.0))
     assert low <= seen <= high
     if effect == 0.0:

@@ -90,7 +90,7 @@ def test_missing_comparisons_are_missing(rows):
     assert math.isnan(rows["other", "L3"].times_ce)
 
 
-def test_other_numbers_are_means_of_what_is_there(rows):
+def test_other_numbers_are_means_of_what_was_logged(rows):
     row, ce = rows["toy", "L3"], rows["toy", "CE"]
     assert (row.synergy, row.gain) == pytest.approx((0.75, 0.01))
     assert (row.seconds, row.images_per_second) == pytest.approx((40, 600))
@@ -158,7 +158,7 @@ def test_no_history_leaves_the_last_values(kept):
     )
 
 
-def test_asib_is_told_from_the_literature_by_its_tag_or_else_by_its_rungs_name():
+def test_asib_is_distinguished_from_the_literature_by_its_tag_or_else_by_its_rungs_name():
     rungs = ("CE", "KD_null", "L2", "side_cccp_ppf", "kd", "own")
     frame = runs(*[distill(rung, 0, 0.5) for rung in rungs])
     assert of_asib(frame)["tags.rung"].tolist() == list(rungs[:4])

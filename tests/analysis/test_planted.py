@@ -23,7 +23,7 @@ BASE = {"CE": 0.65, "KD": 0.70, "L3": 0.70, "L4": 0.70}  # no rung is better tha
 Tests = Mapping[tuple[str, int], float | None]
 
 
-class Told(NamedTuple):
+class Reported(NamedTuple):
     """What a reader of the report sees: its findings, and each form as plain words."""
 
     found: Report
@@ -36,7 +36,7 @@ class Told(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """What stands in the box of warnings."""
+        """What is in the box of warnings."""
         return wording.warnings(self.found)
 
     def everywhere(self, words: str) -> bool:
@@ -55,8 +55,8 @@ def accuracies(**effects: float) -> dict[tuple[str, int], float | None]:
 
 
 @pytest.fixture
-def told(store, request) -> Callable[..., Told]:
-    """Plants a store of these accuracies (with `changes` to runs, and a `study` of β beside them:
+def reported(store, request) -> Callable[..., Reported]:
+    """Plants a store of these accuracies (with `changes` to runs, and a `study` of β next to them:
     values of a rung) and reads its whole report."""
 
     def add(rung: str, seed: int, test: float | None, variant: str = "", **change) -> None:
@@ -78,7 +78,7 @@ def told(store, request) -> Callable[..., Told]:
         tests: Tests,
         changes: Mapping[tuple[str, int], dict] = MappingProxyType({}),
         study: tuple[str, tuple[str, ...]] = ("", ()),
-    ) -> Told:
+    ) -> Reported:
         for (rung, seed), test in tests.items():
             add(rung, seed, test, **dict(changes.get((rung, seed), {})))
         for beta, seed in itertools.product(study[1], SEEDS):
@@ -87,14 +87,14 @@ def told(store, request) -> Callable[..., Told]:
         found = analyze(store.uri, request.node.name)
         html = re.sub(r"<[^>]+>", " ", as_html(found))
         texts = (html, as_markdown(found), as_terminal(found))
-        plain = (text.replace("\\\n", "") for text in texts)  # a command goes on in the next line
-        return Told(found, tuple(" ".join(text.split()) for text in plain))
+        plain = (text.replace("\\\n", "") for text in texts)  # a command continues in the next line
+        return Reported(found, tuple(" ".join(text.split()) for text in plain))
 
     return plant
 
 
-def test_no_effect_is_told_as_none(told):
-    report = told(accuracies())
+def test_no_effect_is_reported_as_none(reported):
+    report = reported(accuracies())
     assert re.search(r"Primary claim: L4 − KD: .* n = 5, .*: not significant\.", report.summary)
     assert report.everywhere("Not significantly different from KD: L3.")
     shown = re.findall(r"(\S+) − \S+: [^:]*?: (?:better|worse) than", report.summary)
@@ -103,8 +103,8 @@ def test_no_effect_is_told_as_none(told):
     assert report.everywhere("Best control: KD, test top-1 72.")
 
 
-def test_half_a_point_is_told_with_its_size_and_of_its_rung_alone(told):
-    report = told(accuracies(L4=0.5))
+def test_half_a_point_is_reported_with_its_size_and_of_its_rung_alone(reported):
+    report = reported(accuracies(L4=0.5))
     claim = re.search(
         r"Primary claim: L4 − KD: \+(\S+) points, 95 % interval \+(\S+) to \+(\S+), n = 5, .*, "
         r"1\.00 × the time: better than KD\.",
@@ -119,18 +119,18 @@ def test_half_a_point_is_told_with_its_size_and_of_its_rung_alone(told):
     assert report.warnings == []
 
 
-def test_a_twin_is_a_warning_and_no_finding(told):
+def test_a_twin_is_a_warning_and_no_finding(reported):
     tests = accuracies(L3=0.5)
     twins = tests | {("L4", seed): tests["L3", seed] for seed in SEEDS}
-    report = told(twins)
+    report = reported(twins)
     (warning,) = report.warnings
     assert warning == "L4 − L3: equal at each of 5 seeds: are they one experiment?"
     assert report.everywhere(warning)
 
 
-def test_a_seed_that_failed_is_no_number_and_has_a_command(told):
+def test_a_seed_that_failed_is_no_number_and_has_a_command(reported):
     failed = {("L4", 4): {"status": "FAILED"}}
-    report = told(accuracies(L4=0.5) | {("L4", 4): None}, failed)
+    report = reported(accuracies(L4=0.5) | {("L4", 4): None}, failed)
     assert re.search(r"Primary claim: L4 − KD: .*, n = 4, .*: better than KD\.", report.summary)
     assert "Not significantly different from KD: L3." in report.summary
     assert report.warnings == ["failed: 1 run"]
@@ -152,8 +152,8 @@ def test_a_seed_that_failed_is_no_number_and_has_a_command(told):
     [{metrics.TEST_READS: 2.0}, {metrics.TEST_TOP1: [(1, 0.70), (2, 0.73)]}],
     ids=["counted", "silent"],
 )
-def test_a_run_that_read_its_test_split_twice_is_named(told, leak):
-    report = told(accuracies(), {("L4", 2): {"metrics": leak}})
+def test_a_run_that_read_its_test_split_twice_is_named(reported, leak):
+    report = reported(accuracies(), {("L4", 2): {"metrics": leak}})
     assert report.warnings == ["the test split was read more than once: 1 run"]
     assert report.everywhere(report.warnings[0])
     health = next(study for study in report.found.sections if study.name == "health")
@@ -162,22 +162,22 @@ def test_a_run_that_read_its_test_split_twice_is_named(told, leak):
     )
 
 
-def test_rungs_of_other_settings_are_a_warning(told):
+def test_rungs_of_other_settings_are_a_warning(reported):
     longer = {("L4", seed): {"params": {"budget.student_epochs": "80"}} for seed in SEEDS}
     others = {
         (rung, seed): {"params": {"budget.student_epochs": "20"}}
         for rung in RUNGS[:-1]
         for seed in SEEDS
     }
-    report = told(accuracies(), longer | others)
+    report = reported(accuracies(), longer | others)
     assert report.warnings == [
         "budget.student_epochs is not the same everywhere (20: CE, KD, L3; 80: L4)."
     ]
     assert report.everywhere(report.warnings[0])
 
 
-def test_a_study_beside_the_ladder_does_not_take_its_place(told):
-    report = told(accuracies(), study=("L3", ("0.0", "0.1")))
+def test_a_study_next_to_the_ladder_does_not_take_its_place(reported):
+    report = reported(accuracies(), study=("L3", ("0.0", "0.1")))
     sentence = (
         "L3 is shown with method.ib_beta=0.001 (5 runs), its default; left aside: "
         "method.ib_beta=0.0 (5 runs), method.ib_beta=0.1 (5 runs); "
@@ -185,6 +185,7 @@ def test_a_study_beside_the_ladder_does_not_take_its_place(told):
     )
     ladder = next(study for study in report.found.sections if study.name == "ladder")
     assert sentence in ladder.sentences
+    assert sentence in report.summary
     label, n, test = ladder.tables[0].block.rows[2][:3]
     assert (label, n) == ("L3 (ib_beta=0.001)", "5")
     assert float(test.split()[0]) < 75  # not the 90 of the study

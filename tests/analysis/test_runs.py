@@ -112,7 +112,7 @@ def test_any_other_store_is_read_by_the_client(store, frame, ids):
     found = rows.runs(frame.attrs["experiment_id"])
     assert [info.run_id for info in found.infos] == frame["run_id"].tolist()
     values = [value for points in rows.points(*asked) for value in points.values]
-    # Both values of the step that was logged twice are there.
+    # Both values of the step that was logged twice are kept.
     assert len(values) == len(load_history(store.uri, *asked)) + 1
 
 
@@ -121,7 +121,7 @@ def test_unknown_experiment_is_named_with_the_nearest_one(store, ids):
         load_runs(store.uri, "raeding")
 
 
-def test_deleted_experiment_is_said_to_be_deleted(store):
+def test_deleted_experiment_is_reported_as_deleted(store):
     store.client.delete_experiment(store.client.create_experiment("gone"))
     with pytest.raises(ValueError, match=r"'gone'.*deleted"):
         load_runs(store.uri, "gone")
@@ -172,7 +172,9 @@ def test_server_gives_what_the_file_gives(server, store, frame, ids):
     pd.testing.assert_frame_equal(load_history(server, *asked), load_history(store.uri, *asked))
 
 
-def test_server_answers_that_were_cut_are_asked_for_in_parts(server, store, frame, monkeypatch):
+def test_server_answers_that_were_truncated_are_requested_in_parts(
+    server, store, frame, monkeypatch
+):
     asked = (list(frame["run_id"]), [metrics.VAL_TOP1, metrics.TEST_TOP1])
     whole = load_history(store.uri, *asked)
     monkeypatch.setattr(module, "_BULK_POINTS", 2)
@@ -217,14 +219,14 @@ def test_selection_by_stage_and_by_what_a_run_needs(frame, ids):
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "expected"),
     [
         ("nonsense://name:secret@x", "no tracking store at nonsense://x: its address begins with"),
         ("http://name:secret@127.0.0.1:9", "store at http://127.0.0.1:9 does not answer"),
     ],
 )
-def test_a_store_that_is_not_there_is_one_line_without_the_password(uri, said, monkeypatch):
+def test_a_store_that_does_not_exist_is_one_line_without_the_password(uri, expected, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(ValueError, match=said) as told:
+    with pytest.raises(ValueError, match=expected) as raised:
         load_runs(uri, "asib")
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(raised.value)

@@ -192,12 +192,12 @@ def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:
     control = run_key("distill", compose(["cfg=CE", "overlap=50"]))
     assert control == GOLDEN["CE"]  # it has no teachers
     lists = [t.classes for t in compose(["overlap=50"]).teachers()]
-    typed = [f"teacher.{k}.classes={own}" for k, own in enumerate(lists)]
-    assert keys(*typed) == half
+    given = [f"teacher.{k}.classes={own}" for k, own in enumerate(lists)]
+    assert keys(*given) == half
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected"),
     [
         (["overlap=101"], "overlap=101: must be in 0 … 100"),
         (["overlap=half"], "overlap=half: not a whole number"),
@@ -217,9 +217,9 @@ def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:
         (["overlap=0", "data.classes=3"], "leaves a teacher fewer than 2 of 3 classes"),
     ],
 )
-def test_classes_and_images_that_teachers_cannot_have_are_told(
-    overrides: list[str], said: str
+def test_classes_and_images_that_teachers_cannot_have_are_errors(
+    overrides: list[str], expected: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         compose(overrides)
-    assert said in str(raised.value)
+    assert expected in str(raised.value)

@@ -200,9 +200,9 @@ OLD = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16":
 
 
 def test_mixed_precision_is_doubted_where_the_processor_emulates_it() -> None:
-    said = slow_precision("bfloat16", CPU, OLD)
-    assert said is not None
-    assert "numerics=float32" in said
+    printed = slow_precision("bfloat16", CPU, OLD)
+    assert printed is not None
+    assert "numerics=float32" in printed
     assert slow_precision("float32", CPU, OLD) is None
     assert slow_precision("bfloat16", GPU, OLD) is None
     for new in ("avx512_bf16", "amx_bf16"):
@@ -210,7 +210,7 @@ def test_mixed_precision_is_doubted_where_the_processor_emulates_it() -> None:
     assert slow_precision("bfloat16", CPU, {"architecture": "aarch64"}) is None  # not known
 
 
-def test_torch_says_of_this_processor_what_is_asked_for() -> None:
+def test_torch_reports_the_capabilities_that_are_read() -> None:
     there = torch.cpu.get_capabilities()
     if there["architecture"] == "x86_64":
         assert {"avx512_bf16", "amx_bf16"} <= there.keys()

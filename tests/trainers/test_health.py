@@ -203,7 +203,7 @@ def test_a_latent_whose_mean_still_tells_something_is_not_empty() -> None:
 def test_a_weight_that_is_never_above_0_teaches_nothing() -> None:
     alone = B | {"train/loss/ce": 1.0, "train/loss/total": 1.0}
     assert "kd_negligible" in health.fired(judged([alone | {"kd/weight": 0.0}] * 2))
-    assert "kd_negligible" not in health.fired(judged([alone] * 2))  # no teacher was asked for
+    assert "kd_negligible" not in health.fired(judged([alone] * 2))  # no teacher was requested
 
 
 def test_a_run_whose_teachers_weigh_nothing_is_warned_of(world: World) -> None:

@@ -121,7 +121,7 @@ def test_the_epochs_of_mixed_images_are_those_of_most_runs():
     assert mixed(mixing("0.25", alpha="0.0")) is mixed({}) is None
 
 
-def test_a_step_and_mixed_images_are_told_apart(info):
+def test_a_step_and_mixed_images_are_distinguished(info):
     """Mixing begins in all rungs where some have an A-Step: what follows is not the A-Step's."""
     figure = draw_learning_curves(info._replace(mixed=Mixed(2.0, 4.0, ())))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

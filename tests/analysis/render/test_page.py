@@ -29,7 +29,7 @@ def found(store):
     return analyze(store.uri, NAME)
 
 
-def test_the_page_needs_nothing_beside_itself(found):
+def test_the_page_needs_nothing_but_itself(found):
     html = as_html(found)
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", html)
     assert "<script" not in html
@@ -55,12 +55,12 @@ def test_every_form_answers_first_and_names_what_is_missing(found):
 def test_gaps_of_one_command_stand_together_in_the_terminal(found):
     text = as_terminal(found)
     missing = text.partition("\nMissing:\n")[2]
-    told = missing.replace(" \\\n", " ").splitlines()
-    commands = [" ".join(line.split()) for line in told if line.startswith("    python")]
+    lines = missing.replace(" \\\n", " ").splitlines()
+    commands = [" ".join(line.split()) for line in lines if line.startswith("    python")]
     every = [gap.command for study in found.sections for gap in study.gaps]
     assert commands == list(dict.fromkeys(every))
     assert len(commands) < len(every)
-    assert "- L2 has not finished; L2 (with CCCP) has not finished:" in told
+    assert "- L2 has not finished; L2 (with CCCP) has not finished:" in lines
     assert max(map(len, text.splitlines())) <= WIDTH
     assert f"{len(commands)} missing runs, each with the command that makes it." in " ".join(
         text.split()
@@ -100,7 +100,7 @@ def test_names_from_the_store_are_no_markup(store):
     assert "<script>" not in as_html(analyze(store.uri, "evil"))
 
 
-def test_an_empty_experiment_says_what_to_type(store):
+def test_an_empty_experiment_says_what_to_run(store):
     store.run("only launches", "launch", tags={tags.STAGE: "launch"})
     empty = analyze(store.uri, "only launches")
     assert wording.NOTHING in as_html(empty)

@@ -13,7 +13,7 @@ def test_text_is_aligned():
     )
 
 
-def test_a_long_cell_is_cut_and_not_the_name_beside_it():
+def test_a_long_cell_is_cut_and_not_the_name_next_to_it():
     long = ", ".join(f"distill-L2-digits-s{seed}" for seed in range(9))
     lines = as_text(TextTable(("warning", "runs", "which"), (("gate_always_open", "9", long),)))
     head, row = lines.splitlines()

@@ -1,4 +1,4 @@
-"""Accuracy, rate and distortion against β, on frames typed by hand."""
+"""Accuracy, rate and distortion against β, on frames written by hand."""
 
 import pytest
 
@@ -35,8 +35,8 @@ def test_what_the_latent_keeps_and_the_fusion_makes_of_it_has_intervals():
     assert "in nats, on training batches" in found.notes[-1]
 
 
-def test_a_latent_that_lost_the_label_at_the_recommended_beta_is_told():
-    def told(distortion: float) -> tuple[str, ...]:
+def test_a_latent_that_lost_the_label_at_the_recommended_beta_is_reported():
+    def reported(distortion: float) -> tuple[str, ...]:
         rows = [
             with_beta(b, s, 0.8 + s / 10 + v, 0.8, **{f"metrics.{metrics.DISTORTION}": d + s / 100})
             for b, v, d in (("0", 0.0, 0.235), ("0.1", 0.01, distortion))
@@ -44,10 +44,10 @@ def test_a_latent_that_lost_the_label_at_the_recommended_beta_is_told():
         ]
         return beta.section(bench_runs(runs(*rows))).summary
 
-    assert told(1.799)[-1] == (
+    assert reported(1.799)[-1] == (
         "At β = 0.1 the latent tells less of the label: its distortion is 1.80 nats, at β = 0 0.24."
     )
-    assert not any("tells less" in text for text in told(0.3))
+    assert not any("tells less" in text for text in reported(0.3))
 
 
 def grid(values: dict[str, float], spread: float = 0.01) -> list[dict]:
@@ -99,16 +99,18 @@ def test_where_all_are_within_one_standard_error_none_is_shown_to_differ():
 def test_a_beta_is_not_recommended_for_the_seed_that_it_lacks():
     values = {"0": (0.819, 0.824, 0.811), "0.001": (0.823, 0.827, 0.806), "0.01": (0.822, 0.826)}
     rows = [with_beta(b, s, v, 0.8) for b, of in values.items() for s, v in enumerate(of)]
-    said = beta.section(bench_runs(runs(*rows))).sentences[0]
-    assert said.startswith("Recommended β: 0.01, the largest within one standard error of the best")
-    assert "(0.001: 82.50 [" in said  # 0.01 is the best only where the bad seed is missing
-    assert "; 2 seeds that every β has." in said
+    printed = beta.section(bench_runs(runs(*rows))).sentences[0]
+    assert printed.startswith(
+        "Recommended β: 0.01, the largest within one standard error of the best"
+    )
+    assert "(0.001: 82.50 [" in printed  # 0.01 is the best only where the bad seed is missing
+    assert "; 2 seeds that every β has." in printed
     rows = [with_beta("0", 0, 0.8, 0.8), with_beta("0.001", 1, 0.9, 0.8)]
     assert beta.beta_info(runs(*rows), "toy").recommended is None
     assert "No β is recommended" in beta.section(bench_runs(runs(*rows))).sentences[0]
 
 
-def test_beta_zero_stands_apart_on_a_logarithmic_axis():
+def test_beta_zero_is_apart_on_a_logarithmic_axis():
     x = beta.positions([0.0, 1e-3, 1e-1])
     assert x == pytest.approx([-4.5, -3.0, -1.0])
     rows = [with_beta(b, 0, 0.9, 0.8) for b in ("0", "0.001", "0.1")]
@@ -168,19 +170,19 @@ def test_beta_takes_no_run_that_differs_in_more():
     assert gap.command.endswith("cfg=L1 method.ib_beta=0 seed=0")
 
 
-def test_a_recommended_beta_is_told_with_the_warnings_of_its_runs():
+def test_a_recommended_beta_is_reported_with_the_warnings_of_its_runs():
     """The largest is the best, and its latent carries nothing."""
     ill = {"tags.health": "sigma_at_one,gate_always_open"}
     rows = grid({"0.001": 0.8}, 0.0)
     rows += [row | ill for row in grid({"0.1": 0.9}, 0.0)]
     found = beta.section(bench_runs(runs(*rows)))
-    said = found.sentences
-    assert said[0].startswith("Recommended β: 0.1")
-    assert found.summary == said[:3]
-    assert said[2].startswith(
+    printed = found.sentences
+    assert printed[0].startswith("Recommended β: 0.1")
+    assert found.summary == printed[:3]
+    assert printed[2].startswith(
         "Runs at β = 0.1 gave the warning sigma_at_one: The latent's standard"
     )
-    assert "gate" not in said[3]
+    assert "gate" not in printed[3]
     assert [gap.what for gap in found.gaps] == ["β = 0 is not there"]  # and no larger one
 
 

@@ -1,4 +1,4 @@
-"""J at step boundaries, and how accuracy settles, on frames typed by hand."""
+"""J at step boundaries, and how accuracy settles, on frames written by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What partial freezing saves, on frames typed by hand."""
+"""What partial freezing saves, on frames written by hand."""
 
 import pandas as pd
 import pytest

@@ -40,7 +40,7 @@ def test_health_lists_tags_values_and_what_the_store_shows():
     }
 
 
-def test_runs_of_one_name_are_told_apart_in_the_health_list():
+def test_runs_of_one_name_are_distinguished_in_the_health_list():
     def ill(name: str, key: str | None) -> dict:
         tags = {"tags.health": "non_finite", "tags.run_key": key}
         return distill("L3", 0, 0.5, **tags) | {"name": name}

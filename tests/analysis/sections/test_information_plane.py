@@ -1,4 +1,4 @@
-"""Rate against what z says of the label, on frames typed by hand."""
+"""Rate against the information of z about the label, on frames written by hand."""
 
 import pandas as pd
 import pytest
@@ -26,8 +26,8 @@ def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
     seeds = pd.Series({"r0": 0, "r1": 1, "r2": 0})
     found = information_plane.plane_info(labels, seeds, points, "toy")
     assert (found.next, found.lead.n) == ("L2", 1)
-    said = information_plane._sentence(found)
-    assert "no two seeds in common with the next, L2, so no conclusion. Pareto front" in said
+    printed = information_plane._sentence(found)
+    assert "no two seeds in common with the next, L2, so no conclusion. Pareto front" in printed
     assert [(path.label, path.n, path.front) for path in found.paths] == [
         ("L1", 2, True),
         ("L2", 1, False),
@@ -47,11 +47,11 @@ def test_information_is_entropy_less_cross_entropy_and_only_of_common_steps():
     assert axes.get_xlim()[1] < 10  # the interval of two seeds does not flatten the rest
 
 
-def test_who_keeps_the_most_is_told_with_the_paired_difference_to_the_next():
+def test_who_keeps_the_most_is_reported_with_the_paired_difference_to_the_next():
     labels = pd.Series({f"{rung}{s}": rung for rung in ("L1", "L2") for s in range(3)})
     seeds = pd.Series({run: int(run[-1]) for run in labels.index})
 
-    def said(ahead: tuple[float, ...]) -> str:
+    def printed(ahead: tuple[float, ...]) -> str:
         points = [
             history(
                 run,
@@ -65,5 +65,5 @@ def test_who_keeps_the_most_is_told_with_the_paired_difference_to_the_next():
         return information_plane._sentence(found)
 
     shown = "; 0.200 [0.200, 0.200] nats more than the next, L2, paired by seed and not corrected"
-    assert f"{shown} for the choice. Pareto" in said((0.2,) * 3)
-    assert "for the choice, so that it is not shown to keep more. Par" in said((0.9, -0.3, 0.0))
+    assert f"{shown} for the choice. Pareto" in printed((0.2,) * 3)
+    assert "for the choice, so that it is not shown to keep more. Par" in printed((0.9, -0.3, 0.0))

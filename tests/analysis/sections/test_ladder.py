@@ -1,13 +1,13 @@
-"""What is missing of a ladder, on frames typed by hand."""
+"""What is missing of a ladder, on frames written by hand."""
 
 from analysis.sections import ladder, methods
 from tests.analysis.frames import bench_runs, distill, params, runs
 
 
-def test_ladder_names_the_seeds_that_are_missing_with_what_was_typed():
-    typed = "cfg={} bench=toy data.train_limit=200 seed={}"
+def test_ladder_names_the_seeds_that_are_missing_with_the_given_overrides():
+    overrides = "cfg={} bench=toy data.train_limit=200 seed={}"
     rows = [
-        distill(r, s, 0.5 + s / 100, **{"params.overrides": typed.format(r, s)})
+        distill(r, s, 0.5 + s / 100, **{"params.overrides": overrides.format(r, s)})
         for r in ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
         for s in (0, 1, 2)
         if (r, s) != ("L4", 2)
@@ -25,25 +25,25 @@ def commands(*rows: dict) -> str:
 
 
 def test_a_gap_is_filled_in_the_experiment_that_has_it_with_the_options_of_its_method():
-    typed = {"params.overrides": "bench=toy method.ib_beta=1e-3 cfg=L2 seed=0"}
-    said = commands(distill("L2", 0, 0.5, **typed))
-    assert "method.ib_beta=1e-3 runtime.experiment=other cfg=L4 seed=0,1,2" in said
+    overrides = {"params.overrides": "bench=toy method.ib_beta=1e-3 cfg=L2 seed=0"}
+    printed = commands(distill("L2", 0, 0.5, **overrides))
+    assert "method.ib_beta=1e-3 runtime.experiment=other cfg=L4 seed=0,1,2" in printed
     assert (
         "distill -m bench=toy runtime.experiment=other "
         "method=ce,kd,fitnet,at,crd,dkd,dist,kd_ls seed=0,1,2"
-    ) in said
-    typed = {"params.overrides": "method=kd method.weight=0.5 runtime.experiment=other seed=0"}
-    said = commands(distill("kd", 0, 0.5, **typed))
-    (own,) = [line for line in said.splitlines() if "method.weight" in line]
+    ) in printed
+    overrides = {"params.overrides": "method=kd method.weight=0.5 runtime.experiment=other seed=0"}
+    printed = commands(distill("kd", 0, 0.5, **overrides))
+    (own,) = [line for line in printed.splitlines() if "method.weight" in line]
     assert "method.weight=0.5 runtime.experiment=other method=kd seed=" in own
-    assert "distill -m bench=toy runtime.experiment=other cfg=L4 seed=0,1,2" in said
-    assert said.count("runtime.experiment") == said.count("python -m")
+    assert "distill -m bench=toy runtime.experiment=other cfg=L4 seed=0,1,2" in printed
+    assert printed.count("runtime.experiment") == printed.count("python -m")
 
 
 def test_what_a_study_varies_is_no_option_of_the_rungs_that_are_missing():
-    typed = "bench=toy budget=short method.ib_beta={} cfg=L2 seed={}"
+    overrides = "bench=toy budget=short method.ib_beta={} cfg=L2 seed={}"
     rows = [
-        distill("L2", s, 0.5, **params(overrides=typed.format(b, s), method__ib_beta=b))
+        distill("L2", s, 0.5, **params(overrides=overrides.format(b, s), method__ib_beta=b))
         for b in ("0.0", "0.01", "0.1")
         for s in (0, 1)
     ]

@@ -113,13 +113,13 @@ def test_at_most_ten_of_the_runs_left_out_are_listed(count):
         assert notes[-1] == "… and 3 more"
 
 
-def test_nothing_left_out_is_said():
+def test_nothing_left_out_is_reported():
     assert left_out_notes(pd.DataFrame(columns=["run_id", "name", "reason"])) == [
         "No run was left out."
     ]
 
 
-def test_what_a_validation_image_is_worth_is_told_where_all_runs_say_how_many_there_were():
+def test_what_a_validation_image_is_worth_is_reported_where_all_runs_logged_their_number():
     images = f"metrics.{metrics.VAL_IMAGES}"
     known = runs(distill("CE", 0, 0.5, **{images: 144.0}), distill("L3", 0, 0.5, **{images: 144.0}))
     assert validation_notes(known) == ["Validation: 144 images, so that one is 0.69 points."]

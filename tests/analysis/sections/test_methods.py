@@ -1,4 +1,4 @@
-"""Methods ranked and compared, on frames typed by hand."""
+"""Methods ranked and compared, on frames written by hand."""
 
 import math
 
@@ -8,7 +8,7 @@ from analysis.sections import methods
 from tests.analysis.frames import bench_runs, distill, runs
 
 
-def test_methods_beside_the_ladder_have_colours_of_their_own():
+def test_methods_next_to_the_ladder_have_colours_of_their_own():
     kept = runs(*[distill(m, 0, 0.8) for m in ("ce", "kd", "at")])
     axes = methods.section(bench_runs(kept)).figures[0].figure.axes[0]
     assert len({bar.lines[0].get_color() for bar in axes.containers}) == 3
@@ -41,7 +41,7 @@ def test_methods_without_a_reference_are_ranked_and_not_compared():
     assert "Dashed" not in found.figures[0].caption
 
 
-def test_published_numbers_stand_beside_those_of_their_pair():
+def test_published_numbers_are_next_to_those_of_their_pair():
     rows = [distill(m, s, 0.7, "literature_resnet8x4") for m in ("ce", "kd") for s in (0, 1)]
     rows += [distill("L2", 0, 0.7, "literature_resnet8x4")]
     found = methods.methods_info(runs(*rows), "literature_resnet8x4")

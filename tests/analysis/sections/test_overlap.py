@@ -1,4 +1,4 @@
-"""Accuracy against the overlap of the teachers, on frames typed by hand."""
+"""Accuracy against the overlap of the teachers, on frames written by hand."""
 
 import pytest
 

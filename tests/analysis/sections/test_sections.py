@@ -1,4 +1,4 @@
-"""What every analysis does with nothing, and at the ends of a scale, on frames typed by hand."""
+"""What every analysis does with nothing, and at the ends of a scale, on frames written by hand."""
 
 import re
 
@@ -26,7 +26,7 @@ TEACHERS = runs({"tags.stage": "finetune", "tags.bench": "toy"})
     "one", [ladder, methods, beta, information_plane, cccp, teacher_adaptation, freezing, overlap]
 )
 @pytest.mark.parametrize("there", [EMPTY, TEACHERS], ids=["running", "teachers"])
-def test_nothing_finished_is_said_with_a_command(one, there):
+def test_nothing_finished_is_reported_with_a_command(one, there):
     found = one.section(bench_runs(there))
     assert not found.tables
     assert not found.figures

@@ -1,4 +1,4 @@
-"""Teachers before and after every A-Step, on frames typed by hand."""
+"""Teachers before and after every A-Step, on frames written by hand."""
 
 import math
 
@@ -30,8 +30,8 @@ def test_ten_teachers_before_and_after():
     assert found.teachers[9].before == pytest.approx((0.59, 0.61))
     assert found.teachers[9].change.mean == pytest.approx(0.05)
     assert found.correlation == pytest.approx(1.0)
-    said = teacher_adaptation.section(bench_runs(kept, points))
-    assert said.summary[0].startswith(
+    printed = teacher_adaptation.section(bench_runs(kept, points))
+    assert printed.summary[0].startswith(
         "The worst change of a teacher of 10, not corrected for that choice: L3: teacher "
     )
     three = teacher_adaptation.adaptation_info(kept.head(3), points, "toy")
@@ -41,8 +41,8 @@ def test_ten_teachers_before_and_after():
 def test_a_correlation_has_an_interval():
     gains = (0.0, 0.01, 0.02, 0.03, 0.01)
     kept = runs(*[distill("L2", s, 0.6 - g + s / 1000, gain=g) for s, g in enumerate(gains)])
-    said = teacher_adaptation.section(bench_runs(kept)).sentences[-1]
-    assert "correlation −0.99 [−1.00, −0.88] over 5 runs" in said
+    printed = teacher_adaptation.section(bench_runs(kept)).sentences[-1]
+    assert "correlation −0.99 [−1.00, −0.88] over 5 runs" in printed
 
 
 def test_no_panel_is_drawn_of_teachers_that_do_not_adapt():
@@ -61,7 +61,7 @@ def test_no_panel_is_drawn_of_teachers_that_do_not_adapt():
     assert adapted.figures[0].caption.startswith("Validation accuracy before")
 
 
-def test_the_gain_is_said_over_the_best_teacher_and_over_their_average():
+def test_the_gain_is_given_over_the_best_teacher_and_over_their_average():
     """Of adapted teachers also as they were loaded; runs that did not log one are not counted."""
     old = distill("L3", 2, 0.6, gain=0.02)
     kept = runs(
@@ -80,12 +80,12 @@ def test_the_gain_is_said_over_the_best_teacher_and_over_their_average():
         ],
         distill("KD", 0, 0.6),
     )
-    said = teacher_adaptation.section(bench_runs(kept))
-    assert said.sentences[1] == (
+    printed = teacher_adaptation.section(bench_runs(kept))
+    assert printed.sentences[1] == (
         "L3: the last fusion is +1.67 [+0.23, +3.10] points from the best teacher (n = 3) and "
         "−2.00 [−2.00, −2.00] points from the teachers' average (n = 2)."
     )
-    (gained,) = said.tables
+    (gained,) = printed.tables
     assert gained.block.rows == (
         ("L3, the best teacher", "3", "+1.67 [+0.23, +3.10]", "+3.00 [+3.00, +3.00]"),
         ("L3, the teachers' average", "2", "−2.00 [−2.00, −2.00]", "+1.00 [+1.00, +1.00]"),

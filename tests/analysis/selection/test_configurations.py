@@ -7,6 +7,8 @@ from analysis.runs import Selection
 from analysis.selection.configurations import by_overlap, not_shared, one_configuration, shown_with
 from tests.analysis.frames import distill, params, runs
 
+ANOTHER = "To show another configuration, leave out the others: tag.variant=…, since=… or until=…"
+
 
 def reasons(frame: pd.DataFrame) -> dict[str, str]:
     """Run id to reason, for the runs that do not count."""
@@ -130,7 +132,7 @@ def test_the_configuration_of_most_of_the_other_rungs_is_kept(tag):
     assert "as most of the other rungs; left aside: a=2 (1 run)" in shown(moved)[0]
 
 
-def test_runs_of_older_versions_are_told_apart_by_their_recipe_keys():
+def test_runs_of_older_versions_are_distinguished_by_their_recipe_keys():
     """Neither parameters nor a variant: the recipe of the newest run is kept, all its seeds."""
     rows = [
         distill("L3", seed, 0.5) | {"tags.recipe": recipe}
@@ -209,6 +211,7 @@ def test_a_rungs_default_is_shown_and_the_runs_of_a_study_of_it_are_counted():
         "L2 is shown with method.ib_beta=0.001 (2 runs), its default; left aside: "
         "method.ib_beta=0.0 (3 runs), method.ib_beta=0.01 (3 runs), method.ib_beta=0.1 (3 runs); "
         "what=beta compares them.",
+        ANOTHER,
     )
     kept = one_configuration(Selection(frame, frame[:0].assign(reason=""))).kept
     assert kept["configuration"].tolist() == ["", "", *["method.ib_beta=0.001"] * 2]
@@ -222,6 +225,7 @@ def test_without_its_default_the_newest_configuration_is_shown():
     assert shown(frame) == (
         "L2 is shown with method.a=2 (1 run), the one that was started last; left aside: "
         "method.a=1 (1 run).",
+        ANOTHER,
     )
 
 

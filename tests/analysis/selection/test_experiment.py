@@ -25,7 +25,7 @@ def filters(monkeypatch) -> list[list[str]]:
     return calls
 
 
-def test_histories_are_read_once_and_anew_when_a_run_has_finished(store, filters):
+def test_histories_are_read_once_and_again_when_a_run_has_finished(store, filters):
     def finish(seed: int) -> str:
         points = {metrics.LR: [(0, 0.1), (1, seed / 10)], metrics.VAL_TOP1: [(0, 0.5)]}
         return store.distill(NAME, "CE", seed, 0.5, metrics=points)
@@ -48,6 +48,6 @@ def test_histories_are_read_once_and_anew_when_a_run_has_finished(store, filters
     assert set(again["run_id"]) == {first, second}
 
 
-def test_nothing_asked_is_an_empty_frame(store):
+def test_nothing_requested_is_an_empty_frame(store):
     store.distill("nothing", "CE", 0, 0.5)
     assert ExperimentReader(store.uri, "nothing").history([], []).empty

@@ -49,7 +49,7 @@ def test_runs_are_those_of_the_store(store, ids, file) -> None:
     assert there["parent_id"].notna().any()
 
 
-def test_histories_are_those_that_were_asked_for(store, ids, file) -> None:
+def test_histories_are_those_that_were_requested(store, ids, file) -> None:
     columns = ["run_id", "metric", "step", "value"]
     found, there = (load_history(uri, ids, [*KEPT, metrics.LR]) for uri in (file, store.uri))
     there = there[there["metric"] != metrics.LR]
@@ -65,15 +65,19 @@ def test_nothing_of_the_machine_goes_with_it(file) -> None:
 
 
 def test_no_place_of_the_machine_goes_with_it(store) -> None:
-    typed = "cfg=CE runtime.store=/home/someone/store data.root=/data seed=0"
-    note = f"Again: `python -m pipeline distill {typed}`"
+    overrides = "cfg=CE runtime.store=/home/someone/store data.root=/data seed=0"
+    note = f"Again: `python -m pipeline distill {overrides}`"
     run = store.distill(
         "places",
         "CE",
         0,
         0.5,
         tags={"mlflow.note.content": note},
-        params={"overrides": typed, "runtime.store": "/home/someone/store", "data.root": "/data"},
+        params={
+            "overrides": overrides,
+            "runtime.store": "/home/someone/store",
+            "data.root": "/data",
+        },
     )
     text = lzma.decompress(export(store.uri, "places", [run], KEPT))
     assert b"someone" not in text

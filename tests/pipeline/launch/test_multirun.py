@@ -46,7 +46,7 @@ def test_lists_and_quoted_texts_are_one_value(text: str) -> None:
     assert multirun.expand([text]) == [(text,)]
 
 
-def test_all_mistakes_of_all_jobs_in_one_message() -> None:
+def test_all_errors_of_all_jobs_in_one_message() -> None:
     with pytest.raises(ConfigError) as raised:
         multirun.read(
             [

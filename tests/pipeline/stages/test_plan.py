@@ -1,4 +1,4 @@
-"""The plan of a command: each stage once, what is there, and times of finished runs of its kind."""
+"""The plan of a command: each stage once, its state, and times of finished runs of its kind."""
 
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def test_times_are_the_median_of_finished_runs_of_the_kind(store: Store) -> None
     assert l3.seconds == pytest.approx(20.0)
 
 
-def test_what_is_finished_and_what_goes_on_is_said(store: Store) -> None:
+def test_what_is_finished_and_what_resumes_is_shown(store: Store) -> None:
     key = run_key("finetune", rung("L3"), teacher=0)
     finish(store, "finetune", key, "resnet20", 40.0)
     second = store.run("finetune", run_key("finetune", rung("L3"), teacher=1))
@@ -117,7 +117,7 @@ def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFix
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_runs_of_one_name_are_told_apart_by_that_in_which_those_that_need_them_agree(
+def test_runs_of_one_name_are_distinguished_by_that_in_which_those_that_need_them_agree(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lr = "optim.lr=1e-2"
@@ -137,7 +137,7 @@ def test_runs_of_one_name_are_told_apart_by_that_in_which_those_that_need_them_a
 
 
 @pytest.mark.parametrize(
-    ("lots", "workers", "said"),
+    ("lots", "workers", "expected"),
     [
         ([60.0] * 9, 1, "9 min"),
         ([60.0] * 9, 2, "9 min of training, about 4 min with 2 workers"),
@@ -145,8 +145,8 @@ def test_runs_of_one_name_are_told_apart_by_that_in_which_those_that_need_them_a
         ([240.0, 60.0, 60.0], 3, "6 min of training, about 4 min with 3 workers"),
     ],
 )
-def test_workers_share_trials_and_no_trial(lots: list[float], workers: int, said: str) -> None:
-    assert time_of(lots, workers) == said
+def test_workers_share_trials_and_no_trial(lots: list[float], workers: int, expected: str) -> None:
+    assert time_of(lots, workers) == expected
 
 
 def test_stages_of_one_setting_are_one_workers(
@@ -186,17 +186,17 @@ def test_matched_epochs_are_those_that_fit_into_the_time(rung_s: float, epochs: 
     assert config.budget.matched_to == "L4"
 
 
-def test_standards_keep_what_was_typed() -> None:
-    typed = ["cfg=CE_matched", "budget.matched_to=L1", "seed=3", *SMALL]
-    one, control = standards(compose(typed), typed)
+def test_standards_keep_the_given_overrides() -> None:
+    overrides = ["cfg=CE_matched", "budget.matched_to=L1", "seed=3", *SMALL]
+    one, control = standards(compose(overrides), overrides)
     assert (one.cfg, control.cfg, one.seed, control.seed) == ("L1", "CE", 3, 3)
     assert one.budget.matched_to is control.budget.matched_to is None
 
 
 def test_the_rung_whose_time_is_given_may_have_a_recipe_of_its_own() -> None:
     own = "budget.matched_with=['optim.lr=4e-3','method.ce_alpha=0.1']"
-    typed = ["cfg=CE_matched", "budget.matched_to=L1", own, "optim.lr=8e-3", *SMALL]
-    one, control = standards(compose(typed), typed)
+    overrides = ["cfg=CE_matched", "budget.matched_to=L1", own, "optim.lr=8e-3", *SMALL]
+    one, control = standards(compose(overrides), overrides)
     assert (one.optim.lr, control.optim.lr) == (4e-3, 8e-3)
     assert one.method.ce_alpha == 0.1
     wrong = ["cfg=CE_matched", "budget.matched_with=['optim.rl=4']", *SMALL]

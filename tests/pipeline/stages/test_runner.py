@@ -1,4 +1,4 @@
-"""The loop of a stage: what is committed when someone who hears of an epoch ends it."""
+"""The loop of a stage: what is committed when a listener to its epochs ends it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,16 +33,16 @@ def test_an_epoch_that_a_pruner_has_seen_is_committed_though_none_was_due(tmp_pa
             raise Interrupted
 
     folder = Store(tmp_path).run("distill", "key")
-    told: list[int] = []
+    seen: list[int] = []
     job = SimpleNamespace(folder=folder, name="x", epochs=5, train=train)
     session = SimpleNamespace(
         on_epoch=prune, stop=lambda: False, runtime=SimpleNamespace(commit_every_s=1000)
     )
     state = State(progress=SimpleNamespace(slot=0, step=0, done=False))
     lease = SimpleNamespace(check=lambda: None, token="token")
-    tracker = SimpleNamespace(committed=lambda history: told.append(len(history)))
+    tracker = SimpleNamespace(committed=lambda history: seen.append(len(history)))
     with pytest.raises(Interrupted):
         _epochs(job, session, state, [], lease, tracker)  # type: ignore[arg-type]
     commit = folder.latest()
     assert commit is not None
-    assert (len(commit.history), commit.state["slot"], told) == (3, 3, [3])
+    assert (len(commit.history), commit.state["slot"], seen) == (3, 3, [3])

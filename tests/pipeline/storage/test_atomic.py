@@ -35,7 +35,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(
     assert path.read_bytes() == b"one"
 
 
-def test_another_content_than_the_digest_says_is_told(tmp_path: Path) -> None:
+def test_content_of_another_digest_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"one")
     with path.open("rb") as file:

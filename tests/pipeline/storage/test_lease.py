@@ -306,7 +306,7 @@ def test_check_and_the_heartbeat_see_that_it_is_lost(
     beating.release()
 
 
-def test_a_heartbeat_that_fails_is_told_and_tried_again(
+def test_a_heartbeat_that_fails_is_reported_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: Holder) -> bytes:

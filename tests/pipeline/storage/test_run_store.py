@@ -425,14 +425,14 @@ def test_json_comes_back(run: RunFolder) -> None:
 
 
 @harms
-def test_damaged_json_is_told(run: RunFolder, harm: Callable[[Path], None]) -> None:
+def test_damaged_json_is_reported(run: RunFolder, harm: Callable[[Path], None]) -> None:
     run.write_json("config", {"values": list(range(100))})
     harm(run.path / "config.json")
     with pytest.raises(CorruptFile, match=r"config\.json"):
         run.read_json("config")
 
 
-def test_edited_json_is_told(run: RunFolder) -> None:
+def test_edited_json_is_reported(run: RunFolder) -> None:
     run.write_json("config", {"lr": 0.1})
     path = run.path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()), indent=2))  # the same values
@@ -477,7 +477,7 @@ def test_tensors_of_one_name_stand_side_by_side(run: RunFolder) -> None:
 
 
 @harms
-def test_damaged_tensors_are_told(run: RunFolder, harm: Callable[[Path], None]) -> None:
+def test_damaged_tensors_are_reported(run: RunFolder, harm: Callable[[Path], None]) -> None:
     digest = run.save_tensors("student", {"a": torch.randn(1000)})
     harm(run.tensors_path("student"))
     with pytest.raises(CorruptFile, match="student"):

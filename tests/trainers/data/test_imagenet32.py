@@ -40,7 +40,7 @@ def test_the_files_are_known_by_their_sha256(tmp_path: Path) -> None:
     )
 
 
-def test_class_names_are_read_where_they_lie_beside(tmp_path: Path) -> None:
+def test_class_names_are_read_next_to_the_images(tmp_path: Path) -> None:
     files.write_imagenet(tmp_path)
     lines = [f"n{k:08d} {k} thing_{k}" for k in range(1000, 0, -1)]
     (tmp_path / "map_clsloc.txt").write_text("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Adding a data set takes one file, one line and one YAML; and every one that is there has all."""
+"""Adding a data set takes one file, one line and one YAML; and every one of the project has all."""
 
 import shutil
 from pathlib import Path

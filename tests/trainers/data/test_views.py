@@ -61,7 +61,7 @@ def test_every_view_is_a_crop_of_its_image(pad: int, mode: str, flip: bool) -> N
         assert crop.tobytes() in crops
         drawn.append(crops[crop.tobytes()])
     if len(crops) < offsets**2 * (1 + flip):
-        return  # reflected and flipped crops coincide: which one was drawn cannot be told
+        return  # reflected and flipped crops coincide: which one was drawn cannot be seen
     dy, dx, flipped = (np.array(column) for column in zip(*drawn, strict=True))
     for column in (dy, dx):
         share = np.bincount(column, minlength=offsets) / len(column)

@@ -55,10 +55,10 @@ def test_outputs_above_a_trunk_are_those_of_the_whole_net(numerics: str, world: 
     for maps in (trunk.train, trunk.val):
         assert maps.is_contiguous(memory_format=inputs.numerics.layout())
     with inputs.numerics.autocast(inputs.device):
-        live, said = outputs(teacher, inputs.views.batch(rows)), trunk.outputs(teacher, rows)
+        live, above = outputs(teacher, inputs.views.batch(rows)), trunk.outputs(teacher, rows)
     close = {"rtol": 1e-5, "atol": 1e-5} if numerics == "float32" else {"rtol": 0.05, "atol": 0.05}
-    torch.testing.assert_close(said.logits, live.logits, **close)
-    torch.testing.assert_close(said.pooled, live.pooled, **close)
+    torch.testing.assert_close(above.logits, live.logits, **close)
+    torch.testing.assert_close(above.pooled, live.pooled, **close)
     whole, banked = (stage_cache.network_bank(inputs, teacher, which) for which in (None, trunk))
     for one, other in zip((*whole.train, *whole.val), (*banked.train, *banked.val), strict=True):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=0.05)
@@ -108,7 +108,7 @@ def test_fresh_views_and_mixed_precision_given_up(world: World) -> None:
     inputs, state = prepared(world, "numerics=bfloat16")
     stage_cache.teacher_trunks(inputs, state)
     state.load_state_dict(state.state_dict())
-    assert state.trunks is None  # made anew, perhaps in another precision
+    assert state.trunks is None  # rebuilt, perhaps in another precision
 
 
 def test_an_empty_validation_split(world: World) -> None:

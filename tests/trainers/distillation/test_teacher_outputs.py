@@ -46,10 +46,10 @@ def test_same_view_shows_the_frozen_side_the_students_own_images(world: World) -
     images = mix_images(clean, mix)
     found = Live(inputs, state, mixed=True).teacher_outputs(rows, clean, images)
     with torch.no_grad():
-        said = [outputs(t.model, images) for t in world.teachers]
+        single = [outputs(t.model, images) for t in world.teachers]
         query = outputs(state.student.eval(), images).pooled
-        latent = state.method.eval().fuse(query, [s.pooled for s in said])
-        torch.testing.assert_close(found.teachers, torch.stack([s.logits for s in said]))
+        latent = state.method.eval().fuse(query, [s.pooled for s in single])
+        torch.testing.assert_close(found.teachers, torch.stack([s.logits for s in single]))
         torch.testing.assert_close(found.synergy, state.method.head(latent.mu))
     assert found.certainty is not None
     assert all(not m.training for t in world.teachers for m in t.model.modules())

@@ -93,11 +93,11 @@ def case(
         maps(STUDENT_MAPS, 10),
     )
     leaves = [x.requires_grad_() for x in (student.logits, student.pooled, *student.maps)]
-    said = [0 if same else k for k in method.teachers_used]
+    teachers = [0 if same else k for k in method.teachers_used]
     teacher_outputs = TeacherOutputs(
-        torch.stack([normal(batch, classes, seed=30 + k, scale=scale) for k in said]),
-        pooled=tuple(normal(batch, TEACHER, seed=40 + k) for k in said),
-        maps=tuple(maps(TEACHER_MAPS, 50 + 10 * k) for k in said),
+        torch.stack([normal(batch, classes, seed=30 + k, scale=scale) for k in teachers]),
+        pooled=tuple(normal(batch, TEACHER, seed=40 + k) for k in teachers),
+        maps=tuple(maps(TEACHER_MAPS, 50 + 10 * k) for k in teachers),
         image=torch.randperm(IMAGES, generator=torch.Generator().manual_seed(7))[:batch],
     )
     labels = method.dims.labels[teacher_outputs.image]

@@ -165,7 +165,7 @@ def test_a_student_that_agrees_has_no_loss_and_no_gradient(name: str) -> None:
     c = case(name, teachers=1)
     same = c.teacher_outputs.teachers[0].clone().requires_grad_()
     agreed = c._replace(student=c.student._replace(logits=same))
-    loss, least = agreed.term(), 1e-3 if name == "dist" else 1e-12  # 1e-8 beside small norms
+    loss, least = agreed.term(), 1e-3 if name == "dist" else 1e-12  # 1e-8 next to small norms
     assert loss.detach().abs() < least
     assert agreed.gradient(loss)[0].abs().max() < least
 

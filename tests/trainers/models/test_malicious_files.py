@@ -171,7 +171,7 @@ PICKLES = {
 }
 PICKLES |= {
     "empty": lambda root: b"",
-    "cut off": lambda root: files.cifar_bytes("cifar10")["data_batch_2"][:50_000],
+    "truncated": lambda root: files.cifar_bytes("cifar10")["data_batch_2"][:50_000],
     "no dictionary": lambda root: pickle.dumps([1, 2]),
     "a web page": lambda root: b"<html>404</html>",
 }
@@ -283,7 +283,7 @@ def missing_array(path: Path, content: dict[str, Any]) -> None:
 
 
 NPZ = {
-    "cut off": cut,
+    "truncated": cut,
     "flipped byte": flip,
     "array of objects": objects,
     "bomb": bomb,
@@ -320,7 +320,7 @@ def tar_with(name: str, extra: bytes | tarfile.TarInfo) -> Callable[[Path], obje
 
 
 def tar_of_zeros(root: Path) -> None:
-    """Members that nobody asked for, 0.6 GB in 3 MB."""
+    """Members that are not needed, 0.6 GB in 3 MB."""
     with tarfile.open(root / files.CIFAR_ARCHIVES["cifar10"], "w:gz", compresslevel=1) as tar:
         for number in range(3):
             info = tarfile.TarInfo(f"zeros{number}")
@@ -349,7 +349,7 @@ TARS = {
     "device": tar_with("zero", link("zero", "", tarfile.CHRTYPE)),
     "bomb": tar_of_zeros,
     "claims a size": tar_claim,
-    "cut off": tar_cut,
+    "truncated": tar_cut,
     "harmful member": tar_with(BATCH, pickle.dumps(Runs(print, "harm"), 2)),
     "no gzip": lambda root: (root / files.CIFAR_ARCHIVES["cifar10"]).write_bytes(b"<html>"),
 }
@@ -416,7 +416,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\
 IMAGES = {
     "not an image": ("99.png", lambda: b"MZ\x90 a program"),
     "empty image": ("99.jpg", lambda: b""),
-    "cut off": ("99.png", lambda: png_bytes(64)[:-30]),
+    "truncated": ("99.png", lambda: png_bytes(64)[:-30]),
     "flipped byte": ("99.png", flipped_png),
     "absurdly large": ("99.png", lambda: png_of(60_000, 60_000)),
     "absurdly large, decoder's own limit": ("99.png", lambda: png_of(2**31 - 1, 2**31 - 1)),
@@ -459,7 +459,7 @@ def endless() -> dict[str, Any]:
 
 
 def compressed(path: Path) -> None:
-    """An honest file with a member of zeros packed beside the weights."""
+    """An honest file with a member of zeros packed next to the weights."""
     buffer = io.BytesIO()
     torch.save(weights(), buffer)
     with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
@@ -514,7 +514,7 @@ CHECKPOINTS = {
         of(weights(extra=torch.ones(1).expand(2**40), **{"0_at_bias": torch.ones(1).expand(2**40)}))
     ),
     "empty": in_checkpoint(lambda path: path.write_bytes(b"")),
-    "safetensors cut off": in_checkpoint(safetensors_cut, "w.safetensors"),
+    "safetensors truncated": in_checkpoint(safetensors_cut, "w.safetensors"),
     "safetensors header lies": in_checkpoint(safetensors_lie, "w.safetensors"),
     "a pickle called safetensors": in_checkpoint(
         lambda path: path.write_bytes(by_eval(path.parent)), "w.safetensors"
@@ -552,7 +552,7 @@ ODD_IMAGES: dict[str, Callable[[Path], object]] = {
 
 CASES: dict[str, Callable[[Path], Call]] = {
     **{f"cifar: {name}": in_cifar(body) for name, body in PICKLES.items()},
-    **{f"imagenet32: {n}": in_imagenet(PICKLES[n]) for n in ("by_eval", "memo_bomb", "cut off")},
+    **{f"imagenet32: {n}": in_imagenet(PICKLES[n]) for n in ("by_eval", "memo_bomb", "truncated")},
     **{f"npz: {name}": in_npz(damage) for name, damage in NPZ.items()},
     **{f"tar: {name}": in_tar(make) for name, make in TARS.items()},
     **{f"idx: {name}": in_idx(*case) for name, case in IDX.items()},

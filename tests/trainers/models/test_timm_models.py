@@ -124,7 +124,7 @@ def test_weights_that_cannot_be_fetched_are_an_error_that_names_the_option(
 @pytest.mark.parametrize("name", ["vgg8", "wrn_16_2", "timm:convnextv2_small"])
 def test_nets_without_published_weights_are_an_error(name: str, fetch: Fetch) -> None:
     def never(*_: Any, **__: Any) -> dict[str, Tensor]:
-        raise AssertionError("asked for weights that do not exist")
+        raise AssertionError("requested weights that do not exist")
 
     fetch(never)
     with pytest.raises(CannotBuild, match=r"no published weights: set student\.pretrained=false"):

@@ -28,8 +28,8 @@ FACTORS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
         },
     ),
 }
-# Beside the ladder: side branches, placebos and CE_matched, each against one rung.
-BESIDE: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
+# Next to the ladder: side branches, placebos and CE_matched, each against one rung.
+BRANCHES: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "side_cccp_ppf": ("L4", {"method.bottleneck": (True, False)}),
     "side_asib_cccp": ("L2", {"method.target_view": ("two_view", "same")}),
     "L2_null": ("L2", {"method.placebo": ("none", "synergy")}),
@@ -82,19 +82,19 @@ def test_a_rung_differs_from_the_one_below_in_its_own_factor_alone(cfg: str, ben
 
 
 @pytest.mark.parametrize("bench", BENCHES)
-@pytest.mark.parametrize("cfg", BESIDE)
-def test_what_stands_beside_the_ladder_differs_from_one_rung_in_one_factor(
+@pytest.mark.parametrize("cfg", BRANCHES)
+def test_what_is_next_to_the_ladder_differs_from_one_rung_in_one_factor(
     cfg: str, bench: str
 ) -> None:
-    rung, factor = BESIDE[cfg]
+    rung, factor = BRANCHES[cfg]
     found = differing(composed(rung, bench), composed(cfg, bench))
     assert found.pop("cfg") == (rung, cfg)
     assert found == factor
 
 
 def test_the_ladder_is_all_rungs_there_are() -> None:
-    assert {*RUNGS, *BESIDE} == set(options_of("cfg"))
-    assert {*RUNGS, *BESIDE} == {*tiny.RUNGS, "CE_matched"}
+    assert {*RUNGS, *BRANCHES} == set(options_of("cfg"))
+    assert {*RUNGS, *BRANCHES} == {*tiny.RUNGS, "CE_matched"}
     order = ["CE"]
     for cfg, (below, _) in FACTORS.items():
         assert below == order[-1]
@@ -113,7 +113,7 @@ def test_rungs_leave_a_change_of_the_bench_alone(bench: str) -> None:
 
 
 def test_all_rungs_are_experiments_of_their_own() -> None:
-    every = [*RUNGS, *BESIDE]
+    every = [*RUNGS, *BRANCHES]
     keys = [run_key("distill", composed(cfg)) for cfg in every]
     assert len(set(keys)) == len(every)
     assert run_key("distill", compose(["cfg=L4", "bench=digits"])) == keys[every.index("L4")]

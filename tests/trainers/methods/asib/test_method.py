@@ -431,7 +431,7 @@ def test_the_cooldown_ends_in_an_epoch_without_teachers() -> None:
     }
 
 
-# Mistakes and lengths -----------------------------------------------------------------------
+# Errors and lengths -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -488,8 +488,8 @@ def scripted(accuracies: list[float], world: World, monkeypatch: pytest.MonkeyPa
 
     def answers(method: Asib, student: Any, teachers: Any, **options: object) -> Synergy:
         right = round(next(left) * len(labels))
-        said = torch.where(torch.arange(len(labels)) < right, labels, (labels + 1) % 10)
-        return Synergy(torch.nn.functional.one_hot(said, 10).half(), None)
+        guessed = torch.where(torch.arange(len(labels)) < right, labels, (labels + 1) % 10)
+        return Synergy(torch.nn.functional.one_hot(guessed, 10).half(), None)
 
     monkeypatch.setattr(a_step, "synergy_rows", answers)
 

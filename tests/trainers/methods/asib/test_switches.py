@@ -88,7 +88,7 @@ def test_shares_sum_to_one_and_identical_teachers_equal_one(shares: Any, teacher
     torch.testing.assert_close(shares(different).sum(0), torch.ones(B).double(), **CLOSE)
     same = shares(different[:1].expand(teachers, B, C))
     torch.testing.assert_close(same, torch.full_like(same, 1 / teachers), **CLOSE)
-    flat = shares(torch.zeros(teachers, B, C))  # nobody knows anything
+    flat = shares(torch.zeros(teachers, B, C))  # no teacher knows anything
     torch.testing.assert_close(flat, torch.full_like(flat, 1 / teachers))
 
 
@@ -167,8 +167,8 @@ def test_disagreement_weighs(mode: str) -> None:
     m = plain(kd_target="avg", **options)
     omega = guidance(m.config, AVERAGE, LABELS, UNMIXED, MIDDLE).omega.tolist()
     for b in range(B):
-        said = [int(AVERAGE.teachers[k, b].argmax()) for k in range(K)]
-        apart = len(set(said)) > 1 if mode == "pred" else int(LABELS[b]) not in said
+        guessed = [int(AVERAGE.teachers[k, b].argmax()) for k in range(K)]
+        apart = len(set(guessed)) > 1 if mode == "pred" else int(LABELS[b]) not in guessed
         assert omega[b] == (2.0 if apart else 0.5)
     assert len(set(omega)) == 2
 
@@ -226,8 +226,8 @@ def test_the_gate_equals_the_ungated_computation_of_the_kept(reweight: bool, mix
     kept, _ = kept_samples(gated(**options).config, STUDENT.logits, LABELS, mix)
     assert 0 < kept.sum() < B
     ungated = plain(kd_target="avg")
-    told = guidance(ungated.config, AVERAGE, LABELS, UNMIXED, MIDDLE)
-    target = mix.blend(told.target)
+    guided = guidance(ungated.config, AVERAGE, LABELS, UNMIXED, MIDDLE)
+    target = mix.blend(guided.target)
     rows = [kl(target[b].tolist(), STUDENT.logits[b], 4.0) for b in range(B) if kept[b]]
     expected = sum(rows) / (len(rows) if reweight else B)
     assert kd_term(gated(**options), AVERAGE, mix) == pytest.approx(expected, rel=1e-9)
