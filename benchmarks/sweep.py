@@ -56,7 +56,7 @@ class Simulated(NamedTuple):
     """What became of a study of trials that take no time."""
 
     workers: int
-    asked: int
+    requested: int
     finished: int
     reported: int
     seconds: float
@@ -97,8 +97,8 @@ def study(trials: int, options: argparse.Namespace) -> Study:
     )
 
 
-def trial_store(asked: Study, root: Path) -> TrialStore:
-    return TrialStore(asked, root, HEARTBEAT_S, EXPIRY_S)
+def trial_store(plan: Study, root: Path) -> TrialStore:
+    return TrialStore(plan, root, HEARTBEAT_S, EXPIRY_S)
 
 
 # Start-up -------------------------------------------------------------------------------------
@@ -140,10 +140,10 @@ def show_storage(folder: Path, options: argparse.Namespace) -> None:
     for workers in dict.fromkeys((1, options.workers)):
         one = simulated(folder / f"storage-{workers}", workers, options)
         many = "worker" if workers == 1 else "workers"
-        counts = [str(count) for count in (one.asked, one.finished, one.reported)]
-        rate = f"{one.asked / one.seconds:.0f}"
+        counts = [str(count) for count in (one.requested, one.finished, one.reported)]
+        rate = f"{one.requested / one.seconds:.0f}"
         rows.append([f"{workers} {many}", *counts, f"{one.seconds:.1f}", rate])
-        if not one.asked == one.finished == one.reported:
+        if not one.requested == one.finished == one.reported:
             raise SystemExit(f"trials were lost or run twice: {one}")
     where = options.folder or tempfile.gettempdir()
     print(table(STORAGE.format(folder=where), head, rows), flush=True)
@@ -151,15 +151,15 @@ def show_storage(folder: Path, options: argparse.Namespace) -> None:
 
 def simulated(root: Path, workers: int, options: argparse.Namespace) -> Simulated:
     """A study of trials that take no time, by so many processes."""
-    asked = study(options.trials, options)
-    asked.key  # noqa: B018 - now, once, and not in every worker
+    plan = study(options.trials, options)
+    plan.key  # noqa: B018 - now, once, and not in every worker
     ready, go, reported = (
         SERVER.Barrier(workers + 1, timeout=READY_S),
         SERVER.Event(),
         SERVER.Queue(),
     )
     processes = [
-        SERVER.Process(target=report_trials, args=(asked, root, ready, go, reported))
+        SERVER.Process(target=report_trials, args=(plan, root, ready, go, reported))
         for _ in range(workers)
     ]
     for process in processes:
@@ -171,15 +171,15 @@ def simulated(root: Path, workers: int, options: argparse.Namespace) -> Simulate
     seconds = time.perf_counter() - began
     for process in processes:
         process.join()
-    return Simulated(workers, options.trials, len(trial_store(asked, root).ended()), count, seconds)
+    return Simulated(workers, options.trials, len(trial_store(plan, root).ended()), count, seconds)
 
 
-def report_trials(asked: Study, root: Path, ready: Any, go: Any, reported: Any) -> None:
+def report_trials(plan: Study, root: Path, ready: Any, go: Any, reported: Any) -> None:
     """One worker: how many trials it has reported."""
-    mine, count = trial_store(asked, root), 0
+    mine, count = trial_store(plan, root), 0
     ready.wait()
     go.wait()
-    while (claimed := mine.take(asked.wanted)) is not None:
+    while (claimed := mine.take(plan.wanted)) is not None:
         with claimed.lease:
             claimed.trial.set_user_attr(VALUES, {"0": {"key": claimed.label, "val": 0.5}})
             claimed.part.tell(claimed.trial, 0.5)
@@ -229,16 +229,16 @@ class Trained(NamedTuple):
 def trained(folder: Path, workers: int, options: argparse.Namespace) -> Trained:
     """The students of a study by so many warm workers."""
     folder.mkdir()
-    asked = study(options.students, options)
+    plan = study(options.students, options)
     ready, processes = SERVER.Barrier(workers + 1, timeout=READY_S), []
     for _ in range(workers):
-        processes.append(SERVER.Process(target=run_trials, args=(asked, folder, ready)))
+        processes.append(SERVER.Process(target=run_trials, args=(plan, folder, ready)))
         processes[-1].start()
     ready.wait()
     began = time.time()
     for process in processes:
         process.join()
-    found = sorted(trial_store(asked, folder).trials().values(), key=lambda t: t.datetime_start)  # type: ignore[arg-type,return-value]
+    found = sorted(trial_store(plan, folder).trials().values(), key=lambda t: t.datetime_start)  # type: ignore[arg-type,return-value]
     begins = [trial.datetime_start.timestamp() for trial in found]  # type: ignore[union-attr]
     ends = [trial.datetime_complete.timestamp() for trial in found]  # type: ignore[union-attr]
     training = [trial.user_attrs[VALUES]["0"]["seconds"] for trial in found]
@@ -247,16 +247,16 @@ def trained(folder: Path, workers: int, options: argparse.Namespace) -> Trained:
     return Trained(max(ends) - began, training[1:], overhead)
 
 
-def run_trials(asked: Study, folder: Path, ready: Any) -> None:
+def run_trials(plan: Study, folder: Path, ready: Any) -> None:
     """One worker, warm: its tracking store is open and its data is read before it begins."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     with chdir(folder), redirect_stdout(StringIO()):
-        session = Session.open(asked.config, "benchmark", [])
-        place = study_target(trial_store(asked, folder), session.target)
+        session = Session.open(plan.config, "benchmark", [])
+        place = study_target(trial_store(plan, folder), session.target)
         place.parent_id()
-        asked.key  # noqa: B018
+        plan.key  # noqa: B018
         ready.wait()
-        work(trial_store(asked, folder), asked.wanted, session, place)
+        work(trial_store(plan, folder), plan.wanted, session, place)
 
 
 def parse() -> argparse.Namespace:

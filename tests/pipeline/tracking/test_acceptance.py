@@ -1,4 +1,4 @@
-"""A store that refuses is told before anything is trained, with what to give; one that is away
+"""A store that refuses is reported before anything is trained, with what to give; one that is away
 costs nothing."""
 
 from __future__ import annotations
