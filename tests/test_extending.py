@@ -19,8 +19,6 @@ import torch
 
 from pipeline.config.groups import CONF
 
-pytestmark = pytest.mark.xdist_group("extending")  # the page is followed once
-
 ROOT = CONF.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 TREE = ("analysis", "conf", "pipeline", "trainers")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import typing
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from analysis.suggest import nearest
 from pipeline.config.fields import build_dataclass, leaves
@@ -127,9 +129,7 @@ def _parse_value(key: str, value: str, values: list[tuple[str, Any]], errors: li
 
 def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, Any]:
     """Compose the chosen groups, then set the values."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra_compose("config", overrides=choices)
-    OmegaConf.set_struct(config, False)
+    config = copy.deepcopy(_chosen(CONF, tuple(choices)))
     for key, value in values:
         if not _TEACHER.fullmatch(key):
             OmegaConf.update(config, key, value, merge=True, force_add=True)
@@ -137,6 +137,15 @@ def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, A
         if _TEACHER.fullmatch(key):
             config.teacher.pop(key.partition(".")[2], None)
     return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+@cache
+def _chosen(folder: Path, choices: tuple[str, ...]) -> DictConfig:
+    """The chosen groups of a folder of options; jobs and trials of one command share them."""
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        config = hydra_compose("config", overrides=list(choices))
+    OmegaConf.set_struct(config, False)
+    return config
 
 
 @cache

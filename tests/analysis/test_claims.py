@@ -219,7 +219,7 @@ def _claims_of(differences_by_rung: dict[str, np.ndarray]):
     return found(runs(*rows))
 
 
-STORES = 200
+STORES = 60
 
 
 @pytest.mark.parametrize("effect", [0.0, 1.0])

@@ -25,7 +25,7 @@ NETS = (
 )
 SMALL = (
     "budget.student_epochs=4",
-    "budget.adapt_epochs=8",
+    "budget.adapt_epochs=4",
     "optim.batch=10",
     "data.views=2",
     "teacher.0.recipe.epochs=1",

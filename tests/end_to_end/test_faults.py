@@ -25,8 +25,6 @@ from tests.end_to_end import command
 from tests.end_to_end.server import Server
 from trainers import metrics
 
-pytestmark = pytest.mark.xdist_group("sweeps")
-
 SHORT = (
     *("cfg=L1", "method.token_dim=16", "method.heads=2", *command.TINY),
     *("budget.student_epochs=2", "budget.adapt_epochs=2"),

@@ -14,8 +14,6 @@ from analysis.runs import load_history, load_runs
 from tests.end_to_end import command
 from trainers import metrics
 
-pytestmark = pytest.mark.xdist_group("resume")
-
 
 @pytest.mark.parametrize(
     ("after", "delay"),

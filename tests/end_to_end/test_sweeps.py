@@ -28,8 +28,6 @@ from sweeps.worker import work
 from tests.end_to_end import command
 from trainers import metrics
 
-pytestmark = pytest.mark.xdist_group("sweeps")
-
 ROOT = Path(__file__).resolve().parents[2]
 L1 = ("cfg=L1", "method.token_dim=16", "method.heads=2", *command.TINY)
 SHORT = ("budget.student_epochs=2", "budget.adapt_epochs=2")

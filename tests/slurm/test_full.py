@@ -21,7 +21,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT, SLURM, Start, ended
 from tests.slurm.longer import bit_equal, checkpointed, longer, uninterrupted
 
-pytestmark = [pytest.mark.slurm, pytest.mark.by_hand, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.by_hand]
 
 
 def test_ladder_and_seeds_as_arrays_by_two_commands_at_once(

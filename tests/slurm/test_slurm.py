@@ -18,7 +18,7 @@ from tests.slurm.conftest import ROOT, SLURM, Start, ended
 from tests.slurm.longer import bit_equal, checkpointed, longer, uninterrupted
 from trainers import metrics
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 
 @pytest.mark.thorough
