@@ -9,7 +9,7 @@ from analysis.stores.address import redacted
 from pipeline.cli.console import say
 from pipeline.config import compose
 from pipeline.session import Session
-from pipeline.storage.lease import try_acquire
+from pipeline.storage.lease import Lease, try_acquire
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload, UploadState, records
@@ -56,7 +56,7 @@ def _sync(session: Session, launches: ExitStack) -> int:
                         verb=record.verb or "sync",
                     )
                     launches.enter_context(replace(session, target=targets[goal]).launch())
-                _send(folder, targets[goal], session)
+                _send(folder, targets[goal], lease, session)
                 sent += 1
     return sent
 
@@ -76,9 +76,9 @@ def _complete(folder: RunFolder, record: UploadState) -> bool:
     return commit is None or record.epochs >= len(commit.history)
 
 
-def _send(folder: RunFolder, target: TrackingTarget, session: Session) -> None:
+def _send(folder: RunFolder, target: TrackingTarget, lease: Lease, session: Session) -> None:
     """Send the rest of one run."""
-    upload = RunUpload(folder, target)
+    upload = RunUpload(folder, target, lease)
     result = folder.result()
     if result is not None:
         upload.finish(result, log_model=session.runtime.log_model)

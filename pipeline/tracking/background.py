@@ -103,7 +103,7 @@ class Tracker(threading.Thread):
     ) -> None:
         self.lease.check()
         if self.upload is None:
-            self.upload = RunUpload(self.folder, self.target)
+            self.upload = RunUpload(self.folder, self.target, self.lease)
         self.upload.start()
         self.upload.epochs(history)
         if closing is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from analysis import tags
 from analysis.stores.address import redacted
-from pipeline.storage.lease import acquire
+from pipeline.storage.lease import Lease, acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.description import description
@@ -69,15 +69,20 @@ class UploadState:
 
 
 class RunUpload:
-    """Upload of one run folder to one tracking target."""
+    """Upload of one run folder to one tracking target, by the holder of the folder's lease.
 
-    def __init__(self, folder: RunFolder, target: TrackingTarget) -> None:
-        self.folder, self.target = folder, target
+    Every call raises LeaseLost once the lease is lost or released: whoever holds it next sends the
+    rest, and a late call would set a finished run back to RUNNING.
+    """
+
+    def __init__(self, folder: RunFolder, target: TrackingTarget, lease: Lease) -> None:
+        self.folder, self.target, self.lease = folder, target, lease
         self.record = UploadState.load(folder, target)
         self.sure = False  # whether the record is known to be all that has arrived
 
     @property
     def client(self) -> Any:
+        self.lease.check()
         return self.target.client()
 
     def start(self, *, reused: bool = False) -> None:
@@ -157,6 +162,7 @@ class RunUpload:
         return spec
 
     def _save(self) -> None:
+        self.lease.check()
         self.record.save(self.folder, self.target)
 
     def _find(self, spec: RunSpec) -> str | None:
@@ -251,8 +257,8 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
         return record.run_id
     result = folder.result()
     assert result is not None, f"{folder.path} is not finished"
-    with acquire(folder.path, poll_s=0.05):
-        upload = RunUpload(folder, target)  # with what another has sent meanwhile
+    with acquire(folder.path, poll_s=0.05) as lease:
+        upload = RunUpload(folder, target, lease)  # with what another has sent meanwhile
         upload.start(reused=True)
         upload.finish(result, log_model=log_model)
     return str(upload.record.run_id)
