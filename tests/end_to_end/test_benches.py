@@ -58,7 +58,7 @@ def _folder(root: Path) -> list[str]:
     ("bench", "write"),
     [
         pytest.param("cifar100", _cifar, marks=pytest.mark.thorough),
-        ("cifar100_small", _cifar),
+        pytest.param("cifar100_small", _cifar, marks=pytest.mark.thorough),
         pytest.param("imagenet32", _imagenet, marks=pytest.mark.thorough),
         ("folder", _folder),
     ],

@@ -14,6 +14,7 @@ from tests.end_to_end.server import Server
 from trainers import metrics
 
 
+@pytest.mark.thorough
 def test_server_vanishes_and_nothing_is_lost_or_doubled(
     finished: Path, with_teachers: Path, server: Server
 ) -> None:
