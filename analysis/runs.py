@@ -49,7 +49,7 @@ def load_runs(uri: str, experiment: str) -> pd.DataFrame:
 
     Raises ValueError where there is no such store or experiment.
     """
-    store = _store(uri)
+    store = opened(uri)
     experiment_id = _experiment_id(store, uri, experiment)
     found = store.runs(experiment_id)
     row_of = {info.run_id: row for row, info in enumerate(found.infos)}
@@ -79,7 +79,7 @@ def export(uri: str, experiment: str, run_ids: Sequence[str], metrics: Sequence[
 
     Raises ValueError where there is no such store or experiment.
     """
-    store, wanted = _store(uri), set(run_ids)
+    store, wanted = opened(uri), set(run_ids)
     number = _experiment_id(store, uri, experiment)
     found = store.runs(number)
     some = RunRows(
@@ -102,7 +102,7 @@ def load_history(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd
     """
     runs, wanted = sorted(set(run_ids)), sorted(set(metrics))
     # The store must exist, also where nothing is read of it.
-    found = _store(uri).points(runs, wanted)
+    found = opened(uri).points(runs, wanted)
     return _tidy(_arrays(found if runs and wanted else (), runs, wanted), runs, wanted)
 
 
@@ -159,7 +159,7 @@ def _tidy(found: _Arrays, runs: list[str], metrics: list[str]) -> pd.DataFrame:
     )
 
 
-def _store(uri: str) -> StoreReader:
+def opened(uri: str) -> StoreReader:
     """The fastest way to read that the store has; each gives the same rows."""
     if uri.endswith(archive.SUFFIX):
         return archive.opened(uri)

@@ -253,8 +253,7 @@ def _log(
     }
     kind = "" if report.what == DEFAULT_WHAT else f"-{report.what}"
     name = f"analyze{kind}-{run_filter.bench or 'all'}"
-    run = client.create_run(target.experiment_id(), tags=run_tags, run_name=name)
-    run_id = run.info.run_id
+    run_id = target.created(run_tags, name)
     for file, text in texts.items():
         client.log_text(run_id, text, file)
     for path in pictures:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from analysis import tags
+from analysis.stores.address import hidden
 from pipeline.storage.lease import LeaseLost
 from trainers.errors import Interrupted, UserError
 
@@ -73,7 +74,7 @@ def error_tags(error: BaseException | None) -> dict[str, str]:
     found = outcome(error)
     if error is None or found.launch != FAILED:
         return {}
-    text = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH:]
+    text = hidden("".join(traceback.format_exception(error)))[-TRACEBACK_LENGTH:]
     return {tags.ERROR: last_line(error)} | ({"traceback": text} if found is FAILURE else {})
 
 
@@ -128,5 +129,5 @@ def end_process(exit_code: int) -> NoReturn:
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an exception's traceback, as in a terminal."""
-    return traceback.format_exception_only(error)[-1].strip()
+    """The last line of an exception's traceback, as in a terminal, without credentials."""
+    return hidden(traceback.format_exception_only(error)[-1].strip().split("\n")[0])

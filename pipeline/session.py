@@ -84,11 +84,13 @@ class Session:
             raise
         finally:
             status = outcome(error).launch
-            if status is not None:
+            if status is None:
+                self.target.leave_launch()
+            else:
                 try:
                     (end or self.target.end_launch)(status, error_tags(error))
                 except Exception as away:  # noqa: BLE001 - reported; the next command may end it
-                    reason = last_line(away).split("\n")[0][:200]
+                    reason = last_line(away)[:200]
                     log.warning("the launch run could not be ended: %s", reason)
 
 

@@ -1,90 +1,226 @@
-"""The sync verb: send what has not reached the tracking store."""
+"""The sync verb: make the tracking store equal to the run folders."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
+from analysis.runs import opened
 from analysis.stores.address import redacted
+from analysis.stores.protocol import StoreReader
 from pipeline.cli.console import say
 from pipeline.config import compose
+from pipeline.outcome import FINISHED, KILLED, JobsFailed, last_line
 from pipeline.session import Session
-from pipeline.storage.lease import Lease, try_acquire
+from pipeline.storage.lease import Lease, Watch, try_acquire
+from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.acceptance import AWAY, acceptance
+from pipeline.tracking.audit import LACKS, RIGHT, WRONG, TrackedRun, judged, tracked_runs
+from pipeline.tracking.launches import begun
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import RunUpload, UploadState, records
+from pipeline.tracking.upload import RunUpload
+from pipeline.tracking.upload_state import UploadState, records
+
+RUNNING = "RUNNING"
+
+
+class Due(NamedTuple):
+    """A run of the store at one target."""
+
+    folder: RunFolder
+    record: UploadState
 
 
 def sync_command(overrides: list[str]) -> None:
     """`sync runtime.store=FOLDER`.
 
     Raises:
-        ConfigError: unknown options.
+        ConfigError: unknown options, or a tracking store that refuses.
+        JobsFailed: the tracking store is away, or some runs could not be sent.
     """
     with Session.open(compose(overrides), "sync", overrides).launch() as session:
         sync(session)
 
 
 def sync(session: Session) -> None:
-    """Send what is missing of every run of the store, to the experiment and launch run that it
-    belongs to. Runs that are being trained are left to their own process.
+    """Compare every run of the store with the tracking store, and send or repair what differs, in
+    the experiment and launch run that it belongs to. Runs that are being trained are left to
+    their own process; one whose process is gone becomes KILLED.
     """
-    with ExitStack() as launches:
-        sent = _sync(session, launches)
+    answer = acceptance(session.target)
+    if answer.kind == AWAY:
+        raise JobsFailed(f"{answer.sentence}: nothing was sent; run the same command later")
+    _end_launches(session)
+    sent, failed, targets = 0, list[str](), _Targets(session)
+    try:
+        for due in _different(session):
+            with due.lease:
+                try:
+                    _send(due, targets.of(due.record), session)
+                    sent += 1
+                except Exception as error:  # noqa: BLE001 - reported; one run stops no other
+                    say(f"failed   {due.folder.stage}  key {due.folder.key}: {last_line(error)}")
+                    failed.append(due.folder.key)
+    finally:
+        targets.end_launches()
     say(f"synced   {sent} run{'' if sent == 1 else 's'} with {redacted(session.target.uri)}")
+    if failed:
+        raise JobsFailed(f"{len(failed)} runs could not be sent: {', '.join(failed)}")
 
 
-def _sync(session: Session, launches: ExitStack) -> int:
-    """Send the runs that are incomplete and return their number; `launches` ends launch runs."""
-    sent, targets = 0, dict[tuple[str, str | None, str], TrackingTarget]()
+class _Targets:
+    """The tracking targets of records."""
+
+    def __init__(self, session: Session) -> None:
+        self.target = session.target
+        self._found: dict[tuple[str, str | None, str], TrackingTarget] = {}
+
+    def of(self, record: UploadState) -> TrackingTarget:
+        goal = (record.experiment, record.launch_id, record.command)
+        if goal not in self._found:
+            self._found[goal] = replace(
+                self.target,
+                experiment=goal[0],
+                launch_id=goal[1],
+                verb=record.verb or "sync",
+                command=record.command or self.target.command,
+                numbers={},
+                _experiment_id=None,
+            )
+        return self._found[goal]
+
+    def end_launches(self) -> None:
+        """End the launch runs that were opened here; those of other commands have their status."""
+        for target in self._found.values():
+            own = target.launch_id if target.own_launch else None
+            if own is not None and target.client().get_run(own).info.status == RUNNING:
+                target.end_launch(FINISHED, {})
+            else:
+                target.leave_launch()
+
+
+class Different(NamedTuple):
+    """A run that differs from the store, with its lease held."""
+
+    folder: RunFolder
+    record: UploadState
+    lease: Lease
+    result: RunResult | None
+    history: list[HistoryEntry]
+    kind: str  # lacks | wrong
+
+
+def _different(session: Session) -> Iterator[Different]:
+    by_experiment: dict[str, list[Due]] = defaultdict(list)
     for folder in session.store.runs():
-        missing = _missing(folder, session)
-        if not missing:
-            continue
-        lease = try_acquire(folder.path)
-        if lease is None:
-            say(f"running  {folder.stage}  key {folder.key}: its own process sends it")
-            continue
-        with lease:
-            for record in missing:
-                goal = (record.experiment, record.launch_id, record.command)
-                if goal not in targets:
-                    targets[goal] = replace(
-                        session.target,
-                        experiment=goal[0],
-                        launch_id=goal[1],
-                        verb=record.verb or "sync",
-                    )
-                    launches.enter_context(replace(session, target=targets[goal]).launch())
-                _send(folder, targets[goal], lease, session)
-                sent += 1
-    return sent
+        for record in records(folder, session.target):
+            by_experiment[record.experiment].append(Due(folder, record))
+    store = opened(session.target.uri) if by_experiment else None
+    for experiment, dues in by_experiment.items():
+        yield from _of_experiment(experiment, dues, session, store)
 
 
-def _missing(folder: RunFolder, session: Session) -> list[UploadState]:
-    """The uploads of this run to the present tracking store that are incomplete."""
-    return [r for r in records(folder, session.target) if not _complete(folder, r)]
+def _of_experiment(
+    experiment: str, dues: list[Due], session: Session, store: StoreReader | None
+) -> Iterator[Different]:
+    assert store is not None
+    number = replace(session.target, experiment=experiment, _experiment_id=None).experiment_id()
+    wanted = {due.record.run_id for due in dues if due.record.run_id is not None}
+    tracked = tracked_runs(store, number, wanted)
+    for due, lease in _free(dues, session):
+        try:
+            found = _judged(due, lease, tracked.get(due.record.run_id or ""))
+        except Exception as error:  # noqa: BLE001 - reported; one run stops no other
+            say(f"left out {due.folder.stage}  key {due.folder.key}: {last_line(error)}")
+            found = None
+        if found is None:
+            lease.release()
+        else:
+            yield found
 
 
-def _complete(folder: RunFolder, record: UploadState) -> bool:
-    """Whether all checkpointed epochs have arrived."""
-    if record.finished:
-        return True
-    if folder.result() is not None or record.run_id is None:
-        return False
-    commit = folder.latest()
-    return commit is None or record.epochs >= len(commit.history)
+def _free(dues: list[Due], session: Session) -> Iterator[tuple[Due, Lease]]:
+    """The runs that no process trains. A lease of another host is watched until it moves or has
+    expired, all of them together."""
+    runtime, waiting = session.runtime, list[tuple[Due, Watch]]()
+    for due in dues:
+        watch = Watch(heartbeat_s=runtime.heartbeat_s, expiry_s=runtime.expiry_s)
+        if lease := try_acquire(due.folder.path, watch=watch):
+            yield due, lease
+        else:
+            waiting.append((due, watch))
+    end = time.monotonic() + runtime.expiry_s + 2 * runtime.heartbeat_s
+    first = {id(watch): (watch.generation, watch.holder.beat) for _, watch in waiting}
+    while waiting and time.monotonic() < end and not session.stop():
+        time.sleep(min(1.0, runtime.heartbeat_s))
+        for due, watch in list(waiting):
+            if lease := try_acquire(due.folder.path, watch=watch):
+                waiting.remove((due, watch))
+                yield due, lease
+            elif (watch.generation, watch.holder.beat) != first[id(watch)]:
+                waiting.remove((due, watch))
+                say(f"running  {due.folder.stage}  key {due.folder.key}: its own process sends it")
 
 
-def _send(folder: RunFolder, target: TrackingTarget, lease: Lease, session: Session) -> None:
-    """Send the rest of one run."""
-    upload = RunUpload(folder, target, lease)
-    result = folder.result()
-    if result is not None:
-        upload.finish(result, log_model=session.runtime.log_model)
+def _judged(due: Due, lease: Lease, run: TrackedRun | None) -> Different | None:
+    """What is to be done for a run; None where nothing is."""
+    folder, record = due.folder, due.record
+    spec, result = folder.spec(), folder.result()
+    if spec is None:
+        return None
+    commit = folder.latest() if result is None else None
+    history = list(commit.history) if commit is not None else []
+    if run is None:
+        if record.run_id is None and result is None and not history:
+            return None  # nothing of it is known anywhere
+        kind = LACKS
+    elif run.tags.get("folder") not in (spec.folder, None):
+        return None  # a finished run of the same key, of another folder
     else:
-        commit = folder.latest()
+        kind = judged(run, spec, result, history)
+        if kind == RIGHT and (result is None or record.files):
+            return None
+    return Different(folder, record, lease, result, history, kind)
+
+
+def _send(due: Different, target: TrackingTarget, session: Session) -> None:
+    """Send the rest of one run, or make it again."""
+    upload = RunUpload(due.folder, target, due.lease)
+    if due.kind != RIGHT:
+        upload.mend(again=due.kind == WRONG)
+    if due.result is not None:
+        upload.finish(due.result, log_model=session.runtime.log_model)
+    else:
         upload.start()
-        upload.epochs(commit.history if commit is not None else [])
-        upload.stop("KILLED", {"interrupted": "true"})
-    say(f"sent     {folder.stage}  key {folder.key}")
+        upload.epochs(due.history)
+        upload.stop(KILLED, {"interrupted": "true"})
+    word = "repaired" if due.kind == WRONG else "sent    "
+    say(f"{word} {due.folder.stage}  key {due.folder.key}")
+
+
+def _end_launches(session: Session) -> None:
+    """End the launch runs whose command could not: with its own status, or as KILLED."""
+    target = session.target
+    for record in begun(target.lock_folder, redacted(target.uri)):
+        lease = record.lease()
+        if lease is None:
+            continue  # its command runs
+        with lease:
+            own = replace(
+                target,
+                experiment=record.experiment,
+                launch_id=record.launch_id,
+                verb=record.verb,
+                command=record.command,
+                own_launch=True,
+                numbers=record.numbers,
+                _experiment_id=None,
+            )
+            own.parent_id()
+            own.end_launch(record.status or KILLED, record.tags)
+        record.remove()
+        say(f"ended    launch-{record.verb}  {record.status or KILLED}")

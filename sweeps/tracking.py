@@ -23,8 +23,10 @@ from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
 from pipeline.storage.lease import acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult
+from pipeline.tracking.creation import only_run, source_tags
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import UploadState, is_gone, now_ms, replay
+from pipeline.tracking.upload import is_gone, now_ms, replay
+from pipeline.tracking.upload_state import UploadState
 from sweeps.study import text_of
 from sweeps.trials import ERROR, TrialStore, params_of
 from trainers import metrics
@@ -115,27 +117,24 @@ def tracked_run(
     with acquire(folder / "tracking", poll_s=0.05):
         known = json.loads(path.read_text())["run_id"] if path.is_file() else None
         if known is None or is_gone(client, known):
-            known = _found(target, tags) or _created(target, name, tags, parent)
+            known = _only(target, name, tags, parent)
             write_atomic(path, json.dumps({"run_id": known}).encode())
         elif client.get_run(known).info.status != "RUNNING":
             client.update_run(known, status="RUNNING")
         return str(known)
 
 
-def _found(target: TrackingTarget, run_tags: dict[str, str]) -> str | None:
-    """The run of these tags, where the file with its id was lost."""
-    wanted = {k: run_tags[k] for k in (tags.STAGE, tags.STUDY, tags.TRIAL) if k in run_tags}
-    query = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
-    found = target.client().search_runs([target.experiment_id()], query)
-    return str(found[0].info.run_id) if found else None
-
-
-def _created(
-    target: TrackingTarget, name: str, run_tags: dict[str, str], parent: str | None
-) -> str:
-    more = {} if parent is None else {tags.PARENT: parent}
-    run = target.client().create_run(target.experiment_id(), tags=run_tags | more, run_name=name)
-    return str(run.info.run_id)
+def _only(target: TrackingTarget, name: str, run_tags: dict[str, str], parent: str | None) -> str:
+    """The run of these tags: found, where the file with its id was lost, or made."""
+    identity = {k: run_tags[k] for k in (tags.STAGE, tags.STUDY, tags.TRIAL) if k in run_tags}
+    every = source_tags() | run_tags | ({} if parent is None else {tags.PARENT: parent})
+    client, experiment = target.client(), target.experiment_id()
+    return only_run(
+        client,
+        experiment,
+        identity,
+        lambda: client.create_run(experiment, tags=every, run_name=name),
+    )
 
 
 def publish(trial_store: TrialStore, study: NestedTarget, session: Session) -> bool:

@@ -7,6 +7,7 @@ A fault is chosen for each request: an answer of a status, HTML, `{}`, no answer
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -54,6 +55,8 @@ class FaultyServer:
         monkeypatch.setenv(ARTIFACTS_DESTINATION_ENV_VAR, str(folder / "artifacts"))
         monkeypatch.setenv(SERVE_ARTIFACTS_ENV_VAR, "true")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         self.app, self.faults, self.calls = app, _none, list[tuple[str, str]]()
         self.server = make_server("127.0.0.1", 0, self._serve, True, request_handler=_Quiet)
@@ -94,7 +97,8 @@ class FaultyServer:
                 return [body]
         how = how.removeprefix(AFTER)
         if how == CLOSE:
-            raise ConnectionAbortedError  # the connection ends without an answer
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionAbortedError
         status, kind, body = SPOILED[how]
         start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [body]

@@ -33,7 +33,7 @@ _PLAIN = (
     "sslmode|sslrootcert|host|hostaddr|port|dbname|charset|connect_timeout|application_name|mode"
 )
 _PARAMETER = re.compile(rf"([?&;](?!(?:{_PLAIN})=)[^=&;#\s]+=)([^&;#\s'\"]+)")
-# What is before the last @, if the password has a slash; a path (a third slash) has none.
+# What is before the last @, also with a slash in the password; a path (a third slash) has no user.
 _USER = re.compile(r"(?<=://)(?!/)(?:[^\s?#'\"<>]*:[^\s?#'\"<>]*@|[^\s/?#'\"<>]*@)")
 
 

@@ -240,10 +240,8 @@ def _create(
         tags.STUDENT: subject.model,
         "device": device_name(session.device),
     }
-    run = client.create_run(
-        parent.experiment_id, tags=run_tags, run_name=f"evaluate-{wanted.split}-{subject.name}"
-    )
-    run_id = str(run.info.run_id)
+    name = f"evaluate-{wanted.split}-{subject.name}"
+    run_id = session.target.created(run_tags, name, parent.experiment_id)
     given = {"run": wanted.run, "split": wanted.split, "overrides": " ".join(session.overrides)}
     params = given | {key: str(value) for key, value in flat({"data": vars(subject.data)})}
     client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from analysis import tags
 from pipeline.cli.console import StageProgress, say, warn
 from pipeline.config import Config
-from pipeline.outcome import FAILED, KILLED, error_tags, last_line, outcome
+from pipeline.outcome import FAILED, KILLED, error_tags, outcome
 from pipeline.session import Session, slow_precision
 from pipeline.stages.test_split import read_test
-from pipeline.storage.lease import Holder, Lease, acquire
+from pipeline.storage.lease import Holder, Lease, LeaseLost, acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
-from pipeline.tracking.background import Tracker
-from pipeline.tracking.upload import UploadState, now_ms, replay
+from pipeline.tracking.background import Tracker, trouble
+from pipeline.tracking.upload import now_ms, replay
+from pipeline.tracking.upload_state import UploadState
 from trainers import health, measures, metrics
 from trainers.data import Splits
 from trainers.errors import Interrupted
@@ -124,7 +125,11 @@ def _replay(stage: Stage[S], session: Session) -> None:
     try:
         replay(stage.folder, session.target, log_model=session.runtime.log_model)
     except Exception as error:  # noqa: BLE001 - reported; the result is in the store
-        log.warning("the tracking store cannot be reached (%s): sync later", last_line(error))
+        log.warning(
+            "%s; %s is stored: python -m pipeline sync sends it",
+            trouble(session.target, error),
+            stage.name,
+        )
 
 
 def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
@@ -147,7 +152,11 @@ def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
         lease.check()
         stage.folder.finish(result)
     except BaseException as error:
-        # A run whose own lease is lost the tracker leaves to the process that holds it now.
+        try:
+            lease.check()
+        except LeaseLost:  # whatever else happened: the run belongs to another process
+            tracker.abandon()
+            raise
         tracker.stop(outcome(error).stage or KILLED, _tags_of_error(stage, error))
         raise
     tracker.finish(result)

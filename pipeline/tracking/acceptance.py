@@ -30,7 +30,7 @@ PATIENCE_S = 5  # for each question
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https")
 _ROUTE = "/api/2.0/mlflow/experiments/"
-# What a database says to a login that will never work; others (refused, starting up) are outages.
+# What a database answers where waiting does not help; the rest (starting up, …) is an outage.
 _REFUSED = re.compile(
     r"authentication failed|access denied|does not exist|unknown database|no pg_hba|password"
     r"|does not support SSL|unable to open database file|not a database|readonly|permission denied",

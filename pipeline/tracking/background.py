@@ -15,6 +15,7 @@ from pipeline.outcome import last_line
 from pipeline.storage.lease import Lease, LeaseLost
 from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.acceptance import REFUSES, acceptance
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload
 
@@ -58,6 +59,12 @@ class Tracker(threading.Thread):
     def stop(self, status: str, tags: dict[str, str]) -> bool:
         """End a run that is not finished; False where that did not arrive in time."""
         return self._close(lambda p: p.stop(status, tags))
+
+    def abandon(self) -> None:
+        """Send nothing more: the run belongs to another process."""
+        self._lost = True
+        self._give_up.set()
+        self._wake.set()
 
     def _close(self, closing: Callable[[RunUpload], None]) -> bool:
         self._closing = closing
@@ -115,9 +122,8 @@ class Tracker(threading.Thread):
         if self.failing_since is None:
             self.failing_since = time.monotonic()
             log.warning(
-                "the tracking store cannot be reached (%s); training continues; "
-                "its metrics are stored and sent later",
-                last_line(error).split("\n")[0][:200],
+                "%s; training continues; its metrics are stored and sent later",
+                trouble(self.target, error),
             )
 
     def _worked(self) -> None:
@@ -126,3 +132,12 @@ class Tracker(threading.Thread):
                 "the tracking store is back after %.0f s", time.monotonic() - self.failing_since
             )
             self.failing_since = None
+
+
+def trouble(target: TrackingTarget, error: Exception) -> str:
+    """Why a call to the tracking store has failed, in a line: what it refuses and what to give, or
+    that it is away."""
+    answer = acceptance(target)
+    if answer.kind == REFUSES:
+        return answer.sentence
+    return f"the tracking store cannot be reached ({last_line(error)[:200]})"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.storage.run_record import RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.creation import BadAnswer
 from pipeline.tracking.target import TrackingTarget
 from trainers import models
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 
 class Served(nn.Module):
@@ -47,8 +54,43 @@ def log_student(
     result: RunResult,
     target: TrackingTarget,
     run_id: str,
+    step: int,
 ) -> None:
-    """Log the student under its run, with a signature, ready for `mlflow models serve`."""
+    """Log the student under its run, once, with a signature, ready for `mlflow models serve`, and
+    linked to the run's metrics of a step. Models that an interrupted call has left are deleted."""
+    client = target.client()
+    models = _models_of(client, target.experiment_id(), run_id)
+    outputs = client.get_run(run_id).outputs
+    linked = {one.model_id for one in outputs.model_outputs} if outputs is not None else set()
+    whole = [one for one in models if one.status == "READY" and one.model_id in linked]
+    if not whole:
+        _log(folder, spec, result, target, run_id, step)
+        after = _models_of(client, target.experiment_id(), run_id)
+        known = {one.model_id for one in models}
+        whole = [one for one in after if one.model_id not in known and one.status == "READY"]
+        models = after
+    if not whole:
+        raise BadAnswer("the model that was logged is not in the tracking store")
+    for extra in models:
+        if extra.model_id != whole[-1].model_id:
+            client.delete_logged_model(extra.model_id)
+
+
+def _models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
+    """The logged models of a run, the oldest first."""
+    order = [{"field_name": "creation_timestamp", "ascending": True}]
+    query = f"source_run_id = '{run_id}'"
+    return [*client.search_logged_models([experiment_id], query, order_by=order)]
+
+
+def _log(
+    folder: RunFolder,
+    spec: RunSpec,
+    result: RunResult,
+    target: TrackingTarget,
+    run_id: str,
+    step: int,
+) -> None:
     import mlflow
     import mlflow.pytorch
     import numpy as np
@@ -63,7 +105,7 @@ def log_student(
         Schema([TensorSpec(np.dtype("float32"), (-1, data["classes"]))]),
     )
     mlflow.set_tracking_uri(target.uri)
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         mlflow.pytorch.log_model(
             served,
             name="student",
@@ -71,4 +113,5 @@ def log_student(
             input_example=np.zeros((2, *shape), dtype="float32"),
             pip_requirements=[f"{name}=={spec.versions[name]}" for name in ("mlflow", "torch")],
             serialization_format="pt2",
+            step=step,
         )

@@ -17,14 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis import tags
-from pipeline.storage.lease import acquire
+from analysis.stores.address import redacted
+from pipeline.storage.lease import Lease, acquire
+from pipeline.tracking.creation import BadAnswer, delete_extras, only_run, source_tags
 from pipeline.tracking.database import make_sqlite
+from pipeline.tracking.launches import FOLDER, LaunchRecord
+from trainers import metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # Inherited by every process that this one starts; a job must never write into another's run.
 _INHERITED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+COMMAND = "command"  # tag of the runs that one call of a verb makes, one of each stage
+CARRIED = (metrics.TEST_TOP1, metrics.BEST_VAL_TOP1, metrics.RUN_SECONDS)
 # Without these a call to a server that is away blocks for minutes.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -45,6 +51,9 @@ class TrackingTarget:
     lock_folder: Path
     command: str = field(default_factory=lambda: secrets.token_hex(6))  # which call of the verb
     own_launch: bool = False
+    numbers: dict[str, float] = field(default_factory=dict)  # metrics of the launch run
+    _record: LaunchRecord | None = field(default=None, repr=False, init=False)
+    _lease: Lease | None = field(default=None, repr=False, init=False)
     _client: MlflowClient | None = field(default=None, repr=False)
     _experiment_id: str | None = None
 
@@ -102,30 +111,103 @@ class TrackingTarget:
         if self.experiment.startswith("#"):
             return self.experiment[1:]
         if self._experiment_id is None:
-            name, client = self.experiment, self.client()
+            client = self.client()  # under the same lock
             with acquire(self.lock_folder, poll_s=0.05):
-                found = client.get_experiment_by_name(name)
-                self._experiment_id = (
-                    found.experiment_id if found else client.create_experiment(name)
-                )
+                self._experiment_id = self._experiment_of_name(client)
         return self._experiment_id
+
+    def _experiment_of_name(self, client: MlflowClient) -> str:
+        from mlflow.exceptions import MlflowException
+
+        name = self.experiment
+        if client.get_experiment_by_name(name) is None:
+            try:
+                client.create_experiment(name)
+            except MlflowException:  # made by another, or by this request, whose answer was lost
+                if client.get_experiment_by_name(name) is None:
+                    raise
+        found = client.get_experiment_by_name(name)
+        if found is None or found.name != name or not found.experiment_id:
+            raise BadAnswer("something else than the tracking store has answered (a gateway?)")
+        return str(found.experiment_id)
 
     def parent_id(self) -> str:
         """The launch run; one of our own is opened where `mlflow run` gave none."""
         if self.launch_id is None:
-            run_tags = {tags.STAGE: "launch"}
-            run = self.client().create_run(
-                self.experiment_id(), tags=run_tags, run_name=f"launch-{self.verb}"
-            )
-            self.launch_id, self.own_launch = run.info.run_id, True
+            self._begin()
+            self.launch_id = self.created({tags.STAGE: "launch"}, f"launch-{self.verb}")
+            self.own_launch = True
         return self.launch_id
 
+    def _begin(self) -> None:
+        """A record of the launch, for `sync` to end it where this process cannot."""
+        if self._record is None:
+            folder = self.lock_folder / FOLDER / self.command
+            where = redacted(self.uri)
+            self._record = LaunchRecord(
+                str(folder), where, self.experiment, self.verb, self.command
+            )
+            self._lease = self._record.lease()
+            self._record.save()
+
+    def created(
+        self, run_tags: Mapping[str, str], name: str, experiment_id: str | None = None
+    ) -> str:
+        """The id of the run of these tags that this command makes, once: a repeated call gives the
+        same run."""
+        client, experiment = self.client(), experiment_id or self.experiment_id()
+        identity = {tags.STAGE: run_tags[tags.STAGE], COMMAND: self.command}
+        every = source_tags() | {**run_tags} | identity
+        with acquire(self.lock_folder, poll_s=0.05):
+            return only_run(
+                client,
+                experiment,
+                identity,
+                lambda: client.create_run(experiment, tags=every, run_name=name),
+            )
+
+    def carry(self, prefix: str, values: Mapping[str, float]) -> None:
+        """Give the launch run the final metrics of a student, to be sent at its end."""
+        self.numbers |= {
+            f"{prefix}/{name}": values[name] for name in CARRIED if values.get(name) is not None
+        }
+
     def end_launch(self, status: str, run_tags: Mapping[str, str]) -> None:
-        """End the launch run that this process opened (`mlflow run` ends its own), with tags."""
-        if self.own_launch and self.launch_id is not None:
+        """Send the numbers of the launch run and, where this process opened it (`mlflow run` ends
+        its own), end it, with tags."""
+        if (record := self._record) is not None:
+            record.status, record.launch_id = status, self.launch_id
+            record.tags, record.numbers = dict(run_tags), self.numbers
+            record.save()  # before it is sent, which may fail
+        try:
+            if record is not None:
+                self.parent_id()
+            self._end_launch(status, run_tags)
+            if record is not None:
+                record.remove()
+        finally:
+            self.leave_launch()
+
+    def leave_launch(self) -> None:
+        """Leave the launch run as it is."""
+        if self._lease is not None:
+            self._lease.release()
+            if self._record is not None and self._record.status is None:
+                self._record.remove()
+        self._record = self._lease = None
+
+    def _end_launch(self, status: str, run_tags: Mapping[str, str]) -> None:
+        if self.launch_id is None:
+            return
+        client = self.client()
+        for name, value in self.numbers.items():
+            client.log_metric(self.launch_id, name, value, step=0)
+        if self.own_launch:
             for key, text in run_tags.items():
-                self.client().set_tag(self.launch_id, key, text)
-            self.client().set_terminated(self.launch_id, status)
+                client.set_tag(self.launch_id, key, text)
+            client.set_terminated(self.launch_id, status)
+            identity = {tags.STAGE: "launch", COMMAND: self.command}
+            delete_extras(client, self.experiment_id(), identity, self.launch_id)
 
 
 def absolute(uri: str) -> str:

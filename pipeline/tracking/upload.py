@@ -8,64 +8,38 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from analysis import tags
-from analysis.stores.address import redacted
-from pipeline.storage.lease import Lease, acquire
+from pipeline.outcome import last_line
+from pipeline.storage.lease import Lease, LeaseLost, acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.creation import (
+    BadAnswer,
+    delete_extras,
+    only_run,
+    run_id_of,
+    same_runs,
+    source_tags,
+)
 from pipeline.tracking.description import description
 from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.upload_state import UploadState, records
 from trainers import metrics
 
 log = logging.getLogger("pipeline")
 
-RECORD_PREFIX = "tracking-"
 SPEC_FILE = "spec.json"  # the run's description, for readers without the run folder
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 PARAM_LENGTH = 6000
 DATASET_DIGEST_LENGTH = 36  # the longest that MLflow stores
-
-
-@dataclass
-class UploadState:
-    """What has arrived at one tracking target; kept in the run folder."""
-
-    run_id: str | None = None
-    epochs: int = 0  # of the history, that have arrived
-    described: bool = False  # params, tags, inputs, configuration
-    finished: bool = False
-    where: str = ""  # the store, without password
-    experiment: str = ""  # name, or "#" and id
-    launch_id: str | None = None  # the run that this one is a child of
-    verb: str = ""  # of the command that trained it
-    command: str = ""  # which call of that verb: runs of one call share a launch run
-
-    @staticmethod
-    def name(target: TrackingTarget) -> str:
-        return f"{RECORD_PREFIX}{target.key}"
-
-    @classmethod
-    def load(cls, folder: RunFolder, target: TrackingTarget) -> UploadState:
-        body = folder.read_json(cls.name(target))
-        if body is not None:
-            return cls(**body)
-        where, launch = redacted(target.uri), target.launch_id
-        return cls(
-            where=where,
-            experiment=target.experiment,
-            launch_id=launch,
-            verb=target.verb,
-            command=target.command,
-        )
-
-    def save(self, folder: RunFolder, target: TrackingTarget) -> None:
-        folder.write_json(self.name(target), asdict(self))
 
 
 class RunUpload:
@@ -79,6 +53,8 @@ class RunUpload:
         self.folder, self.target, self.lease = folder, target, lease
         self.record = UploadState.load(folder, target)
         self.sure = False  # whether the record is known to be all that has arrived
+        self._described_in_files = False
+        self._reported = False  # that files are refused
 
     @property
     def client(self) -> Any:
@@ -88,68 +64,83 @@ class RunUpload:
     def start(self, *, reused: bool = False) -> None:
         """Find or make the run, and describe it."""
         spec = self._spec()
-        if (
-            self.record.run_id is not None
-            and not self.sure
-            and is_gone(self.client, self.record.run_id)
-        ):
-            log.warning("run %s was deleted from the store: sent again", self.record.run_id)
-            old = self.record
-            self.record = replace(
-                old,
-                run_id=None,
-                epochs=0,
-                described=False,
-                finished=False,
-                launch_id=self.target.launch_id,
-            )
+        if not self.sure and self.record.run_id is not None:
+            self._look_again()
         if self.record.run_id is None:
-            self.record.run_id = self._find(spec) or self._create(spec, reused)
+            self.record.run_id = self._find() or self._create(spec, reused)
             self._save()
-        elif not self.sure and not self.record.finished:
-            self.client.update_run(self.record.run_id, status="RUNNING")
         if not self.record.described:
             self._describe(spec)
             self.record.described = True
             self._save()
 
+    def _look_again(self) -> None:
+        """The run as the store has it: it may have been deleted, or ended by an earlier process."""
+        old, run_id = self.record, str(self.record.run_id)
+        if is_gone(self.client, run_id):
+            log.warning("run %s was deleted from the store: sent again", run_id)
+            self.record = replace(
+                old, run_id=None, epochs=0, described=False, finished=False, files=False,
+                launch_id=self.target.launch_id,
+            )  # fmt: skip
+        elif not old.finished and self.client.get_run(run_id).info.status != "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+
     def epochs(self, history: list[HistoryEntry]) -> None:
         """Send the epochs that have not arrived."""
-        while not self.record.finished and self.record.epochs < len(history):
-            batch: list[Any] = []
-            count = 0
-            for entry in history[self.record.epochs :]:
-                if batch and len(batch) + len(entry["metrics"]) > METRICS_A_CALL:
-                    break
-                batch += _metrics(entry["metrics"], entry["index"], entry["time"])
-                count += 1
-            self._send(batch)
-            self.record.epochs += count
-            self._save()
+        start = self.record.epochs if self.sure else 0
+        if self.record.finished or (self.sure and start >= len(history)):
+            return
+        points = [
+            point
+            for entry in history[start:]
+            for point in _metrics(entry["metrics"], entry["index"], entry["time"])
+        ]
+        self._send(points if self.sure else self._lacking(points))
+        self.record.epochs, self.sure = len(history), True
+        self._save()
 
     def finish(self, result: RunResult, *, log_model: bool) -> None:
-        """Final metrics, tags, weights and the model; then the run is FINISHED."""
+        """Final metrics, tags and files; then the run is FINISHED."""
         self.start()
-        if self.record.finished:
+        if self.record.finished and self.record.files:
             return
-        self.epochs(result.history)
         last = max((entry["index"] for entry in result.history), default=0)
-        self.sure = False  # these have no count of their own in the record: ask the store
-        self._send(_metrics(self._counted(result.metrics), last, result.time))
-        self._set_tags(result.tags | {tags.NOTE: description(self._spec(), result)})
-        self._files(result, log_model)
+        if not self.record.finished:
+            self.epochs(result.history)
+            values = _metrics(self._counted(result.metrics), last, result.time)
+            self._send(self._lacking(values))
+            spec = self._spec()
+            self._set_tags(spec.tags | result.tags | {tags.NOTE: description(spec, result)})
+        if not self.record.files:
+            self.record.files = self._stored(lambda: self._files(result, last, log_model))
         # When it ended, not when it was sent: one that is replayed would seem to take hours.
-        self.client.set_terminated(self.record.run_id, "FINISHED", result.time)
+        self._end("FINISHED", result.time)
         self.record.finished = True
+        self._only()
         self._save()
+
+    def mend(self, *, again: bool) -> None:
+        """Take nothing for granted of what has arrived; with `again`, make the run again, and take
+        over the children of the one before."""
+        old = str(self.record.run_id)
+        known = self.record
+        self.record = replace(known, epochs=0, described=False, finished=False)
+        if again and known.run_id is not None:
+            self.client.delete_run(old)
+            self.start()
+            experiment, new = self.target.experiment_id(), str(self.record.run_id)
+            for child in same_runs(self.client, experiment, {tags.PARENT: old}):
+                self.client.set_tag(child, tags.PARENT, new)
 
     def stop(self, status: str, tags: dict[str, str]) -> None:
         """End a run that is not finished: FAILED, or KILLED where it can be resumed."""
         self.start()
         if self.record.finished:
             return
-        self._set_tags(tags)
-        self.client.set_terminated(self.record.run_id, status)
+        self._set_tags(self._spec().tags | tags)
+        self._end(status, None)
+        self._only()
 
     def _counted(self, values: dict[str, float]) -> dict[str, float]:
         """With the present count of test readings: `evaluate` may have read since the end."""
@@ -165,63 +156,98 @@ class RunUpload:
         self.lease.check()
         self.record.save(self.folder, self.target)
 
-    def _find(self, spec: RunSpec) -> str | None:
-        """A run of this key that is finished, or that this very folder began."""
-        runs = self.client.search_runs(
-            [self.target.experiment_id()],
-            f"tags.{tags.RUN_KEY} = '{self.folder.key}' and tags.{tags.STAGE} = "
-            f"'{self.folder.stage}'",
-        )
-        for run in runs:
-            if run.info.status == "FINISHED":
-                self.record.finished, self.record.described = True, True
-                return str(run.info.run_id)
-        for run in runs:
-            if run.data.tags.get("folder") == spec.folder:
-                return str(run.info.run_id)
+    def _find(self) -> str | None:
+        """A finished run of this key, whichever folder it is of."""
+        wanted = {tags.RUN_KEY: self.folder.key, tags.STAGE: self.folder.stage}
+        for run_id in same_runs(self.client, self.target.experiment_id(), wanted):
+            if self.client.get_run(run_id).info.status == "FINISHED":
+                self.record.finished = self.record.described = self.record.files = True
+                return run_id
         return None
+
+    def _identity(self) -> dict[str, str]:
+        """The tags that no run of another folder has."""
+        return {
+            tags.RUN_KEY: self.folder.key,
+            tags.STAGE: self.folder.stage,
+            "folder": self._spec().folder,
+        }
 
     def _create(self, spec: RunSpec, reused: bool) -> str:
         self.record.launch_id = self.target.parent_id()
-        run_tags = spec.tags | {"folder": spec.folder, tags.PARENT: self.record.launch_id}
+        parent = {tags.PARENT: self.record.launch_id}
+        run_tags = source_tags() | spec.tags | self._identity() | parent
         if reused:
             run_tags[tags.REUSED] = "true"
-        run = self.client.create_run(
-            self.target.experiment_id(),
-            start_time=spec.time,
-            tags=run_tags,
-            run_name=spec.name,
+        client, experiment = self.client, self.target.experiment_id()
+        return only_run(
+            client,
+            experiment,
+            self._identity(),
+            lambda: client.create_run(
+                experiment, start_time=spec.time, tags=run_tags, run_name=spec.name
+            ),
         )
-        self.sure = True  # nothing can have arrived yet
-        return str(run.info.run_id)
+
+    def _only(self) -> None:
+        """Delete what a repeated request has made next to the run, also when it came late."""
+        if self._identity()["folder"]:  # absent in runs of an older version
+            experiment, known = self.target.experiment_id(), str(self.record.run_id)
+            delete_extras(self.client, experiment, self._identity(), known)
 
     def _describe(self, spec: RunSpec) -> None:
         from mlflow.entities import Param
 
-        run_id = self.record.run_id
-        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in spec.params.items()]
-        for at in range(0, len(params), PARAMS_A_CALL):
-            self.client.log_batch(run_id, params=params[at : at + PARAMS_A_CALL])
-        for name, text in spec.texts.items():
-            self.client.log_text(run_id, text, name)
-        record = {key: value for key, value in spec.to_json().items() if key != "texts"}
-        self.client.log_dict(run_id, record, SPEC_FILE)
-        log_data(self.client, str(run_id), spec.data, "training")
+        params = {key: str(value)[:PARAM_LENGTH] for key, value in spec.params.items()}
+        listed = [Param(key, value) for key, value in params.items()]
+        for at in range(0, len(listed), PARAMS_A_CALL):
+            self.client.log_batch(self.record.run_id, params=listed[at : at + PARAMS_A_CALL])
+        log_data(self.client, str(self.record.run_id), spec.data, "training")
+        kept = self._run()
+        if params.keys() - kept.data.params.keys() or not kept.inputs.dataset_inputs:
+            raise BadAnswer("parameters that were accepted are not in the tracking store")
+        self._described_in_files = self._stored(lambda: self._texts(spec))
 
-    def _send(self, batch: list[Any]) -> None:
-        """Send metrics; where it is not sure what has arrived, only those that have not."""
-        run_id = self.record.run_id
-        if not self.sure:
-            there = {
-                (key, metric.step)
-                for key in {metric.key for metric in batch}
-                for metric in self.client.get_metric_history(run_id, key)
-            }
-            batch = [metric for metric in batch if (metric.key, metric.step) not in there]
+    def _texts(self, spec: RunSpec) -> None:
+        record = {key: value for key, value in spec.to_json().items() if key != "texts"}
+        texts = spec.texts | {SPEC_FILE: json.dumps(record, indent=2)}
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, text in texts.items():
+                Path(scratch, name).write_text(text, encoding="utf-8")
+            self._artifacts().log_artifacts(scratch)
+
+    def _artifacts(self) -> Any:
+        """The artifacts of the run, at the address that the run has; MLflow's client would go on
+        with whatever it was answered first."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if not (root := self._run().info.artifact_uri):
+            raise BadAnswer("the run has no artifact store")
+        return get_artifact_repository(root, tracking_uri=self.target.uri)
+
+    def _run(self) -> Any:
+        """The run as the store has it."""
+        run = self.client.get_run(self.record.run_id)
+        run_id_of(run, self.record.run_id)
+        return run
+
+    def _lacking(self, points: list[Any]) -> list[Any]:
+        """The points of metrics that have not arrived."""
+        there = {
+            (key, metric.step)
+            for key in {point.key for point in points}
+            for metric in self.client.get_metric_history(self.record.run_id, key)
+        }
+        return [point for point in points if (point.key, point.step) not in there]
+
+    def _send(self, points: list[Any]) -> None:
+        """Send metrics, and look whether they were kept."""
         self.sure = False
-        for at in range(0, len(batch), METRICS_A_CALL):
-            self.client.log_batch(run_id, metrics=batch[at : at + METRICS_A_CALL])
-        self.sure = True
+        for at in range(0, len(points), METRICS_A_CALL):
+            part = points[at : at + METRICS_A_CALL]
+            self.client.log_batch(self.record.run_id, metrics=part)
+            if self._lacking(part[-1:]):
+                raise BadAnswer("metrics that were accepted are not in the tracking store")
 
     def _set_tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -229,20 +255,46 @@ class RunUpload:
         self.client.log_batch(
             self.record.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in tags.items()]
         )
+        if tags.keys() - self._run().data.tags.keys():
+            raise BadAnswer("tags that were accepted are not in the tracking store")
 
-    def _files(self, result: RunResult, log_model: bool) -> None:
-        """The weights as safetensors and, for a student, an MLflow model (once)."""
-        run_id = self.record.run_id
+    def _end(self, status: str, time: int | None) -> None:
+        self.client.set_terminated(self.record.run_id, status, time)
+        if self._run().info.status != status:
+            raise BadAnswer("a status that was accepted is not in the tracking store")
+
+    def _stored(self, send: Callable[[], None]) -> bool:
+        """Whether files were stored. Where they cannot be, that is reported, and parameters,
+        metrics and the status are sent all the same."""
+        try:
+            send()
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - reported; `sync` sends them
+            if not self._reported:
+                self._reported = True
+                log.warning(
+                    "the artifact store does not take the files of %s (%s); parameters, metrics "
+                    "and status are sent; python -m pipeline sync sends the files",
+                    self._spec().name,
+                    last_line(error).split("\n")[0][:200],
+                )
+            return False
+        return True
+
+    def _files(self, result: RunResult, step: int, log_model: bool) -> None:
+        """Texts, the weights as safetensors and, for a student, an MLflow model (once)."""
+        if not self._described_in_files:
+            self._texts(self._spec())
+        repository = self._artifacts()
         for name, digest in result.weights.items():
-            path = self.folder.tensors_path(name, digest)
-            self.client.log_artifact(run_id, str(path), "weights")
-        if not log_model or "student" not in result.weights:
-            return
-        outputs = self.client.get_run(run_id).outputs
-        if outputs is None or not outputs.model_outputs:
+            repository.log_artifact(str(self.folder.tensors_path(name, digest)), "weights")
+        if log_model and "student" in result.weights:
             from pipeline.tracking.model_export import log_student
 
-            log_student(self.folder, self._spec(), result, self.target, str(run_id))
+            self.lease.check()
+            run_id = str(self.record.run_id)
+            log_student(self.folder, self._spec(), result, self.target, run_id, step)
 
 
 def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str:
@@ -253,8 +305,11 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
         MlflowException: the store cannot be reached.
     """
     record = UploadState.load(folder, target)
-    if record.finished and record.run_id and not is_gone(target.client(), record.run_id):
-        return record.run_id
+    if record.run_id is None:
+        record.save(folder, target)  # where it is due: `sync` sends it if this call cannot
+    whole = record.finished and record.files and record.run_id is not None
+    if whole and not is_gone(target.client(), str(record.run_id)):
+        return str(record.run_id)
     result = folder.result()
     assert result is not None, f"{folder.path} is not finished"
     with acquire(folder.path, poll_s=0.05) as lease:
@@ -262,13 +317,6 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
         upload.start(reused=True)
         upload.finish(result, log_model=log_model)
     return str(upload.record.run_id)
-
-
-def records(folder: RunFolder, target: TrackingTarget) -> list[UploadState]:
-    """What has arrived, or is due, in any experiment of a target's store."""
-    paths = sorted(folder.path.glob(f"{RECORD_PREFIX}*.json"))
-    found = [UploadState(**body) for p in paths if (body := folder.read_json(p.stem)) is not None]
-    return [record for record in found if record.where == redacted(target.uri)]
 
 
 def arrived(folder: RunFolder, target: TrackingTarget) -> list[str]:
@@ -291,6 +339,7 @@ def is_gone(client: Any, run_id: str) -> bool:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return True
         raise
+    run_id_of(run, run_id)
     return bool(run.info.lifecycle_stage == "deleted")
 
 

@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,10 @@ from mlflow import MlflowClient
 
 from analysis import tags
 from pipeline.storage.lease import LeaseLost, acquire
-from pipeline.storage.run_record import RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import RunUpload, UploadState, arrived, replay
+from pipeline.tracking.upload import RunUpload, arrived, replay
+from pipeline.tracking.upload_state import records as records_of
 from tests.pipeline import records
 from trainers import metrics
 
@@ -51,8 +53,8 @@ def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     find, both = RunUpload._find, Barrier(2)
 
-    def slow_find(self: RunUpload, spec: RunSpec) -> str | None:
-        found = find(self, spec)
+    def slow_find(self: RunUpload) -> str | None:
+        found = find(self)
         if not both.broken:
             try:
                 both.wait(2.0)
@@ -71,26 +73,6 @@ def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
     assert [run.info.run_id for run in runs] == [ids[0]]
     assert runs[0].info.status == "FINISHED"
     assert len(client.get_metric_history(ids[0], "val/top1")) == 1
-
-
-def test_an_upload_whose_lease_was_released_does_not_set_a_finished_run_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server that was away answers a thread that its process has given up waiting for."""
-    folder = folder_at(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    target = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
-    result = folder.result() or records.result()
-    with acquire(folder.path) as lease:
-        late = RunUpload(folder, target, lease)
-        late.start()
-        late.sure = False  # as after a call that failed
-    run_id = replay(folder, target, log_model=False)
-    for call in (late.start, lambda: late.finish(result, log_model=False), late._save):
-        with pytest.raises(LeaseLost):
-            call()
-    assert target.client().get_run(run_id).info.status == "FINISHED"
-    assert UploadState.load(folder, target).finished
 
 
 def test_a_run_that_was_deleted_from_the_store_is_sent_again(
@@ -124,3 +106,43 @@ def test_a_folder_has_arrived_where_it_was_trained_before_where_it_was_reused(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     other = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
     assert arrived(folder, other) == []
+
+
+def test_a_reused_run_that_could_not_be_sent_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is there before the first request fails: `sync` finds it."""
+    folder = folder_at(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    target = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
+    with pytest.raises(Exception):
+        replay(folder, target, log_model=False)
+    assert [record.run_id for record in records_of(folder, target)] == [None]
+
+
+def test_a_process_that_lost_its_lease_sends_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is lost between any two requests."""
+    folder = folder_at(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    target = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
+    result = folder.result()
+    assert result is not None
+    run_id = replay(folder, target, log_model=False)
+    client = target.client()
+    for most in range(5):  # requests before it is lost
+        left = [most]
+
+        def check(left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise LeaseLost
+
+        lease: Any = SimpleNamespace(check=check)
+        zombie = RunUpload(folder, target, lease)
+        zombie.record.finished = zombie.record.files = False
+        with pytest.raises(LeaseLost):
+            zombie.stop("FAILED", {tags.ERROR: "x"})
+        assert client.get_run(run_id).info.status != "FAILED"
+        client.update_run(run_id, status="FINISHED")

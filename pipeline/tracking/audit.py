@@ -1,0 +1,110 @@
+"""Comparison of a tracking store with the run folders, value by value.
+
+The run folder is the truth. What a tracked run lacks is sent. A run with a value that the folder
+does not have (two processes sent it, or an epoch was trained again) is made again, since MLflow
+cannot delete single values.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from analysis.stores.protocol import RunInfo, StoreReader
+from pipeline.outcome import FAILED, FINISHED, KILLED
+from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
+from trainers import metrics
+
+RIGHT, LACKS, WRONG = "right", "lacks", "wrong"
+_ADDED = ("system/",)  # metrics that are logged next to the run's own
+_TOLERANCE = 1e-12  # databases other than SQLite may round the last bit
+
+
+@dataclass
+class TrackedRun:
+    """A run as a tracking store has it."""
+
+    info: RunInfo
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    points: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+def tracked_runs(store: StoreReader, experiment_id: str, wanted: set[str]) -> dict[str, TrackedRun]:
+    """These runs of an experiment, by id, with all values of all metrics."""
+    rows = store.runs(experiment_id)
+    found = {info.run_id: TrackedRun(info) for info in rows.infos if info.run_id in wanted}
+    for run_id, name, text in rows.params:
+        if run_id in found:
+            found[run_id].params[name] = text
+    for run_id, name, text in rows.tags:
+        if run_id in found:
+            found[run_id].tags[name] = text
+    names = sorted({name for run_id, name, _ in rows.metrics if run_id in found})
+    for part in store.points(list(found), names) if found and names else ():
+        columns = (part.run_ids, part.metrics, part.steps, part.values)
+        for run_id, name, step, value in zip(*columns, strict=True):
+            found[run_id].points[name, step].append(float(value))
+    return found
+
+
+def judged(
+    run: TrackedRun, spec: RunSpec, result: RunResult | None, history: list[HistoryEntry]
+) -> str:
+    """Whether a tracked run is right, lacks something, or has something wrong. `history` are the
+    stored epochs of a run without a result; no process trains it."""
+    expected = dict(_points(history if result is None else result.history))
+    if result is not None:
+        last = max((entry["index"] for entry in result.history), default=0)
+        for name, value in result.metrics.items():
+            expected.setdefault((name, last), value)
+    if _wrong(run, expected) or any(
+        run.params.get(name, text) != text for name, text in spec.params.items()
+    ):
+        return WRONG
+    wanted = spec.tags | (result.tags if result is not None else {})
+    complete = (
+        expected.keys() <= run.points.keys()
+        and spec.params.keys() <= run.params.keys()
+        and all(run.tags.get(name) == text for name, text in wanted.items())
+    )
+    return RIGHT if complete and _status(run, result) else LACKS
+
+
+def _status(run: TrackedRun, result: RunResult | None) -> bool:
+    if result is None:
+        return run.info.status in (FAILED, KILLED)
+    return (run.info.status, run.info.end_ms) == (FINISHED, result.time)
+
+
+def _wrong(run: TrackedRun, expected: dict[tuple[str, int], float]) -> bool:
+    for (name, step), values in run.points.items():
+        if name.startswith(_ADDED) or name == metrics.TEST_READS:
+            continue  # `evaluate` counts its readings there
+        known = expected.get((name, step))
+        if known is None or not all(_same(value, known) for value in values) or len(values) > 1:
+            return True
+    return False
+
+
+def _points(history: Iterable[HistoryEntry]) -> Iterable[tuple[tuple[str, int], float]]:
+    for entry in history:
+        for name, value in entry["metrics"].items():
+            yield (name, entry["index"]), float(value)
+
+
+def _same(stored: Any, known: float) -> bool:
+    """Equality as MLflow stores numbers: infinities as the largest float."""
+    if math.isnan(known) or math.isnan(stored):
+        return math.isnan(known) and math.isnan(stored)
+    largest = sys.float_info.max
+    return math.isclose(
+        max(-largest, min(largest, stored)),
+        max(-largest, min(largest, known)),
+        rel_tol=_TOLERANCE,
+        abs_tol=0.0,
+    )

@@ -1,0 +1,71 @@
+"""Upload state: what of a run has arrived at a tracking target, or is due there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+
+from analysis.stores.address import redacted
+from pipeline.storage.atomic import CorruptFile
+from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.target import TrackingTarget
+
+log = logging.getLogger("pipeline")
+
+RECORD_PREFIX = "tracking-"
+
+
+@dataclass
+class UploadState:
+    """What has arrived at one tracking target; kept in the run folder."""
+
+    run_id: str | None = None
+    epochs: int = 0  # of the history, that have arrived
+    described: bool = False  # params, tags, inputs
+    finished: bool = False
+    where: str = ""  # the store, without password
+    experiment: str = ""  # name, or "#" and id
+    launch_id: str | None = None  # the run that this one is a child of
+    verb: str = ""  # of the command that trained it
+    command: str = ""  # which call of that verb: runs of one call share a launch run
+    files: bool = False  # weights, texts and the model
+
+    @staticmethod
+    def name(target: TrackingTarget) -> str:
+        return f"{RECORD_PREFIX}{target.key}"
+
+    @classmethod
+    def load(cls, folder: RunFolder, target: TrackingTarget) -> UploadState:
+        """The record of a target. One that is absent or damaged is made new: what has arrived is
+        looked up in the tracking store."""
+        return cls.read(folder, cls.name(target)) or cls(
+            where=redacted(target.uri),
+            experiment=target.experiment,
+            launch_id=target.launch_id,
+            verb=target.verb,
+            command=target.command,
+        )
+
+    @classmethod
+    def read(cls, folder: RunFolder, name: str) -> UploadState | None:
+        """The record of this file name; None, with a warning, for one that is damaged."""
+        try:
+            body = folder.read_json(name)
+            if body is None:
+                return None
+            body.setdefault("files", body["finished"])  # of an older version: they came before
+            return cls(**{**body, "run_id": body["run_id"] or None})
+        except (CorruptFile, AttributeError, KeyError, TypeError) as error:
+            log.warning("%s/%s.json is damaged and is made again: %s", folder.path, name, error)
+            return None
+
+    def save(self, folder: RunFolder, target: TrackingTarget) -> None:
+        folder.write_json(self.name(target), asdict(self))
+
+
+def records(folder: RunFolder, target: TrackingTarget) -> list[UploadState]:
+    """What has arrived, or is due, in any experiment of a target's store."""
+    paths = sorted(folder.path.glob(f"{RECORD_PREFIX}*.json"))
+    found = [UploadState.read(folder, path.stem) for path in paths]
+    where = redacted(target.uri)
+    return [record for record in found if record is not None and record.where == where]

@@ -1,0 +1,207 @@
+"""After sync the tracking store equals the run folders, value by value."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from analysis import tags
+from analysis.runs import opened
+from pipeline.__main__ import main
+from pipeline.storage.lease import acquire
+from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.audit import RIGHT, judged, tracked_runs
+from pipeline.tracking.target import TrackingTarget, quiet_mlflow
+from pipeline.tracking.upload import replay
+from pipeline.tracking.upload_state import UploadState
+from tests.pipeline.tracking.test_upload import folder_at
+from trainers import metrics
+
+
+class Place:
+    """A store with one finished run that has been sent, as commands of one test see it."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        quiet_mlflow()
+        self.root, self.client, self.uri = folder, MlflowClient(uri), uri
+        self.run = folder_at(folder / "runs")
+        self.target = TrackingTarget(uri, "asib", None, "distill", folder / "tracking")
+        self.run_id = replay(self.run, self.target, log_model=False)
+        self.target.end_launch("FINISHED", {})
+
+    def sync(self) -> int:
+        return main(["sync", f"runtime.store={self.root}"])
+
+    def is_right(self) -> bool:
+        number = self.target.experiment_id()
+        record = UploadState.load(self.run, self.target)
+        spec, result = self.run.spec(), self.run.result()
+        assert spec is not None
+        found = tracked_runs(opened(self.uri), number, {str(record.run_id)})
+        run = found.get(str(record.run_id))
+        return run is not None and judged(run, spec, result, []) == RIGHT
+
+    def runs(self, stage: str) -> list[Any]:
+        return list(
+            self.client.search_runs([self.target.experiment_id()], f"tags.{tags.STAGE} = '{stage}'")
+        )
+
+
+@pytest.fixture
+def place(schema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None) -> Place:
+    shutil.copy(schema, tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path / "store", uri)
+
+
+def _failed(place: Place) -> None:
+    place.client.set_terminated(place.run_id, "FAILED")
+
+
+def _running(place: Place) -> None:
+    place.client.update_run(place.run_id, status="RUNNING")
+
+
+def _doubled(place: Place) -> None:
+    place.client.log_metric(place.run_id, "val/top1", 0.5, timestamp=2_001, step=0)
+
+
+def _another_value(place: Place) -> None:
+    place.client.log_metric(place.run_id, metrics.TEST_TOP1, 0.9, timestamp=9_000, step=0)
+
+
+def _an_epoch_too_many(place: Place) -> None:
+    place.client.log_batch(place.run_id, [Metric("val/top1", 0.7, 2_500, 7)])
+
+
+def _a_tag(place: Place) -> None:
+    place.client.set_tag(place.run_id, tags.SEED, "7")
+
+
+def _deleted(place: Place) -> None:
+    place.client.delete_run(place.run_id)
+
+
+def _nothing(place: Place) -> None:
+    pass
+
+
+DAMAGES = [
+    _nothing,
+    _failed,
+    _running,
+    _doubled,
+    _another_value,
+    _an_epoch_too_many,
+    _a_tag,
+    _deleted,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_wrong_is_repaired_and_the_second_sync_does_nothing(
+    place: Place, damage: Callable[[Place], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = place.client.create_run(
+        place.target.experiment_id(), tags={tags.STAGE: "evaluate", tags.PARENT: place.run_id}
+    )
+    damage(place)
+    assert place.is_right() == (damage is _nothing)
+    assert place.sync() == 0
+    assert place.is_right()
+    assert len(place.runs("finetune")) == 1
+    if damage is not _deleted:
+        (parent,) = place.runs("finetune")
+        found = place.client.get_run(child.info.run_id).data.tags[tags.PARENT]
+        assert found == parent.info.run_id
+    capsys.readouterr()
+    assert place.sync() == 0
+    assert "synced   0 runs" in capsys.readouterr().out
+    assert {run.info.status for run in place.runs("launch")} == {"FINISHED"}
+
+
+def test_readings_of_the_test_split_and_system_metrics_are_no_damage(place: Place) -> None:
+    place.client.log_metric(place.run_id, metrics.TEST_READS, 2.0, step=0)
+    place.client.log_metric(place.run_id, "system/cpu_utilization_percentage", 50.0, step=3)
+    assert place.is_right()
+
+
+def unfinished(place: Place) -> RunFolder:
+    """A run of one epoch, whose process is gone."""
+    folder = RunFolder(place.run.root, "finetune", "0123456789ab")
+    spec = place.run.spec()
+    assert spec is not None
+    changed = spec.to_json() | {
+        "tags": spec.tags | {tags.RUN_KEY: folder.key},
+        "folder": "f1",
+    }
+    folder.write_spec(type(spec).from_json(changed))
+    history: Any = [
+        {"index": 0, "stage": 0, "step": "B", "time": 2_000, "metrics": {"val/top1": 0.5}}
+    ]
+    folder.commit({}, history, token="a")
+    UploadState.load(folder, place.target).save(folder, place.target)
+    return folder
+
+
+def test_a_run_whose_process_is_gone_becomes_killed_and_a_living_one_is_left_alone(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = unfinished(place)
+    with acquire(folder.path, heartbeat_s=0.05, expiry_s=1.0):
+        assert place.sync() == 0
+        assert "its own process sends it" in capsys.readouterr().out
+        assert len(place.runs("finetune")) == 1
+    assert place.sync() == 0
+    (run,) = [r for r in place.runs("finetune") if r.data.tags[tags.RUN_KEY] == folder.key]
+    assert run.info.status == "KILLED"
+    assert run.data.metrics == {"val/top1": 0.5}
+    place.client.update_run(run.info.run_id, status="RUNNING")  # as a SIGKILL leaves it
+    assert place.sync() == 0
+    assert place.client.get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_one_damaged_run_stops_no_other(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = unfinished(place)
+    (broken.path / "spec.json").write_text("{")
+    _failed(place)
+    assert place.sync() == 0
+    assert place.is_right()
+    assert f"key {broken.key}" in capsys.readouterr().out
+
+
+def test_a_launch_whose_end_did_not_arrive_is_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own status and numbers; as KILLED where its process was killed."""
+    failed = TrackingTarget(place.uri, "asib", None, "distill", place.target.lock_folder)
+    failed.parent_id()
+    failed.carry("student", {metrics.TEST_TOP1: 0.25})
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_terminated", away)
+        with pytest.raises(ConnectionError):
+            failed.end_launch("FAILED", {tags.ERROR: "x"})
+    killed = TrackingTarget(place.uri, "asib", None, "main", place.target.lock_folder)
+    killed.parent_id()
+    assert killed._lease is not None
+    assert place.sync() == 0
+    assert place.client.get_run(str(killed.launch_id)).info.status == "RUNNING"  # it lives
+    killed._lease.release()
+    assert place.sync() == 0
+    assert place.client.get_run(str(killed.launch_id)).info.status == "KILLED"
+    run = place.client.get_run(str(failed.launch_id))
+    assert (run.info.status, run.data.tags[tags.ERROR]) == ("FAILED", "x")
+    assert run.data.metrics == {"student/test/top1": 0.25}
+    assert len(place.runs("launch")) == 3
