@@ -15,6 +15,7 @@ from pipeline.storage.lease import LeaseLost, acquire
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload, arrived, replay
+from pipeline.tracking.upload_state import UploadState
 from pipeline.tracking.upload_state import records as records_of
 from tests.pipeline import records
 from trainers import metrics
@@ -73,6 +74,26 @@ def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
     assert [run.info.run_id for run in runs] == [ids[0]]
     assert runs[0].info.status == "FINISHED"
     assert len(client.get_metric_history(ids[0], "val/top1")) == 1
+
+
+def test_an_upload_whose_lease_was_released_does_not_set_a_finished_run_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was away answers a thread that its process has given up waiting for."""
+    folder = folder_at(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    target = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
+    result = folder.result() or records.result()
+    with acquire(folder.path) as lease:
+        late = RunUpload(folder, target, lease)
+        late.start()
+        late.sure = False  # as after a call that failed
+    run_id = replay(folder, target, log_model=False)
+    for call in (late.start, lambda: late.finish(result, log_model=False), late._save):
+        with pytest.raises(LeaseLost):
+            call()
+    assert target.client().get_run(run_id).info.status == "FINISHED"
+    assert UploadState.load(folder, target).finished
 
 
 def test_a_run_that_was_deleted_from_the_store_is_sent_again(
