@@ -22,6 +22,7 @@ from pipeline.cli.arguments import (
     wants_help,
     without_dry_run,
 )
+from pipeline.cli.redaction import hide_credentials
 from pipeline.outcome import DONE, USER_ERROR, end_process, exit_code_of, imported
 
 VERBS = {  # imported when they run: most need torch, --help does not
@@ -40,6 +41,7 @@ VERBS = {  # imported when they run: most need torch, --help does not
 
 def main(arguments: list[str]) -> int:
     """Run one verb; return the exit code."""
+    hide_credentials()
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     verb, *rest = without_dry_run(arguments) or [HELP]
     if verb == VERSION:

@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import get_lock_file
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.stores.address import redacted
+from analysis.stores.address import hidden, redacted
 from pipeline.config import ConfigError
 
 VARIABLE = "ASIB_STUDY_STORAGE"  # an RDB address; it may hold a password: never written
@@ -31,7 +31,7 @@ def storage(folder: Path) -> BaseStorage:
     try:
         return RDBStorage(address)
     except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0].replace(address, redacted(address))
+        reason = hidden(str(error).splitlines()[0])
         raise ConfigError([f"{VARIABLE}={redacted(address)}: cannot be opened: {reason}"]) from None
 
 

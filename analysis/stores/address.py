@@ -56,11 +56,16 @@ def credentials(address: str) -> set[str]:
 def hidden(text: str, environment: Mapping[str, str] | None = None) -> str:
     """A text without the credentials that the environment holds, in whatever form they are there,
     and without those of any address in it."""
-    found = os.environ if environment is None else environment
-    names = (*ADDRESSES, *SECRETS)
-    for secret in _forms(tuple((name, found[name]) for name in names if name in found)):
+    for secret in given_credentials(environment):
         text = text.replace(secret, HIDDEN)
     return _USER.sub("", text)
+
+
+def given_credentials(environment: Mapping[str, str] | None = None) -> list[str]:
+    """The credentials that the environment holds, in every form that they are written in."""
+    found = os.environ if environment is None else environment
+    names = (*ADDRESSES, *SECRETS)
+    return _forms(tuple((name, found[name]) for name in names if name in found))
 
 
 @cache
