@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,19 +42,28 @@ class Session:
     _stop: Event = field(default_factory=Event)  # one for this and every copy of it
 
     @classmethod
-    def open(cls, config: Config, verb: str, overrides: list[str]) -> Session:
+    def open(
+        cls, config: Config, verb: str, overrides: list[str], faults: Sequence[str] = ()
+    ) -> Session:
         """Read the environment, choose the device, ask the tracking store, take over the signals.
 
         Raises:
-            ConfigError: no such device, or a tracking store that refuses.
+            ConfigError: `faults` that are known already, no such device, a store that cannot be
+                written to, or a tracking store that refuses: all of them.
         """
-        runtime = config.runtime
+        runtime, errors = config.runtime, list(faults)
         if runtime.threads is not None:
             torch.set_num_threads(runtime.threads)
-        root = usable(Path(runtime.store).resolve())
+        root = Path(runtime.store).resolve()
         target = TrackingTarget.from_environment(verb, runtime.experiment, root)
+        for find in (lambda: usable(root), lambda: choose_device(runtime), lambda: check(target)):
+            try:
+                find()
+            except ConfigError as error:
+                errors += error.errors
+        if errors:
+            raise ConfigError(errors)
         session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
-        check(target)
         for number in STOP_SIGNALS:
             signal.signal(number, session.request_stop)
         return session
@@ -106,6 +115,23 @@ def check(target: TrackingTarget) -> None:
         raise ConfigError([answer.sentence])
     if answer.artifacts:
         log.warning("%s; parameters, metrics and statuses are sent", answer.artifacts)
+
+
+def refusals(runtime: RuntimeConfig, verb: str) -> list[str]:
+    """Why this machine or the tracking store refuses a command, before anything is made: no such
+    device, a store that is a file, what the tracking store answers."""
+    target = TrackingTarget.from_environment(verb, runtime.experiment, Path(runtime.store))
+    found: list[str] = []
+    for find in (
+        lambda: store_of(runtime),
+        lambda: choose_device(runtime),
+        lambda: check(target),
+    ):
+        try:
+            find()
+        except ConfigError as error:
+            found += error.errors
+    return found
 
 
 def launch_of(target: TrackingTarget) -> str | None:

@@ -10,8 +10,8 @@ from pipeline.analyze import analyse
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import run_key
-from pipeline.session import Session, choose_device, store_of
-from pipeline.stages import plan
+from pipeline.session import Session, refusals, store_of
+from pipeline.stages import plan, preflight
 from pipeline.stages.matched_budget import standards
 from pipeline.stages.plan import Planned, planned_banks, planned_students, planned_teachers
 from pipeline.stages.student import distill_student
@@ -21,7 +21,7 @@ from pipeline.storage.run_store import Store
 
 def main_command(overrides: list[str]) -> None:
     """The teachers of a bench, a student, the control CE, and the report."""
-    control = compose([*(o for o in overrides if not o.startswith("cfg=")), "cfg=CE"])
+    control = composed("main", [*(o for o in overrides if not o.startswith("cfg=")), "cfg=CE"])
 
     def work(config: Config, session: Session) -> None:
         for number in range(len(config.teacher)):
@@ -31,8 +31,18 @@ def main_command(overrides: list[str]) -> None:
             distill_student(control, session)
         analyse(session, RunFilter(config.bench.name))
 
+    def faults(config: Config) -> list[str]:
+        both = preflight.faults([config, control], dry=dry_run(os.environ))
+        teachers = range(len(config.teacher))  # a method that reads none is given them all the same
+        more = preflight.faults([config], teachers, dry=dry_run(os.environ))
+        return list(dict.fromkeys([*both, *more]))
+
     _train(
-        "main", overrides, work, lambda config, store: planned_students([config, control], store)
+        "main",
+        overrides,
+        work,
+        lambda config, store: planned_students([config, control], store),
+        faults,
     )
 
 
@@ -42,7 +52,11 @@ def distill_command(overrides: list[str]) -> None:
     def planned(config: Config, store: Store) -> list[Planned]:
         return planned_students([*standards(config, overrides), config], store)
 
-    _train("distill", overrides, distill_student, planned)
+    def faults(config: Config) -> list[str]:
+        pair = standards(config, overrides)
+        return preflight.faults([*pair, config], dry=dry_run(os.environ))
+
+    _train("distill", overrides, distill_student, planned, faults)
 
 
 def finetune_command(overrides: list[str]) -> None:
@@ -73,6 +87,9 @@ def _train_teachers(
         rest,
         work,
         lambda config, store: planned(config, _numbers(which[-1], config), store),
+        lambda config: preflight.faults(
+            [config], _numbers(which[-1], config), dry=dry_run(os.environ)
+        ),
     )
 
 
@@ -85,17 +102,35 @@ def _numbers(which: str, config: Config) -> list[int]:
     return numbers if which == "all" else [int(which)]
 
 
+def composed(verb: str, overrides: list[str]) -> Config:
+    """The configuration of a command.
+
+    Raises:
+        ConfigError: its errors, with what else would stop the command.
+    """
+    try:
+        return compose(overrides)
+    except ConfigError as error:
+        raise preflight.with_the_rest(error, verb) from error
+
+
 def _train(
     verb: str,
     overrides: list[str],
     work: Callable[[Config, Session], object],
     planned: Callable[[Config, Store], list[Planned]],
+    faults: Callable[[Config], list[str]],
 ) -> None:
-    """Compose the configuration and do the work within a launch run, or print the plan."""
-    config = compose(overrides)
+    """Compose the configuration, find what would stop the command later, and do the work within a
+    launch run, or print the plan."""
+    config = composed(verb, overrides)
+    found = faults(config)
     if dry_run(os.environ):
-        choose_device(config.runtime)
+        if errors := [*found, *refusals(config.runtime, verb)]:
+            raise ConfigError(errors)
+        preflight.describe([config])
         plan.show(planned(config, store_of(config.runtime)))
         return
-    with Session.open(config, verb, overrides).launch() as session:
+    with Session.open(config, verb, overrides, found).launch() as session:
+        preflight.describe([config])
         work(config, session)

@@ -32,12 +32,13 @@ from pipeline.launch.factory import make
 from pipeline.launch.monitor import follow
 from pipeline.launch.multirun import missing_teachers
 from pipeline.outcome import KILLED, JobsFailed
-from pipeline.session import Session, launch_of
+from pipeline.session import Session, launch_of, refusals
+from pipeline.stages import preflight
 from pipeline.storage.run_store import Store
 from sweeps import summary
 from sweeps.plan import commands_of, plan
 from sweeps.study import Study, composed
-from sweeps.study_file import OPTIONS, idle_options, study_of
+from sweeps.study_file import OPTIONS, ends, idle_options, study_of
 from sweeps.tracking import NestedTarget, end, publish, study_target
 from sweeps.trials import TrialStore
 from sweeps.worker import work
@@ -95,7 +96,8 @@ def read(name: str, overrides: list[str]) -> StudyRequest:
     try:
         study = study_of(name, given, own)
     except ConfigError as error:
-        raise ConfigError(errors + error.errors) from error
+        found = preflight.with_the_rest(error, VERB)
+        raise ConfigError(errors + found.errors) from error
     if errors := errors or idle_options(study):
         raise ConfigError(errors)
     if isinstance(launcher, LocalConfig) and launcher.jobs_parallel is None:
@@ -115,6 +117,13 @@ def _hint(text: str) -> str:
     return nearest(key, [*OPTIONS, WORKERS, LAUNCHER])
 
 
+def faults(study: Study) -> list[str]:
+    """What would stop the study later than now, one sentence each."""
+    known = study.known_params or list(ends(study))
+    configs = [study.config, *(composed(tuple(one)) for one in commands_of(study, known))]
+    return preflight.faults(configs, dry=dry_run(os.environ))
+
+
 def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
     """Run a study until it has the wanted number of trials.
 
@@ -128,11 +137,16 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
     if cancel:
         _cancel(request, overrides)
         return
+    found = faults(study)
     if dry_run(os.environ):
+        if errors := [*found, *refusals(in_experiment(study).runtime, VERB)]:
+            raise ConfigError(errors)
+        preflight.describe([study.config])
         begun = not absent_data(study.config) and request.begun
         plan(study, request.given, request.workers, request.trial_store() if begun else None)
         return
-    session = Session.open(in_experiment(request.study), VERB, overrides)
+    session = Session.open(in_experiment(request.study), VERB, overrides, found)
+    preflight.describe([study.config])
     trial_store = request.trial_store()
     plan(request.study, request.given, request.workers, trial_store)
     launcher = make(request.launcher, trial_store.folder / JOBS)
@@ -178,7 +192,8 @@ def run_worker(name: str, overrides: list[str]) -> None:
         Interrupted: a stop was requested; another worker resumes the trial.
     """
     request = read(name, overrides)
-    session = Session.open(in_experiment(request.study), VERB, overrides)
+    config, found = in_experiment(request.study), faults(request.study)
+    session = Session.open(config, VERB, overrides, found)
     trial_store = request.trial_store()
     trial_store.enqueue()
     target = study_target(trial_store, session.target)

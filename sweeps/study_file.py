@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.suggest import nearest
-from pipeline.config import ConfigError
+from pipeline.config import Config, ConfigError
 from pipeline.config.groups import CONF, options_of
 from pipeline.identity import same_experiment
 from sweeps.study import Params, Study, merged
@@ -60,10 +60,10 @@ def study_of(name: str, given: dict[str, str], overrides: list[str]) -> Study:
     values["enqueue"] = tuple(values.get("enqueue", []))
     study = Study(name=name, **values)
     errors += _study_errors(study, where, others)
-    if not errors:
-        errors += _configuration_errors(study)
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
+    if wrong := _configuration_errors(study):
+        raise ConfigError(list(dict.fromkeys(wrong.errors)), wrong.config)
     return study
 
 
@@ -201,21 +201,23 @@ def _keys(overrides: list[str]) -> set[str]:
     return {text.lstrip("+").partition("=")[0] for text in overrides}
 
 
-def _configuration_errors(study: Study) -> list[str]:
+def _configuration_errors(study: Study) -> ConfigError | None:
     """Errors of what the trials would run: known configurations, and the ends of every range."""
     found: list[str] = []
     try:
         if study.config.data.val_fraction == 0:
             found.append("data.val_fraction=0: a study selects by validation images, never by test")
-        known = [*study.known_params, *_ends(study)]
+        known = [*study.known_params, *ends(study)]
     except ConfigError as error:
-        return error.errors
+        return error
+    partly: Config | None = None
     for params in known:
         try:
             study.at(params, study.seeds[0])
         except ConfigError as error:
             found += error.errors
-    return found
+            partly = partly or error.config
+    return ConfigError(found, partly) if found else None
 
 
 def idle_options(study: Study) -> list[str]:
@@ -223,7 +225,7 @@ def idle_options(study: Study) -> list[str]:
     options. Not decided where several ranges are sampled: an option may matter within them."""
     if study.sampler != "grid" and len(study.distributions) > 1:
         return []
-    known = study.known_params if study.sampler == "grid" else _ends(study)
+    known = study.known_params if study.sampler == "grid" else ends(study)
     configs = [study.at(params, study.seeds[0]) for params in known]
     keys = [same_experiment("distill", config) for config in configs]
     rungs = ", ".join(dict.fromkeys(config.rung for config in configs))
@@ -241,7 +243,7 @@ def idle_options(study: Study) -> list[str]:
     return found
 
 
-def _ends(study: Study) -> list[Params]:
+def ends(study: Study) -> list[Params]:
     """Parameters at both ends of every range that is sampled, and at each choice."""
     if study.sampler == "grid":
         return []

@@ -44,7 +44,8 @@ def compose(overrides: list[str]) -> Config:
     else:
         errors += contradictions(config)
     if errors:
-        raise ConfigError(list(dict.fromkeys(errors)))
+        usable = None if isinstance(config.method, dict) else config
+        raise ConfigError(list(dict.fromkeys(errors)), usable)
     own = _data_of(config.bench.name)
     if own is not None and config.data.name != own:  # a separate bench, in names and tables
         config.bench.name += f"-{config.data.name}"

@@ -17,10 +17,11 @@ from trainers.options import option
 
 
 class ConfigError(UserError):
-    """Errors in what the user gave, all of them in one message."""
+    """Errors in what the user gave, all of them in one message. `config`: what could be composed
+    in spite of them, with defaults in the place of wrong values."""
 
-    def __init__(self, errors: list[str]) -> None:
-        self.errors = errors
+    def __init__(self, errors: list[str], config: Config | None = None) -> None:
+        self.errors, self.config = errors, config
         head = f"{len(errors)} error{'s' if len(errors) > 1 else ''}:"
         super().__init__("\n".join([head, *(f"  - {error}" for error in errors)]))
 

@@ -35,7 +35,8 @@ from pipeline.launch.base import (
 from pipeline.launch.factory import make
 from pipeline.launch.monitor import follow
 from pipeline.outcome import JobsFailed, JobsLeft
-from pipeline.session import Session, launch_of, store_of
+from pipeline.session import Session, launch_of, refusals, store_of
+from pipeline.stages import preflight
 from pipeline.stages.names import run_kind, run_name
 from pipeline.stages.plan import duration, planned_students, show
 from pipeline.stages.student import distill_student
@@ -91,7 +92,9 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
     if cancel:
         _cancel(request, overrides)
         return
-    show(planned_students([s.config for s in request.students], store_of(request.runtime)))
+    configs = [student.config for student in request.students]
+    preflight.describe(configs)
+    show(planned_students(configs, store_of(request.runtime)))
     if dry_run(os.environ):
         return
     launcher = make(request.launcher, request.folder)
@@ -135,18 +138,24 @@ def read(overrides: list[str]) -> MultirunRequest:
         ConfigError: all errors of all configurations and of the launcher's options.
     """
     launcher, rest, errors = take_options(overrides)
-    found: dict[str, Student] = {}
+    composed: list[tuple[tuple[str, ...], Config]] = []
+    partly: list[Config] = []
     for one in expand(rest):
         try:
-            config = compose(list(one))
+            composed.append((one, compose(list(one))))
         except ConfigError as error:
             errors += error.errors
-            continue
-        if not errors:
-            student = _student(one, config)
-            found.setdefault(student.key or " ".join(one), student)
+            partly += [error.config] if error.config else []
+    configs = [*(config for _, config in composed), *partly]
+    errors += preflight.faults(configs, dry=dry_run(os.environ))
+    if configs and (errors or dry_run(os.environ)):
+        errors += refusals(configs[0].runtime, VERB)
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
+    found: dict[str, Student] = {}
+    for one, config in composed:
+        student = _student(one, config)
+        found.setdefault(student.key or " ".join(one), student)
     return MultirunRequest(_named_apart(list(found.values())), launcher)
 
 

@@ -9,24 +9,28 @@ from trainers.models.registry import (
     UnknownModel,
     build,
     exists,
+    from_timm,
     known_blocks,
     known_width,
     misfit,
     names,
     place,
 )
+from trainers.models.trial import Trial, trial
 
 __all__ = [
     "TIMM_PREFIX",
     "CannotBuild",
     "NoWeights",
     "Outputs",
+    "Trial",
     "UnknownModel",
     "block_norms",
     "block_parameters",
     "build",
     "classify",
     "exists",
+    "from_timm",
     "head_is_classifier",
     "known_blocks",
     "known_width",
@@ -36,4 +40,5 @@ __all__ = [
     "outputs",
     "place",
     "pooled_dim",
+    "trial",
 ]

@@ -152,6 +152,11 @@ def exists(name: str) -> bool:
     return timm_models.known(name.removeprefix(TIMM_PREFIX))
 
 
+def from_timm(name: str) -> bool:
+    """Whether a network is one of timm's, registered or by `timm:<name>`."""
+    return name.startswith(TIMM_PREFIX) or name in timm_models.TIMM_NETS
+
+
 def place(model: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
     """The model on a device, its weights in a memory format."""
     moved: nn.Module = cast(Any, model).to(device, memory_format=layout)

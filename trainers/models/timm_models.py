@@ -71,10 +71,16 @@ def create(
     image_size: int,
     pretrained: bool,
 ) -> nn.Module:
-    """A model of timm, changed by `adapt` where images are small."""
+    """A model of timm, changed by `adapt` where images are small. A network of a fixed input size
+    (a transformer, for example) is made for the size of the images."""
     import timm  # takes seconds to import: only where it is used
 
-    net = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans)
+    cfg = timm.get_pretrained_cfg(name)
+    fixed = cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != image_size
+    size: dict[str, Any] = {"img_size": image_size} if fixed else {}
+    net = timm.create_model(
+        name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **size
+    )
     if adapt and image_size <= SMALL_IMAGE:
         adapt(net)
     return net

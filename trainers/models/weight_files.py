@@ -168,14 +168,25 @@ def _listed(names: list[Any]) -> str:
 
 
 def fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
-    """Load weights. Prefixes that wrappers add are removed, names of public repositories are
-    translated, and of several networks in the file the one that fits is taken.
+    """Load weights, as `fitting` finds them.
+
+    Raises:
+        BadCheckpoint: they do not fit.
+    """
+    model.load_state_dict(fitting(model.state_dict(), weights, source))
+
+
+def fitting(
+    own: dict[str, Tensor], weights: dict[str, Tensor], source: str | Path
+) -> dict[str, Tensor]:
+    """The weights under the names of a network's own. Prefixes that wrappers add are removed,
+    names of public repositories are translated, and of several networks in the file the one that
+    fits is taken.
 
     Raises:
         BadCheckpoint: names, shapes or values do not fit, or several networks fit; the message
             says which and what to try.
     """
-    own = model.state_dict()
     weights = _of_network(weights, own, source)
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     shapes = [
@@ -213,7 +224,7 @@ def fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> Non
             "the architecture that teacher.N.model (or student.model) names, classes those of the "
             "data set"
         )
-    model.load_state_dict(weights)
+    return weights
 
 
 def _of_network(
@@ -262,7 +273,11 @@ def _translated(
         for name, value in weights.items()
         if name.startswith(prefix)
     }
-    counters = {name: own[name] for name in own if name.endswith(_COUNTER)}
+    counters = {
+        name: torch.zeros_like(value, device="cpu")
+        for name, value in own.items()
+        if name.endswith(_COUNTER)
+    }
     return (counters if found and not any(n.endswith(_COUNTER) for n in found) else {}) | found
 
 

@@ -1,0 +1,38 @@
+"""Every network is tried before training: it runs on images of the size, or the sizes are named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainers import models
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "channels"),
+    [
+        ("resnet20", 16, 1),
+        ("vgg8", 8, 3),
+        ("timm:resnet18", 32, 3),
+        ("timm:vit_tiny_patch16_224", 16, 1),  # of a fixed size, made for that of the images
+        ("timm:swin_tiny_patch4_window7_224", 32, 3),
+    ],
+)
+def test_a_network_that_runs_has_no_fault(name: str, size: int, channels: int) -> None:
+    before = torch.random.get_rng_state()
+    found = models.trial(name, 7, size, channels)
+    assert found.fault == ""
+    assert torch.equal(before, torch.random.get_rng_state())
+    built = models.build(name, 7, size, in_chans=channels).state_dict()
+    assert {k: v.shape for k, v in found.weights.items()} == {k: v.shape for k, v in built.items()}
+
+
+def test_the_sizes_that_work_are_named() -> None:
+    fault = models.trial("timm:vit_tiny_patch16_224", 10, 8, 3).fault
+    assert "cannot be run on images of 8 pixels, 3 channels" in fault
+    assert "it takes 16, 24, 32" in fault
+
+
+def test_a_network_without_one_classifier_is_refused() -> None:
+    fault = models.trial("timm:deit_tiny_distilled_patch16_224", 10, 224, 3).fault
+    assert "choose another" in fault
