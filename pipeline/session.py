@@ -22,6 +22,7 @@ from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.acceptance import REFUSES, acceptance
 from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.view import view
 
 log = logging.getLogger("pipeline")
 
@@ -63,6 +64,9 @@ class Session:
                 errors += error.errors
         if errors:
             raise ConfigError(errors)
+        target.register = runtime.register
+        if target.project_run is not None:
+            _warn_of_copy(runtime)
         session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
         for number in STOP_SIGNALS:
             signal.signal(number, session.request_stop)
@@ -98,9 +102,22 @@ class Session:
             else:
                 try:
                     (end or self.target.end_launch)(status, error_tags(error))
+                    if error is None and end is None:
+                        say(f"look:     {view(self.target)}")
                 except Exception as away:  # noqa: BLE001 - reported; the next command may end it
                     reason = last_line(away)[:200]
                     log.warning("the launch run could not be ended: %s", reason)
+
+
+def _warn_of_copy(runtime: RuntimeConfig) -> None:
+    """`mlflow run` of an archive or a git address runs in a new temporary folder each time."""
+    here, temporary = Path.cwd(), Path(tempfile.gettempdir()).resolve()
+    if here.is_relative_to(temporary) and not Path(runtime.store).is_absolute():
+        log.warning(
+            "this project runs in a temporary copy, %s: nothing is reused or resumed later, unless "
+            "the store is elsewhere: -P runtime.store=/ABSOLUTE/PATH",
+            here,
+        )
 
 
 def check(target: TrackingTarget) -> None:

@@ -26,9 +26,10 @@ def main_command(overrides: list[str]) -> None:
     def work(config: Config, session: Session) -> None:
         for number in range(len(config.teacher)):
             finetune_teacher(config, number, session)
-        distill_student(config, session)
+        _student(config, session)
         if run_key("distill", control) != run_key("distill", config):
-            distill_student(control, session)
+            session.target.register = None  # the student is registered, not its control
+            session.target.carry("control", distill_student(control, session).metrics)
         analyse(session, RunFilter(config.bench.name))
 
     def faults(config: Config) -> list[str]:
@@ -56,7 +57,12 @@ def distill_command(overrides: list[str]) -> None:
         pair = standards(config, overrides)
         return preflight.faults([*pair, config], dry=dry_run(os.environ))
 
-    _train("distill", overrides, distill_student, planned, faults)
+    _train("distill", overrides, _student, planned, faults)
+
+
+def _student(config: Config, session: Session) -> None:
+    """One student, whose numbers the launch run shows."""
+    session.target.carry("student", distill_student(config, session).metrics)
 
 
 def finetune_command(overrides: list[str]) -> None:

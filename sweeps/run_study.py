@@ -35,6 +35,7 @@ from pipeline.outcome import KILLED, JobsFailed
 from pipeline.session import Session, launch_of, refusals
 from pipeline.stages import preflight
 from pipeline.storage.run_store import Store
+from pipeline.tracking.target import named_experiment
 from sweeps import summary
 from sweeps.plan import commands_of, plan
 from sweeps.study import Study, composed
@@ -178,8 +179,8 @@ def _cancel(request: StudyRequest, overrides: list[str]) -> None:
 
 def in_experiment(study: Study) -> Any:
     """The base configuration, in the experiment of the study's name unless another was given."""
-    config, given = study.config, ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
-    if config.runtime.experiment is None and not any(os.environ.get(name) for name in given):
+    config = study.config
+    if config.runtime.experiment is None and named_experiment(os.environ) is None:
         runtime = replace(config.runtime, experiment=f"asib/{study.name}")
         return replace(config, runtime=runtime)
     return config

@@ -13,6 +13,7 @@ from rich.table import Table
 from analysis.stats import paired_difference
 from pipeline.cli.console import say
 from pipeline.stages.plan import Setting, duration
+from pipeline.tracking.view import experiment_words, view
 from sweeps.storage import where
 from sweeps.study import Params, Study, text_of
 from sweeps.tracking import VALUES, NestedTarget, metrics_of
@@ -63,7 +64,7 @@ def next_commands(
     study, finished = trial_store.study, _finished(trial_store)
     lines = [_continuing(trial_store, given)]
     if finished:
-        lines.append(f"the report:   {_report(study, target.experiment)}")
+        lines.append(f"the report:   {_report(study, target)}")
     if study.selects and finished and not _all_equal(finished):
         overrides = study.overrides(params_of(finished[0][1]), study.seeds[0])[:-1]
         seeds = ",".join(map(str, study.seeds))
@@ -80,7 +81,7 @@ def next_commands(
     dashboard = (
         f"; optuna-dashboard {where(trial_store.folder)}" if which("optuna-dashboard") else ""
     )
-    lines.append(f"look with:    mlflow ui{dashboard}")
+    lines.append(f"look with:    {view(target)}{dashboard}")
     lines.append(f"experiment:   {target.experiment}")
     return lines
 
@@ -95,10 +96,9 @@ def _continuing(trial_store: TrialStore, given: tuple[str, ...]) -> str:
     return f"{what}  python -m sweeps {study.name}{more} {shlex.join(given)}".rstrip()
 
 
-def _report(study: Study, experiment: str) -> str:
-    """The command that analyses a study; an experiment given by its number comes from the
-    environment."""
-    named = [] if experiment.startswith("#") else [f"experiment={experiment}"]
+def _report(study: Study, target: NestedTarget) -> str:
+    """The command that analyses a study."""
+    named = experiment_words(target)
     topics = [f"what={REPORTS[k]}" for k in (study.name, *study.distributions) if k in REPORTS]
     return shlex.join(["python", "-m", "pipeline", "analyze", *named, *topics[:1]])
 

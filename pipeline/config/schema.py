@@ -67,6 +67,9 @@ class RuntimeConfig:
         30.0, "seconds to wait at the end for a tracking server that cannot be reached", low=0
     )
     log_model: bool = option(True, "log the student as an MLflow model")
+    register: str | None = option(
+        None, "name in MLflow's model registry under which the student is registered"
+    )
     retry_s: float = option(15.0, "seconds between two tries to reach the tracking server", low=0.1)
     device_budget: str | None = option(
         None,

@@ -73,7 +73,7 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
     client.set_terminated(run_id, "FINISHED")
     out.print(as_report(found, facts), markup=False, highlight=False)
     say("logged   report.txt, evaluation.json, per_class.csv, confusion.csv, confusion.png")
-    say(f"         in run {run_id}; look with: mlflow ui")
+    say(f"         in run {run_id}")
 
 
 # The parent run -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ from pipeline.storage.atomic import write_atomic
 from pipeline.storage.run_record import RunResult
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.view import experiment_words
 from trainers import metrics
 from trainers.errors import Interrupted
 
@@ -203,8 +205,8 @@ def _run(request: MultirunRequest, launcher: Launcher, session: Session) -> None
         launcher.submit(tasks)
         status = follow(launcher, session)
     out.print(report(request.students, status, session.store))
-    if not (experiment := session.target.experiment).startswith("#"):
-        say(f"the report:   python -m pipeline analyze experiment={experiment}")
+    report_command = ["python", "-m", "pipeline", "analyze", *experiment_words(session.target)]
+    say(f"the report:   {shlex.join(report_command)}")
     failed = [name for name, one in status.items() if one.state == "failed"]
     if failed:
         raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")

@@ -143,6 +143,7 @@ def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
         timeout_s=runtime.sync_timeout_s,
         log_model=runtime.log_model,
         lease=lease,
+        device=str(session.device),
     )
     record = UploadState.load(stage.folder, session.target)
     record.save(stage.folder, session.target)  # where it is meant to go, should nothing arrive

@@ -10,12 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.outcome import last_line
 from pipeline.storage.lease import Lease, LeaseLost
 from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.acceptance import REFUSES, acceptance
+from pipeline.tracking.system_metrics import monitor
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload
 
@@ -34,11 +36,14 @@ class Tracker(threading.Thread):
         timeout_s: float,
         log_model: bool,
         lease: Lease,
+        device: str = "cpu",
     ) -> None:
         super().__init__(name="tracker", daemon=True)
         self.folder, self.target = folder, target
         self.retry_s, self.timeout_s, self.log_model = retry_s, timeout_s, log_model
-        self.lease = lease
+        self.lease, self.device = lease, device
+        self._monitor: Any | None = None
+        self._monitors = True  # not before the run exists
         self.upload: RunUpload | None = None
         self.failing_since: float | None = None
         self._history: list[HistoryEntry] = []
@@ -85,7 +90,18 @@ class Tracker(threading.Thread):
             )
         return self._delivered
 
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+
     def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._stop_monitor()
+
+    def _run(self) -> None:
         while not self._give_up.is_set():
             self._wake.clear()
             closing, history = self._closing, self._history
@@ -112,8 +128,12 @@ class Tracker(threading.Thread):
         if self.upload is None:
             self.upload = RunUpload(self.folder, self.target, self.lease)
         self.upload.start()
+        if self._monitors:
+            self._monitors = False
+            self._monitor = monitor(self.target, str(self.upload.record.run_id), self.device)
         self.upload.epochs(history)
         if closing is not None:
+            self._stop_monitor()
             closing(self.upload)
 
     def _failed(self, error: Exception) -> None:

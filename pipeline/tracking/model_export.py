@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,11 @@ from trainers import models
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+
+
+log = logging.getLogger("pipeline")
+
+ALIAS = "current"
 
 
 class Served(nn.Module):
@@ -74,6 +80,33 @@ def log_student(
     for extra in models:
         if extra.model_id != whole[-1].model_id:
             client.delete_logged_model(extra.model_id)
+
+
+def register(target: TrackingTarget, run_id: str) -> None:
+    """Register the model of a run under the target's name, once, and give that version the alias
+    `current`: `models:/NAME@current` is the student that was registered last."""
+    from mlflow.exceptions import MlflowException
+
+    client, name = target.client(), str(target.register)
+    experiment = client.get_run(run_id).info.experiment_id
+    models = _models_of(client, experiment, run_id)
+    if not models:
+        log.warning("runtime.register=%s: the run has no model (runtime.log_model=false?)", name)
+        return
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    query = f"name = '{name}'"
+    versions = [one for one in client.search_model_versions(query) if one.run_id == run_id]
+    if not versions:
+        client.create_model_version(name, f"models:/{models[-1].model_id}", run_id)
+        versions = [one for one in client.search_model_versions(query) if one.run_id == run_id]
+    first, *extras = sorted(versions, key=lambda one: int(one.version))
+    for extra in extras:  # of a repeated request
+        client.delete_model_version(name, extra.version)
+    client.set_registered_model_alias(name, ALIAS, first.version)
 
 
 def _models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Inherited by every process that this one starts; a job must never write into another's run.
 _INHERITED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+NOT_CHOSEN = "0"  # id of the experiment `Default`
 COMMAND = "command"  # tag of the runs that one call of a verb makes, one of each stage
 CARRIED = (metrics.TEST_TOP1, metrics.BEST_VAL_TOP1, metrics.RUN_SECONDS)
 # Without these a call to a server that is away blocks for minutes.
@@ -51,6 +52,8 @@ class TrackingTarget:
     lock_folder: Path
     command: str = field(default_factory=lambda: secrets.token_hex(6))  # which call of the verb
     own_launch: bool = False
+    project_run: str | None = None  # the run that `mlflow run` opened
+    register: str | None = None  # name in the model registry that students are registered under
     numbers: dict[str, float] = field(default_factory=dict)  # metrics of the launch run
     _record: LaunchRecord | None = field(default=None, repr=False, init=False)
     _lease: Lease | None = field(default=None, repr=False, init=False)
@@ -65,15 +68,18 @@ class TrackingTarget:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
         inherited = {name: os.environ.pop(name, None) for name in _INHERITED}
-        number = inherited["MLFLOW_EXPERIMENT_ID"]
-        chosen = experiment or inherited["MLFLOW_EXPERIMENT_NAME"] or (number and f"#{number}")
+        number, run_id = inherited["MLFLOW_EXPERIMENT_ID"], inherited["MLFLOW_RUN_ID"]
+        chosen = experiment or named_experiment(inherited)
         uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+        # `mlflow run` opened its run in another experiment: a launch of our own is in this one.
+        elsewhere = number is not None and (number == NOT_CHOSEN or experiment is not None)
         return cls(
             absolute(uri),
             chosen or tags.DEFAULT_EXPERIMENT,
-            inherited["MLFLOW_RUN_ID"],
+            None if elsewhere else run_id,
             verb,
             store / "tracking",
+            project_run=run_id,
         )
 
     @property
@@ -135,7 +141,8 @@ class TrackingTarget:
         """The launch run; one of our own is opened where `mlflow run` gave none."""
         if self.launch_id is None:
             self._begin()
-            self.launch_id = self.created({tags.STAGE: "launch"}, f"launch-{self.verb}")
+            project = {} if self.project_run is None else {"project_run": self.project_run}
+            self.launch_id = self.created({tags.STAGE: "launch"} | project, f"launch-{self.verb}")
             self.own_launch = True
         return self.launch_id
 
@@ -210,6 +217,15 @@ class TrackingTarget:
             delete_extras(client, self.experiment_id(), identity, self.launch_id)
 
 
+def named_experiment(environment: Mapping[str, str | None]) -> str | None:
+    """The experiment that MLflow's variables choose: its name, or "#" and its id. `mlflow run`
+    without an experiment sets the id of `Default`, which chooses none."""
+    if name := environment.get("MLFLOW_EXPERIMENT_NAME"):
+        return name
+    number = environment.get("MLFLOW_EXPERIMENT_ID")
+    return f"#{number}" if number and number != NOT_CHOSEN else None
+
+
 def absolute(uri: str) -> str:
     """A SQLite address made independent of the working directory; others as they are."""
     relative = re.fullmatch(r"sqlite:///([^/].*)", uri)
@@ -220,6 +236,12 @@ def quiet_mlflow() -> None:
     """Suppress MLflow's messages on schema migrations, the environment and each run that ends."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    noisy = ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.tracking")
+    noisy = (
+        "alembic",
+        "mlflow.store.db.utils",
+        "mlflow.utils.environment",
+        "mlflow.tracking",
+        "mlflow.system_metrics",
+    )
     for name in (*noisy, "urllib3"):  # its retries are reported here
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -104,6 +104,7 @@ class RunUpload:
         """Final metrics, tags and files; then the run is FINISHED."""
         self.start()
         if self.record.finished and self.record.files:
+            self._stored(lambda: self.register(result))
             return
         last = max((entry["index"] for entry in result.history), default=0)
         if not self.record.finished:
@@ -119,6 +120,7 @@ class RunUpload:
         self.record.finished = True
         self._only()
         self._save()
+        self._stored(lambda: self.register(result))
 
     def mend(self, *, again: bool) -> None:
         """Take nothing for granted of what has arrived; with `again`, make the run again, and take
@@ -296,6 +298,14 @@ class RunUpload:
             run_id = str(self.record.run_id)
             log_student(self.folder, self._spec(), result, self.target, run_id, step)
 
+    def register(self, result: RunResult) -> None:
+        """Register the student of a finished run, where the target has a name for it."""
+        if self.target.register is not None and "student" in result.weights:
+            from pipeline.tracking.model_export import register
+
+            self.lease.check()
+            register(self.target, str(self.record.run_id))
+
 
 def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str:
     """The id of a finished run at a tracking target, sent where it is missing: whole, and once
@@ -308,7 +318,7 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
     if record.run_id is None:
         record.save(folder, target)  # where it is due: `sync` sends it if this call cannot
     whole = record.finished and record.files and record.run_id is not None
-    if whole and not is_gone(target.client(), str(record.run_id)):
+    if whole and target.register is None and not is_gone(target.client(), str(record.run_id)):
         return str(record.run_id)
     result = folder.result()
     assert result is not None, f"{folder.path} is not finished"

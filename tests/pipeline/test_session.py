@@ -1,6 +1,7 @@
 """How a command ends: exit code, launch run and stage run of each outcome, with a real tracking
 store; and what a command finds out of the machine before it begins."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,3 +234,73 @@ def test_a_tracking_store_that_refuses_is_an_error_before_anything_is_trained(
     assert main([verb, *words, f"runtime.store={place.folder}"]) == 2
     assert f"{variable}={value}" in capsys.readouterr().err
     assert not (place.folder / "runs").exists()
+
+
+def test_a_command_shows_its_numbers_at_the_launch_and_says_where_to_look(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.distill() == 0
+    (launch,) = place.runs("launch")
+    (run,) = place.runs("distill")
+    carried = launch.data.metrics["student/test/top1"]
+    assert carried == run.data.metrics["test/top1"]
+    assert run.data.tags["mlflow.user"]
+    assert run.data.tags["mlflow.source.name"]
+    assert "look:     mlflow ui --backend-store-uri sqlite:///" in capsys.readouterr().out
+
+
+def test_a_project_in_a_temporary_copy_is_told_where_its_store_must_be(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = compose(TINY).runtime
+    monkeypatch.setattr(session.tempfile, "gettempdir", lambda: str(place.folder.parent))
+    session._warn_of_copy(runtime)
+    assert "-P runtime.store=" in caplog.text
+    caplog.clear()
+    session._warn_of_copy(compose([*TINY, f"runtime.store={place.folder}"]).runtime)
+    assert not caplog.text
+
+
+def test_a_student_is_an_mlflow_model_linked_to_its_last_epoch_and_registered_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("runtime.log_model=true", "runtime.register=students", "budget.student_epochs=2")
+    for _ in range(2):  # the second time it is reused
+        assert place.distill(*words) == 0
+    (run,) = place.runs("distill")
+    (model,) = place.client.search_logged_models(
+        [run.info.experiment_id], order_by=[{"field_name": "metrics.test/top1"}]
+    )
+    values = {metric.key: metric.value for metric in model.metrics}
+    assert values["test/top1"] == run.data.metrics["test/top1"]
+    assert values["val/top1"] == run.data.metrics["val/top1"]
+    for name in values:
+        points = place.client.get_metric_history(run.info.run_id, name)
+        assert len(points) == len({point.step for point in points})
+    (version,) = place.client.search_model_versions("name = 'students'")
+    assert version.run_id == run.info.run_id
+    assert place.client.get_model_version_by_alias("students", "current").run_id == run.info.run_id
+    assert run.info.status == "FINISHED"
+
+
+def test_system_metrics_are_of_the_stage_run_while_it_trains(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+
+    def a_while() -> None:
+        while not any(
+            k.startswith("system/") for r in place.runs("distill") for k in r.data.metrics
+        ):
+            time.sleep(0.1)
+
+    after_one_epoch(monkeypatch, a_while)
+    assert place.distill("runtime.log_model=true") == 0
+    (run,) = place.runs("distill")
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert not any("gpu" in name for name in run.data.metrics)
+    assert run.info.status == "FINISHED"
+    place.client.delete_run(run.info.run_id)

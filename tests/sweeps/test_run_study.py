@@ -258,4 +258,5 @@ def test_the_command_that_continues_has_work_to_do(
     trial_store = command.read("beta", [f"trials={wanted}", *SMALL]).trial_store()
     monkeypatch.setattr(trial_store, "begun", lambda: list(range(begun)))
     monkeypatch.setattr(trial_store, "ended", lambda: list(range(ended)))
-    assert summary.next_commands(trial_store, (), SimpleNamespace(experiment="e"))[0] == line
+    target = SimpleNamespace(uri="sqlite:////x.db", experiment="e", experiment_name=lambda: "e")
+    assert summary.next_commands(trial_store, (), target)[0] == line

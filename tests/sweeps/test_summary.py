@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.table import Table
 
 from pipeline.cli.console import out
+from pipeline.tracking.target import TrackingTarget
 from sweeps import summary
 from sweeps.study import Study
 from sweeps.tracking import VALUES
@@ -45,9 +45,12 @@ def study_with(tmp_path: Path) -> Make:
     return make
 
 
+URI = "sqlite:////x/mlflow.db"
+
+
 def lines(trial_store: TrialStore, experiment: str = "asib/small") -> dict[str, str]:
     """The final lines, by their first words."""
-    place: Any = SimpleNamespace(experiment=experiment)
+    place: Any = TrackingTarget(URI, experiment, None, "sweeps", trial_store.folder)
     output = summary.next_commands(trial_store, (), place)
     return {line[:12].strip().rstrip(":"): line[14:] for line in output}
 
@@ -185,7 +188,7 @@ def test_a_dashboard_is_named_where_it_is_installed(
 ) -> None:
     trial_store = study_with([[0.5]], space=BETAS)
     monkeypatch.setattr(summary, "which", lambda _: None)
-    assert lines(trial_store)["look with"] == "mlflow ui"
+    assert lines(trial_store)["look with"] == f"mlflow ui --backend-store-uri {URI}"
     monkeypatch.setattr(summary, "which", lambda name: f"/bin/{name}")
     assert f"optuna-dashboard {trial_store.folder}/journal.log" in lines(trial_store)["look with"]
 

@@ -1,5 +1,6 @@
 """The tracking store is opened by one process at a time: a fresh SQLite file has no schema yet."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,3 +29,30 @@ def test_the_store_is_opened_under_the_lock(
     released = try_acquire(tmp_path / "tracking")
     assert released is not None
     released.release()
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "experiment", "launch"),
+    [
+        ({}, None, "asib", None),
+        ({"MLFLOW_EXPERIMENT_ID": "0", "MLFLOW_RUN_ID": "r"}, None, "asib", None),
+        ({"MLFLOW_EXPERIMENT_ID": "3", "MLFLOW_RUN_ID": "r"}, None, "#3", "r"),
+        ({"MLFLOW_EXPERIMENT_ID": "3", "MLFLOW_RUN_ID": "r"}, "own", "own", None),
+        ({"MLFLOW_EXPERIMENT_NAME": "x", "MLFLOW_RUN_ID": "r"}, None, "x", "r"),
+        ({"MLFLOW_EXPERIMENT_NAME": "x", "MLFLOW_RUN_ID": "r"}, "x", "x", "r"),
+    ],
+)
+def test_the_experiment_and_its_launch_run(
+    environment: dict[str, str],
+    option: str | None,
+    experiment: str,
+    launch: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`mlflow run` without an experiment names Default: then runs and launch are in our own."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    target = TrackingTarget.from_environment("distill", option, tmp_path)
+    assert (target.experiment, target.launch_id) == (experiment, launch)
+    assert not any(name in os.environ for name in environment)
