@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from analysis.stores.protocol import Experiment, Points, RunInfo, RunRows
 
+_SQLITE = "sqlite:///"
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 _RUNS_A_QUERY = 10_000  # below the number of parameters that a statement may have
 _ROWS_A_FETCH = 2_000  # tuples that are held at once: few enough for the processor's cache
@@ -46,8 +47,8 @@ class SqlStore:
     @classmethod
     def at(cls, uri: str) -> "SqlStore":
         """Raises ValueError where a SQLite file is not there (a connection would create it)."""
-        file = uri.removeprefix("sqlite:///").partition("?")[0]
-        if file != uri and not Path(file).is_file():
+        file = uri.removeprefix(_SQLITE).partition("?")[0]
+        if uri.startswith(_SQLITE) and not Path(file).is_file():
             raise ValueError(f"no tracking store at {uri}: there is no file {file}")
         return cls(create_engine(uri, poolclass=NullPool))
 

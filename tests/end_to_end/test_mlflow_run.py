@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,9 @@ from trainers import metrics
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _mlflow_run(project: Path, entry: str, *parameters: str) -> subprocess.CompletedProcess[str]:
+def _mlflow_run(
+    project: Path, entry: str, *parameters: str, experiment: str | None = "asib/ladder"
+) -> subprocess.CompletedProcess[str]:
     flags = [flag for parameter in parameters for flag in ("-P", parameter)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
@@ -32,8 +38,7 @@ def _mlflow_run(project: Path, entry: str, *parameters: str) -> subprocess.Compl
             entry,
             "--env-manager",
             "local",
-            "--experiment-name",
-            "asib/ladder",
+            *([] if experiment is None else ["--experiment-name", experiment]),
             *flags,
         ],
         cwd=project,
@@ -64,6 +69,52 @@ def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
     assert len(launches) == 1  # the project run that `mlflow run` opened, in the same experiment
     assert set(runs[runs[f"tags.{tags.STAGE}"] == "finetune"]["parent_id"]) == set(launches)
     _model_predicts(project)
+    again = _mlflow_run(
+        project, "distill", *parameters, "runtime.register=students", experiment=None
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "reused   distill-KD-digits-s1" in again.stdout + again.stderr
+    own = load_runs(f"sqlite:///{project}/mlflow.db", "asib").set_index("name")
+    assert own.loc["distill-KD-digits-s1"].parent_id == own.loc["launch-distill"].run_id
+    _model_is_served(project)
+
+
+def _model_is_served(project: Path) -> None:
+    """By the commands of docs/mlflow.md."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["models", "serve", "-m", "models:/students@current", "--env-manager", "local"]
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *words, "--port", str(port)],
+        cwd=project,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    body = json.dumps({"inputs": [[[[0.0] * 16] * 16]] * 3}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+    )
+    try:
+        end = time.monotonic() + 120
+        while True:
+            try:
+                answer = json.load(urllib.request.urlopen(request, timeout=30))
+                break
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.5)
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
+    assert [len(logits) for logits in answer["predictions"]] == [10] * 3
 
 
 def _model_predicts(project: Path) -> None:
