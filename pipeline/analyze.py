@@ -24,6 +24,8 @@ from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import PRIMARY, RunFilter
 from analysis.stores.archive import SUFFIX
 from analysis.suggest import nearest
+from analysis.words import joined
+from pipeline.cli.arguments import options
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
 from pipeline.config.groups import options_of
@@ -99,8 +101,9 @@ def export_command(overrides: list[str]) -> None:
     write_atomic(file, data)
     what = f"{counted(len(trained), 'run')} of experiment {reading.experiment}"
     say(f"exported: {what}, {len(data) / 1e6:.2f} MB: {file}")
-    filters = f" experiment={reading.experiment} what={COMPREHENSIVE}"
-    say(f"look:     python -m pipeline analyze store={file}{filters}")
+    filters = [f"experiment={reading.experiment}", f"what={COMPREHENSIVE}"]
+    look = joined(["python", "-m", "pipeline", "analyze", f"store={file}", *filters])
+    say(f"look:     {look}")
 
 
 def _make(folder: Path) -> None:
@@ -118,7 +121,7 @@ def _make(folder: Path) -> None:
 
 def _given(overrides: list[str]) -> tuple[dict[str, str], RunFilter]:
     """The options by name, and the runs that they select."""
-    given = {key: value for o in overrides for key, _, value in [o.partition("=")] if value}
+    given = options(overrides)
     tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
     dates = given.get("since"), given.get("until")
     return given, RunFilter(given.get("bench"), tags, *dates, given.get("primary", PRIMARY))
@@ -249,7 +252,7 @@ def _log(
         tags.STAGE: "analyze",
         tags.PARENT: target.parent_id(),
         tags.BENCH: run_filter.bench or "all",
-        tags.NOTE: as_note(report, " ".join(session.overrides)),
+        tags.NOTE: as_note(report, joined(session.overrides)),
     }
     kind = "" if report.what == DEFAULT_WHAT else f"-{report.what}"
     name = f"analyze{kind}-{run_filter.bench or 'all'}"

@@ -15,6 +15,7 @@ from analysis.ladder_numbers import EPOCH_METRICS
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.selection.run_lookup import RunSelection, select_runs
 from analysis.suggest import nearest
+from pipeline.cli.arguments import options
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
 from pipeline.session import store_of
@@ -84,7 +85,7 @@ def _place(side: RunSelection) -> str:
 
 def _read(verb: str, arguments: list[str], most: int) -> _Request:
     """Find the given runs in the experiment."""
-    given = {k: v for text in arguments for k, eq, v in [text.partition("=")] if eq and v}
+    given = options(arguments)
     plain = [text for text in arguments if "=" not in text]
     words = re.split(r"[\s,]+", " ".join([*plain, given.get("runs", "")]).strip())
     words = [word for word in words if word]

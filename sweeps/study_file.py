@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.suggest import nearest
 from pipeline.config import Config, ConfigError
+from pipeline.config.composition import is_literal
 from pipeline.config.groups import CONF, options_of
 from pipeline.identity import same_experiment
 from sweeps.study import Params, Study, merged
@@ -72,7 +73,7 @@ def _grids(overrides: list[str], space: dict[str, Any]) -> tuple[dict[str, list[
     found, others = dict[str, list[Any]](), []
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
-        if key in space and "," in value:
+        if key in space and "," in value and not is_literal(key):
             found[key] = list(OmegaConf.create(f"[{value.strip('[]')}]"))
         else:
             others.append(text)

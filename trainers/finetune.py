@@ -65,6 +65,7 @@ class TeacherConfig:
         None,
         "file of your own weights (safetensors or a state dict); the teacher is not fine-tuned",
         identity=False,
+        path=True,
     )
     classes: list[int] | None = option(
         None,

@@ -34,6 +34,7 @@ class OptionInfo:
     free: str | None = None  # a prefix after which any value is allowed, such as "timm:"
     when: When | None = None  # where it changes results (None: everywhere)
     identity: bool = True  # False: it can never change a result (such as a path)
+    path: bool = False  # a path: `~` at its beginning is the home folder
 
 
 def option(
@@ -46,10 +47,11 @@ def option(
     free: str | None = None,
     when: When | None = None,
     identity: bool = True,
+    path: bool = False,
 ) -> Any:
     """A dataclass field with its `OptionInfo`; `choices` can be a function of a registry."""
     allowed = (lambda: choices) if isinstance(choices, tuple) else choices
-    info = OptionInfo(help, low, high, allowed, free, when, identity)
+    info = OptionInfo(help, low, high, allowed, free, when, identity, path)
     if isinstance(default, (list, dict, type)):
         factory = default if isinstance(default, type) else lambda: type(default)(default)
         return field(default_factory=factory, metadata={"info": info})

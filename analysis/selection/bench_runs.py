@@ -17,6 +17,7 @@ from analysis.selection.configurations import (
     seeds_of,
 )
 from analysis.selection.filters import PRIMARY
+from analysis.words import joined, separated
 
 FEWEST_SEEDS = 3  # below it an interval says next to nothing
 
@@ -79,7 +80,7 @@ class BenchRuns:
         on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
         words = [f"{key}={value}" for key, value in given.items()]
         several = ["-m"] * any("," in value for value in given.values())
-        return " ".join(["python -m pipeline distill", *several, *on_bench, *shared, *words])
+        return joined(["python", "-m", "pipeline", "distill", *several, *on_bench, *shared, *words])
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -107,7 +108,7 @@ class BenchRuns:
 def _overrides(runs: pd.DataFrame) -> list[list[str]]:
     """The overrides of each run that logged them."""
     lines = column(runs, "params.overrides")
-    return [line.split() for line in lines if isinstance(line, str)]
+    return [separated(line) for line in lines if isinstance(line, str)]
 
 
 def _common(lines: Iterable[Collection[str]]) -> list[str]:

@@ -10,7 +10,16 @@ DRY_RUN, CANCEL = "--dry-run", "--cancel"
 SEVERAL = ("-m", "--multirun")
 LAUNCHER = "hydra/launcher"  # the group that chooses how the jobs of a command are started
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
-NOT_GIVEN = ("cfg=", "bench=", "seed=", "teacher=")  # parameters of MLproject without a value
+# Parameters that MLproject declares, which arrive empty where they are not given.
+DECLARED = {
+    "main": ("cfg=", "bench=", "seed="),
+    "finetune": ("teacher=", "bench="),
+    "distill": ("cfg=", "bench=", "seed="),
+    "evaluate": ("split=",),
+    "analyze": ("what=", "bench="),
+    "export": ("out=", "bench="),
+}
+PATHS = ("out", "store", "runtime.store")  # options of verbs that are or may be paths
 
 
 def without_dry_run(arguments: Sequence[str]) -> list[str]:
@@ -42,6 +51,20 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+def options(overrides: Sequence[str]) -> dict[str, str]:
+    """The options of a verb that composes no configuration of its own, by name.
+
+    Raises:
+        ConfigError: an option without a value.
+    """
+    from pipeline.config import ConfigError
+
+    pairs = [(key, value) for text in overrides for key, eq, value in [text.partition("=")] if eq]
+    if empty := [f"{key}=: empty; leave it out, or give a value" for key, v in pairs if not v]:
+        raise ConfigError(empty)
+    return {key: os.path.expanduser(v) if key in PATHS else v for key, v in pairs}
+
+
 def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
     """The overrides of a verb, with the environment's shortcuts where it runs stages; those are
     printed.
@@ -53,7 +76,7 @@ def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
     from pipeline.cli.environment import dry_run, with_shortcuts
     from pipeline.config import ConfigError
 
-    given = [text for text in as_overrides(arguments) if text not in NOT_GIVEN]
+    given = [text for text in as_overrides(arguments) if text not in DECLARED.get(verb, ())]
     if verb not in STAGES:
         if dry_run(os.environ):
             plans = f"{', '.join(STAGES)} and of studies"

@@ -14,6 +14,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from analysis.suggest import nearest
 from pipeline.config.fields import build_dataclass, leaves
@@ -37,7 +38,7 @@ def compose(overrides: list[str]) -> Config:
     errors: list[str] = []
     choices, values = _sort_overrides(overrides, errors)
     _name_the_rung(choices, values, errors)
-    container = _container(choices, values)
+    container = _container(choices, values, errors)
     config = build_dataclass(Config, container, "", errors, _known_keys())
     if isinstance(config.method, dict):
         errors += [] if errors else ["method: nothing chosen"]
@@ -62,6 +63,8 @@ def _sort_overrides(
         key, equals, value = text.lstrip("+").partition("=")
         if not equals or not key:
             errors.append(f"{text!r} is not of the form key=value")
+        elif not value.strip().strip("'\"").strip():
+            errors.append(f"{key}=: empty{_instead(key)}")
         elif key.split("@")[0] in GROUPS and "." not in key.split("@")[0]:
             _check_choice(key, value, choices, errors)
         elif _TEACHER.fullmatch(key):
@@ -111,33 +114,79 @@ def _hint(group: str, value: str, allowed: list[str]) -> str:
     return nearest(value, allowed, show_all=True)
 
 
+def _instead(key: str) -> str:
+    """What to give in the place of an empty value."""
+    info = _info_of(key)
+    optional = info is not None and type(None) in typing.get_args(_annotation_of(key))
+    return " (null: none)" if optional or _TEACHER.fullmatch(key) else ": give a value"
+
+
+def is_literal(key: str) -> bool:
+    """Whether the value of an option is one text as it is given, never several values: free text,
+    a path, and whatever is under `runtime.`."""
+    key = key.lstrip("+")
+    if key.startswith("runtime."):
+        return True
+    info = _info_of(key)
+    return info is not None and info.choices is None and key not in GROUPS and _is_text(key)
+
+
+def _is_text(key: str) -> bool:
+    annotation = _annotation_of(key)
+    return annotation is str or (
+        typing.get_origin(annotation) is not list and str in typing.get_args(annotation)
+    )
+
+
 def _parse_value(key: str, value: str, values: list[tuple[str, Any]], errors: list[str]) -> None:
     """Text stays text where the option is text (a path may hold anything); the rest is read by
     Hydra's grammar."""
-    annotation = _annotation_of(key)
-    text = typing.get_origin(annotation) is not list and str in typing.get_args(annotation)
-    if annotation is str or (text and value != "null"):
-        values.append((key, value.strip("'\"") if value[:1] in ("'", '"') else value))
+    if _annotation_of(key) is str or (_is_text(key) and value != "null"):
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
+        values.append((key, value[1:-1] if quoted else value))
         return
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
         if parsed.is_sweep_override():
-            raise ValueError("several values need -m (multirun)")
+            one = "one value for all runs of a command"
+            literal = key.startswith("runtime.")
+            raise ValueError(one if literal else "several values need -m (multirun)")
         values.append((key, parsed.value()))
     except (HydraException, ValueError) as error:
         errors.append(f"{key}={value}: cannot be read: {str(error).splitlines()[0]}")
 
 
-def _container(choices: list[str], values: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Compose the chosen groups, then set the values."""
+def _container(
+    choices: list[str], values: list[tuple[str, Any]], errors: list[str]
+) -> dict[str, Any]:
+    """Compose the chosen groups, then set the values. Text with `${` in it stays text; a value of
+    another type may refer to an option."""
+    literal = {key: value for key, value in values if isinstance(value, str) and "${" in value}
+    removed = {key for key, _ in values if _TEACHER.fullmatch(key)}
+    literal = {
+        key: value
+        for key, value in literal.items()
+        if _is_text(key) and key.rpartition(".")[0] not in removed
+    }
     config = copy.deepcopy(_chosen(CONF, tuple(choices)))
     for key, value in values:
-        if not _TEACHER.fullmatch(key):
+        if not _TEACHER.fullmatch(key) and literal.get(key) != value:
             OmegaConf.update(config, key, value, merge=True, force_add=True)
     for key, _ in values:
         if _TEACHER.fullmatch(key):
             config.teacher.pop(key.partition(".")[2], None)
-    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    try:
+        found = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        errors.append(f"{error.full_key}: {str(error).splitlines()[0]}")
+        return {}
+    for key, value in literal.items():
+        *groups, name = key.split(".")
+        inner: Any = found
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = value
+    return typing.cast(dict[str, Any], found)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ def build_dataclass(
             )
         else:
             fits, value = _cast(value, hints[name])
+            if field.metadata["info"].path and isinstance(value, str):
+                value = os.path.expanduser(value)
             wrong = (
                 _errors_of(key, value, field.metadata["info"])
                 if fits
@@ -81,6 +84,10 @@ def _build_method(value: Any, errors: list[str], names: list[str]) -> Any:
 def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
     """Errors of a value of the right type: out of range, not among the choices."""
     errors = []
+    if info.path and isinstance(value, str) and value.startswith("~"):
+        errors.append(f"{key}={value}: no such user; of a folder of that name: ./{value}")
+    if isinstance(value, str) and not value.strip():
+        errors.append(f"{key}=: empty")
     numbers = value if isinstance(value, list) else [value]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):

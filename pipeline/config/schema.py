@@ -54,7 +54,7 @@ class RuntimeConfig:
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1 …")
     threads: int | None = option(None, "CPU threads (null: torch's choice)", low=1)
-    store: str = option("store", "folder of checkpoints, weights and view banks")
+    store: str = option("store", "folder of checkpoints, weights and view banks", path=True)
     experiment: str | None = option(
         None, "MLflow experiment (null: the launch's, else MLFLOW_EXPERIMENT_NAME, else asib)"
     )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from analysis import tags
+from analysis.words import joined
 from pipeline.cli.console import out, say
 from pipeline.config import Config, ConfigError, compose
 from pipeline.evaluation.model import LoadedModel, find, is_file, on_data, stored
@@ -242,7 +243,7 @@ def _create(
     }
     name = f"evaluate-{wanted.split}-{subject.name}"
     run_id = session.target.created(run_tags, name, parent.experiment_id)
-    given = {"run": wanted.run, "split": wanted.split, "overrides": " ".join(session.overrides)}
+    given = {"run": wanted.run, "split": wanted.split, "overrides": joined(session.overrides)}
     params = given | {key: str(value) for key, value in flat({"data": vars(subject.data)})}
     client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
     described = {"name": subject.data.name, "digest": data.digest}

@@ -6,6 +6,7 @@ import re
 
 from analysis import tags
 from analysis.selection.run_lookup import RunNames, matching, unknown
+from analysis.words import separated
 from pipeline.config import ConfigError
 from pipeline.identity import KEY_LENGTH
 from pipeline.session import Session
@@ -56,7 +57,7 @@ def _listed(folders: list[RunFolder]) -> str:
 
 def _overrides(folder: RunFolder) -> list[str]:
     spec = folder.spec()
-    return spec.params.get("overrides", "").split() if spec else []
+    return separated(spec.params.get("overrides", "")) if spec else []
 
 
 def _name(folder: RunFolder) -> str:

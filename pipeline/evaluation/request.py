@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 
 from pipeline.config import ConfigError, compose
@@ -30,7 +31,7 @@ def request(overrides: list[str]) -> tuple[Request, list[str]]:
     """
     own = {"run": "", "split": "val"}
     pairs = [(text, *text.lstrip("+").partition("=")[::2]) for text in overrides]
-    own |= {key: value for _, key, value in pairs if key in own}
+    own |= {key: os.path.expanduser(value) for _, key, value in pairs if key in own}
     rest = [text for text, key, _ in pairs if key not in own]
     keys = {key for _, key, _ in pairs} - own.keys()
     errors = []

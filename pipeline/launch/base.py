@@ -138,6 +138,9 @@ def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalC
                 hint = f", but of {CHOICE}={owner}: give that too"
             errors.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{hint}")
             continue
+        if not text.strip():
+            errors.append(f"{PREFIX}{key}=: empty (null: none)")
+            continue
         try:
             values[key] = _value(text, known[key])
         except HydraException as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +19,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from rich.table import Table
 
+from analysis.words import joined
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
+from pipeline.config.composition import is_literal
 from pipeline.identity import KEY_LENGTH, absent_data, digest_of, run_key, teacher_numbers
 from pipeline.launch.base import (
     Launcher,
@@ -168,6 +169,8 @@ def expand(overrides: list[str]) -> list[tuple[str, ...]]:
 
 
 def _values(text: str) -> list[str]:
+    if is_literal(text.partition("=")[0]):
+        return [text]
     try:
         parsed = OverridesParser.create().parse_override(text)
     except HydraException:
@@ -206,7 +209,7 @@ def _run(request: MultirunRequest, launcher: Launcher, session: Session) -> None
         status = follow(launcher, session)
     out.print(report(request.students, status, session.store))
     report_command = ["python", "-m", "pipeline", "analyze", *experiment_words(session.target)]
-    say(f"the report:   {shlex.join(report_command)}")
+    say(f"the report:   {joined(report_command)}")
     failed = [name for name, one in status.items() if one.state == "failed"]
     if failed:
         raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")

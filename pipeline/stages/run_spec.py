@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from analysis import tags
+from analysis.words import joined
 from pipeline.config import Config
 from pipeline.identity import key_of, splits
 from pipeline.session import Session, device_name
@@ -37,7 +38,7 @@ def run_spec(
         time=now_ms(),
         identity=dict(identity),
         config=plain,
-        params=_params(plain) | {"overrides": " ".join(overrides)},
+        params=_params(plain) | {"overrides": joined(overrides)},
         tags={
             tags.BENCH: config.bench.name,
             tags.RUN_KEY: key_of(dict(identity)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis import tags
+from analysis.words import joined, separated
 from pipeline.storage.run_record import RunResult, RunSpec
 from trainers import metrics
 
@@ -41,8 +42,8 @@ def description(spec: RunSpec, result: RunResult) -> str:
 def again(spec: RunSpec) -> str:
     """The command that makes this run alone, whichever command made it (`main`, for example)."""
     params, stage = spec.params, spec.tags[tags.STAGE]
-    given = params.get("overrides", "").split()
+    given = separated(params.get("overrides", ""))
     own = {} if stage == "finetune" else {"cfg": params.get("cfg"), "seed": params.get("seed")}
     shared = [word for word in given if word.partition("=")[0] not in ("cfg", "seed", "teacher")]
     added = [f"{key}={value}" for key, value in own.items() if value is not None]
-    return " ".join(["python -m pipeline", stage, *shared, *added])
+    return joined(["python", "-m", "pipeline", stage, *shared, *added])

@@ -34,7 +34,9 @@ class DataConfig:
     """
 
     name: str = option("digits", "data set", choices=_names, identity=False)
-    root: str | None = option(None, "folder of the files (null: the usual places)", identity=False)
+    root: str | None = option(
+        None, "folder of the files (null: the usual places)", identity=False, path=True
+    )
     download: bool = option(False, "download files that are missing", identity=False)
     image_size: int = option(
         16, "height and width of the images, pixels", low=4, high=1024, identity=False
