@@ -39,6 +39,12 @@ def check(epochs: Epochs, *, final: bool) -> dict[str, float]:
     return {metrics.HEALTH + k: float(holds) for k, holds in found.items() if holds is not None}
 
 
+def of_result(values: Metrics) -> dict[str, float]:
+    """`health/<warning>` of the numbers that are logged once, at the end of a run."""
+    holds = validation_at_chance([values])
+    return {} if holds is None else {f"{PREFIX}{validation_at_chance.__name__}": float(holds)}
+
+
 def fired(epochs: Epochs) -> list[str]:
     """The warnings that `check` gave to any of the epochs, in the order of their first."""
     names = [
@@ -54,11 +60,20 @@ def fired(epochs: Epochs) -> list[str]:
 
 
 def synergy_at_chance(epochs: Epochs) -> bool | None:
-    """The fusion that the B-Step will use is no better than guessing."""
+    """The fusion that the B-Step will use is not shown to be better than guessing: its accuracy
+    is within two standard errors of it."""
     now = epochs[-1]
     if metrics.SYNERGY_RESTORED not in now or metrics.SYNERGY_CHANCE not in now:
         return None
     return now[metrics.SYNERGY_RESTORED] <= now[metrics.SYNERGY_CHANCE]
+
+
+def validation_at_chance(epochs: Epochs) -> bool | None:
+    """The network of a run, a teacher or a student, is not shown to be better than guessing."""
+    now = epochs[-1]
+    if metrics.BEST_VAL_TOP1 not in now or metrics.VAL_CHANCE not in now:
+        return None
+    return now[metrics.BEST_VAL_TOP1] <= now[metrics.VAL_CHANCE]
 
 
 def gate_never_open(epochs: Epochs) -> bool | None:
@@ -149,8 +164,18 @@ class HealthWarning(NamedTuple):
 WARNINGS: dict[str, HealthWarning] = {
     "synergy_at_chance": HealthWarning(
         synergy_at_chance,
-        "The fusion that teaches the student is no better than guessing. Try a larger "
-        "method.a_lr, more budget.adapt_epochs, or a smaller method.ib_beta.",
+        "The fusion that teaches the student is not shown to be better than guessing: its accuracy "
+        "is at most that of guessing plus two standard errors, which are large where val/images is "
+        "small. Try a larger method.a_lr, more budget.adapt_epochs, a smaller method.ib_beta, or a "
+        "larger data.val_fraction.",
+    ),
+    "validation_at_chance": HealthWarning(
+        validation_at_chance,
+        "The network's validation accuracy is not shown to be better than guessing (val/chance, "
+        "with two standard errors). Of a teacher given as a file: another file, normalisation "
+        "(data.mean, data.std) or order of the classes? Of a trained network: more epochs, another "
+        "learning rate, or, where val/images is small, a larger data.val_fraction.",
+        over_the_run=True,
     ),
     "gate_never_open": HealthWarning(
         gate_never_open,

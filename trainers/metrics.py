@@ -56,6 +56,11 @@ BEST_VAL_TOP1 = _metric(
 BEST_VAL_EPOCH = _metric(
     "val/best_epoch", "the selected epoch; logged once, at the end", unit="epochs"
 )
+VAL_CHANCE = _metric(
+    "val/chance",
+    "validation accuracy of guessing plus two standard errors; logged once, at the end",
+    unit="share",
+)
 VAL_IMAGES = _metric(
     "val/images", "size of the validation split: accuracies move in steps of 1/n", unit="images"
 )

@@ -48,10 +48,10 @@ def epoch_line(name: str, epoch: Epoch, total: int) -> str:
     return "  ".join(parts)
 
 
-def warn(name: str, epoch: int, warning: str) -> None:
-    """Print a health warning of a run, in one line."""
-    text = WARNINGS[warning].advice
-    say(f"warning  {name}  epoch {epoch + 1}  {metrics.HEALTH}{warning}: {text}", "yellow")
+def warn(name: str, epoch: int | None, warning: str) -> None:
+    """Print a health warning of a run, in one line; without an epoch it is of the whole run."""
+    text, at = WARNINGS[warning].advice, "" if epoch is None else f"  epoch {epoch + 1}"
+    say(f"warning  {name}{at}  {metrics.HEALTH}{warning}: {text}", "yellow")
 
 
 class StageProgress:

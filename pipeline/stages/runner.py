@@ -90,6 +90,8 @@ def run(stage: Stage[S], session: Session) -> RunResult:
             if result is None:
                 return _run_tracked(stage, session, lease)
     say(f"reused   {stage.name}  key {stage.folder.key}  {summary(result)}")
+    for warning in health.fired([result.metrics]):
+        warn(stage.name, None, warning)
     _replay(stage, session)
     return result
 
@@ -274,6 +276,10 @@ def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResu
     if state.best["top1"] is not None:
         values[metrics.BEST_VAL_TOP1] = state.best["top1"]
         values[metrics.BEST_VAL_EPOCH] = float(state.best["epoch"])
+        values[metrics.VAL_CHANCE] = measures.chance(stage.data.val.labels)
+    values |= health.of_result(values)
+    for warning in health.fired([values]):
+        warn(stage.name, None, warning)
     values |= _cost(history, stage.bank_seconds)
     values[metrics.PARAMETERS] = float(measures.parameters(model))
     return RunResult(
@@ -282,7 +288,7 @@ def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResu
         metrics=values,
         history=history,
         weights={stage.weights: digest},
-        tags=_fallback_tag(stage) | _health_tag(stage, history),
+        tags=_fallback_tag(stage) | _health_tag(stage, history, values=values),
     )
 
 
@@ -293,10 +299,13 @@ def _fallback_tag(stage: Stage[S]) -> dict[str, str]:
 
 
 def _health_tag(
-    stage: Stage[S], history: list[HistoryEntry], error: BaseException | None = None
+    stage: Stage[S],
+    history: list[HistoryEntry],
+    error: BaseException | None = None,
+    values: dict[str, float] | None = None,
 ) -> dict[str, str]:
-    """The warnings of a run, including those of epochs that were not kept."""
-    found = health.fired([entry["metrics"] for entry in history])
+    """The warnings of a run, including those of epochs that were not kept and of its result."""
+    found = health.fired([*(entry["metrics"] for entry in history), values or {}])
     if isinstance(error, NonFinite) or stage.folder.read_json("fallback"):
         found = list(dict.fromkeys([*found, health.non_finite.__name__]))
     return {tags.HEALTH: ",".join(found)} if found else {}

@@ -53,10 +53,11 @@ HEALTHY = [
     a_step(),
     last(0.9, 1.0),
     b_step(),
-    b_step(kd=1e-6, weight=0.0),
+    b_step(kd=1e-6, weight=0.0, val__best_top1=0.9, val__chance=0.14),
 ]
 BROKEN = {
     "synergy_at_chance": [a_step(), last(0.14, 1.0)],
+    "validation_at_chance": [B | {"val/best_top1": 0.14, "val/chance": 0.14}],
     "gate_never_open": [last(0.5, 0.0), b_step(), last(0.5, 0.0), b_step()],
     "gate_always_open": [last(0.5, 1.0), b_step(), last(0.5, 1.0), b_step()],
     "sigma_at_one": [
