@@ -16,10 +16,12 @@ from pipeline.cli.arguments import (
     HELP,
     HELP_FLAGS,
     LAUNCHER,
+    STAGES,
     VERSION,
     is_multirun,
     overrides_of,
     wants_help,
+    without_cfg,
     without_dry_run,
 )
 from pipeline.cli.redaction import hide_credentials
@@ -43,7 +45,8 @@ def main(arguments: list[str]) -> int:
     """Run one verb; return the exit code."""
     hide_credentials()
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
-    verb, *rest = without_dry_run(arguments) or [HELP]
+    words, shows = without_cfg(without_dry_run(arguments))
+    verb, *rest = words or [HELP]
     if verb == VERSION:
         print(help.version())
     elif verb in (HELP, *HELP_FLAGS):
@@ -53,12 +56,24 @@ def main(arguments: list[str]) -> int:
         return USER_ERROR.exit_code
     elif wants_help(rest):
         print(help.of_verb(verb))
+    elif shows:
+        return exit_code_of(lambda: _show(verb, rest))
     elif is_multirun(rest) and verb != "distill":
         print(f"{verb}: only distill runs several (-m, {LAUNCHER}=…)", file=sys.stderr)
         return USER_ERROR.exit_code
     else:
         return exit_code_of(lambda: _run(verb, rest))
     return (DONE if arguments else USER_ERROR).exit_code
+
+
+def _show(verb: str, arguments: list[str]) -> None:
+    """Print the configuration of a verb that runs stages, and run nothing."""
+    if verb not in STAGES:
+        raise imported("pipeline.config:ConfigError")([f"--cfg: {verb} composes no run"])
+    given = overrides_of(verb, arguments)
+    teachers = verb in ("finetune", "bank")
+    kept = [text for text in given if not (teachers and text.startswith("teacher="))]
+    print(imported("pipeline.config.sources:as_yaml")(kept))
 
 
 def _run(verb: str, arguments: list[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import typing
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,6 +16,7 @@ from analysis.suggest import nearest
 from pipeline.config import Config, ConfigError
 from pipeline.config.composition import is_literal
 from pipeline.config.groups import CONF, options_of
+from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import same_experiment
 from sweeps.study import Params, Study, merged
 
@@ -37,8 +37,7 @@ def read_study(name: str) -> dict[str, Any]:
     if name not in options_of("study"):
         hint = nearest(name, options_of("study"), show_all=True)
         raise ConfigError([f"study={name}: unknown{hint}"])
-    found = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
-    return {str(key): value for key, value in typing.cast(dict[str, Any], found).items()}
+    return read_yaml(FOLDER / f"{name}.yaml")
 
 
 def study_of(name: str, given: dict[str, str], overrides: list[str]) -> Study:
@@ -192,6 +191,9 @@ def _wrong(value: Any, grid: bool) -> str | None:
     if grid:
         return "a grid needs a list of values (or another sampler)"
     low, high = value["low"], value["high"]
+    for end in ("low", "high"):
+        if isinstance(value[end], str):
+            return f"{end} {value[end]!r} is text, not a number: write it without quotes, as 1.0e-5"
     numbers = all(isinstance(one, int | float) and math.isfinite(one) for one in (low, high))
     if not numbers or not low < high:
         return f"low {low} is not below high {high}"

@@ -22,6 +22,55 @@ DECLARED = {
 PATHS = ("out", "store", "runtime.store")  # options of verbs that are or may be paths
 
 
+SHOWN = ("job", "all", "hydra")  # what Hydra's --cfg can print
+HYDRA_FLAGS = {
+    "--config-name": "the configuration is conf/config.yaml; choose its groups, as in bench=digits",
+    "--config-path": "the configuration is in conf/; add files to its groups there",
+    "--config-dir": "add files to the groups of conf/; they are then chosen as any other",
+    "--info": "--cfg prints the configuration with the source of every value",
+    "--resolve": "--cfg prints resolved values",
+    "--package": "--cfg prints the whole configuration",
+    "--run": "leave it out: one run is the default",
+    "--shell-completion": "there is none; --help lists verbs and options",
+    "--hydra-help": "python -m pipeline --help",
+}
+_SHORT = {
+    "-cn": "--config-name",
+    "-cp": "--config-path",
+    "-cd": "--config-dir",
+    "-i": "--info",
+    "-p": "--package",
+    "-r": "--run",
+    "-sc": "--shell-completion",
+}
+
+
+def without_cfg(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """(the other arguments, whether Hydra's `--cfg job` or `-c job` is among them). `--cfg L3` is
+    MLflow's form of cfg=L3."""
+    words = list(arguments)
+    for number, word in enumerate(words):
+        after = words[number + 1] if number + 1 < len(words) else SHOWN[0]
+        if word in ("--cfg", "-c") and (after in SHOWN or "=" in after or after.startswith("-")):
+            return words[:number] + words[number + 1 + (after in SHOWN) :], True
+        if word in [f"--cfg={what}" for what in SHOWN]:
+            return words[:number] + words[number + 1 :], True
+    return words, False
+
+
+def strange_words(arguments: Sequence[str]) -> list[str]:
+    """A sentence for each flag of Hydra and each deletion that has no meaning here."""
+    found = []
+    for word in arguments:
+        flag = _SHORT.get(word, word.partition("=")[0])
+        if flag in HYDRA_FLAGS:
+            found.append(f"{word}: no flag here: {HYDRA_FLAGS[flag]}")
+        elif word.startswith("~"):
+            key = word[1:].partition("=")[0]
+            found.append(f"{word}: nothing is deleted here; a value is taken away with {key}=null")
+    return found
+
+
 def without_dry_run(arguments: Sequence[str]) -> list[str]:
     """The other arguments; `--dry-run` among them sets DRY_RUN=1 for this process."""
     if DRY_RUN in arguments:
@@ -76,6 +125,8 @@ def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
     from pipeline.cli.environment import dry_run, with_shortcuts
     from pipeline.config import ConfigError
 
+    if strange := strange_words(arguments):
+        raise ConfigError(strange)
     given = [text for text in as_overrides(arguments) if text not in DECLARED.get(verb, ())]
     if verb not in STAGES:
         if dry_run(os.environ):

@@ -15,12 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from analysis.suggest import nearest
 from pipeline.config.fields import build_dataclass, leaves
 from pipeline.config.groups import CONF, GROUPS, options_of
 from pipeline.config.schema import Config, ConfigError
 from pipeline.config.validate import contradictions
+from pipeline.config.yaml_file import yaml_reason
 from trainers.options import OptionInfo
 
 BASE_TEACHERS = 2  # teachers that conf/config.yaml names
@@ -51,6 +53,13 @@ def compose(overrides: list[str]) -> Config:
     if own is not None and config.data.name != own:  # a separate bench, in names and tables
         config.bench.name += f"-{config.data.name}"
     return config
+
+
+def chosen(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """(choices of groups as Hydra takes them, options that are given a value)."""
+    choices, values = _sort_overrides(overrides, [])
+    _name_the_rung(choices, values, [])
+    return choices, [key for key, _ in values]
 
 
 def _sort_overrides(
@@ -193,7 +202,10 @@ def _container(
 def _chosen(folder: Path, choices: tuple[str, ...]) -> DictConfig:
     """The chosen groups of a folder of options; jobs and trials of one command share them."""
     with initialize_config_dir(str(folder), version_base="1.3"):
-        config = hydra_compose("config", overrides=list(choices))
+        try:
+            config = hydra_compose("config", overrides=list(choices))
+        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{folder}: {yaml_reason(error)}"]) from error
     OmegaConf.set_struct(config, False)
     return config
 

@@ -16,13 +16,13 @@ from typing import Any, Protocol, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from analysis.stores.address import redacted
 from analysis.suggest import nearest
 from pipeline.cli.arguments import LAUNCHER
 from pipeline.config.fields import build_dataclass
 from pipeline.config.groups import CONF
+from pipeline.config.yaml_file import read_yaml
 from pipeline.tracking.target import TrackingTarget
 from trainers.options import option
 
@@ -127,7 +127,7 @@ def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalC
     cls = CONFIGS[chosen]
     known = {field.name: str(field.type) for field in fields(cls)}
     path = CONF / "hydra" / "launcher" / f"{chosen}.yaml"
-    values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+    values = read_yaml(path)
     for key, text in given.items():
         if key not in known:
             owner = next(

@@ -34,6 +34,11 @@ def read(config: DataConfig) -> Raw:
     """
     train, test = _parts(config)
     classes = _classes(train)
+    if len(classes) == 1:
+        raise DataDamaged(
+            f"data set folder has one class folder in {train} ({classes[0]}): one class alone "
+            "cannot be learned; give every class a folder of its own"
+        )
     if len(classes) != config.classes:
         raise DataDamaged(
             f"data set folder has {len(classes)} class folders in {train}, the configuration says "

@@ -1,0 +1,90 @@
+"""The configuration as `--cfg` prints it, Hydra's other flags, and YAML files that are none."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.__main__ import main
+from pipeline.cli.arguments import HYDRA_FLAGS, without_cfg
+from pipeline.config import ConfigError, compose
+from pipeline.config.sources import as_yaml, sources
+from pipeline.config.yaml_file import read_yaml
+from sweeps import study_file
+
+WORDS = ["cfg=L2", "bench=digits", "teacher.1.seed=5", "runtime.experiment=it's # 1"]
+
+
+def test_what_is_printed_is_the_configuration() -> None:
+    plain = asdict(compose(WORDS))
+    plain["teacher"] = {int(number): one for number, one in plain["teacher"].items()}
+    assert yaml.safe_load(as_yaml(WORDS)) == yaml.safe_load(yaml.safe_dump(plain))
+
+
+def test_every_value_has_its_source() -> None:
+    found = sources(WORDS)
+    assert found["teacher.1.seed"] == "command line"
+    assert found["teacher.0.seed"] == "conf/bench/digits.yaml"
+    assert found["teacher.0.recipe.epochs"] == "conf/teacher/resnet20.yaml"
+    assert found["cfg"] == "conf/cfg/L2.yaml"
+    assert "select" not in found
+    assert sources(["method=kd"])["method.name"] == "conf/method/kd.yaml"
+
+
+@pytest.mark.parametrize("words", [["--cfg", "job"], ["--cfg=job"], ["-c", "all"], ["--cfg"]])
+def test_cfg_is_printed_and_nothing_is_run(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["distill", *words, "seed=3"]) == 0
+    assert "seed: 3  # command line" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mlflow_passes_the_rung_on_as_a_flag() -> None:
+    assert without_cfg(["distill", "--cfg", "L3"]) == (["distill", "--cfg", "L3"], False)
+
+
+@pytest.mark.parametrize("word", [*HYDRA_FLAGS, "-cn", "~teacher.1", "~method.tau=1"])
+def test_what_hydra_knows_gets_a_sentence(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", word]) == 2
+    assert f"  - {word}: n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"base:\n\t- cfg=L3\n", "line 2: found character"),
+        (b"a: [1\nb: 2\n", "line 2: "),
+        (b"- cfg=L3\n", "no options with values"),
+        (b"\xff\xfe", "utf-8"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as raised:
+        read_yaml(path)
+    (line,) = raised.value.errors
+    assert line.startswith(f"{path}: ")
+    assert message in line
+    assert "\n" not in line
+
+
+def test_numbers_in_quotes_are_text() -> None:
+    wrong = study_file._wrong({"low": "1e-5", "high": "1e-1"}, False)
+    assert wrong is not None
+    assert wrong.startswith("low '1e-5' is text, not a number")
+
+
+@pytest.mark.parametrize("value", ["${nope}", "${oc.env:NOPE_OF_THIS_NAME}"])
+def test_a_reference_to_nothing_names_the_option(value: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose([f"method.tau={value}"])
+    assert raised.value.errors[0].startswith("method.tau")
