@@ -25,7 +25,14 @@ from pipeline.cli.arguments import (
     without_dry_run,
 )
 from pipeline.cli.redaction import hide_credentials
-from pipeline.outcome import DONE, USER_ERROR, end_process, exit_code_of, imported
+from pipeline.outcome import (
+    DONE,
+    USER_ERROR,
+    end_process,
+    exit_code_of,
+    imported,
+    print_anywhere,
+)
 
 VERBS = {  # imported when they run: most need torch, --help does not
     "main": "pipeline.train:main_command",
@@ -44,6 +51,7 @@ VERBS = {  # imported when they run: most need torch, --help does not
 def main(arguments: list[str]) -> int:
     """Run one verb; return the exit code."""
     hide_credentials()
+    print_anywhere()
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     words, shows = without_cfg(without_dry_run(arguments))
     verb, *rest = words or [HELP]

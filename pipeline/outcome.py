@@ -6,6 +6,7 @@ lets the exception pass and asks `outcome` how its own run ends.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -76,6 +77,13 @@ def error_tags(error: BaseException | None) -> dict[str, str]:
         return {}
     text = hidden("".join(traceback.format_exception(error)))[-TRACEBACK_LENGTH:]
     return {tags.ERROR: last_line(error)} | ({"traceback": text} if found is FAILURE else {})
+
+
+def print_anywhere() -> None:
+    """From now on a character that the terminal or log has not is replaced, no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def exit_code_of(run: Callable[[], object]) -> int:

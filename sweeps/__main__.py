@@ -20,7 +20,14 @@ from pipeline.cli.arguments import (
 )
 from pipeline.cli.redaction import hide_credentials
 from pipeline.config.groups import options_of
-from pipeline.outcome import DONE, USER_ERROR, end_process, exit_code_of, imported
+from pipeline.outcome import (
+    DONE,
+    USER_ERROR,
+    end_process,
+    exit_code_of,
+    imported,
+    print_anywhere,
+)
 
 RUN_STUDY = "sweeps.run_study"  # imported when it runs: it needs torch, --help does not
 WORK = "work"
@@ -53,6 +60,7 @@ Exit codes: 0 done, 1 failed, 2 error in the options, 75 interrupted (run again 
 def main(arguments: list[str]) -> int:
     """Run one study, or one worker of it; return the exit code."""
     hide_credentials()
+    print_anywhere()
     if not arguments or arguments[0] in (HELP, *HELP_FLAGS):
         print(page())
         return (DONE if arguments else USER_ERROR).exit_code

@@ -6,13 +6,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.suggest import nearest
+from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError
 from pipeline.config.composition import is_literal
 from pipeline.config.groups import CONF, options_of
@@ -64,6 +65,7 @@ def study_of(name: str, given: dict[str, str], overrides: list[str]) -> Study:
         raise ConfigError(list(dict.fromkeys(errors)))
     if wrong := _configuration_errors(study):
         raise ConfigError(list(dict.fromkeys(wrong.errors)), wrong.config)
+    study = _of_lists(study, several)
     return study
 
 
@@ -77,6 +79,23 @@ def _grids(overrides: list[str], space: dict[str, Any]) -> tuple[dict[str, list[
         else:
             others.append(text)
     return found, others
+
+
+def _of_lists(study: Study, several: dict[str, list[Any]]) -> Study:
+    """The study without those configurations to try first that are in none of the lists given on
+    the command line; they are printed."""
+    if study.sampler == "grid":
+        return study
+    kept = []
+    for entry, params in zip(study.enqueue, study.known_params, strict=True):
+        common = sorted(several.keys() & params.keys())
+        outside = [key for key in common if params[key] not in several[key]]
+        if outside:
+            left = ", ".join(f"{key}={params[key]}" for key in outside)
+            say(f"left out {left}: first in the file of the study, not in the list that was given")
+        else:
+            kept.append(entry)
+    return replace(study, enqueue=tuple(kept))
 
 
 def entries() -> list[str]:

@@ -1,10 +1,13 @@
 """Ctrl-C before a command has begun and after its end, in processes of their own."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.outcome import print_anywhere
 
 CTRL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
 PIPELINE = "from pipeline import __main__ as verbs; verbs.VERBS['sync'] = 'interrupted:run'"
@@ -34,3 +37,14 @@ def test_ctrl_c_while_the_process_ends_changes_nothing() -> None:
     code += "; from pipeline.outcome import *; end_process(0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_log_that_is_not_utf8_gets_replacement_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    print_anywhere()
+    print("β 100 %")
+    sys.stdout.flush()
+    assert raw.getvalue() == b"? 100 %\n"

@@ -111,3 +111,13 @@ def test_given_values_replace_those_of_the_grid() -> None:
         study_of("beta_grid", {}, ["method.ib_beta=1e-3"])
     with pytest.raises(ConfigError, match=r"method\.ib_beta=-1.0: must be >= 0"):
         study_of("beta_grid", {}, ["method.ib_beta=0,-1.0"])
+
+
+def test_configurations_outside_a_given_list_are_not_tried(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = study_of("beta", {"trials": "1"}, ["cfg=L1", "method.ib_beta=0,1e-2"])
+    assert all(params["method.ib_beta"] in (0, 0.01) for params in study.known_params)
+    assert "left out method.ib_beta=0.001" in capsys.readouterr().out
+    whole = study_of("beta", {"trials": "1"}, ["cfg=L1"])
+    assert {"method.ib_beta": 0.001} in whole.known_params

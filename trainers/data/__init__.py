@@ -63,16 +63,18 @@ def load(config: DataConfig) -> Splits:
     """
     raw = DATASETS[config.name](config)
     _check(raw, config)
-    rest, val = stratified(raw.train_labels, config.val_fraction, f"{config.name}/val")
+    fraction = config.val_fraction if raw.val is None else 0.0
+    rest, val = stratified(raw.train_labels, fraction, f"{config.name}/val")
     if config.train_limit is not None and config.train_limit < len(rest):
         if config.train_limit < config.classes:
             raise DataDamaged(f"data.train_limit={config.train_limit}: fewer images than classes")
         _, keep = stratified(raw.train_labels[rest], config.train_limit / len(rest), "limit")
         _, few = stratified(raw.train_labels[val], config.train_limit / len(rest), "limit-val")
         rest, val = rest[keep], val[few]
+    own = (raw.train_pixels[val], raw.train_labels[val]) if raw.val is None else raw.val
     return Splits(
         _images(raw.train_pixels[rest], raw.train_labels[rest]),
-        _images(raw.train_pixels[val], raw.train_labels[val]),
+        _images(*own),
         _images(raw.test_pixels, raw.test_labels),
         raw.class_names,
         raw.sources,
@@ -85,6 +87,7 @@ def _check(raw: Raw, config: DataConfig) -> None:
     for part, pixels, labels in (
         ("training", raw.train_pixels, raw.train_labels),
         ("test", raw.test_pixels, raw.test_labels),
+        *((("validation", *raw.val),) if raw.val is not None else ()),
     ):
         if pixels.shape[1:] != expected:
             raise DataDamaged(

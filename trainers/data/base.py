@@ -152,6 +152,8 @@ class Raw(NamedTuple):
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     sources: tuple[tuple[str, str], ...] = ()
+    # Validation images of the data set's own: pixels and labels. None: a part of the training ones.
+    val: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def stratified(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+VALIDATION = ("val", "valid", "validation")
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # none that is a program, as EPS is
 MOST_PIXELS = 2**26  # of one image: it is decoded whole, in up to 256 MB
@@ -26,13 +27,14 @@ MODES = {1: "L", 3: "RGB"}
 
 def read(config: DataConfig) -> Raw:
     """Every image decoded once to a square of `data.image_size` pixels. Test is root/test, or
-    root/val where there is no test.
+    root/val (valid, validation) where there is no test; where both are, root/val is the validation
+    part, and `data.val_fraction` is of no account.
 
     Raises:
         DataMissing: no such folders.
         DataDamaged: classes that do not fit data.classes, no images, or one that is none.
     """
-    train, test = _parts(config)
+    train, test, val = _parts(config)
     classes = _classes(train)
     if len(classes) == 1:
         raise DataDamaged(
@@ -48,11 +50,20 @@ def read(config: DataConfig) -> Raw:
         raise DataDamaged(f"{test / strange[0]}: a class of which {train} has no images")
     if config.channels not in MODES:
         raise DataDamaged(f"data.channels={config.channels}: type 1 (grey) or 3 (colour)")
-    return Raw(*_decoded(train, classes, config), *_decoded(test, classes, config), classes)
+    for part in (val,) if val is not None else ():
+        if strange := [name for name in _classes(part) if name not in classes]:
+            raise DataDamaged(f"{part / strange[0]}: a class of which {train} has no images")
+    return Raw(
+        *_decoded(train, classes, config),
+        *_decoded(test, classes, config),
+        classes,
+        val=None if val is None else _decoded(val, classes, config),
+    )
 
 
-def _parts(config: DataConfig) -> tuple[Path, Path]:
-    """The folders of training and test images."""
+def _parts(config: DataConfig) -> tuple[Path, Path, Path | None]:
+    """The folders of training, test and validation images. Without root/test the validation
+    folder is the test, and a part of the training images is for validation."""
     if config.download:
         raise DataMissing(
             "data set folder is your own and cannot be fetched: type data.download=false and name "
@@ -63,12 +74,13 @@ def _parts(config: DataConfig) -> tuple[Path, Path]:
         "data.root=PATH; its images: " + " ".join(ENDINGS)
     ]
     root = Path(config.root or "data")
-    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    val = next((root / name for name in VALIDATION if (root / name).is_dir()), None)
+    test = root / "test" if (root / "test").is_dir() else None
     if not (root / "train").is_dir():
         raise not_here("folder", "folder train", [root], ways)
-    if test is None:
+    if test is None and val is None:
         raise not_here("folder", "folder test, nor val", [root], ways)
-    return root / "train", test
+    return root / "train", test or cast(Path, val), val if test else None
 
 
 def _classes(part: Path) -> tuple[str, ...]:

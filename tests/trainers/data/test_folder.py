@@ -46,6 +46,25 @@ def test_val_stands_in_for_an_absent_test(tmp_path: Path) -> None:
     assert len(splits.test.labels) == 24
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_images_of_its_own(name: str, tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path, parts=("train", name, "test"))
+    splits = load(files.config("folder", tmp_path))
+    assert [len(part.labels) for part in splits[:3]] == [24, 24, 24]  # none is taken from train
+    (tmp_path / name / "cow").mkdir()
+    with pytest.raises(DataDamaged, match="cow: a class of which"):
+        load(files.config("folder", tmp_path))
+
+
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path)
+    for path in sorted((tmp_path / "train" / "dog").iterdir()):
+        path.unlink()
+    (tmp_path / "train" / "dog").rmdir()
+    with pytest.raises(DataDamaged, match="one class alone cannot be learned"):
+        load(files.config("folder", tmp_path))
+
+
 def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(20, 60, 3), dtype=np.uint8)
     wide, high = Image.fromarray(pixels), Image.fromarray(pixels.transpose(1, 0, 2))
