@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipeline")
 
 ALIAS = "current"
+_SHOWN = "mlflow.modelVersions"  # tag from which a model's page knows its versions
 
 
 class Served(nn.Module):
@@ -101,12 +103,15 @@ def register(target: TrackingTarget, run_id: str) -> None:
     query = f"name = '{name}'"
     versions = [one for one in client.search_model_versions(query) if one.run_id == run_id]
     if not versions:
-        client.create_model_version(name, f"models:/{models[-1].model_id}", run_id)
+        own = models[-1].model_id
+        client.create_model_version(name, f"models:/{own}", run_id, model_id=own)
         versions = [one for one in client.search_model_versions(query) if one.run_id == run_id]
     first, *extras = sorted(versions, key=lambda one: int(one.version))
     for extra in extras:  # of a repeated request
         client.delete_model_version(name, extra.version)
     client.set_registered_model_alias(name, ALIAS, first.version)
+    shown = [{"name": name, "version": first.version}]  # a server does so itself, a database not
+    client.set_logged_model_tags(models[-1].model_id, {_SHOWN: json.dumps(shown)})
 
 
 def _models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:

@@ -128,6 +128,22 @@ def test_a_command_that_lost_its_lease_leaves_the_run_to_its_successor(
     assert tags.ERROR not in place.runs("distill")[0].data.tags
 
 
+def test_an_error_after_the_lease_was_lost_is_that_of_a_lost_lease(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was frozen may find its files gone: the run is another's, and not FAILED."""
+
+    def thawed() -> None:
+        lease = folder(place) / "lease.000002"
+        lease.write_bytes((folder(place) / "lease.000001").read_bytes())
+        raise FileNotFoundError
+
+    after_one_epoch(monkeypatch, thawed)
+    assert place.distill("budget.student_epochs=2") == 75
+    launches, stages = place.statuses()
+    assert "FAILED" not in [*launches, *stages]
+
+
 @pytest.mark.parametrize(("words", "status"), [((), "FINISHED"), (("--cancel",), "KILLED")])
 def test_jobs_left_to_a_cluster_keep_their_launch_for_the_next_command(
     place: Place,
@@ -283,6 +299,7 @@ def test_a_student_is_an_mlflow_model_linked_to_its_last_epoch_and_registered_on
     assert version.run_id == run.info.run_id
     assert place.client.get_model_version_by_alias("students", "current").run_id == run.info.run_id
     assert run.info.status == "FINISHED"
+    assert "students" in model.tags["mlflow.modelVersions"]  # its page says that it is registered
 
 
 def test_system_metrics_are_of_the_stage_run_while_it_trains(

@@ -205,3 +205,14 @@ def test_a_launch_whose_end_did_not_arrive_is_ended(
     assert (run.info.status, run.data.tags[tags.ERROR]) == ("FAILED", "x")
     assert run.data.metrics == {"student/test/top1": 0.25}
     assert len(place.runs("launch")) == 3
+
+
+def test_a_store_that_is_away_is_one_message(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:geheim@127.0.0.1:9")
+    assert place.sync() == 1
+    output = capsys.readouterr()
+    assert "nothing was sent; run the same command later" in output.out
+    assert "Traceback" not in output.out + output.err
+    assert "geheim" not in output.out + output.err
