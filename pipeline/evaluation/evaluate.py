@@ -5,6 +5,7 @@ The evaluation is logged as a child of the run that it evaluates.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from pipeline.identity import splits
 from pipeline.outcome import error_tags, outcome
 from pipeline.session import Session, device_name
 from pipeline.stages.test_split import open_test
+from pipeline.storage.atomic import write_atomic
+from pipeline.tracking.acceptance import AWAY, acceptance
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import arrived, flat, log_data, now_ms, replay
 from trainers import measures, metrics
@@ -27,6 +30,8 @@ from trainers.data import Images, Splits
 from trainers.data.views import Normaliser
 from trainers.errors import Interrupted
 from trainers.view_bank import image_outputs
+
+log = logging.getLogger("pipeline")
 
 
 def evaluate_command(overrides: list[str]) -> None:
@@ -56,8 +61,16 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
     parts = {"train": data.train, "val": data.val}
     if wanted.split in parts and not len(parts[wanted.split].labels):
         raise ConfigError([f"split={wanted.split}: it has no images (data.val_fraction=0)"])
-    parent = _tracked(subject, session) if of_run else _launch(session)
-    run_id = _create(wanted, subject, parent, session, data)
+    try:
+        parent = _tracked(subject, session) if of_run else _launch(session)
+        run_id = _create(wanted, subject, parent, session, data)
+    except Exception as error:  # whatever MLflow raises; what is no outage is raised again
+        if (answer := acceptance(session.target)).kind != AWAY:
+            raise
+        log.debug("not tracked", exc_info=error)
+        _measure_alone(wanted, subject, data, net, session)
+        say(f"not logged: {answer.sentence}; the same command logs it when it is back")
+        return
     client = session.target.client()
     try:
         images, reads = parts.get(wanted.split), None
@@ -75,6 +88,22 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
     out.print(as_report(found, facts), markup=False, highlight=False)
     say("logged   report.txt, evaluation.json, per_class.csv, confusion.csv, confusion.png")
     say(f"         in run {run_id}")
+
+
+def _measure_alone(
+    wanted: Request, subject: LoadedModel, data: Splits, net: nn.Module, session: Session
+) -> None:
+    """Measure and print while the tracking store is away; the texts are kept in the store."""
+    images, reads = {"train": data.train, "val": data.val}.get(wanted.split), None
+    if images is None:
+        images, reads = open_test(subject.folder, data)
+    found = _measure(net, subject, images, session)
+    facts = _facts(wanted, subject, data, session, reads)
+    out.print(as_report(found, facts), markup=False, highlight=False)
+    folder = session.store.root.parent / "evaluations" / f"{subject.key}-{wanted.split}"
+    for name, text in artifacts(found, facts).texts.items():
+        write_atomic(folder / name, text.encode())
+    say(f"kept     {folder}")
 
 
 # The parent run -------------------------------------------------------------------------------

@@ -27,6 +27,23 @@ def test_a_network_that_runs_has_no_fault(name: str, size: int, channels: int) -
     assert {k: v.shape for k, v in found.weights.items()} == {k: v.shape for k, v in built.items()}
 
 
+@pytest.mark.by_hand
+def test_every_family_of_timm_works_or_is_refused_with_the_sizes_that_work() -> None:
+    import timm
+
+    families: dict[str, str] = {}
+    for name in sorted(timm.list_models(), key=len, reverse=True):  # the shortest name of each
+        families[timm.models._registry._model_to_module[name]] = name
+    assert len(families) > 80
+    for name in families.values():
+        for size in (8, 16, 32, 64):
+            for channels in (1, 3):
+                found = models.trial(f"timm:{name}", 10, size, channels)
+                assert bool(found.weights) != bool(found.fault)
+                refused = "it takes" in found.fault or "choose another" in found.fault
+                assert refused or not found.fault, found.fault
+
+
 def test_the_sizes_that_work_are_named() -> None:
     fault = models.trial("timm:vit_tiny_patch16_224", 10, 8, 3).fault
     assert "cannot be run on images of 8 pixels, 3 channels" in fault
