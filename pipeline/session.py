@@ -23,6 +23,7 @@ from pipeline.storage.run_store import Store
 from pipeline.tracking.acceptance import REFUSES, acceptance
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.view import view
+from trainers.numerics import use_repeatable_kernels
 
 log = logging.getLogger("pipeline")
 
@@ -68,6 +69,8 @@ class Session:
         if target.project_run is not None:
             _warn_of_copy(runtime)
         session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
+        if session.device.type == "cuda":
+            use_repeatable_kernels()
         for number in STOP_SIGNALS:
             signal.signal(number, session.request_stop)
         return session

@@ -55,11 +55,13 @@ def dkd(
     """
     target_B1 = target_B[:, None]
     s, t = wide(student_BC) / temperature, wide(teacher_BC) / temperature
+    # By index: what a boolean mask selects has a size for which the host waits for a GPU.
+    others_R = torch.arange(s.shape[1] - 1, device=s.device)
+    others_BR = others_R + (others_R >= target_B1)
 
     def pair_and_rest(z_BC: Tensor) -> tuple[Tensor, Tensor]:
         target = z_BC.gather(1, target_B1)
-        keep = torch.ones_like(z_BC, dtype=torch.bool).scatter(1, target_B1, False)
-        rest_BR = z_BC[keep].view(z_BC.shape[0], z_BC.shape[1] - 1)
+        rest_BR = z_BC.gather(1, others_BR)
         pair = torch.cat([target, rest_BR.logsumexp(1, keepdim=True)], dim=1)
         return F.log_softmax(pair, dim=1), F.log_softmax(rest_BR, dim=1)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -39,3 +41,20 @@ class Numerics:
             if self.memory_format == "channels_last"
             else torch.contiguous_format
         )
+
+
+def use_repeatable_kernels() -> None:
+    """Make a GPU give the same bits in every run, and float32 be float32.
+
+    By default cuDNN picks kernels whose additions come in any order, and convolves float32 numbers
+    in TF32; on an H200 no run was equal to its repetition. For the whole process; before the first
+    work on the GPU, because cuBLAS reads its setting then. Operations that have no such kernel
+    give torch's own warning.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # nothing here reads such memory

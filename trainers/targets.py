@@ -7,6 +7,7 @@ mixing would otherwise look like uncertainty. Shapes: B examples, C classes, K t
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,9 +18,15 @@ from trainers.mixing import UNMIXED, Mix
 
 def average_logits(teachers_KBC: Tensor, weights: list[float] | None) -> Tensor:
     """Σ_k w_k t_k with weights that sum to 1 (equal where None). Shape [B, C]."""
-    count = len(teachers_KBC)
-    raw = torch.tensor(weights or [1.0] * count, dtype=torch.float64)
-    return weighted_logits(teachers_KBC, (raw / raw.sum()).to(teachers_KBC)[:, None])
+    raw = tuple(weights or [1.0] * len(teachers_KBC))
+    return weighted_logits(teachers_KBC, _shares(raw, teachers_KBC.dtype, teachers_KBC.device))
+
+
+@lru_cache(maxsize=64)
+def _shares(raw: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Weights that sum to 1, [K, 1]: sent to the device once, because sending makes a step wait."""
+    weights = torch.tensor(raw, dtype=torch.float64)
+    return (weights / weights.sum()).to(device, dtype)[:, None]
 
 
 def weighted_logits(teachers_KBC: Tensor, share_KB: Tensor) -> Tensor:

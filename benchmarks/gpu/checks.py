@@ -1,0 +1,146 @@
+"""Checks of the steps on a GPU: waits, launches, agreement with the CPU, repeatability."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.cases import Scale, config, random_data, random_teachers, steps_of, work
+from trainers.data import TrainingData
+from trainers.distill import distill
+from trainers.distillation.config import DistillConfig
+from trainers.distillation.state import DistillState, Teacher
+from trainers.errors import Interrupted
+from trainers.numerics import Numerics
+from trainers.weight_digest import weights_digest
+
+SMALL = Scale("resnet8", "resnet20", images=512, batch=64, views=2, epochs=4)
+
+
+LAUNCHES = (
+    "cudaLaunchKernel",
+    "cudaLaunchKernelExC",
+    "cuLaunchKernel",
+    "cuLaunchKernelEx",
+    "cudaGraphLaunch",
+    "cudaMemcpyAsync",
+    "cudaMemsetAsync",
+)
+
+
+def report(name: str, numerics: Numerics, device: torch.device) -> dict[str, Any]:
+    """All checks of a case."""
+    row: dict[str, Any] = {}
+    for step in steps_of(name):
+        row[f"waits {step}"], row[f"lines that wait {step}"] = waits(name, step, device)
+        row[f"launches {step}"] = launches(name, step, device)
+    row["relative to CPU"] = relative_to_cpu(name, device)
+    row["same twice"], row["same resumed"] = repeatable(name, numerics, device)
+    return row
+
+
+def slope(count: Callable[[int], int], few: int = 3, many: int = 8) -> float:
+    """What a step adds to a count of a whole epoch."""
+    return (count(many) - count(few)) / (many - few)
+
+
+def waits(name: str, step: str, device: torch.device) -> tuple[float, list[str]]:
+    """Waits of the host in a step, and the lines of an epoch that wait."""
+    where: list[str] = []
+
+    def of_epoch(steps: int) -> int:
+        scale = replace(SMALL, images=SMALL.batch * steps)
+        data = random_data(scale, device)
+        ready = work(config(name, scale), data, random_teachers(scale, data), step)
+        ready.epoch()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                ready.epoch()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        found = [w for w in caught if "synchronizing" in str(w.message)]
+        where[:] = sorted({f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in found})
+        return len(found)
+
+    return slope(of_epoch), where
+
+
+def launches(name: str, step: str, device: torch.device) -> float:
+    """Kernels and graphs that the host launches in a step."""
+
+    def of_epoch(steps: int) -> int:
+        scale = replace(SMALL, images=SMALL.batch * steps)
+        data = random_data(scale, device)
+        ready = work(config(name, scale), data, random_teachers(scale, data), step)
+        ready.epoch()
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        ) as profile:
+            ready.epoch()
+            torch.cuda.synchronize()
+        return sum(one.count for one in profile.key_averages() if one.key in LAUNCHES)
+
+    return slope(of_epoch)
+
+
+def run(
+    settings: DistillConfig,
+    data: TrainingData,
+    teachers: list[Teacher],
+    stop_at: tuple[int, int] | None = None,
+) -> tuple[list[dict[str, float]], float]:
+    """Metrics of every epoch and the digest of the student; `stop_at` (slot, step): interrupted
+    there, saved, and resumed by a new state."""
+    needed = teachers if settings.method.reads_teachers() else []
+    state, found = DistillState.new(settings, data, needed), []
+    if stop_at is not None:
+        state.stop = lambda: (state.progress.slot, state.progress.step) == stop_at
+        try:
+            found += [epoch.metrics for epoch in distill(settings, data, needed, state)]
+            raise AssertionError("the run was not interrupted")
+        except Interrupted:
+            saved = state.state_dict()
+        found = found[: saved["progress"]["slot"]]
+        state = DistillState.new(settings, data, needed)
+        state.load_state_dict(saved)
+    found += [epoch.metrics for epoch in distill(settings, data, needed, state)]
+    return found, weights_digest(state.student)
+
+
+def relative_to_cpu(name: str, device: torch.device) -> float:
+    """Largest relative difference of a loss term between this device and the CPU in the first two
+    epochs of float32 without TF32. Without draws on the device (dropout, latent), whose numbers
+    differ by device; crd draws its negatives there: its figure is of two samples."""
+    fixed = {"dropout": 0.0, "a_step_sample": False} if steps_of(name) == "AB" else {}
+    scale = replace(SMALL, images=256)
+    settings = config(name, scale, **fixed)
+    both = []
+    for place in (torch.device("cpu"), device):
+        data = random_data(scale, place)
+        needed = random_teachers(scale, data) if settings.method.reads_teachers() else []
+        state = DistillState.new(settings, data, needed)
+        epochs = distill(settings, data, needed, state)
+        both.append([next(epochs).metrics for _ in range(2)])
+    return max(
+        abs(a[key] - b[key]) / max(abs(a[key]), 1e-3)
+        for a, b in zip(*both, strict=True)
+        for key in a
+        if key.startswith("train/loss")
+    )
+
+
+def repeatable(name: str, numerics: Numerics, device: torch.device) -> tuple[bool, bool]:
+    """Whether a run gives the same bits twice, and the same bits when it is interrupted in the
+    middle of an epoch and resumed."""
+    data = random_data(SMALL, device)
+    settings, teachers = config(name, SMALL, numerics), random_teachers(SMALL, data)
+    _, first = run(settings, data, teachers)
+    _, second = run(settings, data, teachers)
+    _, resumed = run(settings, data, teachers, stop_at=(2, 3))
+    return first == second, first == resumed
