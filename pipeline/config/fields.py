@@ -104,7 +104,10 @@ def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
         allowed, free = info.choices(), info.free
         if value not in allowed and not (free and models.exists(str(value))):
             also = [f"{free}<name>"] if free else []
-            errors.append(f"{key}={value}: unknown{nearest(value, [*allowed, *also], True)}")
+            hint = nearest(value, [*allowed, *also], True)
+            if free and models.exists(f"{free}{value}"):
+                hint = f"; did you mean {free}{value}? (allowed: {', '.join([*allowed, *also])})"
+            errors.append(f"{key}={value}: unknown{hint}")
     return errors
 
 

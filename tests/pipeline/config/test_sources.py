@@ -88,3 +88,8 @@ def test_a_reference_to_nothing_names_the_option(value: str) -> None:
     with pytest.raises(ConfigError) as raised:
         compose([f"method.tau={value}"])
     assert raised.value.errors[0].startswith("method.tau")
+
+
+def test_a_network_of_timm_is_suggested_by_its_prefix() -> None:
+    with pytest.raises(ConfigError, match="did you mean timm:resnet18"):
+        compose(["student.model=resnet18"])
