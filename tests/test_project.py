@@ -31,7 +31,7 @@ def test_lock_holds_names_and_versions_only_and_all_of_the_project() -> None:
     locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    direct = {re.split("[>=]", line)[0].lower() for line in wanted}
+    direct = {re.split(r"[\[>=]", line)[0].lower() for line in wanted}
     assert direct <= locked
 
 

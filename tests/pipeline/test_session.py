@@ -114,10 +114,12 @@ def test_a_command_that_lost_its_lease_leaves_the_run_to_its_successor(
     place: Place, monkeypatch: pytest.MonkeyPatch, successor: str
 ) -> None:
     def taken_over() -> None:
+        deadline = time.monotonic() + 60
+        while not place.runs("distill"):  # an upload that has lost its lease would not make it
+            assert time.monotonic() < deadline, "the first epoch was not sent"
+            time.sleep(0.05)
         lease = folder(place) / "lease.000002"  # the next generation
         lease.write_bytes((folder(place) / "lease.000001").read_bytes())
-        while not place.runs("distill"):  # what the first epoch sent has arrived
-            pass
         run_id = place.runs("distill")[0].info.run_id
         if successor == "FINISHED":
             place.client.set_terminated(run_id, successor)

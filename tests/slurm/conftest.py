@@ -15,8 +15,7 @@ import pytest
 from tests.end_to_end import conftest as runs
 from tests.slurm.cluster import Cluster, missing
 
-schema, clean = runs.schema, runs.clean
-finished, with_teachers = runs.finished, runs.with_teachers
+clean, finished, with_teachers = runs.clean, runs.finished, runs.with_teachers
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = (
