@@ -63,7 +63,8 @@ def test_a_finished_run_is_reused_and_an_interrupted_one_resumed(
     assert result is not None
     assert [entry["index"] for entry in result.history] == [0, 1]
     assert result.history[:1] == commit.history
-    runs = MlflowClient().search_runs(["1"], f"tags.{tags.STAGE} = 'distill'")
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs(["1"], f"tags.{tags.STAGE} = 'distill'")
     assert {run.data.tags[tags.RUN_KEY]: run.info.status for run in runs} == {
         FINISHED: "FINISHED",
         INTERRUPTED: "FINISHED",
