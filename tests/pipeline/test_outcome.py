@@ -10,7 +10,7 @@ import pytest
 from pipeline.outcome import print_anywhere
 
 CTRL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
-WAIT = "; import time; time.sleep(20)"  # the signal may come some lines later
+SLOW = CTRL_C + "; import time; time.sleep(20)"  # the signal may come some lines later
 PIPELINE = "from pipeline import __main__ as verbs; verbs.VERBS['sync'] = 'interrupted:run'"
 SWEEPS = "from sweeps import __main__ as verbs; verbs.RUN_STUDY = 'interrupted'"
 
@@ -21,7 +21,7 @@ SWEEPS = "from sweeps import __main__ as verbs; verbs.RUN_STUDY = 'interrupted'"
         f"{PIPELINE}; verbs.main(['sync'])",
         f"{SWEEPS}; verbs.main(['beta'])",
         f"{SWEEPS}; verbs.main(['work', 'beta'])",
-        f"from pipeline.outcome import *; end_process(exit_code_of(lambda: exec({CTRL_C + WAIT!r})))",
+        f"from pipeline.outcome import *; end_process(exit_code_of(lambda: exec({SLOW!r})))",
     ],
     ids=["import of a verb", "import of a study", "import of a worker", "code in a string"],
 )
