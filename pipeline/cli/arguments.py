@@ -101,7 +101,7 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def options(overrides: Sequence[str]) -> dict[str, str]:
-    """The options of a verb that composes no configuration of its own, by name.
+    """The options of a verb that composes no configuration, by name.
 
     Raises:
         ConfigError: an option without a value.

@@ -73,7 +73,7 @@ def describe(configs: Iterable[Config]) -> None:
     for config in read.values():
         try:
             data = splits(config)
-        except DataMissing:
+        except DataMissing:  # reported with the errors, or where the data is read
             continue
         parts = (
             f"{part} {_counted(images, config.classes)}"

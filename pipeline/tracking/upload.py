@@ -45,7 +45,7 @@ DATASET_DIGEST_LENGTH = 36  # the longest that MLflow stores
 class RunUpload:
     """Upload of one run folder to one tracking target, by the holder of the folder's lease.
 
-    Every call raises LeaseLost once the lease is lost or released: whoever holds it next sends the
+    Every call raises LeaseLost once the lease is lost or released: the next holder sends the
     rest, and a late call would set a finished run back to RUNNING.
     """
 
@@ -80,9 +80,14 @@ class RunUpload:
         if is_gone(self.client, run_id):
             log.warning("run %s was deleted from the store: sent again", run_id)
             self.record = replace(
-                old, run_id=None, epochs=0, described=False, finished=False, files=False,
+                old,
+                run_id=None,
+                epochs=0,
+                described=False,
+                finished=False,
+                files=False,
                 launch_id=self.target.launch_id,
-            )  # fmt: skip
+            )
         elif not old.finished and self.client.get_run(run_id).info.status != "RUNNING":
             self.client.update_run(run_id, status="RUNNING")
 

@@ -39,7 +39,7 @@ def read(config: DataConfig) -> Raw:
     if len(classes) == 1:
         raise DataDamaged(
             f"data set folder has one class folder in {train} ({classes[0]}): one class alone "
-            "cannot be learned; give every class a folder of its own"
+            "cannot be learned; give every class its own folder"
         )
     if len(classes) != config.classes:
         raise DataDamaged(
