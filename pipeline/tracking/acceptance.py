@@ -27,7 +27,8 @@ ACCEPTS, AWAY, REFUSES = "accepts", "away", "refuses"
 VARIABLE = "MLFLOW_TRACKING_URI"
 FORMS = "sqlite:///PATH/mlflow.db, postgresql://…, mysql://… or http(s)://…"
 PATIENCE_S = 5  # for each question
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
+_DATABASES = ("sqlite", *DATABASE_SERVERS)
 _SERVERS = ("http", "https")
 _ROUTE = "/api/2.0/mlflow/experiments/"
 # What a database answers where waiting does not help; the rest (starting up, …) is an outage.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from analysis import tags
 from analysis.stores.address import redacted
 from pipeline.storage.lease import Lease, acquire
+from pipeline.tracking.acceptance import AWAY, DATABASE_SERVERS, acceptance
 from pipeline.tracking.creation import BadAnswer, delete_extras, only_run, source_tags
 from pipeline.tracking.database import make_sqlite
 from pipeline.tracking.launches import FOLDER, LaunchRecord
@@ -101,6 +102,9 @@ class TrackingTarget:
                 client.search_experiments(max_results=1)
                 return client
 
+            # MLflow tries a database server again for nearly two minutes: too long for one call.
+            if self.uri.startswith(DATABASE_SERVERS) and acceptance(self).kind == AWAY:
+                raise ConnectionError(f"{redacted(self.uri)}: no answer")
             with acquire(self.lock_folder, poll_s=0.05):
                 make_sqlite(self.uri, opened)
                 self._client = opened(self.uri)

@@ -56,3 +56,14 @@ def test_the_experiment_and_its_launch_run(
     target = TrackingTarget.from_environment("distill", option, tmp_path)
     assert (target.experiment, target.launch_id) == (experiment, launch)
     assert not any(name in os.environ for name in environment)
+
+
+def test_a_database_server_that_is_away_is_no_long_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow itself would try again for minutes: it is not asked."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:word@127.0.0.1:9/mlflow")
+    target = TrackingTarget.from_environment("distill", "asib", tmp_path)
+    monkeypatch.setattr(mlflow, "MlflowClient", None)
+    with pytest.raises(ConnectionError, match=r"postgresql://127\.0\.0\.1:9/mlflow: no answer"):
+        target.client()
