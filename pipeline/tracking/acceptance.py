@@ -14,14 +14,11 @@ import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from analysis.stores.address import hidden, redacted
 from pipeline.tracking.database import schema_fault, sqlite_file
-
-if TYPE_CHECKING:
-    from pipeline.tracking.target import TrackingTarget
 
 ACCEPTS, AWAY, REFUSES = "accepts", "away", "refuses"
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -47,6 +44,13 @@ _DRIVERS = {
 }
 
 
+class Target(Protocol):
+    """The address of a tracking store, and an experiment by its name, or by its id as `#ID`."""
+
+    uri: str
+    experiment: str
+
+
 @dataclass(frozen=True)
 class Acceptance:
     """The answer of a tracking store, with one sentence of what is wrong and what to give."""
@@ -56,7 +60,7 @@ class Acceptance:
     artifacts: str = ""  # why it takes no files, where it takes everything else
 
 
-def acceptance(target: TrackingTarget) -> Acceptance:
+def acceptance(target: Target) -> Acceptance:
     """Ask the tracking store of a target whether it takes runs of its experiment."""
     scheme = target.uri.partition(":")[0].partition("+")[0] if "://" in target.uri else ""
     if scheme in _DATABASES:
@@ -70,20 +74,20 @@ def acceptance(target: TrackingTarget) -> Acceptance:
     return Acceptance(answer.kind, hidden(answer.sentence), hidden(answer.artifacts))
 
 
-def _hint(target: TrackingTarget) -> str:
+def _hint(target: Target) -> str:
     name = target.uri
     return f" (sqlite:///{name}?)" if name.endswith((".db", ".sqlite")) else ""
 
 
-def _refused(target: TrackingTarget, reason: str) -> Acceptance:
+def _refused(target: Target, reason: str) -> Acceptance:
     return Acceptance(REFUSES, f"{VARIABLE}={redacted(target.uri)}: {reason}")
 
 
-def _away(target: TrackingTarget, reason: str) -> Acceptance:
+def _away(target: Target, reason: str) -> Acceptance:
     return Acceptance(AWAY, f"the tracking store {redacted(target.uri)} {reason}")
 
 
-def _experiment(target: TrackingTarget, found: dict[str, Any] | None) -> Acceptance:
+def _experiment(target: Target, found: dict[str, Any] | None) -> Acceptance:
     """The answer where the store is all right, by the experiment: its name, id, lifecycle stage
     and artifact location."""
     name = target.experiment.removeprefix("#")
@@ -140,7 +144,7 @@ def _is_installed(module: str) -> bool:
 # A database ----------------------------------------------------------------------------------
 
 
-def _database(target: TrackingTarget) -> Acceptance:
+def _database(target: Target) -> Acceptance:
     file = sqlite_file(target.uri)
     if file is not None and (fault := _file_fault(file)):
         return _refused(target, fault)
@@ -159,7 +163,7 @@ def _reasons() -> tuple[type[Exception], ...]:
     return (SQLAlchemyError, ImportError, ValueError)
 
 
-def _database_error(target: TrackingTarget, error: Exception) -> Acceptance:
+def _database_error(target: Target, error: Exception) -> Acceptance:
     reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
     if isinstance(error, ImportError):
         name = "psycopg[binary]" if target.uri.startswith("postgresql:") else error.name
@@ -183,7 +187,7 @@ def _file_fault(file: Path) -> str | None:
     return None
 
 
-def _rows(target: TrackingTarget) -> tuple[str | None, dict[str, Any] | None]:
+def _rows(target: Target) -> tuple[str | None, dict[str, Any] | None]:
     """(what is wrong with the schema, the experiment's row)."""
     from sqlalchemy import column, create_engine, inspect, select, table
     from sqlalchemy.pool import NullPool
@@ -211,7 +215,7 @@ def _rows(target: TrackingTarget) -> tuple[str | None, dict[str, Any] | None]:
 # A server ------------------------------------------------------------------------------------
 
 
-def _server(target: TrackingTarget) -> Acceptance:
+def _server(target: Target) -> Acceptance:
     from mlflow.exceptions import InvalidUrlException, MlflowException
 
     number = target.experiment.removeprefix("#")
@@ -251,7 +255,7 @@ def _server(target: TrackingTarget) -> Acceptance:
     return own if writes.status_code == 404 else _status(target, writes) or own
 
 
-def _asked(target: TrackingTarget, method: str, verb: str, **body: Any) -> Any:
+def _asked(target: Target, method: str, verb: str, **body: Any) -> Any:
     """The answer of a server, whatever its status: one try, with the user's credentials."""
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -267,7 +271,7 @@ def _asked(target: TrackingTarget, method: str, verb: str, **body: Any) -> Any:
     )
 
 
-def _status(target: TrackingTarget, answer: Any) -> Acceptance | None:
+def _status(target: Target, answer: Any) -> Acceptance | None:
     """What the status of an answer means by itself; None where its content decides."""
     code, message = answer.status_code, str(_body(answer).get("message", ""))
     if code == 401:
@@ -297,7 +301,7 @@ def _status(target: TrackingTarget, answer: Any) -> Acceptance | None:
     return None
 
 
-def _gateway(target: TrackingTarget) -> Acceptance:
+def _gateway(target: Target) -> Acceptance:
     return _away(target, "is answered for by something else (a gateway, a login page?)")
 
 
