@@ -74,6 +74,9 @@ TEST_NLL = _metric("test/nll", "cross-entropy on the test split", unit="nats", b
 TEST_ECE = _metric(
     "test/ece", "expected calibration error on the test split", unit="share", better="lower"
 )
+TEST_IMAGES = _metric(
+    "test/images", "size of the test split: accuracies move in steps of 1/n", unit="images"
+)
 TEST_READS = _metric(
     "test/reads", "how many times the test split was read; `evaluate` can raise it"
 )

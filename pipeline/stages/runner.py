@@ -270,7 +270,8 @@ def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResu
     """Test the selected weights, once, and collect the numbers of the whole run."""
     weights, model, config = state.selected(), stage.network(), stage.config
     model.load_state_dict(weights)
-    values = read_test(stage.folder, model, stage.data, config.data, config.numerics)
+    test = read_test(stage.folder, model, stage.data, config.data, config.numerics)
+    values = test.metrics
     values[metrics.VAL_IMAGES] = float(len(stage.data.val.labels))
     digest = stage.folder.save_tensors(stage.weights, weights, {"run_key": stage.folder.key})
     if state.best["top1"] is not None:
@@ -288,7 +289,7 @@ def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResu
         metrics=values,
         history=history,
         weights={stage.weights: digest},
-        tags=_fallback_tag(stage) | _health_tag(stage, history, values=values),
+        tags=test.tags | _fallback_tag(stage) | _health_tag(stage, history, values=values),
     )
 
 

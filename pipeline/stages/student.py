@@ -54,6 +54,7 @@ class StudentStage:
 
     def spec(self) -> RunSpec:
         config, requested = self.config, identity("distill", self.requested)
+        own = identity("distill", config)
         run_tags = {
             tags.STAGE: "distill",
             tags.STUDENT: config.student.model,
@@ -61,6 +62,8 @@ class StudentStage:
             tags.RUNG: config.rung,
             tags.METHOD: config.method.name,
             tags.TEACHERS: ",".join(config.teachers()[k].model for k in self.teachers.numbers),
+            tags.TEACHER_KEYS: ",".join(own["teachers"]),
+            tags.VERSION: str(own["version"]),
             tags.RECIPE: recipe_key(requested),
             tags.SETTING: setting_key(requested),
             tags.VARIANT: variant(config),
@@ -75,7 +78,7 @@ class StudentStage:
             config,
             self.session,
             name=self.name,
-            identity=identity("distill", config),
+            identity=own,
             run_tags=run_tags,
         )
         return replace(spec, params=spec.params | params)

@@ -3,8 +3,11 @@ for it. Every reading is counted."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import nn
 
+from analysis.correctness import packed
 from pipeline.storage.run_store import RunFolder
 from trainers import measures, metrics
 from trainers.data import DataConfig, Images, Splits
@@ -13,18 +16,26 @@ from trainers.numerics import Numerics
 from trainers.view_bank import image_outputs
 
 
+class TestResult(NamedTuple):
+    """Metrics of the test split, and tags that say which of its images are classified correctly."""
+
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
 def read_test(
     folder: RunFolder, model: nn.Module, data: Splits, config: DataConfig, numerics: Numerics
-) -> dict[str, float]:
-    """Test metrics of the selected weights."""
+) -> TestResult:
+    """Test metrics of the selected weights, and the record of each image."""
     test, reads = open_test(folder, data)
     device = data.train.device
     test = test.to(device)
     logits = image_outputs(model, test, Normaliser(config, numerics, device), numerics).logits
     found = measures.classification(logits, test.labels)
-    return {metrics.TEST + what: value for what, value in found.items()} | {
-        metrics.TEST_READS: float(reads)
-    }
+    values = {metrics.TEST + what: value for what, value in found.items()}
+    values |= {metrics.TEST_READS: float(reads), metrics.TEST_IMAGES: float(len(test.labels))}
+    correct_M = (logits.argmax(1) == test.labels).cpu().numpy()
+    return TestResult(values, packed(correct_M))
 
 
 def open_test(folder: RunFolder, data: Splits) -> tuple[Images, int]:

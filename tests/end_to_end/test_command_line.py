@@ -99,6 +99,7 @@ def test_l3_logs_what_a_study_needs(finished: Path) -> None:
         "test/top1",
         "test/nll",
         "test/reads",
+        "test/images",
         "val/images",
     }
     assert expected <= seen
