@@ -19,6 +19,8 @@ import torch
 
 from pipeline.config.groups import CONF
 
+pytestmark = pytest.mark.thorough  # half a minute of training
+
 ROOT = CONF.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 TREE = ("analysis", "conf", "pipeline", "trainers")

@@ -1,9 +1,9 @@
-"""Runs that several tests look at; made once a worker."""
+"""Runs that several tests look at; made once for all workers."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,14 @@ from tests.end_to_end.server import Server
 
 
 @pytest.fixture(scope="session")
-def finished(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(schema: Path, made_once: Callable[[str, Callable], Path]) -> Path:
     """A folder in which a tiny L3 was run to its end, never interrupted."""
-    folder = tmp_path_factory.mktemp("finished")
-    shutil.copy(schema, folder)
-    command.run("distill", *command.L3, cwd=folder)
-    return folder
+
+    def fill(folder: Path) -> None:
+        shutil.copy(schema, folder)
+        command.run("distill", *command.L3, cwd=folder)
+
+    return made_once("finished", fill)
 
 
 @pytest.fixture

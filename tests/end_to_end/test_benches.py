@@ -15,6 +15,8 @@ from tests.end_to_end import command
 from tests.trainers.data import files
 from trainers import metrics
 
+pytestmark = pytest.mark.thorough
+
 # Two teachers of different kinds and a student, with 32-pixel images; a few epochs of everything.
 NETS = (
     "teacher.0.model=timm:test_resnet",
@@ -57,9 +59,9 @@ def _folder(root: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("bench", "write"),
     [
-        pytest.param("cifar100", _cifar, marks=pytest.mark.thorough),
-        pytest.param("cifar100_small", _cifar, marks=pytest.mark.thorough),
-        pytest.param("imagenet32", _imagenet, marks=pytest.mark.thorough),
+        ("cifar100", _cifar),
+        ("cifar100_small", _cifar),
+        ("imagenet32", _imagenet),
         ("folder", _folder),
     ],
 )
@@ -82,7 +84,6 @@ def test_the_chain_runs_from_files_in_the_real_format(
     assert (runs[f"tags.{tags.STAGE}"] == "finetune").sum() == 2
 
 
-@pytest.mark.thorough
 def test_the_protocol_of_the_public_tables(clean: Path) -> None:
     """All images train, the last epoch counts, nothing is validated, test is read once."""
     root = clean / "images"

@@ -291,6 +291,7 @@ def test_result_is_plain_json(finished: Path) -> None:
     assert not list(folder.glob("commit-*"))
 
 
+@pytest.mark.thorough
 def test_ce_matched_gets_the_time_of_its_rung(with_teachers: Path) -> None:
     options = ("cfg=CE_matched", "budget.matched_to=L1", *command.L3[1:])
     output = command.run("distill", *options, cwd=with_teachers)

@@ -50,6 +50,7 @@ def parents(runs: list[Run]) -> set[str]:
     return {run.data.tags[tags.PARENT] for run in runs}
 
 
+@pytest.mark.thorough
 def test_a_multirun_with_failures(clean: Path) -> None:
     """Absent teachers are trained once, every student is a child of the one launch; a failed job
     fails alone; the second call reuses finished runs."""
