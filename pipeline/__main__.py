@@ -10,7 +10,7 @@ import logging
 import sys
 
 from analysis.suggest import nearest
-from pipeline.cli import help
+from pipeline.cli import help, version
 from pipeline.cli.arguments import (
     CANCEL,
     HELP,
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     words, shows = without_cfg(without_dry_run(arguments))
     verb, *rest = words or [HELP]
     if verb == VERSION:
-        print(help.version())
+        print(f"{version.NAME} {version.version()}")
     elif verb in (HELP, *HELP_FLAGS):
         print(help.page())
     elif verb not in VERBS:

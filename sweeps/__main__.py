@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import help
+from pipeline.__main__ import main as pipeline
+from pipeline.cli import help, version
 from pipeline.cli.arguments import (
     CANCEL,
     HELP,
@@ -31,6 +32,7 @@ from pipeline.outcome import (
 
 RUN_STUDY = "sweeps.run_study"  # imported when it runs: it needs torch, --help does not
 WORK = "work"
+SWEEP = "sweep"
 EMPTY = ("study=", "trials=", "workers=", "launcher=")  # parameters of MLproject, not given
 
 _PAGE = """\
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> int:
         print(page())
         return (DONE if arguments else USER_ERROR).exit_code
     if arguments[0] == VERSION:
-        print(help.version())
+        print(f"{version.NAME} {version.version()}")
         return DONE.exit_code
     arguments = without_dry_run(arguments)
     works, rest = arguments[:1] == [WORK], arguments[1:] if arguments[:1] == [WORK] else arguments
@@ -107,6 +109,15 @@ def _help(names: list[str]) -> None:
 
 def _names(text: str) -> bool:
     return text.startswith("study=")
+
+
+def asib() -> None:
+    """The command `asib`: `asib sweep STUDY …` is `python -m sweeps STUDY …`, and `asib VERB …` is
+    `python -m pipeline VERB …`."""
+    verb, *rest = sys.argv[1:] or [HELP]
+    if verb == SWEEP:
+        end_process(main(rest))
+    end_process(pipeline(sys.argv[1:]))
 
 
 if __name__ == "__main__":

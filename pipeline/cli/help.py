@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-import tomllib
 
 from pipeline.cli.arguments import LAUNCHER
-from pipeline.config.groups import CONF, described, options_of
+from pipeline.config.groups import described, options_of
 
 WIDTH = 100
 
@@ -151,12 +150,6 @@ Sends to the tracking store what has not reached it, from the local store.
 """,
 }
 _TRAINING = ("main", "finetune", "bank", "distill")
-
-
-def version() -> str:
-    """`asib 0.1.0`, from pyproject.toml."""
-    project = tomllib.loads((CONF.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return f"{project['name']} {project['version']}"
 
 
 def page() -> str:

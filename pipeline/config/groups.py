@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# In a wheel conf/ is inside the package; in a checkout it is next to it.
+CONF = next(one / "conf" for one in (_PACKAGE, _PACKAGE.parent) if (one / "conf").is_dir())
 GROUPS = ("bench", "budget", "cfg", "data", "method", "numerics", "optim", "student", "teacher")
 
 

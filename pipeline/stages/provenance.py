@@ -6,15 +6,19 @@ import platform
 import subprocess
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from pipeline.cli import version
+from pipeline.config.groups import CONF
+
 PACKAGES = ("torch", "torchvision", "timm", "mlflow", "hydra-core", "numpy", "safetensors")
 
 
 @cache
 def git_revision() -> str:
-    """The revision, with "-dirty" where tracked files differ; "none" outside a repository."""
+    """The revision, with "-dirty" where tracked files differ; "asib==0.1.0" of an installed
+    package; "none" of a checkout without git's history."""
+    if not version.is_checkout():  # its folder may be inside a repository of the user's
+        return f"{version.NAME}=={version.version()}"
     revision = _git("rev-parse", "HEAD")
     if revision is None:
         return "none"
@@ -24,13 +28,13 @@ def git_revision() -> str:
 @cache
 def git_diff() -> str:
     """The difference of tracked files to the revision."""
-    return _git("diff", "HEAD") or ""
+    return (_git("diff", "HEAD") or "") if version.is_checkout() else ""
 
 
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(CONF.parent), *arguments], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:  # no git on this machine
         return None
