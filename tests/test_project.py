@@ -26,9 +26,12 @@ def test_readme_installs_the_locked_version() -> None:
 
 
 def test_lock_holds_names_and_versions_only_and_all_of_the_project() -> None:
-    lines = (ROOT / "requirements.txt").read_text().split()
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
-    locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    """A marker may say for which Python or platform a line is."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [line.partition(" ; ")[0] for line in lines]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", pin) for pin in pins)
+    assert not re.search(r"@|//", "".join(lines))
+    locked = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     direct = {re.split(r"[\[>=]", line)[0].lower() for line in wanted}
