@@ -66,8 +66,6 @@ class Session:
         if errors:
             raise ConfigError(errors)
         target.register = runtime.register
-        if target.project_run is not None:
-            _warn_of_copy(runtime)
         session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
         if session.device.type == "cuda":
             use_repeatable_kernels()
@@ -110,17 +108,6 @@ class Session:
                 except Exception as away:  # noqa: BLE001 - reported; the next command may end it
                     reason = last_line(away)[:200]
                     log.warning("the launch run could not be ended: %s", reason)
-
-
-def _warn_of_copy(runtime: RuntimeConfig) -> None:
-    """`mlflow run` of an archive or a git address runs in a new temporary folder each time."""
-    here, temporary = Path.cwd(), Path(tempfile.gettempdir()).resolve()
-    if here.is_relative_to(temporary) and not Path(runtime.store).is_absolute():
-        log.warning(
-            "this project runs in a temporary copy, %s: nothing is reused or resumed later, unless "
-            "the store is elsewhere: -P runtime.store=/ABSOLUTE/PATH",
-            here,
-        )
 
 
 def check(target: TrackingTarget) -> None:

@@ -16,6 +16,7 @@ from pipeline.cli.arguments import (
     LAUNCHER,
     VERSION,
     as_overrides,
+    lasting,
     wants_help,
     without_dry_run,
 )
@@ -73,17 +74,17 @@ def main(arguments: list[str]) -> int:
     works, rest = arguments[:1] == [WORK], arguments[1:] if arguments[:1] == [WORK] else arguments
     plain = as_overrides([text for text in rest if text not in HELP_FLAGS])
     names = [text.removeprefix("study=") for text in plain if "=" not in text or _names(text)]
-    overrides = [text for text in plain if "=" in text and not _names(text) and text not in EMPTY]
+    given = [text for text in plain if "=" in text and not _names(text) and text not in EMPTY]
     if wants_help(rest):
         return exit_code_of(lambda: _help(names))
     if len(names) != 1:
         print(f"one study is needed, not {names}: python -m sweeps --help", file=sys.stderr)
         return USER_ERROR.exit_code
     if works:
-        return exit_code_of(lambda: imported(f"{RUN_STUDY}:run_worker")(names[0], overrides))
+        return exit_code_of(lambda: imported(f"{RUN_STUDY}:run_worker")(names[0], lasting(given)))
     cancel = CANCEL in rest
     return exit_code_of(
-        lambda: imported(f"{RUN_STUDY}:run_study")(names[0], overrides, cancel=cancel)
+        lambda: imported(f"{RUN_STUDY}:run_study")(names[0], lasting(given), cancel=cancel)
     )
 
 

@@ -118,11 +118,15 @@ def _hint(text: str) -> str:
     return nearest(key, [*OPTIONS, WORKERS, LAUNCHER])
 
 
+def configurations(study: Study) -> list[Config]:
+    """The base and every configuration that is known beforehand, at the first seed."""
+    known = study.known_params or list(ends(study))
+    return [study.config, *(composed(tuple(one)) for one in commands_of(study, known))]
+
+
 def faults(study: Study) -> list[str]:
     """What would stop the study later than now, one sentence each."""
-    known = study.known_params or list(ends(study))
-    configs = [study.config, *(composed(tuple(one)) for one in commands_of(study, known))]
-    return preflight.faults(configs, dry=dry_run(os.environ))
+    return preflight.faults(configurations(study), dry=dry_run(os.environ))
 
 
 def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
@@ -142,12 +146,12 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
     if dry_run(os.environ):
         if errors := [*found, *refusals(in_experiment(study).runtime, VERB)]:
             raise ConfigError(errors)
-        preflight.describe([study.config])
+        preflight.describe(configurations(study))
         begun = not absent_data(study.config) and request.begun
         plan(study, request.given, request.workers, request.trial_store() if begun else None)
         return
     session = Session.open(in_experiment(request.study), VERB, overrides, found)
-    preflight.describe([study.config])
+    preflight.describe(configurations(study))
     trial_store = request.trial_store()
     plan(request.study, request.given, request.workers, trial_store)
     launcher = make(request.launcher, trial_store.folder / JOBS)

@@ -20,6 +20,7 @@ from pipeline.config.groups import CONF, options_of
 from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import same_experiment
 from sweeps.study import Params, Study, merged
+from trainers.data import has_validation
 
 FOLDER = CONF / "study"
 SAMPLERS = ("grid", "tpe", "gp", "random")
@@ -227,7 +228,7 @@ def _configuration_errors(study: Study) -> ConfigError | None:
     """Errors of what the trials would run: known configurations, and the ends of every range."""
     found: list[str] = []
     try:
-        if study.config.data.val_fraction == 0:
+        if not has_validation(study.config.data):
             found.append("data.val_fraction=0: a study selects by validation images, never by test")
         known = [*study.known_params, *ends(study)]
     except ConfigError as error:

@@ -10,7 +10,6 @@ from shutil import which
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.table import Table
 
-from analysis.stats import paired_difference
 from pipeline.cli.console import say
 from pipeline.stages.plan import Setting, duration
 from pipeline.tracking.view import experiment_words, view
@@ -128,6 +127,8 @@ def _all_equal(finished: list[tuple[str, FrozenTrial]]) -> bool:
 
 def _is_lower(trial: FrozenTrial, best: FrozenTrial) -> bool:
     """Whether a trial is significantly lower than the best, by differences at the same seed."""
+    from analysis.stats import paired_difference  # scipy takes a second: not for a plan
+
     one, other = (
         {int(seed): value["val"] for seed, value in t.user_attrs[VALUES].items()}
         for t in (best, trial)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
 from analysis import tags
@@ -202,6 +201,8 @@ def _publish_trial(
     trial_store: TrialStore, label: str, trial: FrozenTrial, target: NestedTarget, session: Session
 ) -> None:
     """Params, the trial's own metrics, and links to and from its stage runs."""
+    from mlflow.entities import Metric, Param, RunTag  # takes seconds: not for a plan
+
     client, run_id = target.client(), target.parent_id()
     values: dict[str, dict[str, Any]] = trial.user_attrs.get(VALUES, {})
     stages = [

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import fonts, style
 
 _NUMBERED = 20  # classes up to which every cell says its count
 _LABELLED = 40  # labels that an axis has room for
@@ -22,8 +22,14 @@ def shares(counts: Sequence[Sequence[int]]) -> np.ndarray:
 
 def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> Figure:
     """Rows are the true classes, columns what they were taken for, both in the order of `names`;
-    shaded by the share of the true class. Small tables say the counts."""
-    figure, axes = style.new_figure(title, "taken for", "true class")
+    shaded by the share of the true class. Small tables say the counts. Names that no font here can
+    write are replaced by the number of the class."""
+    writable = [fonts.families(name) is not None for name in names]
+    numbered = "" if all(writable) else " (a number: no font here has the letters of its name)"
+    names = [
+        name if yes else str(k) for k, (name, yes) in enumerate(zip(names, writable, strict=True))
+    ]
+    figure, axes = style.new_figure(title, "taken for", f"true class{numbered}")
     figure.set_size_inches(style.WIDTH, 0.9 * style.WIDTH)
     axes.grid(visible=False)
     table = shares(counts)
@@ -31,8 +37,9 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
     shown = range(0, len(names), -(-len(names) // _LABELLED))
     labels = [names[index] for index in shown]
     rotation = 90 if max(map(len, labels)) > 3 else 0
-    axes.set_xticks(shown, labels, rotation=rotation, fontsize=style.SMALL)
-    axes.set_yticks(shown, labels, fontsize=style.SMALL)
+    plain = {"fontsize": style.SMALL} | style.written("".join(labels))
+    axes.set_xticks(shown, labels, rotation=rotation, **plain)
+    axes.set_yticks(shown, labels, **plain)
     if len(names) <= _NUMBERED:
         for row, line in enumerate(counts):
             for column, count in enumerate(line):

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analysis.figures import fonts
 from analysis.stats import Interval
 
 WIDTH, HEIGHT = 7.2, 4.2  # inches: the width of a printed page without its margins
@@ -81,7 +82,7 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=10, color=TEXT)
+    axes.set_title(fonts.writable(title), loc="left", fontsize=10, color=TEXT, **written(title))
     axes.set_xlabel(x_label, fontsize=9)
     axes.set_ylabel(y_label, fontsize=9)
     axes.tick_params(labelsize=SMALL, colors=TEXT)
@@ -89,6 +90,11 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def written(text: str) -> dict[str, Any]:
+    """How a text of the user's is written: in fonts that have its letters, a dollar as a dollar."""
+    return {"family": fonts.families(fonts.writable(text)), "parse_math": False}
 
 
 def make_room(figure: Figure, rungs: int) -> None:
@@ -139,7 +145,8 @@ def new_panels(
         axes.set_axisbelow(True)
     for axes in panels[-1:] if stacked else panels:
         axes.set_xlabel(x_label, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=TEXT)
+    title_font = {"fontsize": 10, "color": TEXT} | written(title)
+    figure.suptitle(fonts.writable(title), x=0.01, ha="left", **title_font)
     return figure, panels
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 HELP, HELP_FLAGS, VERSION = "help", ("-h", "--help"), "--version"
 DRY_RUN, CANCEL = "--dry-run", "--cancel"
 SEVERAL = ("-m", "--multirun")
 LAUNCHER = "hydra/launcher"  # the group that chooses how the jobs of a command are started
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
+USE_STORE = (*STAGES, "evaluate", "sync")  # verbs with the option runtime.store
 # Parameters that MLproject declares, which arrive empty where they are not given.
 DECLARED = {
     "main": ("cfg=", "bench=", "seed="),
@@ -128,6 +130,8 @@ def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
     if strange := strange_words(arguments):
         raise ConfigError(strange)
     given = [text for text in as_overrides(arguments) if text not in DECLARED.get(verb, ())]
+    if verb in USE_STORE:
+        given = lasting(given)
     if verb not in STAGES:
         if dry_run(os.environ):
             plans = f"{', '.join(STAGES)} and of studies"
@@ -136,4 +140,15 @@ def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
     found = with_shortcuts(given, os.environ)
     if len(found) > len(given):
         say(f"from the environment: {' '.join(found[: len(found) - len(given)])}")
+    return found
+
+
+def lasting(overrides: list[str]) -> list[str]:
+    """The overrides with the store of a project that runs in a temporary copy, which is printed."""
+    from pipeline.cli.console import say
+    from pipeline.cli.environment import with_lasting_store
+
+    found = with_lasting_store(overrides, os.environ, Path.cwd())
+    if found is not overrides:
+        say(f"temporary copy of the project: {found[0]} (another: -P runtime.store=PATH)")
     return found

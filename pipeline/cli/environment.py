@@ -1,12 +1,16 @@
 """Environment shortcuts: TEACHER_PAIR, STUDENT, METHOD and SEED set options of a command.
 
-They become overrides, which are printed and logged; an option on the command line wins.
-DRY_RUN=1 prints the plan only.
+They become overrides, which are printed and logged; an option on the command line wins. So does
+the store of a project that `mlflow run` has copied. DRY_RUN=1 prints the plan only.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from analysis.suggest import nearest
 from pipeline.config import ConfigError
@@ -32,6 +36,20 @@ def with_shortcuts(overrides: list[str], environment: Mapping[str, str]) -> list
     if errors:
         raise ConfigError(errors)
     return [*found, *overrides]
+
+
+def with_lasting_store(
+    overrides: list[str], environment: Mapping[str, str], folder: Path
+) -> list[str]:
+    """The overrides, preceded by a store in the user's data folder where `folder` is a copy that
+    `mlflow run` has made of an archive or of a git address: it makes another for each command."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    copied = folder.parent == temporary and re.fullmatch(r"tmp[a-z0-9_]{8}", folder.name)
+    given = any(text.lstrip("+").startswith("runtime.store=") for text in overrides)
+    if not copied or given or "MLFLOW_RUN_ID" not in environment:
+        return overrides
+    data = environment.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return [f"runtime.store={Path(data) / 'asib' / 'store'}", *overrides]
 
 
 def dry_run(environment: Mapping[str, str]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from analysis.suggest import nearest
 from pipeline.config.groups import options_of
 from trainers import models
+from trainers.data import has_validation
 from trainers.options import bytes_of
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def _data(config: Config) -> list[str]:
             f"data.teacher_limit={limit}: at least as many images as the student's, and "
             f"data.train_limit={'null' if few is None else few}"
         )
-    if data.val_fraction == 0 and config.select == "best":
+    blind = not has_validation(data)
+    if blind and config.select == "best":
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")
-    if data.val_fraction == 0 and config.method.uses_gate():
+    if blind and config.method.uses_gate():
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
     return found
 

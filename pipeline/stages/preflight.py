@@ -18,6 +18,7 @@ from pipeline.session import refusals, store_of
 from trainers import models
 from trainers.data import DataConfig, DataMissing, Images
 from trainers.errors import UserError
+from trainers.methods import METHODS
 from trainers.models import weight_files
 
 _LISTED = 10  # classes that are named
@@ -33,6 +34,7 @@ class _Network(NamedTuple):
     classes: int
     image_size: int
     channels: int
+    maps: bool  # whether the method reads its feature maps
 
 
 def faults(
@@ -112,7 +114,8 @@ def _networks(
 ) -> Iterator[_Network]:
     """The networks of the stages that are not finished."""
     store, data = store_of(config.runtime), config.data
-    shape = (data.classes, data.image_size, data.channels)
+    maps = numbers is None and METHODS[config.method.name].needs_maps
+    shape = (data.classes, data.image_size, data.channels, maps)
 
     def is_finished(stage: str, number: int = 0) -> bool:
         key = run_key(stage, config, teacher=number) if readable else None
@@ -134,7 +137,9 @@ def _networks(
 def _network_faults(one: _Network) -> Iterator[str]:
     if models.misfit(one.model, one.image_size, one.channels, one.pretrained):
         return  # an error of the configuration already
-    tried = models.trial(one.model, one.classes, one.image_size, one.channels, one.pretrained)
+    tried = models.trial(
+        one.model, one.classes, one.image_size, one.channels, one.pretrained, one.maps
+    )
     if tried.fault:
         yield f"{one.key}.model={one.model}: {tried.fault}"
     if one.file is None or not Path(one.file).is_file():

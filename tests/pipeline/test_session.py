@@ -267,20 +267,6 @@ def test_a_command_shows_its_numbers_at_the_launch_and_says_where_to_look(
     assert "look:     mlflow ui --backend-store-uri sqlite:///" in capsys.readouterr().out
 
 
-def test_a_project_in_a_temporary_copy_is_told_where_its_store_must_be(
-    place: Place,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    runtime = compose(TINY).runtime
-    monkeypatch.setattr(session.tempfile, "gettempdir", lambda: str(place.folder.parent))
-    session._warn_of_copy(runtime)
-    assert "-P runtime.store=" in caplog.text
-    caplog.clear()
-    session._warn_of_copy(compose([*TINY, f"runtime.store={place.folder}"]).runtime)
-    assert not caplog.text
-
-
 def test_a_student_is_an_mlflow_model_linked_to_its_last_epoch_and_registered_once(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

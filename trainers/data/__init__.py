@@ -37,6 +37,7 @@ __all__ = [
     "Raw",
     "Splits",
     "TrainingData",
+    "has_validation",
     "load",
     "read_idx",
     "stratified",
@@ -79,6 +80,11 @@ def load(config: DataConfig) -> Splits:
         raw.class_names,
         raw.sources,
     )
+
+
+def has_validation(config: DataConfig) -> bool:
+    """Whether there are validation images: a share of the training ones, or the data set's own."""
+    return config.val_fraction > 0 or (config.name == "folder" and folder.has_validation(config))
 
 
 def _check(raw: Raw, config: DataConfig) -> None:

@@ -112,7 +112,7 @@ class Images(NamedTuple):
 class Splits(NamedTuple):
     """The three parts of a data set. Trainers get train and val; only finalise opens test.
 
-    `sources`: (file name, sha256) of the files, where versions of them are about that differ.
+    `sources`: (file name, sha256) of the files of a data set whose copies differ.
     """
 
     train: Images

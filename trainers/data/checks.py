@@ -1,7 +1,8 @@
-"""Checks of the arrays of a file: type, shape and range."""
+"""Checks of the arrays of a file: type, shape and range; the digest of a file."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,9 @@ def check_range(labels: np.ndarray, low: int, high: int, source: Path) -> None:
     if len(labels) and (labels.min() < low or labels.max() > high):
         wrong = labels.min() if labels.min() < low else labels.max()
         raise DataDamaged(f"{source}: label {wrong}; in this format they are {low} … {high}")
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

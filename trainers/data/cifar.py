@@ -1,12 +1,14 @@
 """cifar10 and cifar100: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 
-The "python version" of the files, unpacked or in its .tar.gz, which is then read in place.
+The "python version" of the files, unpacked or in its .tar.gz, which is then read in place. Their
+sha256 is kept, and another number of images than the original's is a warning.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import logging
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,9 +20,12 @@ from typing import Any, cast
 import numpy as np
 
 from trainers.data.base import DataConfig, DataDamaged, Raw, fetch, not_here
-from trainers.data.checks import check_range, rows_of_pixels, whole_numbers
+from trainers.data.checks import check_range, rows_of_pixels, sha256, whole_numbers
 from trainers.data.pickles import read_pickle
 
+log = logging.getLogger(__name__)
+
+IMAGES = (50_000, 10_000)  # of training and test, in both
 MOST_FILE = 2**28  # bytes of one file: the largest has 155 MB
 MOST_ARCHIVE = 2**28  # bytes of an unpacked archive: both have 186 MB
 
@@ -82,7 +87,15 @@ def read(config: DataConfig) -> Raw:
     names = _class_names(contents[form.meta], place / form.meta, form)
     train_pixels = np.concatenate([pixels for pixels, _ in parts])
     train_labels = np.concatenate([labels for _, labels in parts])
-    return Raw(train_pixels, train_labels, *test, names)
+    if (found := (len(train_labels), len(test[1]))) != IMAGES:
+        log.warning(
+            "%s: %d training and %d test images, the original %s has %d and %d: numbers of these "
+            "files are not those of its literature",
+            *(place, *found, name, *IMAGES),
+        )
+    paths = [place / file for file in form.files] if place.is_dir() else [place]
+    sources = tuple((path.name, sha256(path)) for path in paths)
+    return Raw(train_pixels, train_labels, *test, names, sources)
 
 
 def _contents(form: Form, name: str, root: Path) -> tuple[Path, dict[str, dict[str, Any]]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -28,12 +30,15 @@ MODES = {1: "L", 3: "RGB"}
 def read(config: DataConfig) -> Raw:
     """Every image decoded once to a square of `data.image_size` pixels. Test is root/test, or
     root/val (valid, validation) where there is no test; where both are, root/val is the validation
-    part, and `data.val_fraction` is of no account.
+    part, and `data.val_fraction` is of no account. Transparency is dropped, and a photograph that
+    was taken with the camera turned is not turned back (its EXIF entry is not read).
 
     Raises:
         DataMissing: no such folders.
         DataDamaged: classes that do not fit data.classes, no images, or one that is none.
     """
+    # Of palettes with transparency, damaged EXIF entries: the pixels are the same.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     train, test, val = _parts(config)
     classes = _classes(train)
     if len(classes) == 1:
@@ -46,11 +51,9 @@ def read(config: DataConfig) -> Raw:
             f"data set folder has {len(classes)} class folders in {train}, the configuration says "
             f"data.classes={config.classes}: type data.classes={len(classes)}"
         )
-    if strange := [name for name in _classes(test) if name not in classes]:
-        raise DataDamaged(f"{test / strange[0]}: a class of which {train} has no images")
     if config.channels not in MODES:
         raise DataDamaged(f"data.channels={config.channels}: type 1 (grey) or 3 (colour)")
-    for part in (val,) if val is not None else ():
+    for part in (test, val) if val is not None else (test,):
         if strange := [name for name in _classes(part) if name not in classes]:
             raise DataDamaged(f"{part / strange[0]}: a class of which {train} has no images")
     return Raw(
@@ -59,6 +62,24 @@ def read(config: DataConfig) -> Raw:
         classes,
         val=None if val is None else _decoded(val, classes, config),
     )
+
+
+def has_validation(config: DataConfig) -> bool:
+    """Whether the folder has validation images of its own, next to those of the test."""
+    folders = {path.name for path in _root(config).glob("*/")}
+    return "test" in folders and not folders.isdisjoint(VALIDATION)
+
+
+def _root(config: DataConfig) -> Path:
+    return Path(config.root or "data")
+
+
+def _validation(root: Path) -> Path | None:
+    found = [root / name for name in VALIDATION if (root / name).is_dir()]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataDamaged(f"{root}: {names}: several folders of validation images; keep one")
+    return found[0] if found else None
 
 
 def _parts(config: DataConfig) -> tuple[Path, Path, Path | None]:
@@ -73,8 +94,8 @@ def _parts(config: DataConfig) -> tuple[Path, Path, Path | None]:
         "name a folder with train/<class>/<image> and test/<class>/<image> (or val/): "
         "data.root=PATH; its images: " + " ".join(ENDINGS)
     ]
-    root = Path(config.root or "data")
-    val = next((root / name for name in VALIDATION if (root / name).is_dir()), None)
+    root = _root(config)
+    val = _validation(root)
     test = root / "test" if (root / "test").is_dir() else None
     if not (root / "train").is_dir():
         raise not_here("folder", "folder train", [root], ways)
@@ -84,10 +105,12 @@ def _parts(config: DataConfig) -> tuple[Path, Path, Path | None]:
 
 
 def _classes(part: Path) -> tuple[str, ...]:
-    """Names of the class folders, sorted; hidden ones are none."""
-    return tuple(
-        sorted(p.name for p in part.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
+    """Names of the class folders, sorted; hidden ones are none. Images next to them are a
+    warning."""
+    found = sorted(path for path in part.iterdir() if not path.name.startswith("."))
+    loose = [p for p in found if not p.is_dir() and p.suffix.lower() in ENDINGS]
+    _report(part, loose, len(loose))
+    return tuple(path.name for path in found if path.is_dir())
 
 
 def _decoded(
@@ -110,25 +133,35 @@ def _decoded(
 def _images(folder: Path) -> list[Path]:
     """The images of a class and of its subfolders, sorted by path, without what is hidden. Files
     that are left out are a warning; no image at all is an error in training only."""
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    paths = sorted(_files(folder))
     found = [path for path in paths if path.suffix.lower() in ENDINGS]
-    if len(found) < len(paths):
-        others = sorted({path.suffix or path.name for path in paths if path not in set(found)})
-        log.warning(
-            "%s: %d of %d files are not taken for images (%s)",
-            folder,
-            len(paths) - len(found),
-            len(paths),
-            ", ".join(others[:5]),
-        )
+    _report(folder, [path for path in paths if path.suffix.lower() not in ENDINGS], len(paths))
     if folder.parent.name == "train" and not found:
         raise DataDamaged(f"{folder}: no images (of the endings {' '.join(ENDINGS)})")
     return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder and below folders that it links to, each folder once."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(root))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(Path(root, name)) not in seen
+        ]
+        yield from (Path(root, name) for name in names if not name.startswith("."))
+
+
+def _report(folder: Path, others: Sequence[Path], count: int) -> None:
+    """A warning of files that are left out, of a number of files in all."""
+    if others:
+        kinds = sorted({path.suffix or path.name for path in others})
+        log.warning(
+            "%s: %d of %d files are not taken for images of a class (%s)",
+            *(folder, len(others), count, ", ".join(kinds[:5])),
+        )
 
 
 def decode(path: Path, size: int, channels: int) -> np.ndarray:

@@ -1,12 +1,11 @@
 """imagenet32: the downsampled ImageNet of Chrabaszcz, Loshchilov, Hutter 2017 (arXiv 1707.08819).
 
 train_data_batch_1 … 10 and val_data, as .npz or as pickles; labels are 1-based in the files. Test
-is val_data. Files of that name are about that hold other pixels: their sha256 is kept.
+is val_data. Some files of these names hold other pixels, so their sha256 is kept.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import zipfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, not_here
-from trainers.data.checks import check_range, rows_of_pixels, whole_numbers
+from trainers.data.checks import check_range, rows_of_pixels, sha256, whole_numbers
 from trainers.data.pickles import read_pickle
 
 TRAIN = tuple(f"train_data_batch_{k}" for k in range(1, 11))
@@ -38,7 +37,7 @@ def read(config: DataConfig) -> Raw:
     paths = _paths(config)
     train, test = paths[:-1], paths[-1]
     pixels, labels = _stacked(train)
-    sources = tuple((path.name, _sha256(path)) for path in paths)
+    sources = tuple((path.name, sha256(path)) for path in paths)
     return Raw(pixels, labels, *_stacked([test]), _class_names(test.parent), sources)
 
 
@@ -158,11 +157,6 @@ def _npy(file: IO[bytes], size: int, what: str) -> np.ndarray:
     if len(data) != count or file.read(1):  # at the end zipfile checks its sum
         raise DataDamaged(f"{what} is shorter or longer than its header says")
     return np.frombuffer(data, dtype=dtype).reshape(shape)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from trainers.errors import UserError
-from trainers.models import timm_models
+from trainers.models import hub, timm_models
 from trainers.models.cifar_resnet import RESNETS, CifarResNet
 from trainers.models.vgg import VGGS, Vgg
 from trainers.models.wide_resnet import WIDE_RESNETS, WideResNet
@@ -119,7 +120,8 @@ def build(
     if not pretrained:
         return make(num_classes, in_chans, image_size, False)
     try:
-        return make(num_classes, in_chans, image_size, True)
+        with hub.one_try() if from_timm(name) else nullcontext():
+            return make(num_classes, in_chans, image_size, True)
     except Exception as error:  # the hub's client alone has a dozen kinds
         raise NoWeights(
             f"pretrained weights of {name} cannot be fetched ({type(error).__name__}: {error}); "

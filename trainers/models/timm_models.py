@@ -103,3 +103,11 @@ def published(name: str) -> bool:
 
     cfg = timm.get_pretrained_cfg(name)
     return cfg is not None and bool(cfg.has_weights)
+
+
+def own_size(name: str) -> int | None:
+    """The image side in pixels that timm made a model for; None where it does not say."""
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
+    return None if cfg is None else int(cfg.input_size[-1])

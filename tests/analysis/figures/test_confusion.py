@@ -1,10 +1,15 @@
 """The confusion matrix, as numbers and as artists."""
 
 import itertools
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from analysis.figures import fonts
 from analysis.figures.confusion import draw_confusion, shares
+from analysis.figures.fonts import OWN, families
 
 
 def test_shares_are_of_the_true_class_and_missing_where_it_has_no_image():
@@ -35,3 +40,25 @@ def test_labels_of_a_large_matrix_do_not_run_into_each_other():
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert len(labels) <= 40
     assert labels[1] == names[int(axes.get_xticks()[1])]
+
+
+def test_names_of_any_script_are_written_without_boxes_and_without_warnings() -> None:
+    names = ["猫", "mathe$x_$", "Größe β ж", "\U0010fffd"]  # the last one is in no font
+    figure = draw_confusion(np.eye(4, dtype=int).tolist(), names, "猫 costs $5_$")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[1:] == ["mathe$x_$", "Größe β ж", "3"]
+    assert labels[0] == ("0" if families("猫") is None else "猫")
+    assert "number" in figure.axes[0].get_ylabel()
+
+
+def test_families_of_several_scripts_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert families("plain ä β") == [OWN]
+    hana, box = (SimpleNamespace(name=name, fname=name) for name in ("Hana", "Last Resort High"))
+    monkeypatch.setattr(fonts.fontManager, "ttflist", [box, hana])
+    known = {"Hana": frozenset({ord("猫")}), "Last Resort High": frozenset(range(2**16))}
+    monkeypatch.setattr(fonts, "_characters", lambda path: known.get(path, frozenset(range(128))))
+    assert families("a 猫") == [OWN, "Hana"]
+    assert families("犬") is None

@@ -1,8 +1,11 @@
 """Environment shortcuts become overrides; an option of the command line wins."""
 
+from pathlib import Path
+
 import pytest
 
-from pipeline.cli.environment import dry_run, with_shortcuts
+from pipeline.cli import environment as module
+from pipeline.cli.environment import dry_run, with_lasting_store, with_shortcuts
 from pipeline.config import ConfigError, compose
 
 
@@ -84,3 +87,19 @@ def test_dry_run_is_yes_or_no() -> None:
     assert not dry_run({})
     with pytest.raises(ConfigError, match="DRY_RUN=maybe"):
         dry_run({"DRY_RUN": "maybe"})
+
+
+def test_a_temporary_copy_of_the_project_has_its_store_in_the_users_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
+    by_mlflow = {"MLFLOW_RUN_ID": "0" * 32, "XDG_DATA_HOME": "/data"}
+    copy, given = tmp_path.resolve() / "tmpab12_xyz", ["runtime.store=here"]
+    assert with_lasting_store(["seed=1"], by_mlflow, copy) == [
+        "runtime.store=/data/asib/store",
+        "seed=1",
+    ]
+    assert with_lasting_store(given, by_mlflow, copy) is given
+    for folder in (copy.with_name("project"), copy / "tmpab12_xyz"):
+        assert with_lasting_store([], by_mlflow, folder) == []
+    assert with_lasting_store([], {}, copy) == []

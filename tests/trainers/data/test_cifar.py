@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 from small files in the real format."""
 
 import pickle
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torchvision
 
 from tests.trainers.data import files
-from trainers.data import DataDamaged, DataMissing, load
+from trainers.data import DataDamaged, DataMissing, cifar, load
 from trainers.data.pickles import read_pickle
 
 
@@ -73,6 +74,22 @@ def test_the_archive_gives_the_same_as_its_unpacked_files(name: str, tmp_path: P
     digests = {load(files.config(name, p)).digest for p in (tmp_path / "a", folder, tmp_path / "b")}
     assert len(digests) == 1
     assert [p.name for p in (tmp_path / "b").iterdir()] == [archive.name]  # nothing is unpacked
+
+
+def test_files_that_are_not_the_original_ones_are_named_and_known_by_their_digest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = files.write_cifar(tmp_path / "a", "cifar10")
+    archive = files.write_cifar_archive(tmp_path / "b", "cifar10")
+    found = load(files.config("cifar10", tmp_path / "a")).sources
+    assert found == tuple((p, sha256((folder / p).read_bytes()).hexdigest()) for p, _ in found)
+    assert {name for name, _ in found} == {path.name for path in folder.iterdir()}
+    assert "200 training and 20 test images, the original cifar10 has 50000" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(cifar, "IMAGES", (200, 20))
+    (packed,) = load(files.config("cifar10", tmp_path / "b")).sources
+    assert packed == (archive.name, sha256(archive.read_bytes()).hexdigest())
+    assert not caplog.text
 
 
 def test_digests_are_those_of_these_pixels_for_ever(tmp_path: Path) -> None:

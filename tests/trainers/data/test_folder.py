@@ -1,5 +1,6 @@
 """Image folders: decoding, classes, and what is wrong with a tree."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.trainers.data import files
-from trainers.data import DataDamaged, DataMissing, load
+from trainers.data import DataDamaged, DataMissing, has_validation, load
 from trainers.data.folder import decode
 
 
@@ -37,7 +38,36 @@ def test_images_of_subfolders_are_taken_and_other_files_are_a_warning(
     (cats / "labels.txt").write_text("cat")
     found, plain = (load(files.config("folder", root)) for root in (nested, flat))
     assert found.digest == plain.digest
-    assert f"{cats}: 1 of 13 files are not taken for images (.txt)" in caplog.text
+    assert f"{cats}: 1 of 13 files are not taken for images of a class (.txt)" in caplog.text
+
+
+def test_linked_folders_are_read_once_and_images_of_no_class_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat, linked = (files.write_image_folder(tmp_path / name) for name in ("flat", "linked"))
+    cats, elsewhere = linked / "train" / "cat", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in sorted(cats.glob("1*")):
+        path.rename(elsewhere / path.name)
+    (cats / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(cats)  # a circle
+    (linked / "train" / "loose.png").write_bytes(b"")
+    found, plain = (load(files.config("folder", root)) for root in (linked, flat))
+    assert found.digest == plain.digest
+    assert "1 of 1 files are not taken for images of a class (.png)" in caplog.text
+
+
+def test_what_pillow_remarks_of_a_file_is_no_message_of_ours(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    files.write_image_folder(tmp_path)
+    image = Image.new("P", (16, 16))
+    image.putpalette([255, 0, 0] * 256)
+    image.save(tmp_path / "train" / "cat" / "p.png", transparency=bytes(range(256)))
+    with warnings.catch_warnings():
+        load(files.config("folder", tmp_path))
+    assert not [one for one in recwarn if "PIL" in one.filename]
+    assert decode(tmp_path / "train" / "cat" / "p.png", 16, 3)[:, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_val_stands_in_for_an_absent_test(tmp_path: Path) -> None:
@@ -53,6 +83,12 @@ def test_validation_images_of_its_own(name: str, tmp_path: Path) -> None:
     assert [len(part.labels) for part in splits[:3]] == [24, 24, 24]  # none is taken from train
     (tmp_path / name / "cow").mkdir()
     with pytest.raises(DataDamaged, match="cow: a class of which"):
+        load(files.config("folder", tmp_path))
+    (tmp_path / name / "cow").rmdir()
+    assert has_validation(files.config("folder", tmp_path, val_fraction=0))
+    assert not has_validation(files.config("folder", tmp_path / "train", val_fraction=0))
+    (tmp_path / {"val": "valid"}.get(name, "val")).mkdir()
+    with pytest.raises(DataDamaged, match=f"{name}.*several folders of validation images"):
         load(files.config("folder", tmp_path))
 
 

@@ -1,8 +1,12 @@
 """Networks of timm for small images, and pretrained weights, without a network."""
 
+import time
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -129,3 +133,23 @@ def test_nets_without_published_weights_are_an_error(name: str, fetch: Fetch) ->
     fetch(never)
     with pytest.raises(CannotBuild, match=r"no published weights: set student\.pretrained=false"):
         build(name, 10, 32, pretrained=True)
+
+
+def test_a_hub_that_is_away_is_asked_once_and_its_cache_is_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    asked = []
+
+    def head(*address: str, timeout: float) -> None:
+        asked.append(address)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: SimpleNamespace(head=head))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    started = time.monotonic()
+    with pytest.raises(NoWeights, match=r"cannot be reached \(no route to host\).*in the cache"):
+        build("timm:test_resnet", 10, 32, pretrained=True)
+    assert len(asked) == 1
+    assert not caplog.text
+    assert time.monotonic() - started < 20  # its client tries for half a minute and more
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
