@@ -7,6 +7,7 @@ mixing would otherwise look like uncertainty. Shapes: B examples, C classes, K t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -120,3 +121,17 @@ def disagreement(teachers_KBC: Tensor) -> Tensor:
     """Share of the batch on which the teachers' top-1 are not all the same. Scalar."""
     choice_KB = teachers_KBC.argmax(-1)
     return (choice_KB != choice_KB[:1]).any(0).float().mean()
+
+
+SHARES: dict[str, Callable[[Tensor], Tensor]] = {
+    "entropy": entropy_shares,
+    "confidence": confidence_shares,
+}
+
+
+def combined_logits(teachers_KBC: Tensor, weighting: str) -> Tensor:
+    """Σ_k w_k t_k with the shares of `SHARES[weighting]`; equal shares for every other name. Shape
+    [B, C]."""
+    if weighting not in SHARES or len(teachers_KBC) == 1:
+        return average_logits(teachers_KBC, None)
+    return weighted_logits(teachers_KBC, SHARES[weighting](teachers_KBC))

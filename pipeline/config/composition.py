@@ -27,6 +27,7 @@ from trainers.options import OptionInfo
 
 BASE_TEACHERS = 2  # teachers that conf/config.yaml names
 LADDER = "asib"  # the method whose rungs conf/cfg holds
+_UNSET = object()  # unlike None, the value of no option
 _TEACHER = re.compile(r"teacher\.\d+")  # a whole teacher: `teacher.1=null` removes it
 
 
@@ -49,6 +50,7 @@ def compose(overrides: list[str]) -> Config:
     if errors:
         usable = None if isinstance(config.method, dict) else config
         raise ConfigError(list(dict.fromkeys(errors)), usable)
+    config.method = config.method.settled(specialised=config.specialised)
     own = _data_of(config.bench.name)
     if own is not None and config.data.name != own:  # a separate bench, in names and tables
         config.bench.name += f"-{config.data.name}"
@@ -179,7 +181,7 @@ def _container(
     }
     config = copy.deepcopy(_chosen(CONF, tuple(choices)))
     for key, value in values:
-        if not _TEACHER.fullmatch(key) and literal.get(key) != value:
+        if not _TEACHER.fullmatch(key) and literal.get(key, _UNSET) != value:
             OmegaConf.update(config, key, value, merge=True, force_add=True)
     for key, _ in values:
         if _TEACHER.fullmatch(key):

@@ -120,6 +120,11 @@ class Config:
         return [replace(t, classes=own) for t, own in zip(found, some, strict=True)]
 
     @property
+    def specialised(self) -> bool:
+        """Whether a teacher is trained on some classes only."""
+        return any(teacher.classes for teacher in self.teachers())
+
+    @property
     def rung(self) -> str:
         """The name of a run in tables: the rung for ASIB's ladder, else the method."""
         return self.cfg if self.method.name == "asib" else self.method.name

@@ -48,6 +48,8 @@ def _data(config: Config) -> list[str]:
     blind = not has_validation(data)
     if blind and config.select == "best":
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")
+    if blind and config.method.reads_validation():
+        found.append("data.val_fraction=0 leaves nothing to choose method.weighting=validation by")
     if blind and config.method.uses_gate():
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
     return found
@@ -136,9 +138,7 @@ def _networks(config: Config) -> list[str]:
         levels = config.method.levels(key.partition(".")[0])
         blocks = models.known_blocks(net.model)
         name = f"method.{key.partition('.')[0]}_levels"
-        if not levels:
-            found.append(f"{name}=[]: at least one level needed (the last one is kept)")
-        elif blocks is not None and max(levels) > blocks:
+        if levels and blocks is not None and max(levels) > blocks:
             found.append(f"{name}={max(levels)}: {net.model} has {blocks} blocks and a head")
         data = config.data
         wrong = models.misfit(net.model, data.image_size, data.channels, net.pretrained)

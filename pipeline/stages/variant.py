@@ -21,6 +21,7 @@ def variant(config: Config) -> str:
     The default is that of the bench and of its own budget, or of another budget (`budget=long`)
     with these epochs or fewer differences.
     """
+<<<<<<< HEAD
     bench, own = _bench(config), _compared(config)
     found: list[_Default] = []
     for budget in (None, *options_of("budget")):  # composing one takes a tenth of a second
@@ -30,6 +31,12 @@ def variant(config: Config) -> str:
         if default.epochs == config.budget.student_epochs and not default.differences(own):
             return ""
         found.append(default)
+=======
+    bench, own, overlap = _bench(config), _compared(config), config.overlap
+    budgets = (None, *options_of("budget"))
+    defaults = [_default(config.cfg, bench, overlap, budget) for budget in budgets]
+    found = [default for default in defaults if default is not None] or [_Default({}, 0)]
+>>>>>>> 607a09c (Freezing levels follow the number of stages; every budget composes with every method; controls use all teachers where these know different classes; key=null is not ignored)
     same = [one for one in found if one.epochs == config.budget.student_epochs]
     least = min((one.differences(own) for one in same or found or [_Default({}, 0)]), key=len)
     return " ".join(least)
@@ -46,12 +53,16 @@ class _Default(NamedTuple):
 
 
 @cache
-def _default(cfg: str, bench: str | None, budget: str | None) -> _Default | None:
-    """The default of a rung at a bench and budget; None where it has none with this budget."""
+def _default(
+    cfg: str, bench: str | None, overlap: int | None, budget: str | None
+) -> _Default | None:
+    """The default of a rung at a bench, an overlap of its teachers and a budget; None where it has
+    none with this budget."""
     rung = f"cfg={cfg}" if cfg in options_of("cfg") else f"method={cfg}"
-    chosen = {"bench": bench, "budget": budget}
+    chosen = {"bench": bench, "overlap": overlap, "budget": budget}
+    given = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     try:
-        config = compose([rung, *(f"{key}={name}" for key, name in chosen.items() if name)])
+        config = compose([rung, *given])
     except ConfigError:
         return None
     return _Default(_compared(config), config.budget.student_epochs)

@@ -33,6 +33,18 @@ class BudgetConfig:
     adapt_epochs: int = option(
         32, "A-Step epochs of a run, shared among the stages", low=1, when=_adapts
     )
+    kd_warmup_epochs: float = option(
+        0.125,
+        "KD warm-up of methods that have one, the default of method.kd_warmup_epochs",
+        low=0,
+        identity=False,
+    )
+    kd_cooldown_epochs: float = option(
+        0.25,
+        "KD cooldown of methods that have one, the default of method.kd_cooldown_epochs",
+        low=0,
+        identity=False,
+    )
     matched_to: str | None = option(
         None,
         "rung whose time a CE run is given: student_epochs grow by the ratio of both times",

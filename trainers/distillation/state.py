@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers import models
+from trainers import models, targets
 from trainers.data import TrainingData
 from trainers.data.views import Normaliser, Views
 from trainers.distillation.config import DistillConfig
@@ -39,6 +39,20 @@ def best_teacher(data: TrainingData, teachers: list[Teacher]) -> int:
         return 0
     accuracies = [top1(t.bank.val.logits, data.val.labels) for t in teachers]
     return accuracies.index(max(accuracies)) if accuracies else 0
+
+
+def best_weighting(data: TrainingData, teachers: list[Teacher]) -> str:
+    """The weighting of the teachers' logits whose combination has the best validation accuracy
+    (equal weights first of equals)."""
+    if not len(data.val.labels) or len(teachers) < 2:
+        return "equal"
+    logits_KMC = torch.stack([t.bank.val.logits.float() for t in teachers])
+    labels = data.val.labels
+    found = {
+        name: top1(targets.combined_logits(logits_KMC, name), labels)
+        for name in ("equal", *targets.SHARES)
+    }
+    return max(found, key=lambda name: found[name])
 
 
 class PlannedEpoch(NamedTuple):
@@ -104,6 +118,8 @@ class DistillState:
             best_teacher(data, teachers),
             labels=data.train.labels,
         )
+        if config.method.reads_validation():
+            dims = dims._replace(best_weighting=best_weighting(data, teachers))
         if kind.needs_maps:
             shape = (d.channels, d.image_size, d.image_size)
             dims = dims._replace(

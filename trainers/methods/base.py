@@ -34,9 +34,18 @@ class MethodConfig:
         """Whether a synergy accuracy is measured and read."""
         return False
 
+    def reads_validation(self) -> bool:
+        """Whether the objective itself is chosen on validation images."""
+        return False
+
     def levels(self, whose: str) -> list[int]:
         """Levels of freezing of the stages, of the `student` or of every `teacher`."""
         return [-1]
+
+    def settled(self, *, specialised: bool) -> MethodConfig:
+        """The options as they are used: what follows from other options is filled in.
+        `specialised`: the teachers know different classes."""
+        return self
 
     def teacher_numbers(self) -> dict[str, list[int]]:
         """Teachers that options name by number: option -> numbers."""
@@ -53,8 +62,9 @@ class MethodConfig:
 
 class Dims(NamedTuple):
     """What a method's own modules are built for: pooled widths, classes, training images and
-    their labels [N] (None: unknown), the teacher with the best validation accuracy, and (C, H, W)
-    of every feature map that `Outputs.maps` gives (empty unless the method `needs_maps`)."""
+    their labels [N] (None: unknown), the teacher and the weighting of all teachers with the best
+    validation accuracy, and (C, H, W) of every feature map that `Outputs.maps` gives (empty unless
+    the method `needs_maps`)."""
 
     student: int
     teachers: tuple[int, ...]
@@ -64,6 +74,7 @@ class Dims(NamedTuple):
     student_maps: tuple[tuple[int, int, int], ...] = ()
     teacher_maps: tuple[tuple[tuple[int, int, int], ...], ...] = ()
     labels: Tensor | None = None
+    best_weighting: str = "equal"
 
 
 class StepPosition(NamedTuple):

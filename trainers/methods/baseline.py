@@ -6,8 +6,8 @@ Shapes: B examples, C classes, K teachers in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ from trainers.mixing import Mix
 from trainers.models import Outputs
 from trainers.options import When, option
 
-BEST, ALL = "best", "avg"
-
+BEST, ALL, AUTO = "best", "avg", "auto"
+VALIDATION = "validation"
 
 _averages = When("`method.teacher` is avg", lambda m: m.teacher == ALL)
 
@@ -34,19 +34,28 @@ class BaselineConfig(MethodConfig):
     weight: float = option(1.0, "weight of the distillation term", low=0)
     label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
     teacher: str = option(
-        BEST,
+        AUTO,
         "best: the teacher of the best validation accuracy, as in the paper; avg: all of "
-        "them (their mean logits, or the mean of the term over them); a number: that one, from 0",
+        "them (their mean logits, or the mean of the term over them); a number: that one, from 0; "
+        "auto: avg where teachers know different classes, else best",
     )
+
+    def settled(self, *, specialised: bool) -> MethodConfig:
+        return replace(self, **self._automatic(specialised))
+
+    def _automatic(self, specialised: bool) -> dict[str, Any]:
+        """What `auto` stands for, by option."""
+        return {"teacher": ALL if specialised else BEST} if self.teacher == AUTO else {}
 
     def teacher_numbers(self) -> dict[str, list[int]]:
         return {"teacher": [int(self.teacher)] if self.teacher.isdecimal() else []}
 
     def errors(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
         found = super().errors(adapt_epochs, student_dim, teachers)
-        if self.teacher not in (BEST, ALL) and not self.teacher.isdecimal():
+        if self.teacher not in (BEST, ALL, AUTO) and not self.teacher.isdecimal():
             found.append(
-                f"method.teacher={self.teacher}: not {BEST}, {ALL} or the number of a teacher"
+                f"method.teacher={self.teacher}: not {AUTO}, {BEST}, {ALL} or the number of a "
+                "teacher"
             )
         if self.ce_weight == 0 and self.weight == 0:
             found.append("method.ce_weight=0 and method.weight=0: the student learns from nothing")
@@ -58,10 +67,12 @@ class LogitConfig(BaselineConfig):
     """What methods that read the teachers' logits share."""
 
     weighting: str = option(
-        "equal",
+        AUTO,
         "weights of the teachers of avg: equal; entropy: per sample, by ln C - H; "
-        "confidence: per sample, by its largest probability; shares sum to 1",
-        choices=("equal", "entropy", "confidence"),
+        "confidence: per sample, by its largest probability; shares sum to 1; validation: the one "
+        "of these three whose combined teachers have the best validation accuracy; auto: "
+        "validation where teachers know different classes, else equal",
+        choices=(AUTO, "equal", "entropy", "confidence", VALIDATION),
         when=_averages,
     )
     target_view: str = option(
@@ -71,6 +82,14 @@ class LogitConfig(BaselineConfig):
         "on the mixed image (it costs)",
         choices=("two_view", "clean", "same"),
     )
+
+    def _automatic(self, specialised: bool) -> dict[str, Any]:
+        found = super()._automatic(specialised)
+        weighting = VALIDATION if specialised else "equal"
+        return found | ({"weighting": weighting} if self.weighting == AUTO else {})
+
+    def reads_validation(self) -> bool:
+        return self.weighting == VALIDATION
 
 
 class Baseline(Method):
@@ -130,10 +149,9 @@ class LogitBaseline(Baseline):
 
     def teacher_logits(self, teacher_outputs: TeacherOutputs) -> Tensor:
         """Σ_k w_k t_k over the teachers in use, with shares that sum to 1. [B, C]."""
-        if self.config.weighting == "equal" or len(teacher_outputs.teachers) == 1:
-            return targets.average_logits(teacher_outputs.teachers, None)
-        share_KB = SHARES[self.config.weighting](teacher_outputs.teachers)
-        return targets.weighted_logits(teacher_outputs.teachers, share_KB)
+        chosen = self.config.weighting
+        weighting = self.dims.best_weighting if chosen == VALIDATION else chosen
+        return targets.combined_logits(teacher_outputs.teachers, weighting)
 
     def blends(self, mix: Mix) -> bool:
         """Whether the target is mixed from those of two images."""
@@ -143,9 +161,3 @@ class LogitBaseline(Baseline):
         """q = λ·SM(A/τ) + (1-λ)·SM(B/τ), or SM(A/τ) where one image is the target. [B, C]."""
         q = torch.softmax(logits_BC / temperature, -1)
         return mix.blend(q) if self.blends(mix) else q
-
-
-SHARES: dict[str, Callable[[Tensor], Tensor]] = {
-    "entropy": targets.entropy_shares,
-    "confidence": targets.confidence_shares,
-}

@@ -10,6 +10,24 @@ CASES = [
     (["method=dkd", "method.ib_beta=1"], "method.ib_beta: no such option of method dkd"),
     (["cfg=L3", "method.teacher_levels=[]"], "method.teacher_levels=[]: at least one level"),
     (["cfg=L4", "method.student_levels=[]"], "method.student_levels=[]: at least one level"),
+    (
+        ["cfg=L4", "method.student_levels=[-1,1,1]"],
+        "method.student_levels=[-1, 1, 1]: 3 levels for 4 stages (method.num_stages): give one for "
+        "every stage, one for each of method.level_starts=[0.0, 0.5], or one for all",
+    ),
+    (["cfg=L3", "method.teacher_levels=[1,2]"], "every stage, or one for all"),
+    (["cfg=L3", "method.level_starts=[0.5,0]"], "fractions that rise from 0 and stay below 1"),
+    (["cfg=L3", "method.level_starts=[0,1]"], "fractions that rise from 0 and stay below 1"),
+    (
+        ["cfg=L4", "method.kd_target=avg"],
+        "method.student_levels=[-1, 1] with method.level_starts=[0.0, 0.5]: a level begins in none "
+        "of 1 stage (method.num_stages)",
+    ),
+    (
+        ["method=kd", "method.weighting=validation", "data.val_fraction=0", "select=last"],
+        "data.val_fraction=0 leaves nothing to choose method.weighting=validation by",
+    ),
+    (["method=kd", "method.teacher=worst"], "not auto, best, avg or the number of a teacher"),
     (["cfg=L3", "method.teacher_levels=[-5]"], "method.teacher_levels=-5: must be >= -1"),
     (["method.teacher_weights=[2,-1]"], "method.teacher_weights=-1.0: must be >= 0"),
     (["method.synergy_eval_teacher_indices=[]"], "[]: at least one teacher, none twice"),

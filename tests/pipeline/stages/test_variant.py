@@ -16,6 +16,7 @@ DEFAULTS = [
     ["cfg=CE", "budget=long", "budget.student_epochs=4"],
     ["cfg=KD", "data=fashion_mnist"],
     ["cfg=CE", "method.tau=9"],  # changes nothing in CE
+    ["method=kd", "overlap=0"],
 ]
 
 
@@ -30,7 +31,8 @@ def test_the_default_of_a_rung_has_no_variant_in_any_setting(words: list[str]) -
         (["cfg=L3", "method.ib_beta=0.01"], "method.ib_beta=0.01"),
         (["method=dkd", "method.tau=2", "optim.lr=0.5"], "method.tau=2.0 optim.lr=0.5"),
         (["cfg=CE", "budget=long", "optim.lr=0.3"], "optim.lr=0.3"),
-        (["cfg=L3", "method.teacher_levels=[1,2]"], "method.teacher_levels=[1,2]"),
+        (["cfg=L3", "method.teacher_levels=[1,1,2,2]"], "method.teacher_levels=[1,1,2,2]"),
+        (["method=kd", "overlap=0", "method.teacher=best"], "method.teacher=best"),
         (
             ["cfg=L3", "bench.enable_kd_after_syn_acc=0"],
             "method.enable_kd_after_syn_acc=0.0",

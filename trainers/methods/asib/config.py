@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from trainers.methods.asib import levels
 from trainers.methods.asib.switches import Switches, fused, taught
 from trainers.options import When, option, span
 from trainers.schedules import even_split
@@ -12,6 +13,7 @@ from trainers.schedules import even_split
 # d_tok of the method: narrow students get narrow tokens (and a fusion module that costs little).
 TOKEN_DIM, SMALL_TOKEN_DIM = 512, 256
 WIDE_ENOUGH = 1280  # pooled width above which a student gets the full token width
+LEVELS = ("student_levels", "teacher_levels")
 
 
 _bottleneck = When("there is fusion, and `method.bottleneck`", lambda m: fused(m) and m.bottleneck)
@@ -169,8 +171,8 @@ class AsibConfig(Switches):
     )
     teacher_levels: list[int] = option(
         [1],
-        "unfrozen top blocks of the teachers per stage (the last value is kept); -1: all, "
-        "0: the head only",
+        "unfrozen top blocks of the teachers: one value for all stages, one for every stage, or "
+        "one for each of level_starts; -1: all blocks, 0: the head only",
         low=-1,
         when=_backbone,
     )
@@ -183,10 +185,18 @@ class AsibConfig(Switches):
     # Partial freezing of the student.
     student_levels: list[int] = option(
         [-1],
-        "the student's unfrozen top blocks per stage (the last value is kept); -1: all, "
-        "0: the head only",
+        "the student's unfrozen top blocks, listed as in teacher_levels; -1: all blocks, 0: the "
+        "head only",
         low=-1,
         when=_freezes,
+    )
+    level_starts: list[float] | None = option(
+        None,
+        "fractions of the stages from which the levels hold, so that they follow the number of "
+        "stages: [0, 0.5] (null: levels are listed stage by stage)",
+        low=0,
+        high=1,
+        identity=False,
     )
     freeze_bn: bool = option(
         False, "freeze the BatchNorm statistics of the student's frozen blocks too", when=_freezes
@@ -222,14 +232,35 @@ class AsibConfig(Switches):
     def levels(self, whose: str) -> list[int]:
         return self.student_levels if whose == "student" else self.teacher_levels
 
+    def settled(self, *, specialised: bool) -> AsibConfig:
+        """With the levels of all stages, listed stage by stage."""
+        starts, stages = self.level_starts, self.stage_count()
+        return replace(
+            self,
+            level_starts=None,
+            student_levels=levels.of_stages(self.student_levels, starts, stages) or [-1],
+            teacher_levels=levels.of_stages(self.teacher_levels, starts, stages) or [-1],
+        )
+
     def teacher_numbers(self) -> dict[str, list[int]]:
         return {
             "teacher_index": [self.teacher_index] if self.kd_target == "teacher" else [],
             "synergy_eval_teacher_indices": self.synergy_eval_teacher_indices or [],
         }
 
+    def _level_errors(self) -> list[str]:
+        """Levels that do not fit the stages; those of teachers that do not adapt are not read."""
+        read = LEVELS if fused(self) and self.adapt == "backbone" else LEVELS[:1]
+        starts, stages = self.level_starts, self.stage_count()
+        return [
+            error
+            for name in read
+            for error in levels.errors(f"method.{name}", getattr(self, name), starts, stages)
+        ]
+
     def errors(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
         found = super().errors(adapt_epochs, student_dim, teachers) + self.switch_errors()
+        found += levels.start_errors(self.level_starts) or self._level_errors()
         weights = self.teacher_weights
         if taught(self) and weights is not None and not sum(weights) > 0:
             found.append(f"method.teacher_weights={weights}: their sum must be above 0")
@@ -276,8 +307,3 @@ class AsibConfig(Switches):
 def default_token_dim(student_dim: int) -> int:
     """Token width of the fusion module for a student of that pooled width."""
     return TOKEN_DIM if student_dim > WIDE_ENOUGH else SMALL_TOKEN_DIM
-
-
-def level_of(levels: list[int], stage: int) -> int:
-    """The level of a stage: its own value, or the last one that is given."""
-    return levels[min(stage, len(levels) - 1)]

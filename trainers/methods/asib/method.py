@@ -14,8 +14,9 @@ from trainers import losses, metrics, targets
 from trainers.bottleneck import IBMBM, Adapter, Bottleneck, SynergyHead
 from trainers.loop import Terms
 from trainers.methods.alternating import AlternatingMethod, preservation
-from trainers.methods.asib.config import AsibConfig, fused, level_of, taught
+from trainers.methods.asib.config import AsibConfig, fused, taught
 from trainers.methods.asib.guidance import guidance, kept_samples
+from trainers.methods.asib.levels import level_of
 from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
