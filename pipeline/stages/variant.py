@@ -21,22 +21,15 @@ def variant(config: Config) -> str:
     The default is that of the bench and of its own budget, or of another budget (`budget=long`)
     with these epochs or fewer differences.
     """
-<<<<<<< HEAD
     bench, own = _bench(config), _compared(config)
     found: list[_Default] = []
     for budget in (None, *options_of("budget")):  # composing one takes a tenth of a second
-        default = _default(config.cfg, bench, budget)
+        default = _default(config.cfg, bench, config.overlap, budget)
         if default is None:
             continue
         if default.epochs == config.budget.student_epochs and not default.differences(own):
             return ""
         found.append(default)
-=======
-    bench, own, overlap = _bench(config), _compared(config), config.overlap
-    budgets = (None, *options_of("budget"))
-    defaults = [_default(config.cfg, bench, overlap, budget) for budget in budgets]
-    found = [default for default in defaults if default is not None] or [_Default({}, 0)]
->>>>>>> 607a09c (Freezing levels follow the number of stages; every budget composes with every method; controls use all teachers where these know different classes; key=null is not ignored)
     same = [one for one in found if one.epochs == config.budget.student_epochs]
     least = min((one.differences(own) for one in same or found or [_Default({}, 0)]), key=len)
     return " ".join(least)
