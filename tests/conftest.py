@@ -4,6 +4,7 @@ without the data set of Debian's package: what passes here passes on a new machi
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from filelock import FileLock
 if TYPE_CHECKING:
     from tests.faulty_server import FaultyServer
 
+# Many interpreters are started: each would compile the sources of torch and MLflow again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in [name for name in os.environ if name.startswith("MLFLOW_")]:
