@@ -1,248 +1,279 @@
-"""What is claimed of a ladder: one primary claim fixed beforehand, all others Holm-corrected.
+"""What is claimed of a bench: one family of claims, false in at most 5 % of reports.
 
-Accuracies are fractions. Differences are paired by seed.
+Is a rung better than each control? Does each step of the ladder, and each rung over its placebo,
+differ? Accuracies are fractions. Differences are paired by seed.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from analysis.cells import (
-    accuracy_cell,
-    in_percent,
-    percent,
-    points,
-)
+from analysis import tags
+from analysis.difference import NO_DIFFERENCE, Difference, difference
 from analysis.ladder_numbers import (
+    CONTROLS,
     RUNG_ORDER,
-    LadderRow,
-    LadderTable,
-    TeacherRow,
     best_control,
-    controls,
-    label_of,
+    images_of,
     logged_by_seed,
     paired_ratio,
+    rung_order,
+    tested_by_seed,
 )
-from analysis.report_model import counted
-from analysis.selection.configurations import same_setting
-from analysis.selection.filters import PRIMARY
-from analysis.stats import (
-    NO_INTERVAL,
-    Interval,
-    can_permute,
-    differences_by_seed,
-    holm,
-    permutation_test,
-    primary_interval,
-    seeds_needed,
-    t_test,
-)
+from analysis.runs import column
+from analysis.selection.attempts import Attempts, attempts
+from analysis.selection.bench_runs import BenchRuns
+from analysis.selection.configurations import RUNG_COLUMNS
+from analysis.selection.declared import Declared, declared
+from analysis.selection.likeness import facts_by_rung, unlike
+from analysis.stats import Interval, deviation_interval, holm, seeds_needed
 from trainers import metrics
 
 ALONE = ("CE", "CE_matched", "ce")  # students without teachers
-_PLACEBO = "_null"  # what the name of a rung's placebo ends in
+PLACEBO = "_null"  # what the name of a rung's placebo ends in
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
-LEVEL = 0.05  # of all claims that are not primary together
+LEVEL = 0.05  # of all claims of a report together
+_DECLARED, _RUNGS, _CHECKS = 2.0, 3.0, 1.0  # shares of the level: primary, rungs, steps and checks
+
+
+class Comparison(NamedTuple):
+    """A rung less a reference. `unlike`: what differs beside the method, so that nothing is
+    compared; `twin`: whether both have the same weights at every seed; `times`: the reference's
+    time, over the seeds that both have."""
+
+    rung: str
+    reference: str
+    difference: Difference = NO_DIFFERENCE
+    unlike: tuple[str, ...] = ()
+    twin: bool = False
+    times: float = math.nan
 
 
 class Claim(NamedTuple):
-    """A rung less its reference. `p` is of the paired t-test, `adjusted` after Holm (the primary
-    claim needs none), `permutation` of the sign-flip test, NaN where n cannot give it; `needed`
-    is how many seeds would show `VISIBLE` with 80 % power, None where that is not known."""
+    """A rung less its references: the controls (`of_control`), or the one rung that it is a step
+    from or a check of.
+
+    Better is better than *each* reference (intersection–union: no control has to be chosen), worse
+    is worse than one of them (Bonferroni over them). `p` is two-sided, `adjusted` after Holm over
+    the claims of the report; `share` is the claim's part of the level. The comparison with the
+    least favourable reference is the one that is shown.
+    """
 
     bench: str
     rung: str
-    reference: str
-    primary: bool
-    differences: tuple[float, ...]
-    interval: Interval
-    p: float
-    adjusted: float
-    permutation: float
-    needed: int | None
-    times: float  # the reference's time, over the seeds that both have
+    comparisons: tuple[Comparison, ...]
+    of_control: bool
+    primary: bool = False
+    attrition: Attempts | None = None  # where more seeds of the rung than of the controls failed
+    p: float = math.nan
+    adjusted: float = math.nan
+    share: float = 0.0
 
     @property
-    def significant(self) -> bool:
-        """Whether the difference is significant at the 5 % level of its family (Holm)."""
-        return self.adjusted <= LEVEL
+    def shown(self) -> Comparison:
+        """The comparison with the least favourable reference; of several that decide nothing the
+        one with the most seeds."""
+        decided = [c for c in self.comparisons if c.difference.decides]
+        if decided:
+            return min(decided, key=lambda c: c.difference.statistic)
+        return max(self.comparisons, key=lambda c: c.difference.interval.n)
+
+    @property
+    def decided(self) -> tuple[Comparison, ...]:
+        """The comparisons that the claim is about."""
+        return tuple(c for c in self.comparisons if c.difference.decides)
+
+    @property
+    def reference(self) -> str:
+        return self.shown.reference
+
+    @property
+    def interval(self) -> Interval:
+        return self.shown.difference.interval
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        return self.shown.difference.by_seed
+
+    @property
+    def times(self) -> float:
+        return self.shown.times
 
     @property
     def twin(self) -> bool:
-        """Whether both are equal at every seed, which different experiments never are."""
-        return self.interval.n > 1 and not any(self.differences)
+        return any(c.twin for c in self.comparisons)
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is better or worse at the 5 % level of the report. Of a rung that lost more
+        seeds than the controls did nothing good is said: the survivors may be the best."""
+        survived = self.attrition is None or not self.better
+        return self.adjusted <= LEVEL and survived and not self.twin
+
+    @property
+    def better(self) -> bool:
+        """Whether it is above each reference."""
+        return all(c.difference.interval.mean > 0 for c in self.decided)
+
+    def within(self, margin: float) -> bool:
+        """Whether it is equivalent to the reference that is shown, at the claim's part of the
+        level."""
+        found = self.shown.difference.p_within(margin)
+        return found * max(1, len(self.decided)) <= LEVEL * self.share
+
+    def needed(self) -> tuple[int | None, int | None, int | None]:
+        """Seeds that would show `VISIBLE` with 80 % power at the claim's part of the level, and the
+        bounds of that number; None where they are not known, or are too many."""
+        found = self.shown.difference
+        if found.interval.n < 2 or not found.deviation > 0:
+            return None, None, None
+        level = LEVEL * (self.share or 1.0)
+        bounds = deviation_interval(found.deviation, found.interval.n)
+        low, mid, high = (
+            seeds_needed(VISIBLE, one, level=level, fixed=found.of_images)
+            for one in (bounds[0], found.deviation, bounds[1])
+        )
+        return mid, low, high
 
 
-def claims(
-    kept: pd.DataFrame, table: LadderTable, bench: str, primary: str = PRIMARY
-) -> tuple[Claim, ...]:
-    """Every comparison of a bench: the primary one first, of the rung `primary` with the best
-    control, then each other rung, method and control with the best control, each rung of the ladder
-    with the one before it that ran, and each rung with its placebo."""
-    rows = {row.rung: row for row in table.rows if row.bench == bench}
-    pairs = _pairs(list(rows), best_control(table, bench), primary)
-    accuracy = {rung: logged_by_seed(kept, bench, rung) for rung in rows}
-    seconds = {rung: logged_by_seed(kept, bench, rung, metrics.RUN_SECONDS) for rung in rows}
-    found = []
-    for rung, reference in pairs:
-        alike = same_setting(kept, bench, rung, reference)
-        differences = differences_by_seed(accuracy[rung], accuracy[reference]) if alike else ()
-        times = paired_ratio(seconds[rung], seconds[reference])
-        first = rung == primary and (rung, reference) == pairs[0]
-        found.append(_claim(bench, rung, reference, first, differences, times))
-    return _corrected(found)
+class Family(NamedTuple):
+    """The claims of a bench; the level is shared with `benches` − 1 other ones of the report."""
 
+    bench: str
+    claims: tuple[Claim, ...]
+    controls: tuple[str, ...]
+    control: str  # the best of them on validation; "": none
+    primary: Declared
+    benches: int
+    attempts: Mapping[str, Attempts]
+    to_control: tuple[Comparison, ...] = ()  # of every rung with the best control, for figures
 
-def _pairs(rungs: list[str], control: LadderRow | None, primary: str) -> list[tuple[str, str]]:
-    others = [] if control is None else [rung for rung in rungs if rung != control.rung]
-    against = [(rung, control.rung) for rung in others] if control is not None else []
-    first = [pair for pair in against if pair[0] == primary]
-    ladder = [rung for rung in RUNG_ORDER if rung in rungs]
-    steps = [(b, a) for a, b in itertools.pairwise(ladder) if (a, b) not in against]
-    placebos = [pair for pair in _with_placebo(rungs) if pair[::-1] not in against]
-    return list(dict.fromkeys([*first, *against, *steps, *placebos]))
-
-
-def _with_placebo(rungs: Sequence[str]) -> list[tuple[str, str]]:
-    return [(rung, rung + _PLACEBO) for rung in rungs if rung + _PLACEBO in rungs]
-
-
-def _claim(
-    bench: str,
-    rung: str,
-    reference: str,
-    primary: bool,
-    differences: tuple[float, ...],
-    times: float,
-) -> Claim:
-    interval = primary_interval(differences) if differences else NO_INTERVAL
-    p = t_test(differences)
-    return Claim(
-        bench,
-        rung,
-        reference,
-        primary,
-        differences,
-        interval,
-        p,
-        p,
-        math.nan,
-        _needed(differences),
-        times,
-    )
-
-
-def _needed(differences: tuple[float, ...]) -> int | None:
-    if len(differences) < 2:
+    def of(self, rung: str, reference: str | None = None) -> Claim | None:
+        """The claim of a rung against the controls, or against this rung."""
+        for claim in self.claims:
+            if claim.rung != rung:
+                continue
+            if claim.of_control if reference is None else claim.reference == reference:
+                return claim
         return None
-    return seeds_needed(VISIBLE, float(np.std(differences, ddof=1)))
+
+    @property
+    def size(self) -> int:
+        """Over how many claims Holm corrects: those that have a p-value."""
+        return sum(not math.isnan(claim.p) for claim in self.claims)
 
 
-def _corrected(found: list[Claim]) -> tuple[Claim, ...]:
-    """With p-values adjusted over all claims but the primary one."""
-    family = [index for index, claim in enumerate(found) if not claim.primary]
-    adjusted = dict(zip(family, holm([found[index].p for index in family]), strict=True))
-    size = max(1, family_size(found))
-    corrected = []
-    for index, claim in enumerate(found):
-        level = LEVEL if claim.primary else LEVEL / size
-        possible = can_permute(claim.interval.n, level)
-        corrected.append(
-            claim._replace(
-                adjusted=adjusted.get(index, claim.p),
-                permutation=permutation_test(claim.differences) if possible else math.nan,
-            )
+def family(bench_runs: BenchRuns, kept: pd.DataFrame | None = None) -> Family:
+    """All claims of a bench, the primary one first: of each rung and method with the controls, then
+    of each rung of the ladder with the one before it that ran, of each rung with its placebo and
+    with the control that was given its time, and of the controls with CE."""
+    kept = bench_runs.kept if kept is None else kept
+    bench = bench_runs.bench
+    rungs = rung_order(column(kept, RUNG_COLUMNS[1]).dropna().unique())
+    primary = declared(bench_runs)
+    compare = _comparer(kept, bench, rungs)
+    there = [name for name in CONTROLS if name in rungs]
+    tried = attempts(bench_runs.runs, kept)
+    of_controls = [
+        Claim(
+            bench,
+            rung,
+            tuple(
+                compare(rung, control)
+                for control in (primary.controls_of(rung) or there)
+                if control in rungs and control != rung
+            ),
+            of_control=True,
+            primary=rung == primary.rung,
+            attrition=tried[rung].against(tried[control] for control in there),
         )
-    return tuple(corrected)
-
-
-def family_size(found: Sequence[Claim]) -> int:
-    """Over how many claims Holm corrects: all but the primary one that have a p-value."""
-    return sum(not claim.primary and not math.isnan(claim.p) for claim in found)
-
-
-def sentence(claim: Claim) -> str:
-    """The claim in words; "better" and "worse" only where its family's level allows it."""
-    start, found = f"{label_of(claim.rung)} − {label_of(claim.reference)}:", claim.interval
-    if found.n == 0:
-        return f"{start} no seed in common, or other data or budget: nothing to compare."
-    time = "" if math.isnan(claim.times) else f", {claim.times:.2f} × the time"
-    mean = f"{start} {points(found.mean)} points"
-    if found.n == 1:
-        return f"{mean}{time}; one seed: no interval, no conclusion."
-    if claim.twin:
-        return f"{start} equal at each of {found.n} seeds: are they one experiment?"
-    word = "better" if found.mean > 0 else "worse"
-    better = f"{word} than {label_of(claim.reference)}"
-    conclusion = better if claim.significant else "not significant"
-    p = p_is(claim.p)
-    kind = p if claim.primary else f"{p}, after Holm {p_value(claim.adjusted)}"
-    return (
-        f"{mean}, {in_percent(0.95)} interval {points(found.low)} to {points(found.high)}, "
-        f"n = {found.n}, {kind}{time}: {conclusion}."
+        for rung in rungs
+        if rung not in (*CONTROLS, *ALONE) and not rung.endswith(PLACEBO)
+    ]
+    of_controls = [_counted(claim) for claim in of_controls if claim.comparisons]
+    checks = [Claim(bench, a, (compare(a, b),), of_control=False) for a, b in _checks(kept, rungs)]
+    found = sorted(of_controls, key=lambda claim: not claim.primary) + checks
+    corrected = _corrected(found, primary.beforehand, bench_runs.benches)
+    control = best_control(kept, bench)
+    to_control = tuple(compare(rung, control) for rung in rungs if control not in ("", rung))
+    return Family(
+        bench, corrected, tuple(there), control, primary, bench_runs.benches, tried, to_control
     )
 
 
-def sentences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> tuple[str, ...]:
-    """The best control, what each row gives against it, the primary claim first, the steps of the
-    ladder and the gains over a placebo whose difference is shown, and over how many claims all but
-    the primary one are corrected."""
-    control = best_control(table, bench)
-    name = "" if control is None else control.rung
-    listed = [c for c in found if c.reference == name or c.significant or c.twin]
-    texts = ["Primary claim: " * claim.primary + sentence(claim) for claim in listed]
-    if size := family_size(found):
-        between = ", those between rungs too" * any(c.reference != name for c in found)
-        texts.append(
-            f"Holm corrects over {counted(size, 'claim')}: all but the primary one{between}."
+def _comparer(kept: pd.DataFrame, bench: str, rungs: Sequence[str]):
+    """The comparison of two rungs, of what is read once."""
+    facts, images = facts_by_rung(kept, bench), images_of(kept)
+    tested = {rung: tested_by_seed(kept, bench, rung) for rung in rungs}
+    seconds = {rung: logged_by_seed(kept, bench, rung, metrics.RUN_SECONDS) for rung in rungs}
+    digest = f"{metrics.STATE}student"
+    weights = {rung: logged_by_seed(kept, bench, rung, digest) for rung in rungs}
+
+    def compare(a: str, b: str) -> Comparison:
+        if reasons := unlike(facts[a], facts[b]):
+            return Comparison(a, b, unlike=reasons)
+        common = tested[a].keys() & tested[b].keys()
+        twin = len(common) > 1 and all(weights[a][s] == weights[b][s] for s in common)
+        times = paired_ratio(seconds[a], seconds[b])
+        return Comparison(a, b, difference(tested[a], tested[b], images), (), twin, times)
+
+    return compare
+
+
+def _counted(claim: Claim) -> Claim:
+    """Without the controls that cannot decide, where another one can: one seed of a control, or a
+    control of another budget, takes no claim away that the others decide."""
+    return claim._replace(comparisons=claim.decided or claim.comparisons)
+
+
+def _checks(kept: pd.DataFrame, rungs: Sequence[str]) -> list[tuple[str, str]]:
+    ladder = [rung for rung in RUNG_ORDER if rung in rungs and rung not in CONTROLS]
+    steps = [(b, a) for a, b in itertools.pairwise(ladder)]
+    placebos = [(rung, rung + PLACEBO) for rung in rungs if rung + PLACEBO in rungs]
+    rung, matched = column(kept, RUNG_COLUMNS[1]), column(kept, f"tags.{tags.MATCHED_TO}")
+    of_time = list(dict.fromkeys(zip(matched, rung, strict=True)))
+    of_time = [(a, b) for a, b in of_time if a in rungs]
+    controls = [(c, "CE") for c in CONTROLS if c in rungs and c != "CE" and "CE" in rungs]
+    return [*steps, *placebos, *of_time, *controls]
+
+
+def _p(claim: Claim) -> float:
+    """Two-sided p of a claim: better than each reference, or worse than one of them."""
+    found = [c.difference for c in claim.decided]
+    if not found:
+        return math.nan
+    better = max(one.p_above() for one in found)
+    worse = min(1.0, len(found) * min(one.p_below() for one in found))
+    return min(1.0, 2.0 * min(better, worse))
+
+
+def _corrected(found: Sequence[Claim], beforehand: bool, benches: int) -> tuple[Claim, ...]:
+    """With p-values after Holm. Of the level a primary claim that was fixed beforehand has half;
+    of the rest the claims of rungs have three quarters, steps and checks one."""
+    p = [_p(claim) for claim in found]
+    groups = [_group(claim, beforehand) for claim in found]
+    decided = [g for g, one in zip(groups, p, strict=True) if not math.isnan(one)]
+    total = sum(share for share, _ in set(decided))
+    weights = [
+        share / total / decided.count((share, name)) if (share, name) in decided else 0.0
+        for share, name in groups
+    ]
+    adjusted = [one * benches for one in holm(p, weights)]
+    return tuple(
+        claim._replace(
+            p=one, adjusted=after if math.isnan(after) else min(1.0, after), share=weight / benches
         )
-    return (*([control_sentence(table, control)] if control is not None else ()), *texts)
+        for claim, one, after, weight in zip(found, p, adjusted, weights, strict=True)
+    )
 
 
-def control_sentence(table: LadderTable, control: LadderRow) -> str:
-    """Which control is the best, and how it was chosen."""
-    others = [one for one in controls(table, control.bench) if one.rung != control.rung]
-    chosen = "the highest mean of the controls: a choice that favours them"
-    why = chosen if others else "the only control"
-    mean = percent(control.test.mean)
-    return f"Best control: {label_of(control.rung)}, test top-1 {mean} % ({why})."
-
-
-def little_to_teach(
-    kept: pd.DataFrame, teachers: tuple[TeacherRow, ...], bench: str
-) -> tuple[str, ...]:
-    """Where a student without teachers is as good on validation as the best of the experiment's,
-    that it is: then a study says little of learning from teachers. Specialised teachers, which
-    know some classes only, are not compared."""
-    whole = [one for one in teachers if one.bench == bench and not one.some_classes]
-    best = max(whole, key=lambda one: one.validation, default=None)
-    texts = []
-    for rung in ALONE:
-        of_seeds = logged_by_seed(kept, bench, rung, metrics.BEST_VAL_TOP1).values()
-        alone = primary_interval([value for value in of_seeds if not math.isnan(value)])
-        if best is not None and alone.mean >= best.validation:
-            texts.append(
-                f"{rung} has no teacher and reaches {accuracy_cell(alone)} % of validation "
-                f"(n = {alone.n}), the best teacher, {best.model}, {percent(best.validation)} %: "
-                "there is little that it could give. Teachers that know more: "
-                "data.teacher_limit, a longer recipe, a larger network."
-            )
-    return tuple(texts)
-
-
-def p_is(p: float) -> str:
-    """`p = 0.012`, `p < 0.001`."""
-    text = p_value(p)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
-
-
-def p_value(p: float) -> str:
-    """A p-value with three decimals; `–` where there is none."""
-    if math.isnan(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _group(claim: Claim, beforehand: bool) -> tuple[float, str]:
+    """The share of a claim's group, and its name."""
+    if claim.primary and beforehand:
+        return _DECLARED, "primary"
+    if claim.of_control:
+        return (_RUNGS / 2 if beforehand else _RUNGS), "rungs"
+    return (_CHECKS / 2 if beforehand else _CHECKS), "checks"

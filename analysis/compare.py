@@ -18,13 +18,15 @@ from analysis.cells import (
     percent,
     points,
 )
+from analysis.difference import StudentTest, difference
 from analysis.ladder_numbers import ratio, with_epoch_costs
 from analysis.render.text import WIDTH, as_text, wrapped
 from analysis.report_model import TextTable, counted
 from analysis.runs import column
+from analysis.selection.by_seed import images_of, tested_of
 from analysis.selection.configurations import configuration, seeds_of
 from analysis.selection.run_lookup import RunSelection
-from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval
+from analysis.stats import NO_INTERVAL, Interval, share_interval
 from trainers import metrics
 
 _PARAMETERS_SHOWN = 24
@@ -116,7 +118,8 @@ def _compared(label: str, selection: RunSelection, first: RunSelection) -> Compa
         selection.tag(tags.STAGE) == first.tag(tags.STAGE),
     )
     other = selection is not first and comparable
-    apart = paired_difference(own, of_first) if other else NO_INTERVAL
+    images = images_of(pd.concat([first.group, selection.group]))
+    apart = difference(own, of_first, images).interval if other else NO_INTERVAL
     return ComparedRun(
         label=label,
         run_id=str(selection.run["run_id"]),
@@ -127,7 +130,7 @@ def _compared(label: str, selection: RunSelection, first: RunSelection) -> Compa
         seed=selection.seed,
         own_test=metric(metrics.TEST_TOP1),
         validation=metric(metrics.BEST_VAL_TOP1),
-        test=share_interval(list(own.values())),
+        test=share_interval([one.accuracy for one in own.values()]),
         difference=apart,
         seconds=metric(metrics.RUN_SECONDS),
         images_per_second=metric(metrics.IMAGES_PER_SECOND),
@@ -136,14 +139,10 @@ def _compared(label: str, selection: RunSelection, first: RunSelection) -> Compa
     )
 
 
-def _by_seed(selection: RunSelection) -> dict[int, float]:
+def _by_seed(selection: RunSelection) -> dict[int, StudentTest]:
     """Test accuracy of the configuration by seed, of runs that have both."""
-    group = selection.group
-    if f"metrics.{metrics.TEST_TOP1}" not in group:
-        return {}
-    values = group[f"metrics.{metrics.TEST_TOP1}"].astype(float)
-    pairs = zip(seeds_of(group), values, strict=True)
-    return {int(seed): value for seed, value in pairs if math.isfinite(seed + value)}
+    pairs = zip(seeds_of(selection.group), tested_of(selection.group), strict=True)
+    return {int(seed): one for seed, one in pairs if math.isfinite(seed + one.accuracy)}
 
 
 def _same(compared: Sequence[ComparedRun], selections: Sequence[RunSelection]) -> tuple[str, ...]:
@@ -260,7 +259,8 @@ def _cost_block(found: Comparison) -> TextTable:
 
 def _notes(found: Comparison) -> list[str]:
     notes = [
-        "Differences are points. Brackets: 95 % t-intervals over seeds. Cost is of the single run."
+        "Differences are points. Brackets: 95 % intervals over seeds, of differences over test "
+        "images too. Cost is of the single run."
     ]
     first, *others = found.runs
     alike = [one for one in others if one.stage == first.stage]

@@ -4,16 +4,19 @@ Accuracies and their differences are fractions, times seconds, memory MiB; missi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis import tags
+from analysis.difference import DECIDES_FROM, difference
 from analysis.runs import by_step, column
-from analysis.selection.configurations import CONFIGURATION, RUNG_COLUMNS, same_setting, seeds_of
-from analysis.stats import NO_INTERVAL, Interval, paired_difference, share_interval
+from analysis.selection.by_seed import images_of, logged_by_seed, tested_by_seed
+from analysis.selection.configurations import CONFIGURATION, RUNG_COLUMNS
+from analysis.selection.likeness import facts_by_rung, unlike
+from analysis.stats import NO_INTERVAL, Interval, share_interval
 from trainers import metrics
 
 RUNG_ORDER = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
@@ -46,6 +49,7 @@ class LadderRow(NamedTuple):
     configuration: str = ""  # which one it is, where the rung ran in several
     share: float = math.nan  # of the last B-Step's samples, those whose target came from the fusion
     as_loaded: bool = True  # whether the gain is over the teacher as loaded, not as it was by then
+    test_error: float = math.nan  # standard error of the mean accuracy that the test images leave
 
 
 class LadderTable(NamedTuple):
@@ -78,13 +82,29 @@ def ladder_table(kept: pd.DataFrame, level: float = 0.95) -> LadderTable:
     (`select` leaves such runs out).
     """
     rows = []
-    kept = kept[[name for name in kept if not str(name).startswith("params.")]]
     for bench in sorted(column(kept, RUNG_COLUMNS[0]).dropna().unique()):
-        on_bench = kept[kept[RUNG_COLUMNS[0]] == bench]
+        whole = kept[kept[RUNG_COLUMNS[0]] == bench]
+        on_bench = whole[[name for name in whole if not str(name).startswith("params.")]]
+        against = _differences(whole, bench, level)
         rungs = rung_order(on_bench[RUNG_COLUMNS[1]].dropna().unique())
-        accuracy = {rung: logged_by_seed(on_bench, bench, rung) for rung in rungs}
-        rows += [_row(on_bench, bench, rung, accuracy, level) for rung in rungs]
+        images = images_of(on_bench)
+        rows += [_row(on_bench, bench, rung, against, images, level) for rung in rungs]
     return LadderTable(tuple(rows), level)
+
+
+def _differences(
+    on_bench: pd.DataFrame, bench: str, level: float
+) -> Callable[[str, str], Interval]:
+    """The difference of two rungs of a bench; none where they differ in more than the method."""
+    facts, images = facts_by_rung(on_bench, bench), images_of(on_bench)
+    tested = {rung: tested_by_seed(on_bench, bench, rung) for rung in facts}
+
+    def against(rung: str, control: str) -> Interval:
+        if rung == control or control not in facts or unlike(facts[rung], facts[control]):
+            return NO_INTERVAL
+        return difference(tested[rung], tested[control], images).at(level)
+
+    return against
 
 
 def label_of(rung: str) -> str:
@@ -141,49 +161,36 @@ def with_epoch_costs(kept: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def logged_by_seed(
-    kept: pd.DataFrame, bench: str, rung: str, metric: str = metrics.TEST_TOP1
-) -> dict[int, float]:
-    """Test accuracy (or another metric) by seed of one rung on one bench."""
-    wanted = {*RUNG_COLUMNS, f"tags.{tags.SEED}", f"metrics.{metric}"}
-    few = kept[[name for name in kept if name in wanted]]  # of hundreds of columns
-    chosen = few[column(few, RUNG_COLUMNS[0]).eq(bench) & column(few, RUNG_COLUMNS[1]).eq(rung)]
-    seeds = seeds_of(chosen).astype(int)
-    if seeds.duplicated().any():
-        raise ValueError(f"{rung} on {bench}: a seed occurs twice; apply one_configuration first")
-    return dict(zip(seeds, column(chosen, f"metrics.{metric}").astype(float), strict=True))
-
-
-def best_control(table: LadderTable, bench: str) -> LadderRow | None:
-    """The control with the highest mean test accuracy (the earlier of equals), None without one.
-
-    Choosing it by test accuracy favours the control, never the rung compared with it.
-    """
-    return max(controls(table, bench), key=lambda row: row.test.mean, default=None)
-
-
-def controls(table: LadderTable, bench: str) -> list[LadderRow]:
-    """The controls that ran, in the order of `CONTROLS`."""
-    of_bench = {row.rung: row for row in table.rows if row.bench == bench}
-    return [of_bench[rung] for rung in CONTROLS if rung in of_bench]
+def best_control(kept: pd.DataFrame, bench: str) -> str:
+    """The control with the highest mean validation accuracy over the seeds that those share which
+    have enough of them to decide (the earlier of equals, or where no validation was logged); ""
+    without a control. The test split has no part in it."""
+    by_control = {
+        rung: {seed: value for seed, value in of.items() if math.isfinite(value)}
+        for rung in CONTROLS
+        if (of := logged_by_seed(kept, bench, rung, metrics.BEST_VAL_TOP1))
+    }
+    able = {rung: of for rung, of in by_control.items() if len(of) >= DECIDES_FROM}
+    able = able or {rung: of for rung, of in by_control.items() if of}
+    if not able:
+        return next(iter(by_control), "")
+    common = set.intersection(*map(set, able.values()))
+    if not common:
+        return max(able, key=lambda rung: len(able[rung]))
+    return max(able, key=lambda rung: float(np.mean([able[rung][seed] for seed in common])))
 
 
 def _row(
     on_bench: pd.DataFrame,
     bench: str,
     rung: str,
-    accuracy: dict[str, dict[int, float]],
+    against: Callable[[str, str], Interval],
+    images: int | None,
     level: float,
 ) -> LadderRow:
     of_rung = on_bench[on_bench[RUNG_COLUMNS[1]] == rung]
-    by_seed = accuracy[rung]
-
-    def against(control: str) -> Interval:
-        comparable = control in accuracy and control != rung
-        if not comparable or not same_setting(on_bench, bench, rung, control):
-            return NO_INTERVAL
-        return paired_difference(by_seed, accuracy[control], level)
-
+    by_seed = logged_by_seed(on_bench, bench, rung)
+    mean = float(np.mean(list(by_seed.values()))) if by_seed else math.nan
     seconds = logged_by_seed(on_bench, bench, rung, metrics.RUN_SECONDS)
     of_ce = logged_by_seed(on_bench, bench, "CE", metrics.RUN_SECONDS)
     gain, as_loaded = _gain(of_rung)
@@ -192,8 +199,8 @@ def _row(
         rung=rung,
         seeds=tuple(sorted(by_seed)),
         test=share_interval(list(by_seed.values()), level),
-        vs_ce=against("CE"),
-        vs_kd=against("KD"),
+        vs_ce=against(rung, "CE"),
+        vs_kd=against(rung, "KD"),
         synergy=mean_logged(of_rung, metrics.SYNERGY_RESTORED),
         gain=gain,
         seconds=mean_logged(of_rung, metrics.RUN_SECONDS),
@@ -203,6 +210,7 @@ def _row(
         configuration=next(iter(column(of_rung, CONFIGURATION).dropna()), ""),
         share=mean_logged(of_rung, metrics.SYNERGY_SHARE),
         as_loaded=as_loaded,
+        test_error=math.sqrt(mean * (1 - mean) / images) if images else math.nan,
     )
 
 

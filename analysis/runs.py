@@ -228,11 +228,12 @@ _REASON_OF_STATUS = {
 def select(
     runs: pd.DataFrame, *, stage: str, bench: str | None = None, needs: str = metrics.TEST_TOP1
 ) -> Selection:
-    """The finished runs of a stage (and a bench) that logged a finite value of `needs`.
+    """The finished runs of a stage (and a bench) that logged a finite value of `needs`, of a share
+    one between 0 and 1.
 
     A run key counts once: the original before one that was replayed (tag `reused`), then the one
     that started first. Reasons: failed, killed, running, no test value (no `needs` otherwise),
-    duplicate key. Runs of other stages and benches are in neither frame.
+    a value that is no share, duplicate key. Runs of other stages and benches are in neither frame.
     """
     wanted = column(runs, f"tags.{tags.STAGE}").eq(stage)
     if bench is not None:
@@ -242,6 +243,9 @@ def select(
     value = column(frame, f"metrics.{needs}").astype(float)
     missing = "no test value" if needs == metrics.TEST_TOP1 else f"no {needs}"
     reason[reason.isna() & ~np.isfinite(value)] = missing
+    if metrics.METRICS[needs].unit == "share":
+        impossible = reason.isna() & ~value.between(0.0, 1.0)
+        reason[impossible] = f"{needs} is no share"
     good = frame[reason.isna()]
     reason[_repeated_keys(good)] = "duplicate key"
     return split(frame, reason)

@@ -87,85 +87,27 @@ def correlation_interval(r: float, n: int, level: float = 0.95) -> tuple[float, 
     return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
-BOOTSTRAP_FROM = 20  # values: the percentile bootstrap covers 83 % at n = 5
-RESAMPLES = 10_000
-
-
-def bootstrap_interval(values: Sequence[float], level: float = 0.95, *, seed: int = 0) -> Interval:
-    """Mean and percentile bootstrap interval (Efron, 1979), of `RESAMPLES` resamples.
-
-    Raises ValueError as `mean_interval` does, and for fewer than `BOOTSTRAP_FROM` values.
-    """
-    checked = mean_interval(values, level)
-    if checked.n < BOOTSTRAP_FROM:
-        raise ValueError(f"a bootstrap of {checked.n} values, fewer than {BOOTSTRAP_FROM}")
-    found = stats.bootstrap(
-        (list(values),),
-        np.mean,
-        confidence_level=level,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(checked.n, checked.mean, float(found.low), float(found.high))
-
-
-def primary_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Interval of a claim: t below `BOOTSTRAP_FROM` values, else bootstrap."""
-    enough = len(values) >= BOOTSTRAP_FROM
-    return bootstrap_interval(values, level) if enough else mean_interval(values, level)
-
-
-def t_test(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the paired t-test that the mean difference is 0; NaN below n = 2.
-
-    Differences that are equal up to rounding have p = 0, all 0 have p = 1.
-    """
-    sample = np.asarray(list(differences), dtype=float)
-    if sample.size < 2:
-        return math.nan
-    if np.ptp(sample) <= 1e-12 * abs(sample[0]):
-        return 0.0 if sample[0] else 1.0
-    return float(stats.ttest_1samp(sample, 0.0).pvalue)
-
-
-_EXACT = 16  # differences: 65,536 sign patterns; of more differences a random sample of them
-
-
-def permutation_test(differences: Sequence[float], *, seed: int = 0) -> float:
-    """Two-sided p-value of the sign-flip test (Fisher, 1935); NaN without a difference.
-
-    Exact up to 16 differences, then of `RESAMPLES` patterns with the observed one among them.
-    """
-    n = len(differences)
-    if n < 2:  # of one difference both signs are as extreme
-        return 1.0 if n else math.nan
-    found = stats.permutation_test(
-        (list(differences),),
-        np.sum,
-        permutation_type="samples",
-        n_resamples=2**n if n <= _EXACT else RESAMPLES,
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.pvalue)
-
-
-def can_permute(n: int, level: float) -> bool:
-    """Whether the smallest p-value of n sign flips, 2/2ⁿ, can reach this level at all."""
-    return n > 0 and 2.0 / 2.0**n <= level
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, ...]:
     """Adjusted p-values (Holm, 1979) in the order given: reject where one is at most the level.
 
-    NaN stays NaN and is no part of the family.
+    A weight is a claim's share of the level; all are equal where none are given. NaN stays NaN and
+    is no part of the family.
     """
-    family = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    shares = [1.0] * len(p_values) if weights is None else weights
+    family = [index for index, p in enumerate(p_values) if not math.isnan(p) and shares[index] > 0]
+    family.sort(key=lambda index: p_values[index] / shares[index])
     adjusted, highest = [math.nan] * len(p_values), 0.0
-    for rank, (p, index) in enumerate(family):
-        highest = max(highest, min(1.0, p * (len(family) - rank)))
+    left = sum(shares[index] for index in family)
+    for index in family:
+        highest = max(highest, min(1.0, p_values[index] / shares[index] * left))
         adjusted[index] = highest
+        left -= shares[index]
     return tuple(adjusted)
+
+
+def expected_maximum(count: int) -> float:
+    """Mean of the largest of `count` standard normal values (Blom, 1958); 0 for one value."""
+    return float(stats.norm.ppf((count - 0.375) / (count + 0.25)))
 
 
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, ...]:
@@ -185,37 +127,43 @@ def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, 
 
 
 def one_standard_error(values: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """One-standard-error rule: the settings, simplest first, within one standard error of the best.
-    The rule takes the first of them.
+    """One-standard-error rule (Breiman et al. 1984), paired: the indices of the settings that do
+    not differ from the best by more than one standard error of their difference to it.
 
-    Each setting has the values of its seeds; the standard error is the best one's (Breiman et al.
-    1984), of equally good ones the simplest one's. None of them where no setting has a value, or
-    the best has one alone: it has no standard error.
+    Each setting has the values of the same seeds. A setting that is worse at every seed differs
+    from the best. None of them where no setting has a value, or one seed alone: it has no standard
+    error.
     """
-    means = [float(np.mean(v)) if len(v) else -math.inf for v in values]
-    if not means or max(means) == -math.inf:
+    if not values or min(map(len, values)) < 2:
         return ()
-    best = int(np.argmax(means))
-    chosen = np.asarray(values[best], dtype=float)
-    if chosen.size < 2:
-        return ()
-    least = means[best] - float(chosen.std(ddof=1)) / math.sqrt(chosen.size)
-    return tuple(index for index, mean in enumerate(means) if mean >= least - ROUNDING)
+    table = np.asarray(values, dtype=float)
+    means = table.mean(1)
+    # Of equally good settings the first is the best: which of them does not matter.
+    behind = table[int(np.argmax(means))] - table
+    errors = behind.std(axis=1, ddof=1) / math.sqrt(table.shape[1])
+    ties = (behind.mean(1) <= errors + ROUNDING) & ~(behind > ROUNDING).all(1)
+    return tuple(np.flatnonzero(ties | (means >= means.max() - ROUNDING)).tolist())
 
 
-def power(n: int, difference: float, deviation: float, level: float = 0.05) -> float:
+def power(
+    n: int, difference: float, deviation: float, level: float = 0.05, fixed: float = 0.0
+) -> float:
     """Power of a two-sided paired t-test of n pairs for a true mean difference.
 
-    `deviation` is the standard deviation of the differences within a pair; the test statistic is
-    noncentral t. NaN below n = 2.
+    `deviation` is the standard deviation of the differences within a pair, `fixed` the part of the
+    standard error of their mean that does not fall with n; the test statistic is noncentral t. NaN
+    below n = 2.
     """
     if n < 2:
         return math.nan
-    if deviation == 0.0:
+    of_seeds = deviation**2 / n
+    error = math.sqrt(of_seeds + fixed**2)
+    if error == 0.0:
         return 1.0 if difference else level
-    shift, critical = math.sqrt(n) * difference / deviation, stats.t.ppf(1 - level / 2, n - 1)
-    upper = stats.nct.sf(critical, n - 1, abs(shift))
-    lower = stats.nct.cdf(-critical, n - 1, abs(shift))
+    freedom = (n - 1) * (error**2 / of_seeds) ** 2 if of_seeds else 1e6
+    freedom = min(freedom, 1e6)
+    shift, critical = abs(difference) / error, stats.t.ppf(1 - level / 2, freedom)
+    upper, lower = stats.nct.sf(critical, freedom, shift), stats.nct.cdf(-critical, freedom, shift)
     # scipy gives NaN for a tail that is too small for it.
     return float(np.nan_to_num(upper, nan=1.0) + np.nan_to_num(lower, nan=0.0))
 
@@ -224,7 +172,11 @@ MOST_SEEDS = 1000
 
 
 def seeds_needed(
-    difference: float, deviation: float, wanted: float = 0.8, level: float = 0.05
+    difference: float,
+    deviation: float,
+    wanted: float = 0.8,
+    level: float = 0.05,
+    fixed: float = 0.0,
 ) -> int | None:
     """Fewest pairs with which `power` reaches `wanted`; None for more than `MOST_SEEDS`.
 
@@ -232,11 +184,23 @@ def seeds_needed(
     """
     if not (math.isfinite(difference) and math.isfinite(deviation)) or difference == 0.0:
         raise ValueError(f"no number of seeds shows a difference of {difference} ± {deviation}")
-    if power(MOST_SEEDS, difference, deviation, level) < wanted:
+
+    def enough(n: int) -> bool:
+        return n >= 2 and power(n, difference, deviation, level, fixed) >= wanted
+
+    if not enough(MOST_SEEDS):
         return None
     low, high = 1, MOST_SEEDS  # power grows with n
     while high - low > 1:
         middle = (low + high) // 2
-        enough = middle >= 2 and power(middle, difference, deviation, level) >= wanted
-        low, high = (low, middle) if enough else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def deviation_interval(deviation: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of a standard deviation of n values by the chi-square distribution; NaN below 2."""
+    if n < 2:
+        return math.nan, math.nan
+    tails = ((1 + level) / 2, (1 - level) / 2)
+    low, high = (deviation * math.sqrt((n - 1) / stats.chi2.ppf(t, n - 1)) for t in tails)
+    return float(low), float(high)

@@ -27,6 +27,7 @@ GIT = "git"  # revision, with "-dirty" where the tree was changed
 REUSED = "reused"  # "true" on a run that was replayed from the local store
 ERROR = "error"  # last line of the traceback of a FAILED run
 HEALTH = "health"  # the warnings that a run gave, with commas; no tag where there was none
+INTERRUPTED = "interrupted"  # "true" on a KILLED run that can be resumed
 FALLBACK = "precision_fallback"  # why mixed precision was switched off in the middle of a run
 
 # Tags of an evaluation run.

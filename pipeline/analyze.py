@@ -21,7 +21,7 @@ from analysis.report_model import Report, counted
 from analysis.runs import column, export, exported_experiment, load_runs
 from analysis.sections.registry import COMPREHENSIVE, SECTIONS, report_of
 from analysis.selection.experiment import ExperimentReader
-from analysis.selection.filters import PRIMARY, RunFilter
+from analysis.selection.filters import RunFilter
 from analysis.stores.archive import SUFFIX
 from analysis.suggest import nearest
 from analysis.words import joined
@@ -35,7 +35,7 @@ from pipeline.tracking.target import TrackingTarget
 from trainers import metrics
 
 FILTERS = ("bench", "experiment", "since", "until")
-KEYS = ("what", *FILTERS, "primary", "out", "store")
+KEYS = ("what", *FILTERS, "primary", "margin", "out", "store")
 EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
 WHAT = (*SECTIONS, COMPREHENSIVE)
 TAG = "tag."
@@ -48,8 +48,8 @@ PAGE, MARKDOWN, TABLES, TABLE = "report.html", "report.md", "tables.tex", "table
 
 def analyse_command(overrides: list[str]) -> None:
     """`analyze what=ANALYSIS experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE
-    primary=RUNG out=FOLDER store=FILE`, each optional. An exported `store` is read and nothing is
-    tracked.
+    primary=RUNG margin=POINTS out=FOLDER store=FILE`, each optional. An exported
+    `store` is read and nothing is tracked.
 
     Raises:
         ConfigError: another key, an unknown analysis, or an experiment that does not exist.
@@ -92,7 +92,7 @@ def export_command(overrides: list[str]) -> None:
         _check_bench(target.uri, target.experiment_name(), run_filter.bench)
         reading = ExperimentReader(target.uri, target.experiment_name(), run_filter)
         report_of(reading)  # reads the histories that a report needs
-        trained = reading.trained()
+        trained = [*reading.trained(), *reading.declarations()]
         hashes = [str(name) for name in reading.runs if str(name).startswith(_STATE)]
         metrics = [*reading.metrics(), *(name.removeprefix("metrics.") for name in hashes)]
         data = export(reading.uri, reading.experiment, trained, metrics)
@@ -124,7 +124,19 @@ def _given(overrides: list[str]) -> tuple[dict[str, str], RunFilter]:
     given = options(overrides)
     tags = {key.removeprefix(TAG): v for key, v in given.items() if key.startswith(TAG)}
     dates = given.get("since"), given.get("until")
-    return given, RunFilter(given.get("bench"), tags, *dates, given.get("primary", PRIMARY))
+    margin = _margin(given["margin"]) if "margin" in given else None
+    return given, RunFilter(given.get("bench"), tags, *dates, given.get("primary"), margin)
+
+
+def _margin(text: str) -> float:
+    """The margin of equivalence as a fraction, from points."""
+    try:
+        points = float(text)
+    except ValueError:
+        points = 0.0
+    if not 0 < points < 100:
+        raise ConfigError([f"margin={text}: not a number of points between 0 and 100, as in 0.5"])
+    return points / 100
 
 
 def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[str]) -> None:

@@ -8,12 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.claim_words import p_value
+from analysis.claims import Family, family
 from analysis.render.text import as_terminal
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.sections.registry import report_of
+from analysis.selection.bench_runs import BenchRuns
+from analysis.selection.configurations import by_overlap
 from analysis.selection.experiment import ExperimentReader
-from analysis.selection.filters import PRIMARY, RunFilter
-from analysis.stats import differences_by_seed, paired_difference, t_test
+from analysis.selection.filters import RunFilter
+from analysis.stats import paired_difference
 from analysis.stores.mlflow_client import NoAnswer
 from pipeline.analyze import analyse_command
 from pipeline.config import ConfigError
@@ -43,7 +47,7 @@ def test_the_pages_have_tables() -> None:
 
 @pytest.mark.parametrize(("options", "text"), BLOCKS, ids=[b[0]["what"] for b in BLOCKS])
 def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> None:
-    filters = RunFilter(options.get("bench"), primary=options.get("primary", PRIMARY))
+    filters = RunFilter(options.get("bench"), primary=options.get("primary"))
     reading = ExperimentReader(str(ROOT / options["store"]), options["experiment"], filters)
     what = options["what"]
     printed = as_terminal(report_of(reading, what))
@@ -70,30 +74,27 @@ def test_the_summary_has_every_study_of_the_proof() -> None:
     assert {row[0] for row in SUMMARY} == exports - {"proof_pretrained_overlap0_weights"}
 
 
+@cache
+def _claims(export: str, primary: str | None) -> Family:
+    path = str(ROOT / "docs" / "data" / f"{export}.db.xz")
+    reading = ExperimentReader(path, exported_experiment(path))
+    runs = by_overlap(reading.runs)
+    (bench,) = runs["tags.bench"].dropna().unique()
+    return family(BenchRuns(bench, runs, reading.history, primary))
+
+
 @pytest.mark.parametrize("row", SUMMARY, ids=[f"{r[0]}: {r[1]}" for r in SUMMARY])
 def test_a_row_of_the_summary_is_made_from_its_export(row: tuple[str, ...]) -> None:
     export, claim, difference, n, p, time = row
-    runs = _runs(f"{export}.db.xz").query("`tags.stage` == 'distill' and status == 'FINISHED'")
-    names = claim.strip("*").split(" − ")
-    sides = [runs[runs["tags.rung"] == name].set_index("tags.seed") for name in names]
-    top1, seconds = (
-        [side[f"metrics.{name}"].to_dict() for side in sides]
-        for name in (metrics.TEST_TOP1, metrics.RUN_SECONDS)
-    )
-    found = paired_difference(*top1)
-    low, high = 100 * found.low, 100 * found.high
-    shown = f"{100 * found.mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
-    common = sorted(top1[0].keys() & top1[1].keys())
-    ratio = sum(seconds[0][seed] for seed in common) / sum(seconds[1][seed] for seed in common)
-    assert (difference, n, time) == (shown, str(found.n), f"{ratio:.2f} ×")
-    if "**" in claim:
-        assert p == f"{t_test(differences_by_seed(*top1)):.3f}"
-    else:  # corrected over all claims of the report, which the page quotes
-        (ladder,) = [
-            text for o, text in BLOCKS if f"/{export}." in o["store"] and o["what"] == "ladder"
-        ]
-        after = [ladder[at.end() :][:160] for at in re.finditer(re.escape(claim), ladder)]
-        assert [text for text in after if p.removesuffix(" (Holm)") in text]
+    rung, reference = claim.strip("*").split(" − ")
+    (options,) = [o for o, _ in BLOCKS if f"/{export}." in o["store"] and o["what"] == "ladder"]
+    claims = _claims(export, options.get("primary"))
+    (found,) = [c for c in claims.claims if (c.rung, c.reference) == (rung, reference)]
+    low, high = 100 * found.interval.low, 100 * found.interval.high
+    shown = f"{100 * found.interval.mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    assert (difference, n) == (shown, str(found.interval.n))
+    assert (p, time) == (p_value(found.adjusted), f"{found.times:.2f} ×")
+    assert ("**" in claim) == found.primary
 
 
 @pytest.mark.parametrize(

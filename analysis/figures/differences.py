@@ -11,44 +11,58 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.cells import points
-from analysis.claims import Claim
+from analysis.claims import Comparison, Family
 from analysis.figures import style
-from analysis.ladder_numbers import LadderTable, best_control, label_of, rung_order
+from analysis.ladder_numbers import label_of
+from analysis.stats import Interval
 
 _FAR = 8.0  # times the median reach of the rows
 _ROW = 0.3  # inches
 _FRAME = 1.4  # inches above and below the rows
 
 
+class DifferenceRow(NamedTuple):
+    """A rung less the control; `significant` is of its claim, which is about each control."""
+
+    rung: str
+    interval: Interval
+    by_seed: tuple[float, ...]
+    times: float
+    significant: bool
+    primary: bool
+
+
 class DifferencesInfo(NamedTuple):
-    """The claims of a bench against its best control ("": none) that have a seed in common with
-    it, in the order of the ladder."""
+    """The rungs that have a seed in common with the control of a bench ("": none), in the order of
+    the ladder."""
 
     bench: str
     control: str
-    rows: tuple[Claim, ...]
+    rows: tuple[DifferenceRow, ...]
 
 
-def differences(table: LadderTable, bench: str, found: tuple[Claim, ...]) -> DifferencesInfo:
-    """What of `found`, the claims of a bench, is drawn."""
-    control = best_control(table, bench)
-    if control is None:
-        return DifferencesInfo(bench, "", ())
-    of_rung = {c.rung: c for c in found if c.reference == control.rung and c.interval.n}
-    return DifferencesInfo(
-        bench, control.rung, tuple(of_rung[rung] for rung in rung_order(of_rung))
-    )
+def differences(found: Family) -> DifferencesInfo:
+    """What is drawn of the claims of a bench."""
+    rows = tuple(_row(found, one) for one in found.to_control if one.difference.interval.n)
+    return DifferencesInfo(found.bench, found.control, rows)
+
+
+def _row(found: Family, one: Comparison) -> DifferenceRow:
+    claim = found.of(one.rung)
+    significant, primary = (False, False) if claim is None else (claim.significant, claim.primary)
+    found_ = one.difference
+    return DifferenceRow(one.rung, found_.interval, found_.by_seed, one.times, significant, primary)
 
 
 def draw_differences(info: DifferencesInfo) -> Figure:
     """A row a rung: its interval, the single seeds as ticks, and its time over the control's.
 
-    A filled marker is a difference that is significant at its family's level. The interval of
+    A filled marker is a rung whose claim against all controls is significant. The interval of
     two seeds can leave the frame, and ends in an arrowhead there; a row that is far from all
     others is a number at the frame.
     """
     figure, axes = style.new_figure(
-        f"{info.bench}: test top-1 less that of {label_of(info.control)}, the best control",
+        f"{info.bench}: test top-1 less that of {label_of(info.control)}, the control",
         "points, paired by seed (bars: 95 % intervals, ticks: seeds, filled: significant)",
         "",
     )
@@ -67,11 +81,11 @@ def draw_differences(info: DifferencesInfo) -> Figure:
     return figure
 
 
-def _draw_row(axes: Axes, at: int, row: Claim, look: style.Look) -> None:
+def _draw_row(axes: Axes, at: int, row: DifferenceRow, look: style.Look) -> None:
     """Seeds, interval and cost of the row at this height."""
     axes.plot(
-        [100 * one for one in row.differences],
-        [at] * len(row.differences),
+        [100 * one for one in row.by_seed],
+        [at] * len(row.by_seed),
         linestyle="none",
         marker="|",
         markersize=7,
@@ -102,7 +116,7 @@ def _draw_row(axes: Axes, at: int, row: Claim, look: style.Look) -> None:
     )
 
 
-def _draw_beyond(axes: Axes, at: int, row: Claim, colour: str) -> None:
+def _draw_beyond(axes: Axes, at: int, row: DifferenceRow, colour: str) -> None:
     """What of a row is outside the frame: its mean as a number, which drawn would compress the
     other rows, else arrowheads for the ends of its interval (n = 1 has none)."""
     low, high = axes.get_xlim()
@@ -131,22 +145,22 @@ def _draw_beyond(axes: Axes, at: int, row: Claim, colour: str) -> None:
             )
 
 
-def _label(row: Claim) -> str:
+def _label(row: DifferenceRow) -> str:
     return label_of(row.rung) + " (primary)" * row.primary
 
 
-def _cost(row: Claim) -> str:
+def _cost(row: DifferenceRow) -> str:
     n = f"n = {row.interval.n}"
     return n if math.isnan(row.times) else f"{row.times:.2f} × time, {n}"
 
 
-def _view(rows: tuple[Claim, ...]) -> tuple[float, float]:
+def _view(rows: tuple[DifferenceRow, ...]) -> tuple[float, float]:
     usual = _FAR * float(np.median([_reach(row) for row in rows])) if rows else 0.0
     near = [row for row in rows if _reach(row) <= usual] or list(rows)
-    single = [one for row in near for one in row.differences]
+    single = [one for row in near for one in row.by_seed]
     return style.view([row.interval for row in near], 0.0, *single, scale=100)
 
 
-def _reach(row: Claim) -> float:
+def _reach(row: DifferenceRow) -> float:
     """How far a row's single seeds are from the control."""
-    return max(map(abs, row.differences))
+    return max(map(abs, row.by_seed))

@@ -73,7 +73,7 @@ def learning_curves(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Cu
     wide = by_step(history[history["run_id"].isin(runs["run_id"])])
     # A run that logs no stages is all student epochs.
     in_b = column(wide, metrics.STAGE_STEP).fillna(B_STEP).eq(B_STEP) & wide.notna().any(axis=1)
-    after = in_b.groupby(level="run_id", observed=True).cumsum().astype(float)
+    after = _student_epochs(in_b)
     starts = after[column(wide, metrics.STAGE_STEP).eq(A_STEP)]
     student = _points_by_run(after, column(wide, metrics.VAL_TOP1)[in_b])
     synergy = _points_by_run(after, column(wide, metrics.SYNERGY_TOP1)[~in_b])
@@ -93,6 +93,17 @@ def learning_curves(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Cu
     order = rung_order({curve.rung for curve in curves})
     curves.sort(key=lambda curve: (order.index(curve.rung), curve.seed))
     return CurvesInfo(bench, tuple(curves), _mixed(of_bench))
+
+
+def _student_epochs(in_b: pd.Series) -> pd.Series:
+    """The student epochs up to each step, by the index of the epochs: one between two student
+    epochs that has no row counts too."""
+    by_run = in_b.groupby(level="run_id", observed=True)
+    steps = pd.Series(in_b.index.get_level_values("step"), in_b.index, dtype=float)
+    since = steps.groupby(level="run_id", observed=True).diff().fillna(1)
+    after_student = by_run.shift(fill_value=False)
+    counted = since.where(after_student.astype(bool), 1.0).where(in_b, 0.0)
+    return counted.groupby(level="run_id", observed=True).cumsum()
 
 
 _OF_MIXING = (
@@ -127,8 +138,8 @@ def _span(
 
 
 def _points_by_run(x: pd.Series, y: pd.Series) -> dict[str, Points]:
-    """(x, y) of every value of y that exists, in the order of the steps."""
-    y = y.dropna()
+    """(x, y) of every finite value of y, in the order of the steps."""
+    y = y[np.isfinite(y.astype(float))]
     found: dict[str, list[tuple[float, float]]] = {}
     at = x[y.index].tolist()
     for run_id, *point in zip(y.index.get_level_values("run_id"), at, y.tolist(), strict=True):

@@ -18,6 +18,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "−": "$-$",
     "×": r"$\times$",
+    "±": r"$\pm$",
     "β": r"$\beta$",
     "–": "--",
     "τ": r"$\tau$",

@@ -60,9 +60,9 @@ class BetaRow(NamedTuple):
 
 class BetaInfo(NamedTuple):
     """Rows by rising β; `drawn` says whether rate and distortion are of drawn z on validation,
-    or of training batches; `within` are the β within one standard error of the best, on the seeds
-    that every β has: other seeds are other students, not another β. None are where they share
-    fewer than two, for one seed has no standard error."""
+    or of training batches; `within` are the β that are within one standard error of their paired
+    difference to the best, on the seeds that every β has: other seeds are other students, not
+    another β. None are where they share fewer than two, for one seed has no standard error."""
 
     bench: str
     rung: str
@@ -83,8 +83,16 @@ class BetaInfo(NamedTuple):
 
     @property
     def recommended(self) -> float | None:
-        """By the one-standard-error rule; None where it cannot tell."""
-        return None if self.tied else max(self.within, default=None)
+        """By the one-standard-error rule; of a flat curve the smallest. None where it cannot
+        tell."""
+        if self.tied or not self.within:
+            return None
+        return min(self.within) if self.flat else max(self.within)
+
+    @property
+    def flat(self) -> bool:
+        """Whether all β are within one standard error of the best."""
+        return len(self.within) == len(self.rows)
 
 
 def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
@@ -98,9 +106,7 @@ def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
     seeds = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     shared = [[of[seed] for seed in seeds] for of in by_seed]
     rows = [r._replace(shared=share_interval(v)) for r, v in zip(rows, shared, strict=True)]
-    # The largest β is the simplest setting: it keeps the least of the input.
-    simplest_first = rows[::-1]
-    within = tuple(simplest_first[index].beta for index in one_standard_error(shared[::-1]))
+    within = tuple(rows[index].beta for index in one_standard_error(shared))
     return BetaInfo(bench, rung, tuple(rows), drawn, within)
 
 
@@ -166,9 +172,8 @@ def _gaps(bench_runs: BenchRuns, info: BetaInfo) -> tuple[MissingRun, ...]:
             what = f"β = {beta:g} {f'has no seed {listed}' if there else 'is not there'}"
             command = bench_runs.multirun(absent, cfg=info.rung, method__ib_beta=f"{beta:g}")
             found.append(MissingRun(what, command))
-    apart = len(info.within) < len(info.rows)  # else a larger β would tie as well
     doubted = any(warning in _AGAINST for warning in info.rows[-1].warnings)
-    if info.recommended == info.rows[-1].beta and apart and not doubted:
+    if info.recommended == info.rows[-1].beta and not doubted:
         command = bench_runs.multirun(
             seeds, cfg=info.rung, method__ib_beta=f"{10 * info.recommended:g}"
         )
@@ -189,8 +194,9 @@ def _sentences(info: BetaInfo) -> tuple[str, ...]:
 
 
 _RULE = (
-    "The rule: of the values whose mean validation accuracy is at most one standard error below "
-    "the highest, the largest, since it keeps the least of the input."
+    "The rule: of the values that are at most one standard error of the paired difference below "
+    "the highest on validation, the largest, since it keeps the least of the input; where all "
+    "values are, the smallest, since no more of it is shown to be of use."
 )
 
 
@@ -222,12 +228,13 @@ def _recommendation(info: BetaInfo) -> str:
     if len(info.best) == 1 and info.best[0].beta == info.recommended:
         why = f"the best by validation ({reached})"
     else:
+        end = "smallest" if info.flat else "largest"
         tie = "the best" if len(info.best) == 1 else f"{len(info.best)} that tie for the best"
-        why = f"the largest within one standard error of {tie} ({best}: {reached})"
+        why = f"the {end} within one standard error of {tie} ({best}: {reached})"
     everything = (
         f" All {len(info.rows)} values lie within one standard error of the best: none is shown to "
         "differ, and the rule alone chooses."
-    ) * (len(info.within) == len(info.rows))
+    ) * info.flat
     return f"Recommended β: {info.recommended:g}, {why}; {seeds}.{everything}"
 
 

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.cells import number, points
+from analysis.claim_words import sentence
+from analysis.claims import family
 from analysis.figures import style
 from analysis.figures.learning_curves import Points, learning_curves, mean_points
 from analysis.ladder_numbers import of_asib, rung_order
@@ -58,8 +60,7 @@ def stability_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Sta
     rows = []
     for rung in rung_order(column(kept, RUNG_COLUMNS[1]).dropna().unique()):
         of = kept[column(kept, RUNG_COLUMNS[1]).eq(rung)]
-        student = {c.seed: [y for _, y in c.student] for c in curves if c.rung == rung}
-        student = {seed: values for seed, values in student.items() if values}
+        student = {c.seed: c.student for c in curves if c.rung == rung and c.student}
         values = history[history["metric"].eq(metrics.OBJECTIVE)]
         values = values[values["run_id"].isin(of["run_id"])]
         by_seed = sorted(values.groupby("run_id"), key=lambda item: seeds[item[0]])
@@ -70,8 +71,8 @@ def stability_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Sta
             Settling(
                 rung,
                 int(stages) if np.isfinite(stages) else 1,
-                {seed: late_spread(values) for seed, values in student.items()},
-                {seed: float(epochs_to(values)) for seed, values in student.items()},
+                {seed: late_spread(points) for seed, points in student.items()},
+                {seed: epochs_to(points) for seed, points in student.items()},
                 objective,
                 _rises(objective),
             )
@@ -86,15 +87,17 @@ def _path(values: list[float]) -> Points:
     return tuple((float(x), y) for x, y in enumerate(values, start=1) if np.isfinite(y))
 
 
-def late_spread(values: list[float]) -> float:
-    """Standard deviation of the last fifth (two values at least; NaN where there is one)."""
-    late = values[-max(2, round(_LATE * len(values))) :]
+def late_spread(points: Points) -> float:
+    """Standard deviation over the last fifth of the epochs (two at least; NaN where one alone has
+    a value)."""
+    last = max(x for x, _ in points)
+    late = [y for x, y in points if x > last - max(2, round(_LATE * last))]
     return float(np.std(late, ddof=1)) if len(late) > 1 else float("nan")
 
 
-def epochs_to(values: list[float]) -> int:
+def epochs_to(points: Points) -> float:
     """The first epoch, counted from 1, that reaches 95 % of the highest value."""
-    return next(k for k, value in enumerate(values, 1) if value >= _REACHED * max(values))
+    return next(x for x, y in points if y >= _REACHED * max(y for _, y in points))
 
 
 def _rises(paths) -> float:
@@ -113,6 +116,8 @@ def section(bench_runs: BenchRuns) -> Section:
     )
     if not info.rows:
         return Section("cccp", bench_runs.bench, "CCCP stability", gaps=gaps)
+    claim = None if info.pair is None else family(bench_runs).of(*info.pair)
+    claimed = () if claim is None else (sentence(claim),)
     drawings: tuple[ReportFigure, ...] = ()
     if any(row.objective for row in info.rows):
         drawings = (ReportFigure(f"cccp_{info.bench}", draw(info), _caption(info)),)
@@ -120,11 +125,15 @@ def section(bench_runs: BenchRuns) -> Section:
         "cccp",
         bench_runs.bench,
         "CCCP stability",
-        sentences=_sentences(info),
+        sentences=(*claimed, *_sentences(info)),
+        summary=(" ".join([*claimed, *_sentences(info)[:1]]),),
         tables=(Table("How each rung settles (means over seeds)", block(info)),),
         figures=drawings,
         gaps=gaps,
-        notes=("Descent of J is observed, not guaranteed.",),
+        notes=(
+            "Descent of J is observed, not guaranteed. Spread and epochs are described with 95 % "
+            "t-intervals, of which no claim is made.",
+        ),
         run_ids=tuple(kept["run_id"]),
     )
 
@@ -147,7 +156,7 @@ def _sentences(info: StabilityInfo) -> tuple[str, ...]:
         texts += [
             f"{a.rung} (with CCCP) − {b.rung} (without): spread of the last fifth of the epochs "
             f"{points(spread.mean)} points{_bounds(spread, 100)}; epochs to 95 % of the highest "
-            f"accuracy {number(epochs.mean)}{_bounds(epochs, 1)}; n = {epochs.n}."
+            f"accuracy {number(epochs.mean)}{_bounds(epochs, 1)}; n = {epochs.n}; not a claim."
         ]
     texts += [
         f"{row.rung}: J rose at {100 * row.rises:.0f} % of the step boundaries."

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.cells import accuracy_cell, number, percent, points
+from analysis.cells import accuracy_cell, number, percent
+from analysis.claim_words import sentence
+from analysis.claims import Claim, family
 from analysis.figures import style
-from analysis.ladder_numbers import B_STEP, fused, logged_by_seed, ratio, rung_order
+from analysis.ladder_numbers import B_STEP, fused, ratio, rung_order
 from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import by_step, column
 from analysis.selection.bench_runs import BenchRuns
@@ -17,7 +19,6 @@ from analysis.stats import (
     NO_INTERVAL,
     Interval,
     mean_interval,
-    paired_difference,
     pareto_front,
     share_interval,
 )
@@ -49,14 +50,13 @@ class FreezingRow(NamedTuple):
 
 
 class FreezingInfo(NamedTuple):
-    """The rungs of a bench with a fusion module; `difference`: `PAIR`'s accuracy, paired by seed;
-    `times`: the time of its steps as a ratio, by seed.
+    """The rungs of a bench with a fusion module; `times`: the time of the steps of `PAIR` as a
+    ratio, by seed.
 
     Controls and methods of the literature freeze nothing and have steps of another kind."""
 
     bench: str
     rows: tuple[FreezingRow, ...]
-    difference: Interval
     times: Interval = NO_INTERVAL
 
 
@@ -75,8 +75,7 @@ def freezing_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Free
         rows.append(_row(rung, runs, by_run.reindex(runs["run_id"])))
     front = pareto_front([r.step_seconds.mean for r in rows], [r.test.mean for r in rows])
     rows = [row._replace(front=on) for row, on in zip(rows, front, strict=True)]
-    a, b = (logged_by_seed(kept, bench, rung) if len(kept) else {} for rung in PAIR)
-    return FreezingInfo(bench, tuple(rows), paired_difference(a, b), _times(kept, by_run))
+    return FreezingInfo(bench, tuple(rows), _times(kept, by_run))
 
 
 def _times(kept: pd.DataFrame, by_run: pd.DataFrame) -> Interval:
@@ -108,6 +107,7 @@ def section(bench_runs: BenchRuns) -> Section:
     kept = fused(bench_runs.kept)
     info = freezing_info(kept, bench_runs.history(kept, METRICS), bench_runs.bench)
     there = {row.rung for row in info.rows}
+    claim = family(bench_runs).of(*PAIR)
     gaps = tuple(
         MissingRun(f"{rung} ({what} freezing) has not finished", bench_runs.multirun(cfg=rung))
         for rung, what in zip(PAIR, ("with", "without"), strict=True)
@@ -121,7 +121,7 @@ def section(bench_runs: BenchRuns) -> Section:
         "freezing",
         bench_runs.bench,
         "Freezing efficiency",
-        sentences=_sentences(info),
+        sentences=_sentences(info, claim),
         tables=(Table("Cost of a B-Step (means over its epochs and seeds)", block(info)),)
         if info.rows
         else (),
@@ -144,7 +144,8 @@ def _other_than_requested(row: FreezingRow) -> str:
     )
 
 
-def _sentences(info: FreezingInfo) -> tuple[str, ...]:
+def _sentences(info: FreezingInfo, claim: Claim | None) -> tuple[str, ...]:
+    """The claim of the pair as the ladder makes it, then what freezing saves."""
     rows = {row.rung: row for row in info.rows}
     if not set(PAIR) <= rows.keys():
         return ()
@@ -152,15 +153,12 @@ def _sentences(info: FreezingInfo) -> tuple[str, ...]:
     time, saved = info.times, ""
     if time.n > 1:
         saved = f" [{number(time.low, 2)}, {number(time.high, 2)}]"
-        saved += "" if time.high < 1 else " (no saving shown)"
     memory = ratio(a.memory_mb, b.memory_mb)
-    found = info.difference
-    bounds = f" [{points(found.low)}, {points(found.high)}]" if found.n > 1 else ""
+    first = "" if claim is None else f" {sentence(claim)}"
     return (
-        f"{a.rung} (freezing) − {b.rung} (none): {points(found.mean)} points{bounds}, "
-        f"n = {found.n}; {number(time.mean, 2)} × the time of a step{saved}, "
-        f"{number(memory, 2)} × the peak memory, {percent(a.trainable)} % of the student "
-        "trainable in the mean.",
+        f"{a.rung} (freezing) takes {number(time.mean, 2)} × the time of a step of {b.rung} "
+        f"(none){saved}, {number(memory, 2)} × its peak memory; {percent(a.trainable)} % of the "
+        f"student is trainable in the mean.{first}",
     )
 
 

@@ -1,28 +1,20 @@
 """The ladder: what each rung gives against the best control, what it costs, and what is claimed."""
 
-import math
-
-from analysis.cells import number, paired_cell, points
-from analysis.claims import (
-    LEVEL,
-    VISIBLE,
-    Claim,
-    claims,
-    control_sentence,
-    family_size,
+from analysis.claim_words import (
+    attrition,
     little_to_teach,
-    p_value,
     sentence,
     sentences,
+    summary,
+    tries,
 )
+from analysis.claims import Family, family
 from analysis.figures import accuracy_cost, learning_curves, style
 from analysis.figures.differences import differences, draw_differences
 from analysis.ladder_numbers import (
     EPOCH_METRICS,
     RUNG_ORDER,
     LadderRow,
-    LadderTable,
-    best_control,
     is_rung,
     label_of,
     ladder_table,
@@ -35,11 +27,10 @@ from analysis.report_model import (
     ReportFigure,
     Section,
     Table,
-    TextTable,
-    counted,
     seeds_caption,
 )
 from analysis.runs import select
+from analysis.sections.claims_table import claim_notes, claims_table
 from analysis.sections.health import with_health
 from analysis.sections.ladder_tables import (
     accuracy_block,
@@ -52,6 +43,7 @@ from analysis.sections.ladder_tables import (
 )
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import not_shared, shown_with
+from analysis.selection.filters import MARGIN
 from trainers import metrics
 
 
@@ -65,7 +57,8 @@ def section(bench_runs: BenchRuns) -> Section:
     notes = tuple(left_out_notes(bench_runs.ladder.left_out))
     if not rows:
         return Section("ladder", bench_runs.bench, "Ladder", gaps=gaps, notes=notes)
-    found = claims(kept, table, bench_runs.bench, bench_runs.primary)
+    found = family(bench_runs, kept)
+    margin = margin_of(bench_runs, found)
     tuned = select(
         bench_runs.runs, stage="finetune", bench=bench_runs.bench, needs=metrics.VAL_TOP1
     ).kept
@@ -73,35 +66,42 @@ def section(bench_runs: BenchRuns) -> Section:
     little = little_to_teach(kept, teachers, bench_runs.bench)
     shown = shown_with(bench_runs.ladder, bench_runs.bench)
     unlike = tuple(f"{text}." for text in not_shared(kept, bench_runs.bench))
+    lost = attrition(found, table)
     return Section(
         "ladder",
         bench_runs.bench,
         "Ladder",
         sentences=(
-            *sentences(table, bench_runs.bench, found),
+            *lost,
+            *sentences(found),
             *little,
             *shown,
         ),
-        summary=(*_summary(table, bench_runs, found), *shown),
+        summary=(*lost, *summary(found), *shown),
         tables=(
             Table("Accuracy", accuracy_block(rows)),
             Table("Cost and fusion", cost_block(rows)),
-            *((Table("What is claimed", claims_table(found)),) if found else ()),
+            *((Table("What is claimed", claims_table(found, margin)),) if found.claims else ()),
             *((Table("Teachers", teachers_block(teachers)),) if teachers else ()),
         ),
         figures=_figures(bench_runs, kept, history, table, found),
         gaps=gaps,
         notes=(
             *unlike,
-            *interval_notes(table),
+            *interval_notes(table, kept),
             *validation_notes(kept),
             *fusion_notes(rows),
-            *_claim_notes(found, bench_runs.primary),
+            *claim_notes(found, margin),
             *notes,
         ),
         run_ids=(*kept["run_id"], *tuned["run_id"]),
         frame=table_frame(table),
-        warnings=(*(sentence(claim) for claim in found if claim.twin), *little, *unlike),
+        warnings=(
+            *(sentence(claim) for claim in found.claims if claim.twin),
+            *tries(found, kept),
+            *little,
+            *unlike,
+        ),
     )
 
 
@@ -110,39 +110,17 @@ def alone(bench_runs: BenchRuns) -> Section:
     return with_health(section(bench_runs), bench_runs)
 
 
-def _summary(
-    table: LadderTable, bench_runs: BenchRuns, found: tuple[Claim, ...]
-) -> tuple[str, ...]:
-    """The primary claim, every significant difference, and the differences to the best control
-    that are not significant."""
-    control, rung = best_control(table, bench_runs.bench), bench_runs.primary
-    if control is None:
-        return sentences(table, bench_runs.bench, found)
-    of_control = [c for c in found if c.reference == control.rung and not c.primary]
-    texts = [sentence(c) for c in found if not c.primary and (c.significant or c.twin)]
-    silent = [c for c in of_control if not c.significant and not c.twin]
-    if tried := [label_of(c.rung) for c in silent if c.interval.n > 1]:
-        texts.append(
-            f"Not significantly different from {label_of(control.rung)}: {', '.join(tried)}."
-        )
-    if single := [label_of(c.rung) for c in silent if c.interval.n < 2]:
-        texts.append(f"Fewer than two seeds, so no conclusion: {', '.join(single)}.")
-    if not any(c.primary for c in found):
-        texts.insert(0, f"Primary claim ({rung} against the best control): no run of {rung}.")
-    primary = [f"Primary claim: {sentence(c)}" for c in found if c.primary]
-    return (*primary, control_sentence(table, control), *texts)
-
-
 def _figures(bench_runs, kept, history, table, found) -> tuple[ReportFigure, ...]:
     bench = bench_runs.bench
     counts = seeds_caption((label_of(row.rung), row.test.n) for row in table.rows)
     curves = learning_curves.learning_curves(kept, history, bench)
     cost = accuracy_cost.draw_accuracy_cost(accuracy_cost.accuracy_cost(table, bench))
-    apart = differences(table, bench, found)
+    apart = differences(found)
     first = ReportFigure(
         f"differences_{bench}",
         draw_differences(apart),
-        f"What each rung gives on {bench} against {label_of(apart.control)}, the best control: "
+        f"What each rung gives on {bench} against {label_of(apart.control)}, the control that is "
+        "best on validation: "
         f"{style.means_caption(row.interval for row in apart.rows)}; {counts}.",
     )
     return (
@@ -161,44 +139,12 @@ def _figures(bench_runs, kept, history, table, found) -> tuple[ReportFigure, ...
     )
 
 
-def claims_table(found: tuple[Claim, ...]) -> TextTable:
-    """A row a comparison; the permutation test has a column where some n allows it."""
-    permuted = any(not math.isnan(c.permutation) for c in found)
-    header = ("claim", "points", "p", "p, Holm", *(("permutation",) * permuted))
-    return TextTable(
-        (*header, "× time", "seeds needed", "significant"),
-        tuple(
-            (
-                f"{label_of(c.rung)} − {label_of(c.reference)}" + " (primary)" * c.primary,
-                paired_cell(c.interval),
-                p_value(c.p),
-                "–" if c.primary else p_value(c.adjusted),
-                *((p_value(c.permutation),) * permuted),
-                number(c.times, 2),
-                str(c.needed or "–"),
-                "yes" if c.significant else "no",
-            )
-            for c in found
-        ),
-    )
-
-
-def _claim_notes(found: tuple[Claim, ...], primary: str) -> tuple[str, ...]:
-    notes = [
-        f"One primary claim, fixed beforehand: {primary} against the best control, the one of "
-        "the highest mean test accuracy (a choice that favours the control). All other "
-        f"comparisons share a family-wise level of {100 * LEVEL:g} % (Holm, over "
-        f"{counted(family_size(found), 'claim')}). p is of the paired "
-        f"t-test. Seeds needed: for a difference of {points(VISIBLE)} points with a power of 80 %."
-    ]
-    impossible = sorted({c.interval.n for c in found if c.permutation != c.permutation})
-    if impossible:
-        listed = ", ".join(map(str, impossible))
-        notes.append(
-            f"Permutation test: not possible at n = {listed}; its smallest p-value, 2/2ⁿ, is "
-            "above the level that it would have to reach."
-        )
-    return tuple(notes)
+def margin_of(bench_runs: BenchRuns, found: Family) -> float:
+    """The margin of equivalence: as given, as declared, or half a point."""
+    for margin in (bench_runs.margin, found.primary.margin):
+        if margin is not None:
+            return margin
+    return MARGIN
 
 
 def _gaps(bench_runs: BenchRuns, rows: list[LadderRow]) -> tuple[MissingRun, ...]:

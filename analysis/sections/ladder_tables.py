@@ -6,9 +6,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from analysis.cells import MISSING, accuracy_cell, in_percent, number, paired_cell, percent, points
+from analysis.correctness import CORRECT
 from analysis.ladder_numbers import LadderRow, LadderTable, TeacherRow, label_of
 from analysis.report_model import TextTable
 from analysis.runs import column
+from analysis.selection.by_seed import images_of
 from trainers import metrics
 
 
@@ -19,12 +21,14 @@ def accuracy_block(rows: Iterable[LadderRow]) -> TextTable:
             _label(row),
             str(row.test.n),
             accuracy_cell(row.test),
+            percent(row.test_error),
             paired_cell(row.vs_ce),
             paired_cell(row.vs_kd),
         )
         for row in rows
     )
-    return TextTable(("rung", "n", "test top-1, %", "vs CE, points", "vs KD, points"), cells)
+    header = ("rung", "n", "test top-1, %", "±", "vs CE, points", "vs KD, points")
+    return TextTable(header, cells)
 
 
 def cost_block(rows: Iterable[LadderRow]) -> TextTable:
@@ -85,12 +89,19 @@ def teachers_block(rows: Iterable[TeacherRow]) -> TextTable:
     return TextTable(("teacher", "seed", "validation, %", "test, %", "time, s"), cells)
 
 
-def interval_notes(table: LadderTable) -> list[str]:
+def interval_notes(table: LadderTable, kept: pd.DataFrame) -> list[str]:
     """What the intervals mean and over which seeds they were taken."""
+    images, records = images_of(kept), column(kept, f"tags.{CORRECT}").notna().all()
+    source = "and test images, by the record of each image"
+    if not records:
+        source = "and no less than what the test images leave; the runs have no record of each"
+    if not records and images is None:
+        source = "alone: neither a record of each test image nor their number is known"
+    size = "" if images is None else f" Test: {images:,} images."
     notes = [
-        f"Brackets: {in_percent(table.level)} t-intervals over seeds. They are conditional on the "
-        "teachers and the test set, and not corrected for several comparisons. "
-        "Differences and ratios of times are paired by seed."
+        f"Brackets: {in_percent(table.level)} intervals, not corrected for several comparisons and "
+        "conditional on the teachers. Of accuracies they are over seeds, next to the standard "
+        f"error of the test images (±); of differences, paired by seed, over seeds {source}.{size}"
     ]
     if any(row.test.n == 1 for row in table.rows):
         notes.append("n = 1: one seed has no interval and allows no conclusion.")

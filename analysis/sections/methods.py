@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.cells import (
@@ -11,11 +10,11 @@ from analysis.cells import (
     number,
     paired_cell,
     percent,
-    points,
 )
-from analysis.claims import LEVEL, claims, p_is, p_value
+from analysis.claim_words import p_value, sentence
+from analysis.claims import Family, family
 from analysis.figures import style
-from analysis.ladder_numbers import CONTROLS, best_control, label_of, ladder_table
+from analysis.ladder_numbers import CONTROLS, label_of, ladder_table
 from analysis.report_model import (
     MissingRun,
     ReportFigure,
@@ -29,7 +28,6 @@ from analysis.runs import column
 from analysis.sections.published import published
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS, not_shared
-from analysis.selection.filters import PRIMARY
 from analysis.stats import NO_INTERVAL, Interval
 
 BASELINES = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
@@ -38,8 +36,7 @@ OURS = ("L4", "L3", "L2", "L1", "L0")  # the highest rung that ran
 
 class MethodRow(NamedTuple):
     """A method: test accuracy; less the reference's, paired by seed; `p` is the ladder's claim of
-    it, after Holm over all claims of the bench; its time; and what the literature prints (NaN:
-    nothing)."""
+    it against each control, after Holm; its time; and what the literature prints (NaN: nothing)."""
 
     method: str
     test: Interval
@@ -50,41 +47,43 @@ class MethodRow(NamedTuple):
 
 
 class MethodsInfo(NamedTuple):
-    """Methods by falling mean accuracy; `reference` is what they are compared with, the best
-    control as in the ladder ("": no control has finished)."""
+    """Methods by falling mean accuracy; `reference` is what they are compared with, the
+    control that is best on validation ("": no control has finished)."""
 
     bench: str
     reference: str
     rows: tuple[MethodRow, ...]
     mixing: str
+    claims: Family
 
 
-def methods_info(kept: pd.DataFrame, bench: str, primary: str = PRIMARY) -> MethodsInfo:
+def methods_info(bench_runs: BenchRuns) -> MethodsInfo:
     """The baselines, the controls and the highest rung that the kept runs have."""
+    kept, bench = bench_runs.kept, bench_runs.bench
     table = ladder_table(kept)
     of_bench = {row.rung: row for row in table.rows if row.bench == bench}
     ours = next(([rung] for rung in OURS if rung in of_bench), [])
     there = [m for m in dict.fromkeys([*CONTROLS, *BASELINES, *ours]) if m in of_bench]
-    control = best_control(table, bench)
-    reference = "" if control is None else control.rung
-    found = claims(kept, table, bench, primary)
-    claimed = {c.rung: c for c in found if c.reference == reference}
+    found = family(bench_runs)
+    to_control = {one.rung: one.difference.interval for one in found.to_control}
     rows = []
     for method in there:
-        row, claim = of_bench[method], claimed.get(method)
-        difference, p = (claim.interval, claim.adjusted) if claim else (NO_INTERVAL, math.nan)
+        row, claim = of_bench[method], found.of(method)
+        difference = to_control.get(method, NO_INTERVAL)
+        p = math.nan if claim is None else claim.adjusted
         rows.append(
             MethodRow(method, row.test, difference, p, row.seconds, published(bench, method))
         )
     rows.sort(key=lambda row: -row.test.mean)
     alphas = column(kept, "params.mix.mixup_alpha"), column(kept, "params.mix.cutmix_alpha")
     mixes = any((one.astype(float) > 0).any() for one in alphas)
-    return MethodsInfo(bench, reference, tuple(rows), "with" if mixes else "without")
+    mixing = "with" if mixes else "without"
+    return MethodsInfo(bench, found.control, tuple(rows), mixing, found)
 
 
 def section(bench_runs: BenchRuns) -> Section:
     """The analysis of one bench."""
-    info = methods_info(bench_runs.kept, bench_runs.bench, bench_runs.primary)
+    info = methods_info(bench_runs)
     there = {row.method for row in info.rows}
     gaps = _gaps(bench_runs, there)
     if not info.rows:
@@ -93,7 +92,7 @@ def section(bench_runs: BenchRuns) -> Section:
     caption = "Test accuracy by method"
     if info.reference:
         reference = label_of(info.reference)
-        caption = f"Differences to {reference}, paired by seed; p as in the ladder's claims"
+        caption = f"Differences to {reference}, by seed; p of the claim against each control"
     return Section(
         "methods",
         bench_runs.bench,
@@ -123,29 +122,21 @@ def _gaps(bench_runs: BenchRuns, there: set[str]) -> tuple[MissingRun, ...]:
 
 
 def _sentences(info: MethodsInfo) -> tuple[str, ...]:
-    first, reference = info.rows[0], label_of(info.reference)
+    first = info.rows[0]
     texts = [
         f"Highest mean test accuracy of {counted(len(info.rows), 'method')}: "
         f"{label_of(first.method)}, {accuracy_cell(first.test)} % (n = {first.test.n})."
     ]
-    for row in info.rows:
-        if row.difference.n < 2:
-            continue
-        if row.p <= LEVEL:
-            word = "better" if row.difference.mean > 0 else "worse"
-            texts.append(
-                f"{label_of(row.method)} is {word} than {reference}: "
-                f"{points(row.difference.mean)} points "
-                f"[{points(row.difference.low)}, {points(row.difference.high)}], "
-                f"{p_is(row.p)}, n = {row.difference.n}."
-            )
+    claimed = [info.claims.of(row.method) for row in info.rows]
+    known = [claim for claim in claimed if claim is not None]
+    texts += [sentence(claim) for claim in known if claim.significant]
     if not info.reference:
         controls = ", ".join(map(label_of, CONTROLS))
         texts.append(f"Nothing to compare with: none of {controls} has finished.")
-    elif all(row.difference.n < 2 for row in info.rows):
-        texts.append(f"No two seeds in common with {reference}: nothing is concluded.")
+    elif not any(claim.shown.difference.decides for claim in known):
+        texts.append("Nothing is concluded: no method shares three seeds with a control.")
     elif len(texts) == 1:
-        texts.append(f"No other method differs significantly from {reference}.")
+        texts.append("No method differs significantly from the controls.")
     return tuple(texts)
 
 

@@ -62,11 +62,12 @@ def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
     """`analyze` of an experiment that was read already."""
     _check(what)
     runs, filters = reader.runs, reader.filters
+    count = len(_labels(reader))
     found = tuple(
         section
         for bench in benches(runs, filters)
         for name in (SECTIONS if what == COMPREHENSIVE else (what,))
-        for section in _of_bench(name, bench, reader, alone=what != COMPREHENSIVE)
+        for section in _of_bench(name, bench, reader, count, alone=what != COMPREHENSIVE)
     )
     if filters.narrow:  # a run that a filter leaves out is not missing
         found = tuple(section._replace(gaps=()) for section in found)
@@ -76,7 +77,16 @@ def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
     return Report(reader.experiment, what, filters.words(), reader.uri, trained, found, sources)
 
 
-def _of_bench(name: str, bench: str, reader: ExperimentReader, *, alone: bool) -> list[Section]:
+def _labels(reader: ExperimentReader) -> set[str]:
+    """The benches and overlaps of the report that have students: each makes claims of its own."""
+    runs = reader.runs[column(reader.runs, f"tags.{tags.STAGE}").eq("distill")]
+    of = runs[column(runs, f"tags.{tags.BENCH}").isin(benches(reader.runs, reader.filters))]
+    return set(column(by_overlap(of), f"tags.{tags.BENCH}").dropna())
+
+
+def _of_bench(
+    name: str, bench: str, reader: ExperimentReader, count: int, *, alone: bool
+) -> list[Section]:
     """A section of one bench; where teachers were specialised one for each overlap, as another
     overlap is another problem with controls of its own."""
     of_bench = reader.runs[column(reader.runs, f"tags.{tags.BENCH}").eq(bench)]
@@ -84,7 +94,16 @@ def _of_bench(name: str, bench: str, reader: ExperimentReader, *, alone: bool) -
     of_label = column(runs, f"tags.{tags.BENCH}")
     make = _ALONE[name] if alone else SECTIONS[name]
     found = [
-        make(BenchRuns(label, runs[of_label.eq(label)], reader.history, reader.filters.primary))
+        make(
+            BenchRuns(
+                label,
+                runs[of_label.eq(label)],
+                reader.history,
+                reader.filters.primary,
+                reader.filters.margin,
+                max(1, count),
+            )
+        )
         for label in sorted(of_label.dropna().unique()) or [bench]
     ]
     return [section._replace(figures=tuple(map(_as_file, section.figures))) for section in found]

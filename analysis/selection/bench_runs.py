@@ -16,7 +16,6 @@ from analysis.selection.configurations import (
     one_configuration,
     seeds_of,
 )
-from analysis.selection.filters import PRIMARY
 from analysis.words import joined, separated
 
 FEWEST_SEEDS = 3  # below it an interval says next to nothing
@@ -26,12 +25,15 @@ Histories = Callable[[Sequence[str], Sequence[str]], pd.DataFrame]
 
 @dataclass(frozen=True)
 class BenchRuns:
-    """All runs of one bench, whatever their status, and how to read their histories."""
+    """All runs of one bench, whatever their status, and how to read their histories. `primary` and
+    `margin` are as the user gave them; the level of claims is shared by `benches`."""
 
     bench: str
     runs: pd.DataFrame
     histories: Histories
-    primary: str = PRIMARY
+    primary: str | None = None
+    margin: float | None = None
+    benches: int = 1
 
     @cached_property
     def finished(self) -> Selection:

@@ -14,6 +14,14 @@ RUNG_COLUMNS = (f"tags.{tags.BENCH}", f"tags.{tags.RUNG}")
 # where the rung has no other.
 CONFIGURATION, WHY = "configuration", "configuration_why"
 _SETTING, _VARIANT = f"tags.{tags.SETTING}", f"tags.{tags.VARIANT}"
+# What the configuration of a rung should have in common with the other rungs, first things first.
+_ALIKE = (
+    _SETTING,
+    f"tags.{tags.TEACHER_KEYS}",
+    f"tags.{tags.TEACHERS}",
+    f"tags.{tags.VERSION}",
+    _VARIANT,
+)
 _BETA_ALONE = re.compile(r"method\.ib_beta=[^,]*")
 _ABSENT = "None"  # null, as it is logged
 _ANOTHER = "To show another configuration, leave out the others: tag.variant=…, since=… or until=…"
@@ -65,13 +73,13 @@ def one_configuration(selection: Selection) -> Selection:
     parameters but seeds and `runtime` in common) one is kept: that in the setting and with the
     variant of most of the other rungs, of equals the rung's default (its variant is empty), of
     equals the newest; then the newest run of each seed. Runs of older versions have no variant.
-    Reasons: no seed, other configuration (with two parameters in which it differs, or as many as
-    distinguish it from others), older run of the same seed. The runs that are kept have two columns
-    more, `CONFIGURATION` and `WHY`.
+    Reasons: no seed that is a whole number, other configuration (with two parameters in which it
+    differs, or as many as distinguish it from others), older run of the same seed. The runs that
+    are kept have two columns more, `CONFIGURATION` and `WHY`.
     """
     kept, left_out = selection
     reason = pd.Series(None, kept.index, dtype=object)
-    reason[seeds_of(kept).isna()] = "no seed"
+    reason[seeds_of(kept).isna()] = "no seed that is a whole number"
     shown = pd.DataFrame("", kept.index, [CONFIGURATION, WHY])
     usable = _varying(kept[reason.isna()])
     bench = _bench_of(usable)
@@ -123,21 +131,9 @@ def _varying(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def seeds_of(frame: pd.DataFrame) -> pd.Series:
-    """The seed of each run as a number, NaN where its tag is missing or not a number."""
-    return pd.to_numeric(column(frame, f"tags.{tags.SEED}"), errors="coerce")
-
-
-def same_setting(kept: pd.DataFrame, bench: str, rung: str, other: str) -> bool:
-    """Whether two rungs were trained on the same data with the same student and budget, as far as
-    their tags show: only then is a difference between them one of methods."""
-    wanted = {*RUNG_COLUMNS, f"tags.{tags.SETTING}"}
-    few = kept[[name for name in kept if name in wanted]]  # of hundreds of columns
-    runs = few[column(few, RUNG_COLUMNS[0]).eq(bench)]
-    settings = [
-        set(column(runs[column(runs, RUNG_COLUMNS[1]).eq(one)], f"tags.{tags.SETTING}").dropna())
-        for one in (rung, other)
-    ]
-    return not all(settings) or settings[0] == settings[1]
+    """The seed of each run, NaN where its tag is missing or no whole number."""
+    seeds = pd.to_numeric(column(frame, f"tags.{tags.SEED}"), errors="coerce")
+    return seeds.where(seeds.mod(1).eq(0) & seeds.abs().lt(2**53))
 
 
 def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
@@ -189,9 +185,7 @@ _LISTED = 6  # configurations that are named
 def _choice(group: pd.DataFrame, others: pd.DataFrame) -> _Choice:
     """Which configuration of a bench and rung counts. `others`: the runs of the other rungs."""
     newest_first = group.sort_values(["start_time", "run_id"], ascending=False)
-    parameters = configuration(newest_first)
-    as_text = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
-    recipe = column(newest_first, f"tags.{tags.RECIPE}").fillna(as_text)
+    parameters, recipe = configuration(newest_first), recipes(newest_first)
     best, why = _default(newest_first, recipe, others)
     seeds, same = seeds_of(newest_first), recipe.eq(best)
     differing = _variants_first(parameters, column(newest_first, _VARIANT))
@@ -209,15 +203,16 @@ def _choice(group: pd.DataFrame, others: pd.DataFrame) -> _Choice:
 
 def _default(runs: pd.DataFrame, recipe: pd.Series, others: pd.DataFrame) -> tuple[str, str]:
     """The recipe that a rung is shown with, and why. `runs`: of the rung, the newest first."""
-    common = [_most(others, _SETTING), _most(others, _VARIANT)]
+    common = {tag: _most(others, tag) for tag in _ALIKE}
     rank = {}
     for name, same in runs.groupby(recipe, sort=False):
-        setting, variant = (column(same, tag).bfill().iloc[0] for tag in (_SETTING, _VARIANT))
-        rank[str(name)] = (setting in common[0], variant in common[1], variant == "")
+        values = {tag: column(same, tag).bfill().iloc[0] for tag in _ALIKE}
+        alike = (values[tag] in common[tag] for tag in _ALIKE)
+        rank[str(name)] = (*alike, values[_VARIANT] == "")
     best = max(rank, key=lambda name: rank[name])  # the newest of equals
     if list(rank.values()).count(rank[best]) > 1:
         return best, "the one that was started last"
-    return best, "its default" if rank[best][2] else "as most of the other rungs"
+    return best, "its default" if rank[best][-1] else "as most of the other rungs"
 
 
 def _most(others: pd.DataFrame, tag: str) -> set[str]:
@@ -225,6 +220,13 @@ def _most(others: pd.DataFrame, tag: str) -> set[str]:
     rung = column(others, RUNG_COLUMNS[1])
     rungs = rung.groupby(column(others, tag)).nunique()
     return set(rungs.index[rungs > rung.nunique() / 2])
+
+
+def recipes(group: pd.DataFrame) -> pd.Series:
+    """The configuration of each run: its recipe key, or all its parameters where it has none."""
+    parameters = configuration(group)
+    as_text = pd.Series(["\n".join(row) for row in parameters.to_numpy()], parameters.index)
+    return column(group, f"tags.{tags.RECIPE}").fillna(as_text)
 
 
 def configuration(group: pd.DataFrame) -> pd.DataFrame:

@@ -39,6 +39,10 @@ class ExperimentReader:
         stage = column(self.runs, f"tags.{tags.STAGE}")
         return self.runs.loc[stage.isin(["distill", "finetune"]), "run_id"].tolist()
 
+    def declarations(self) -> list[str]:
+        """Ids of the runs of studies that declared a primary claim."""
+        return self.runs.loc[column(self.runs, f"tags.{tags.CLAIM}").notna(), "run_id"].tolist()
+
     def metrics(self) -> list[str]:
         """Metrics whose histories were read so far."""
         return sorted(self._histories.by_metric)

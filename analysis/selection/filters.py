@@ -10,7 +10,8 @@ from analysis.runs import column
 from analysis.selection.configurations import RUNG_COLUMNS
 from analysis.suggest import nearest
 
-PRIMARY = "L4"  # the rung whose claim against the best control is the primary one
+PRIMARY = "L4"  # the rung of the primary claim where none was declared
+MARGIN = 0.005  # of equivalence: half a point
 OF_STUDENTS = (
     tags.SEED,
     tags.RUNG,
@@ -31,7 +32,8 @@ class RunFilter:
     tags: Mapping[str, str] = field(default_factory=dict)
     since: str | None = None
     until: str | None = None
-    primary: str = PRIMARY  # the rung of the claim that was fixed beforehand; selects no run
+    primary: str | None = None  # the rung of the primary claim; selects no run
+    margin: float | None = None  # of equivalence, a fraction; selects no run
 
     @property
     def narrow(self) -> bool:
@@ -53,7 +55,8 @@ def chosen(runs: pd.DataFrame, filters: RunFilter) -> pd.DataFrame:
     whole day. Raises ValueError for a date that cannot be read, dates between which no run
     started, a tag or a value that no run has, and a primary rung that never ran.
     """
-    _check_primary(runs, filters.primary)
+    if filters.primary is not None:
+        _check_primary(runs, filters.primary)
     for name, value in filters.tags.items() if len(runs) else ():
         _check_tag(runs, name, value)
     keep = pd.Series(True, runs.index)

@@ -170,7 +170,7 @@ def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
 def _tags_of_error(stage: Stage[S], error: BaseException) -> dict[str, str]:
     """Tags of a stage run that is not finished."""
     if outcome(error).stage != FAILED:
-        return {"interrupted": "true"}
+        return {tags.INTERRUPTED: "true"}
     commit = stage.folder.latest()
     kept = list(commit.history) if commit is not None else []
     return error_tags(error) | _fallback_tag(stage) | _health_tag(stage, kept, error)

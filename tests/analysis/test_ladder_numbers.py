@@ -13,14 +13,15 @@ from analysis.ladder_numbers import (
     fused,
     label_of,
     ladder_table,
-    logged_by_seed,
     of_asib,
     rung_order,
     teachers_table,
     with_epoch_costs,
 )
+from analysis.selection.by_seed import logged_by_seed
 from analysis.stats import NO_INTERVAL
 from tests.analysis.frames import distill, history, runs
+from trainers import metrics
 from trainers.methods import METHODS
 
 
@@ -210,18 +211,19 @@ def test_rungs_of_another_setting_are_not_compared():
     )  # runs that do not say are taken as they are
 
 
-def test_the_best_control_is_the_one_of_the_highest_mean_on_its_bench():
-    kept = runs(
-        distill("CE", 0, 0.6),
-        distill("KD", 0, 0.5),
-        distill("kd", 0, 0.6),
-        distill("L3", 0, 0.9),
-        distill("KD", 0, 0.9, bench="b"),
-    )
-    found = best_control(ladder_table(kept), "toy")
-    assert found is not None
-    assert found.rung == "CE", "the earlier of equals, even where it has no teacher"
-    assert best_control(ladder_table(runs(distill("L3", 0, 0.7))), "toy") is None
+def test_the_best_control_is_the_one_of_the_highest_validation_mean_on_its_bench():
+    def row(rung: str, seed: int, val: float, bench: str = "toy") -> dict:
+        return distill(rung, seed, 0.5, bench, **{f"metrics.{metrics.BEST_VAL_TOP1}": val})
+
+    kept = [row(r, s, v) for r, v in (("CE", 0.6), ("KD", 0.5), ("kd", 0.6)) for s in range(3)]
+    kept += [row("L3", 0, 0.9), row("KD", 0, 0.9, "b")]
+    assert best_control(runs(*kept), "toy") == "CE", "the earlier of equals"
+    kept += [row("KD", s, 0.9) for s in (3, 4)]
+    assert best_control(runs(*kept), "toy") == "CE", "at seeds that the others lack"
+    lucky = [row(r, s, v) for r, v in (("CE", 0.6), ("KD", 0.7)) for s in range(3)]
+    assert best_control(runs(*lucky, row("kd", 0, 0.99)), "toy") == "KD"
+    assert best_control(runs(distill("L3", 0, 0.7)), "toy") == ""
+    assert best_control(runs(distill("KD", 0, 0.7)), "toy") == "KD"
 
 
 def test_a_method_with_the_letters_of_a_rung_has_a_label_of_its_own() -> None:

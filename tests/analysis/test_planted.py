@@ -59,12 +59,14 @@ def reported(store, request) -> Callable[..., Reported]:
     """Plants a store of these accuracies (with `changes` to runs, and a `study` of β next to them:
     values of a rung) and reads its whole report."""
 
+    name = request.node.name
+
     def add(rung: str, seed: int, test: float | None, variant: str = "", **change) -> None:
         logged = {metrics.VAL_TOP1: [(0, 0.4), (1, test or 0.5)], metrics.RUN_SECONDS: 10.0}
         logged |= {metrics.TEST_READS: 1.0, f"{metrics.HEALTH}non_finite": 0.0}
         line = f"bench=toy cfg={rung} {variant} seed={seed}"
         store.distill(
-            request.node.name,
+            name,
             rung,
             seed,
             test,
@@ -78,13 +80,16 @@ def reported(store, request) -> Callable[..., Reported]:
         tests: Tests,
         changes: Mapping[tuple[str, int], dict] = MappingProxyType({}),
         study: tuple[str, tuple[str, ...]] = ("", ()),
+        experiment: str = "",
     ) -> Reported:
+        nonlocal name
+        name = request.node.name + experiment
         for (rung, seed), test in tests.items():
             add(rung, seed, test, **dict(changes.get((rung, seed), {})))
         for beta, seed in itertools.product(study[1], SEEDS):
             own = {"params": {"method.ib_beta": beta}, "tags": {tags.RUN_KEY: f"{beta}-{seed}"}}
             add(study[0], seed, 0.9, f"method.ib_beta={beta}", **own)
-        found = analyze(store.uri, request.node.name)
+        found = analyze(store.uri, name)
         html = re.sub(r"<[^>]+>", " ", as_html(found))
         texts = (html, as_markdown(found), as_terminal(found))
         plain = (text.replace("\\\n", "") for text in texts)  # a command continues in the next line
@@ -98,16 +103,16 @@ def test_no_effect_is_reported_as_none(reported):
     assert re.search(r"Primary claim: L4 − KD: .* n = 5, .*: not significant\.", report.summary)
     assert report.everywhere("Not significantly different from KD: L3.")
     shown = re.findall(r"(\S+) − \S+: [^:]*?: (?:better|worse) than", report.summary)
-    assert set(shown) == {"CE"}, "the control that was planted five points below KD"
+    assert set(shown) == {"KD"}, "the control that was planted five points above CE"
     assert report.warnings == []
-    assert report.everywhere("Best control: KD, test top-1 72.")
+    assert report.everywhere("Controls: CE and KD;")
 
 
 def test_half_a_point_is_reported_with_its_size_and_of_its_rung_alone(reported):
     report = reported(accuracies(L4=0.5))
     claim = re.search(
         r"Primary claim: L4 − KD: \+(\S+) points, 95 % interval \+(\S+) to \+(\S+), n = 5, .*, "
-        r"1\.00 × the time: better than KD\.",
+        r"1\.00 × the time: better than each of CE and KD\.",
         report.summary,
     )
     assert claim
@@ -122,18 +127,27 @@ def test_half_a_point_is_reported_with_its_size_and_of_its_rung_alone(reported):
 def test_a_twin_is_a_warning_and_no_finding(reported):
     tests = accuracies(L3=0.5)
     twins = tests | {("L4", seed): tests["L3", seed] for seed in SEEDS}
-    report = reported(twins)
+    weights = {
+        (rung, seed): {"metrics": {f"{metrics.STATE}student": 7.0 + seed}}
+        for rung in ("L3", "L4")
+        for seed in SEEDS
+    }
+    assert reported(twins).warnings == [], "equal accuracies alone are no twins"
+    report = reported(twins, weights, experiment="weights")
     (warning,) = report.warnings
-    assert warning == "L4 − L3: equal at each of 5 seeds: are they one experiment?"
+    assert warning == "L4 − L3: the same weights at each of 5 seeds: they are one experiment."
     assert report.everywhere(warning)
 
 
 def test_a_seed_that_failed_is_no_number_and_has_a_command(reported):
     failed = {("L4", 4): {"status": "FAILED"}}
     report = reported(accuracies(L4=0.5) | {("L4", 4): None}, failed)
-    assert re.search(r"Primary claim: L4 − KD: .*, n = 4, .*: better than KD\.", report.summary)
+    assert re.search(
+        r"Primary claim: L4 − KD: .*, n = 4, .*: better than each of CE and KD\.", report.summary
+    )
     assert "Not significantly different from KD: L3." in report.summary
     assert report.warnings == ["failed: 1 run"]
+    assert report.everywhere("L4: 1 of 5 seeds failed. Had they reached 0 or 100 %, L4 − KD would")
     command = "python -m pipeline distill bench=toy runtime.experiment="
     assert report.everywhere("L4 has no seed 4")
     assert all(re.search(rf"{command}\S+ cfg=L4 seed=4", form) for form in report.forms)
@@ -162,18 +176,20 @@ def test_a_run_that_read_its_test_split_twice_is_named(reported, leak):
     )
 
 
-def test_rungs_of_other_settings_are_a_warning(reported):
+def test_rungs_of_other_settings_are_a_warning_and_not_compared(reported):
     longer = {("L4", seed): {"params": {"budget.student_epochs": "80"}} for seed in SEEDS}
     others = {
         (rung, seed): {"params": {"budget.student_epochs": "20"}}
         for rung in RUNGS[:-1]
         for seed in SEEDS
     }
-    report = reported(accuracies(), longer | others)
+    report = reported(accuracies(L4=9.0), longer | others)
     assert report.warnings == [
         "budget.student_epochs is not the same everywhere (20: CE, KD, L3; 80: L4)."
     ]
     assert report.everywhere(report.warnings[0])
+    claim = "L4 − CE: not compared; what differs: budget.student_epochs (80 and 20)."
+    assert report.everywhere(f"Primary claim: {claim}")
 
 
 def test_a_study_next_to_the_ladder_does_not_take_its_place(reported):
@@ -190,4 +206,5 @@ def test_a_study_next_to_the_ladder_does_not_take_its_place(reported):
     assert (label, n) == ("L3 (ib_beta=0.001)", "5")
     assert float(test.split()[0]) < 75  # not the 90 of the study
     assert "Not significantly different from KD: L3." in report.summary
-    assert report.warnings == []
+    (warning,) = report.warnings
+    assert warning.startswith("L3 ran in 3 configurations, its controls in 1 at most")

@@ -4,20 +4,22 @@ import math
 
 import pytest
 
-from analysis.claims import claims
+from analysis.claims import family
 from analysis.figures.differences import DifferencesInfo, differences, draw_differences
-from analysis.ladder_numbers import ladder_table
-from tests.analysis.frames import distill, runs
+from tests.analysis.frames import bench_runs, distill, runs
+from trainers import metrics
 
 
 def info(*rows: dict) -> DifferencesInfo:
-    kept = runs(*rows)
-    table = ladder_table(kept)
-    return differences(table, "toy", claims(kept, table, "toy"))
+    return differences(family(bench_runs(runs(*rows))))
 
 
 def rung(name: str, *tests: float, seconds: float = 10.0, **more) -> list[dict]:
-    return [distill(name, s, t, seconds=seconds) | more for s, t in enumerate(tests)]
+    """Validation is as test: which control is shown is chosen by it."""
+    return [
+        distill(name, s, t, seconds=seconds, **{f"metrics.{metrics.BEST_VAL_TOP1}": t}) | more
+        for s, t in enumerate(tests)
+    ]
 
 
 FOUND = info(
@@ -33,11 +35,11 @@ def test_every_rung_is_paired_with_the_best_control_in_the_order_of_the_ladder()
     assert FOUND.control == "CE"
     assert [row.rung for row in FOUND.rows] == ["KD", "L4", "KD_null", "kd"]
     one = FOUND.rows[1]
-    assert one.differences == pytest.approx((0.10, 0.10, 0.09))
+    assert one.by_seed == pytest.approx((0.10, 0.10, 0.09))
     assert one.interval.mean == pytest.approx(0.29 / 3)
     assert (one.interval.n, one.times, one.primary, one.significant) == (3, 2.5, True, True)
     assert [row.primary for row in FOUND.rows] == [False, True, False, False]
-    assert FOUND.rows[3].differences == pytest.approx((-0.01, 0.0))
+    assert FOUND.rows[3].by_seed == pytest.approx((-0.01, 0.0))
 
 
 def test_no_control_or_no_common_seed_or_another_setting_is_no_row():

@@ -43,8 +43,8 @@ BARE = LadderRow(
 
 def test_accuracies_are_percent_and_differences_signed_points():
     assert accuracy_block([BARE, FULL]).rows == (
-        ("CE", "1", "80.00", "–", "–"),
-        ("L3", "2", "85.23 [84.10, 86.36]", "+1.20 [−0.30, +2.10] n=2", "−0.04 n=1"),
+        ("CE", "1", "80.00", "–", "–", "–"),
+        ("L3", "2", "85.23 [84.10, 86.36]", "–", "+1.20 [−0.30, +2.10] n=2", "−0.04 n=1"),
     )
 
 
@@ -87,12 +87,13 @@ def test_teachers_mark_the_last_epoch():
 
 
 def test_notes_say_what_intervals_are_conditional_on_and_count_seeds():
-    notes = interval_notes(LadderTable((BARE, FULL), 0.9))
-    assert "90 % t-intervals" in notes[0]
-    assert "conditional on the teachers and the test set" in notes[0]
+    notes = interval_notes(LadderTable((BARE, FULL), 0.9), runs(distill("CE", 0, 0.5)))
+    assert "90 % intervals" in notes[0]
+    assert "conditional on the teachers" in notes[0]
+    assert "alone: neither a record of each test image nor their number is known" in notes[0]
     assert notes[1].startswith("n = 1: ")
     assert notes[2] == "toy: 2 seeds (0, 1)."
-    assert not any("n = 1" in note for note in interval_notes(LadderTable((FULL,), 0.9)))
+    assert not any("n = 1" in note for note in interval_notes(LadderTable((FULL,), 0.9), runs()))
 
 
 @pytest.mark.parametrize("count", [1, 10, 13])

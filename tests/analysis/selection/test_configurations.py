@@ -81,7 +81,7 @@ def test_benches_and_rungs_are_apart_and_a_run_needs_a_seed():
     frame = runs(
         distill("L3", 0, 0.5), distill("L2", 0, 0.5), distill("L3", 0, 0.5, bench="b"), nameless
     )
-    assert reasons(frame) == {"r3": "no seed"}
+    assert reasons(frame) == {"r3": "no seed that is a whole number"}
 
 
 def test_earlier_reasons_stay():
