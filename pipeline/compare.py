@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +18,10 @@ from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
 from pipeline.session import store_of
 from pipeline.storage.run_record import RunSpec
-from pipeline.storage.run_store import Store
+from pipeline.storage.run_store import Store, if_intact
+from pipeline.tracking.run_files import SPEC_FILE, logged_spec
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import SPEC_FILE, flat
+from pipeline.tracking.values import flat
 
 KEYS = ("runs", "experiment", "bench", "store", "runtime.store")
 
@@ -136,13 +135,11 @@ def _identity(side: RunSelection, request: _Request) -> dict[str, Any]:
 
 
 def _spec(side: RunSelection, request: _Request) -> RunSpec | None:
-    stage, key = side.tag(tags.STAGE), side.tag(tags.RUN_KEY)
-    spec = request.store.run(stage, key).spec() if key else None
-    if spec is not None or request.tracking is None:
+    folder = request.store.find(side.tag(tags.STAGE), side.tag(tags.RUN_KEY))
+    spec = None if folder is None else if_intact(folder.spec)
+    tracking, run_id = request.tracking, str(side.run["run_id"])
+    if spec is not None or tracking is None:
         return spec
-    client, run_id = request.tracking.client(), str(side.run["run_id"])
-    if SPEC_FILE not in {file.path for file in client.list_artifacts(run_id)}:
+    if SPEC_FILE not in {file.path for file in tracking.client().list_artifacts(run_id)}:
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
-    return RunSpec.from_json(json.loads(text))
+    return if_intact(lambda: logged_spec(tracking, run_id))

@@ -20,7 +20,8 @@ from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.outcome import error_tags, last_line, outcome
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
-from pipeline.tracking.acceptance import REFUSES, acceptance
+from pipeline.tracking.acceptance import acceptance
+from pipeline.tracking.answer import REFUSES
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.view import view
 from trainers.numerics import use_repeatable_kernels

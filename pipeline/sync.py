@@ -18,7 +18,8 @@ from pipeline.session import Session
 from pipeline.storage.lease import Lease, Watch, try_acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
-from pipeline.tracking.acceptance import AWAY, acceptance
+from pipeline.tracking.acceptance import acceptance
+from pipeline.tracking.answer import AWAY
 from pipeline.tracking.audit import LACKS, RIGHT, WRONG, TrackedRun, judged, tracked_runs
 from pipeline.tracking.launches import begun
 from pipeline.tracking.target import TrackingTarget

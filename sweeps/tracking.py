@@ -22,10 +22,11 @@ from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
 from pipeline.storage.lease import acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult
-from pipeline.tracking.creation import only_run, source_tags
+from pipeline.tracking.creation import is_gone, only_run, source_tags
+from pipeline.tracking.replay import replay
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import is_gone, now_ms, replay
 from pipeline.tracking.upload_state import UploadState
+from pipeline.tracking.values import now_ms
 from sweeps.study import text_of
 from sweeps.trials import ERROR, TrialStore, params_of
 from trainers import metrics

@@ -22,9 +22,12 @@ from pipeline.outcome import error_tags, outcome
 from pipeline.session import Session, device_name
 from pipeline.stages.test_split import open_test
 from pipeline.storage.atomic import write_atomic
-from pipeline.tracking.acceptance import AWAY, acceptance
+from pipeline.storage.run_store import if_intact
+from pipeline.tracking.acceptance import acceptance
+from pipeline.tracking.answer import AWAY
+from pipeline.tracking.replay import arrived, replay
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import arrived, flat, log_data, now_ms, replay
+from pipeline.tracking.values import flat, log_data, now_ms
 from trainers import measures, metrics
 from trainers.data import Images, Splits
 from trainers.data.views import Normaliser
@@ -219,7 +222,8 @@ def _compare(
     number: int, key: str, student_MC: Tensor, images: Images, session: Session
 ) -> Compared:
     """The student compared with a fine-tuned teacher; empty where that is not in the store."""
-    teacher = stored(session.store.run("finetune", key))
+    folder = session.store.run("finetune", key)
+    teacher = if_intact(lambda: stored(folder, session))
     if teacher is None:
         return Compared(number, key)
     teacher_MC = _logits(teacher.network(session.device), teacher, images, session)

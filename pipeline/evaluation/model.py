@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from analysis import tags
@@ -17,13 +16,16 @@ from analysis.stores.address import redacted
 from pipeline.config import Config, ConfigError
 from pipeline.config.fields import build_dataclass
 from pipeline.evaluation.lookup import KEY, STAGES, SUFFIXES, folder_of
+from pipeline.evaluation.readings import counter_of
 from pipeline.identity import KEY_LENGTH, file_digest, identity
 from pipeline.session import Session
 from pipeline.stages.network import network
-from pipeline.storage.atomic import CorruptFile, sha256
-from pipeline.storage.run_record import RunSpec, UnreadableRecord
-from pipeline.storage.run_store import RunFolder
-from pipeline.tracking.upload import SPEC_FILE
+from pipeline.storage.atomic import CorruptFile
+from pipeline.storage.run_record import RunSpec
+from pipeline.storage.run_store import RunFolder, if_intact
+from pipeline.tracking.restore import fetched, whole_result
+from pipeline.tracking.run_files import SPEC_FILE, logged_spec
+from pipeline.tracking.target import TrackingTarget
 from trainers import models
 from trainers.data import DataConfig
 from trainers.models import weight_files
@@ -76,7 +78,7 @@ def find(text: str, config: Config, session: Session) -> LoadedModel:
     if RUN_ID.fullmatch(text):
         return _of_tracked(text, session)
     folder = folder_of(text, session)
-    found = stored(folder)
+    found = stored(folder, session)
     if found is None:
         raise ConfigError(
             [
@@ -87,21 +89,29 @@ def find(text: str, config: Config, session: Session) -> LoadedModel:
     return found
 
 
-def stored(folder: RunFolder) -> LoadedModel | None:
-    """The network of a run in the store; None where it is not finished.
+def stored(folder: RunFolder, session: Session) -> LoadedModel | None:
+    """The network of a run in the store; None where it is not finished. Weights that are lost come
+    back from the artifact store.
 
     Raises BadCheckpoint where its files are damaged or missing.
     """
-    try:
-        result, spec = folder.result(), folder.spec()
-        if result is None or spec is None:
+    result = whole_result(folder, session.target)
+    if result is None:
+        if folder.result() is None:
             return None
+        raise BadCheckpoint(
+            f"the weights of run {folder.key} are lost: the command that trained it does so again"
+        )
+    try:
+        spec = folder.spec()
+        if spec is None:
+            raise CorruptFile(f"{folder.path / 'spec.json'} is missing")
         ((name, digest),) = result.weights.items()
         weights = folder.load_tensors(name, digest)
-    except UnreadableRecord as error:
-        raise ConfigError([f"run {folder.key}: its description {error}"]) from error
-    except (CorruptFile, FileNotFoundError) as error:
-        raise BadCheckpoint(f"the weights of run {folder.key} cannot be read: {error}") from error
+    except CorruptFile as error:
+        raise BadCheckpoint(
+            f"run {folder.key}: {error}; the command that trained it writes it again"
+        ) from error
     return _of_spec(spec, weights, str(folder.tensors_path(name, digest)), folder)
 
 
@@ -159,11 +169,13 @@ def _of_tracked(run_id: str, session: Session) -> LoadedModel:
             ]
         )
     folder = session.store.run(stage, key)
-    return replace(stored(folder) or _of_artifacts(client, run_id, folder), run_id=run_id)
+    local = if_intact(lambda: stored(folder, session))
+    return replace(local or _of_artifacts(session.target, run_id, folder), run_id=run_id)
 
 
-def _of_artifacts(client: Any, run_id: str, folder: RunFolder) -> LoadedModel:
+def _of_artifacts(target: TrackingTarget, run_id: str, folder: RunFolder) -> LoadedModel:
     """A run that is not in the store, from the weights and the specification that it logged."""
+    client = target.client()
     logged = [file.path for path in ("", "weights") for file in client.list_artifacts(run_id, path)]
     matches = [match for path in logged if (match := _WEIGHTS.fullmatch(path))]
     if not matches or SPEC_FILE not in logged:
@@ -173,17 +185,12 @@ def _of_artifacts(client: Any, run_id: str, folder: RunFolder) -> LoadedModel:
                 "(runtime.store=FOLDER names another) nor, with its description, in its artifacts"
             ]
         )
-    path, digest = matches[0][0], matches[0][2]
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(client.download_artifacts(run_id, path, scratch))
-        if sha256(file) != digest:
-            raise BadCheckpoint(f"artifact {path} of run {run_id} is damaged: another sha256")
-        weights = weight_files.read_weights(file)
-        text = Path(client.download_artifacts(run_id, SPEC_FILE, scratch)).read_text()
+    path, name, digest = matches[0].group(0, 1, 2)
     try:
-        spec = RunSpec.from_json(json.loads(text))
-    except (ValueError, UnreadableRecord) as error:
-        raise BadCheckpoint(f"artifact {SPEC_FILE} of run {run_id} is damaged: {error}") from error
+        weights = safetensors.torch.load(fetched(target, run_id, name, digest))
+        spec = logged_spec(target, run_id)
+    except (CorruptFile, SafetensorError) as error:
+        raise BadCheckpoint(str(error)) from error
     return _of_spec(spec, weights, f"artifact {path}", folder)
 
 
@@ -194,6 +201,8 @@ def _of_file(path: Path, config: Config, session: Session) -> LoadedModel:
     if not path.is_file():
         raise ConfigError([f"run={path}: no such file"])
     weights, digest = weight_files.read_weights(path), file_digest(str(path))
+    net = network(config.student.model, config.data, config.numerics, torch.device("cpu"))
+    weight_files.fit(net, weights, str(path))
     teachers = identity("distill", config)["teachers"]
     return LoadedModel(
         name=path.stem,
@@ -205,16 +214,8 @@ def _of_file(path: Path, config: Config, session: Session) -> LoadedModel:
         numerics=config.numerics,
         bench=config.bench.name,
         teachers=tuple(teachers),
-        folder=_counter(digest, session),
+        folder=counter_of(net.state_dict(), digest, session.store),
     )
-
-
-def _counter(digest: str, session: Session) -> RunFolder:
-    """The folder that counts readings of the test split by a file: that of the run whose weights
-    it is a copy of, else one named after its content. A copy of a file starts no new count."""
-    for path in sorted(session.store.root.glob(f"*/*/*.{digest}.safetensors")):
-        return session.store.run(path.parent.parent.name, path.parent.name)
-    return session.store.run("file", digest[:KEY_LENGTH])
 
 
 # The data set ---------------------------------------------------------------------------------

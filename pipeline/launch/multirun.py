@@ -198,7 +198,7 @@ def _named_apart(students: list[Student]) -> list[Student]:
 
 
 def _run(request: MultirunRequest, launcher: Launcher, session: Session) -> None:
-    finished = [s for s in request.students if s.key and _result(session.store, s) is not None]
+    finished = [s for s in request.students if s.key and _is_finished(session.store, s.key)]
     for student in finished:  # in this process, which replays them into the experiment
         distill_student(student.config, replace(session, device=torch.device("cpu")))
     environment = environment_of(session.target, launch_of(session.target))
@@ -239,7 +239,7 @@ def missing_teachers(
     for number in teacher_numbers(config):
         key, bank = run_key("finetune", config, teacher=number), bank_key(config, number)
         given = (f"teacher={number}", *overrides)
-        if store.run("finetune", key).result() is None:
+        if store.run("finetune", key).whole_result() is None:
             name = f"{run_kind('finetune', config, number)}-{key}"
             found[key] = Task(name, "pipeline", ("finetune", *given), environment)
         if has_banks(config) and not is_made(store, bank):
@@ -251,6 +251,10 @@ def missing_teachers(
 
 def _result(store: Store, student: Student) -> RunResult | None:
     return None if student.key is None else store.run(VERB, student.key).result()
+
+
+def _is_finished(store: Store, key: str) -> bool:
+    return store.run(VERB, key).whole_result() is not None
 
 
 def report(students: list[Student], status: dict[str, Status], store: Store) -> Table:

@@ -19,8 +19,8 @@ from pipeline.cli.console import out, say
 from pipeline.config import Config
 from pipeline.identity import absent_data, digest_of, identity, key_of, teacher_numbers
 from pipeline.stages.names import kind_of, run_kind, run_name, without_seed
-from pipeline.stages.view_bank import bank_key, has_banks, is_made
-from pipeline.storage.run_store import RunFolder, Store
+from pipeline.stages.view_bank import bank_key, bank_record, has_banks, is_made
+from pipeline.storage.run_store import DamagedRun, RunFolder, Store, if_intact
 from trainers import metrics
 
 FINISHED, UNKNOWN = "finished", "unknown"
@@ -189,8 +189,15 @@ def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> 
 def _planned(name: str, folder: RunFolder, expected: float | None, absent: str) -> Planned:
     if absent:
         return Planned(name, None, UNKNOWN, None, absent=absent)
-    if folder.result() is not None:
-        return Planned(name, folder.key, FINISHED, 0.0)
+    try:
+        result = folder.result()
+        if result is not None and not (faults := folder.weights_faults(result)):
+            return Planned(name, folder.key, FINISHED, 0.0)
+    except DamagedRun as error:
+        return Planned(name, folder.key, f"cannot be used: {error}", None)
+    if result is not None:
+        lost = f"to restore, or to train again: {'; '.join(faults.values())}"
+        return Planned(name, folder.key, lost, expected)
     commit = folder.latest() if folder.path.is_dir() else None
     if commit is None:
         return Planned(name, folder.key, "new", expected)
@@ -224,15 +231,15 @@ def _past(store: Store) -> Past:
 
 
 def _bank_time(folder: RunFolder) -> tuple[Kind, float] | None:
-    done = folder.read_json("bank")
-    if done is None or "name" not in done:  # a bank of an older version
+    done = bank_record(folder)
+    if done is None or not done.name:  # a bank of an older version
         return None
-    return (without_seed(done["name"]), ""), done["seconds"]
+    return (without_seed(done.name), ""), done.seconds
 
 
 def _run_time(folder: RunFolder) -> tuple[Kind, float] | None:
     """Seconds an epoch, without the banks, which are planned on their own."""
-    result, spec = folder.result(), folder.spec()
+    result, spec = if_intact(folder.result), if_intact(folder.spec)
     if result is None or spec is None:
         return None
     run_tags, values = spec.tags, result.metrics

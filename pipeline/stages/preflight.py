@@ -119,7 +119,7 @@ def _networks(
 
     def is_finished(stage: str, number: int = 0) -> bool:
         key = run_key(stage, config, teacher=number) if readable else None
-        return key is not None and store.run(stage, key).result() is not None
+        return key is not None and store.run(stage, key).whole_result() is not None
 
     for number in teacher_numbers(config) if numbers is None else numbers:
         teacher = config.teachers()[number]

@@ -16,7 +16,7 @@ from pipeline.identity import key_of, splits
 from pipeline.session import Session, device_name
 from pipeline.stages import provenance
 from pipeline.storage.run_record import RunSpec
-from pipeline.tracking.upload import flat, now_ms
+from pipeline.tracking.values import flat, now_ms
 from trainers.finetune import TeacherConfig
 
 

@@ -6,7 +6,6 @@ Each epoch is in the store, with its metrics, before the tracker sends it.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,12 +19,15 @@ from pipeline.config import Config
 from pipeline.outcome import FAILED, KILLED, error_tags, outcome
 from pipeline.session import Session, slow_precision
 from pipeline.stages.test_split import read_test
+from pipeline.storage.atomic import CorruptFile
 from pipeline.storage.lease import Holder, Lease, LeaseLost, acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
-from pipeline.storage.run_store import RunFolder
+from pipeline.storage.run_store import RunFolder, if_intact
 from pipeline.tracking.background import Tracker, trouble
-from pipeline.tracking.upload import now_ms, replay
-from pipeline.tracking.upload_state import UploadState
+from pipeline.tracking.replay import replay
+from pipeline.tracking.restore import whole_result
+from pipeline.tracking.upload_state import UploadState, folder_name, start_again
+from pipeline.tracking.values import now_ms
 from trainers import health, measures, metrics
 from trainers.data import Splits
 from trainers.errors import Interrupted
@@ -83,12 +85,16 @@ def run(stage: Stage[S], session: Session) -> RunResult:
         LeaseLost: another process continues the run.
         Exception: the run is FAILED in the tracking store, with its traceback.
     """
-    result = stage.folder.result()
+    result = whole_result(stage.folder, session.target)
     if result is None:
         with _lease(stage, session) as lease:
-            result = stage.folder.result()  # of the process that held the lease before
+            # Of the process that held the lease before.
+            result = whole_result(stage.folder, session.target)
             if result is None:
                 return _run_tracked(stage, session, lease)
+    if not _is_described(stage):
+        with _lease(stage, session):
+            _describe(stage)
     say(f"reused   {stage.name}  key {stage.folder.key}  {summary(result)}")
     for warning in health.fired([result.metrics]):
         warn(stage.name, None, warning)
@@ -135,8 +141,10 @@ def _replay(stage: Stage[S], session: Session) -> None:
 
 
 def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
-    if stage.folder.spec() is None:
-        stage.folder.write_spec(replace(stage.spec(), folder=secrets.token_hex(8)))
+    if stage.folder.result() is not None:  # without its weights
+        stage.folder.reopen()
+        start_again(stage.folder)
+    _describe(stage)
     runtime = session.runtime
     tracker = Tracker(
         stage.folder,
@@ -165,6 +173,16 @@ def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
     tracker.finish(result)
     say(f"finished {stage.name}  key {stage.folder.key}  {summary(result)}")
     return result
+
+
+def _is_described(stage: Stage[S]) -> bool:
+    return if_intact(stage.folder.spec) is not None
+
+
+def _describe(stage: Stage[S]) -> None:
+    """Write the description of the run where there is none, or a damaged one."""
+    if not _is_described(stage):
+        stage.folder.write_spec(replace(stage.spec(), folder=folder_name(stage.folder)))
 
 
 def _tags_of_error(stage: Stage[S], error: BaseException) -> dict[str, str]:
@@ -295,8 +313,16 @@ def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResu
 
 def _fallback_tag(stage: Stage[S]) -> dict[str, str]:
     """Why mixed precision was switched off, if it was."""
-    reason = stage.folder.read_json("fallback")
+    reason = _fallback(stage)
     return {tags.FALLBACK: reason} if reason else {}
+
+
+def _fallback(stage: Stage[S]) -> str | None:
+    try:
+        reason = stage.folder.read_json("fallback")
+    except CorruptFile as error:
+        return f"for a reason that is lost ({error})"
+    return None if reason is None else str(reason)
 
 
 def _health_tag(
@@ -307,7 +333,7 @@ def _health_tag(
 ) -> dict[str, str]:
     """The warnings of a run, including those of epochs that were not kept and of its result."""
     found = health.fired([*(entry["metrics"] for entry in history), values or {}])
-    if isinstance(error, NonFinite) or stage.folder.read_json("fallback"):
+    if isinstance(error, NonFinite) or _fallback(stage):
         found = list(dict.fromkeys([*found, health.non_finite.__name__]))
     return {tags.HEALTH: ",".join(found)} if found else {}
 

@@ -28,6 +28,7 @@ from pipeline.stages.runner import run
 from pipeline.stages.teacher import Teachers, finetune_teacher, training
 from pipeline.stages.variant import variant
 from pipeline.storage.run_record import RunResult, RunSpec
+from pipeline.tracking.restore import whole_result
 from trainers import metrics
 from trainers.distill import distill, plan
 from trainers.distillation.state import DistillState
@@ -101,7 +102,7 @@ def distill_student(config: Config, session: Session) -> RunResult:
     reads are finished first."""
     matched = config.budget.matched_to is not None
     stage = StudentStage(_matched(config, session) if matched else config, config, session)
-    if stage.folder.result() is None:
+    if whole_result(stage.folder, session.target) is None:
         for number in stage.teachers.numbers:
             finetune_teacher(config, number, session)
     return run(stage, session)

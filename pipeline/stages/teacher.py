@@ -18,6 +18,7 @@ from pipeline.stages.run_spec import overlap_tag, run_spec
 from pipeline.stages.runner import run
 from pipeline.stages.view_bank import bank_key, has_banks, is_made, view_bank
 from pipeline.storage.run_record import RunResult, RunSpec
+from pipeline.tracking.restore import whole_result
 from trainers.data import Splits, TrainingData
 from trainers.data.views import Normaliser
 from trainers.distillation.state import Teacher
@@ -91,7 +92,7 @@ class TeacherStage:
 def finetune_teacher(config: Config, number: int, session: Session) -> RunResult:
     """The finished run of one teacher: reused, resumed or trained."""
     stage = TeacherStage(config, number, session)
-    if stage.trainer.teacher.ckpt and stage.folder.result() is None:
+    if stage.trainer.teacher.ckpt and stage.folder.whole_result() is None:
         stage.new_state()  # a file that does not fit is a user error, not a failed run
     return run(stage, session)
 
@@ -105,8 +106,8 @@ def make_bank(config: Config, number: int, session: Session) -> None:
     if is_made(session.store, key):
         say(f"reused   view bank  {name}  key {key}")
         return
-    teacher = run_key("finetune", config, teacher=number)
-    if session.store.run("finetune", teacher).result() is None:
+    teacher = session.store.run("finetune", run_key("finetune", config, teacher=number))
+    if whole_result(teacher, session.target) is None:
         finetune_teacher(config, number, session)
     Teachers(config, session, on_device(config, session), [number])()
 

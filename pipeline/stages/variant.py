@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pipeline.config import Config, ConfigError, compose
 from pipeline.config.groups import options_of
 from pipeline.identity import canonical
-from pipeline.tracking.upload import flat
+from pipeline.tracking.values import flat
 
 
 def variant(config: Config) -> str:

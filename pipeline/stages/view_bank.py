@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -17,9 +17,10 @@ from pipeline.cli.console import say
 from pipeline.config import Config
 from pipeline.identity import KEY_LENGTH, canonical, digest_of, run_key, splits
 from pipeline.session import Session
-from pipeline.storage.atomic import CorruptFile
+from pipeline.storage.atomic import CorruptFile, set_aside
 from pipeline.storage.lease import Holder, Lease, acquire
-from pipeline.storage.run_store import RunFolder, Store
+from pipeline.storage.run_record import BankRecord
+from pipeline.storage.run_store import RunFolder, Store, if_intact
 from trainers.data import DataConfig, TrainingData
 from trainers.data.views import Normaliser, Views
 from trainers.errors import Interrupted
@@ -53,7 +54,13 @@ def has_banks(config: Config) -> bool:
 
 def is_made(store: Store, key: str) -> bool:
     """Whether the bank of a key is complete on disk."""
-    return store.run("bank", key).read_json("bank") is not None
+    return bank_record(store.run("bank", key)) is not None
+
+
+def bank_record(folder: RunFolder) -> BankRecord | None:
+    """The record of a bank that is complete; None, with a warning, for one that is damaged, which
+    is made again from the parts that are there."""
+    return if_intact(lambda: folder.read_record("bank", BankRecord))
 
 
 def view_bank(
@@ -75,25 +82,23 @@ def view_bank(
     views = Views(data.train, config, numerics)
     normalise = Normaliser(config, numerics, views.device)
 
-    def make(lease: Lease) -> dict[str, Any]:
+    def make(lease: Lease) -> BankRecord:
         return _make(session, folder, lease, model, views, data, normalise, numerics)
 
-    done = folder.read_json("bank") or _once(session, folder, name, make)
+    done = bank_record(folder) or _once(session, folder, name, make)
     try:
-        train = assemble(_read(folder, done["parts"]), views.rows, views.device)
-        val = _rows(folder.load_tensors("val", done["val"]))
+        train = assemble(_read(folder, done.parts), views.rows, views.device)
+        val = _rows(folder.load_tensors("val", done.val))
     except (CorruptFile, FileNotFoundError) as error:
-        log.warning("view bank %s is damaged (%s): rebuilt", key, error)
-        (folder.path / "bank.json").unlink()
-        for path in folder.path.glob("*.safetensors"):
-            path.unlink()
+        log.warning("view bank %s is damaged (%s): the damaged part is rebuilt", key, error)
+        (folder.path / "bank.json").unlink(missing_ok=True)
         return view_bank(session, key, name, model, data, config, numerics)
-    return Bank(train, ViewOutputs(*(t.to(views.device) for t in val))), done["seconds"]
+    return Bank(train, ViewOutputs(*(t.to(views.device) for t in val))), done.seconds
 
 
 def _once(
-    session: Session, folder: RunFolder, name: str, make: Callable[[Lease], dict[str, Any]]
-) -> dict[str, Any]:
+    session: Session, folder: RunFolder, name: str, make: Callable[[Lease], BankRecord]
+) -> BankRecord:
     """The parts of a bank, made by one process; the others wait for it."""
 
     def waiting(holder: Holder) -> None:
@@ -108,12 +113,12 @@ def _once(
         on_wait=waiting,
         should_stop=session.stop,
     ) as lease:
-        done = folder.read_json("bank")
+        done = bank_record(folder)
         if done is None:
-            done = make(lease) | {"name": name}
+            done = replace(make(lease), name=name)
             lease.check()
-            folder.write_json("bank", done)
-            say(f"finished view bank  {name}  key {folder.key}  {done['seconds']:.1f} s")
+            folder.write_json("bank", done.to_json())
+            say(f"finished view bank  {name}  key {folder.key}  {done.seconds:.1f} s")
     return done
 
 
@@ -126,7 +131,7 @@ def _make(
     data: TrainingData,
     normalise: Normaliser,
     numerics: Numerics,
-) -> dict[str, Any]:
+) -> BankRecord:
     """Write the missing parts, then the validation outputs; return the list of all files."""
     digests, seconds = _parts_there(folder)
     rows = view_outputs(model, views, numerics, start=len(digests) * CHUNKS_A_PART)
@@ -147,7 +152,7 @@ def _make(
         folder.write_json("seconds", seconds)
     out = image_outputs(model, data.val, normalise, numerics)
     val = {"logits": out.logits.half().cpu(), "pooled": out.pooled.half().cpu()}
-    return {"parts": digests, "val": folder.save_tensors("val", val), "seconds": seconds}
+    return BankRecord(digests, folder.save_tensors("val", val), seconds)
 
 
 def _parts_there(folder: RunFolder) -> tuple[list[str], float]:
@@ -160,13 +165,18 @@ def _parts_there(folder: RunFolder) -> tuple[list[str], float]:
             digest = path.name.split(".")[1]
             folder.load_tensors(name, digest)
         except FileNotFoundError:
-            return digests, folder.read_json("seconds") or 0.0
+            return digests, _seconds(folder)
         except (CorruptFile, ValueError) as error:
             log.warning("part of a view bank cannot be used (%s): rebuilt", error)
             for damaged in folder.path.glob(f"{name}.*.safetensors"):
-                damaged.unlink()
-            return digests, folder.read_json("seconds") or 0.0
+                set_aside(damaged)
+            return digests, _seconds(folder)
         digests.append(digest)
+
+
+def _seconds(folder: RunFolder) -> float:
+    found = if_intact(lambda: folder.read_json("seconds"))
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _read(folder: RunFolder, digests: list[str]) -> Iterator[ViewOutputs]:

@@ -79,12 +79,25 @@ def write_then_name(folder: Path, label: str, write: Callable[[BinaryIO], str]) 
             name = write(file)
             file.flush()
             os.fsync(file.fileno())
+        if (folder / name).is_dir():
+            set_aside(folder / name)
         temporary.replace(folder / name)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(folder)
     return folder / name
+
+
+def set_aside(path: Path, why: str = "corrupt") -> Path:
+    """Rename a file, or what is in its place, to `*.corrupt`, with a number where that is taken;
+    return the new name. Raises OSError."""
+    aside, number = path.with_name(f"{path.name}.{why}"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.{why}-{number}")
+    path.rename(aside)
+    return aside
 
 
 def make_folder(folder: Path) -> None:

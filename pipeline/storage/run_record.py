@@ -10,12 +10,17 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self, TypedDict, get_origin, get_type_hints
 
 from pipeline.storage.atomic import CorruptFile
+from trainers.errors import UserError
 
 SCHEMA = 1
 
 
 class UnreadableRecord(CorruptFile):
-    """A record without what its schema requires, or of a schema that this version cannot read."""
+    """A record without what its schema requires."""
+
+
+class NewerRecord(UserError):
+    """A record that a newer version has written; it is no damage, and is left as it is."""
 
 
 class HistoryEntry(TypedDict):
@@ -28,7 +33,9 @@ class HistoryEntry(TypedDict):
     metrics: dict[str, float]
 
 
-class _Record:
+class Record:
+    """A dataclass in a JSON file."""
+
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
         return {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
@@ -38,12 +45,15 @@ class _Record:
         """The record that a file holds, of this schema or an older one.
 
         Raises:
-            UnreadableRecord
+            UnreadableRecord, NewerRecord
         """
         if not isinstance(body, dict) or not isinstance(body.get("schema", 0), int):
             raise UnreadableRecord("is no record of a run")
         if body.get("schema", 0) > SCHEMA:
-            raise UnreadableRecord(f"has schema {body['schema']}, which a newer version wrote")
+            raise NewerRecord(
+                f"a record of the store has schema {body['schema']}, which a newer version wrote: "
+                "install that version, or use another runtime.store"
+            )
         known = {one.name: one for one in fields(cls)}  # type: ignore[arg-type]
         values = {name: body[name] for name in known if name in body} | {"schema": SCHEMA}
         hints = get_type_hints(cls)
@@ -57,7 +67,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class RunSpec(_Record):
+class RunSpec(Record):
     """Description of a run, written when it starts: enough to send it to a tracking store."""
 
     name: str  # distill-L3-digits-s0
@@ -74,7 +84,7 @@ class RunSpec(_Record):
 
 
 @dataclass(frozen=True)
-class RunResult(_Record):
+class RunResult(Record):
     """Result of a finished run."""
 
     key: str
@@ -83,4 +93,15 @@ class RunResult(_Record):
     history: list[HistoryEntry]
     weights: dict[str, str]  # sha256 of the safetensors files, by name
     tags: dict[str, str]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class BankRecord(Record):
+    """A complete view bank: sha256 of its files, in order."""
+
+    parts: list[str]
+    val: str
+    seconds: float  # that making it took
+    name: str = ""  # absent in banks of an older version
     schema: int = SCHEMA

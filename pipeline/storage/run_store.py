@@ -20,14 +20,12 @@ import errno
 import json
 import logging
 import os
-import pickle
 import re
-import zipfile
-from collections import OrderedDict
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import safetensors.torch
 import torch
@@ -38,34 +36,43 @@ from pipeline.storage.atomic import (
     CorruptFile,
     HashingWriter,
     make_folder,
+    set_aside,
     sha256,
     sync_folder,
     verify,
     write_atomic,
     write_then_name,
 )
-from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
+from pipeline.storage.checkpoint import Commit, check_loadable, load_commit, number_of
+from pipeline.storage.run_record import HistoryEntry, Record, RunResult, RunSpec, UnreadableRecord
+from trainers.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _COMMIT = re.compile(r"commit-(\d{8,})\.[0-9A-Za-z]{1,8}\.([0-9a-f]{64})\.pt")
 _TEMPORARY_COMMIT = re.compile(r"\.commit-(\d{8,})\..*\.tmp")
 _TENSORS = re.compile(r"(.*)\.([0-9a-f]{64})\.safetensors")
 _TEST_READ = re.compile(r"test-read-(\d{6,})")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _GENERATIONS_KEPT = 2
-# Types that torch.load(weights_only=True) always reads back, apart from tensors.
-_MAPPINGS = (dict, OrderedDict)
-_SEQUENCES = (list, tuple)
-_SCALARS = (bool, int, float, str, type(None))
 
 _log = logging.getLogger("pipeline")
 
 
-class Commit(NamedTuple):
-    """A checkpoint: a state to resume from, and one record for each epoch that led to it."""
+class DamagedRun(UserError, CorruptFile):
+    """A damaged file of a run that cannot be made again from what is there: what to do."""
 
-    number: int
-    state: dict[str, Any]
-    history: list[HistoryEntry]
+
+def if_intact(read: Callable[[], T | None]) -> T | None:
+    """What `read` gives; None, with a warning, where its file is damaged or of a newer version:
+    one such run stops no command that is about others."""
+    try:
+        return read()
+    except (CorruptFile, UserError, OSError) as error:
+        _log.warning("left out: %s", error)
+        return None
 
 
 class Store:
@@ -80,6 +87,11 @@ class Store:
         Raises ValueError if `stage` or `key` is no plain name.
         """
         return RunFolder(self.root, _plain(stage), _plain(key))
+
+    def find(self, stage: str, key: str) -> RunFolder | None:
+        """The folder of a run that another store names; None where these are no plain names."""
+        plain = all(_NAME.fullmatch(name) for name in (stage, key))
+        return self.run(stage, key) if plain else None
 
     def runs(self) -> list[RunFolder]:
         """All runs that have a folder, sorted by stage and key."""
@@ -117,11 +129,22 @@ class RunFolder:
             body, digest = content["body"], content["sha256"]
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (IsADirectoryError, PermissionError) as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptFile(f"{path} cannot be parsed: {error!r}") from error
         if _json_digest(body) != digest:
             raise CorruptFile(f"{path} does not hold what was written: its sha256 differs")
         return body
+
+    def read_record(self, name: str, kind: type[R], **defaults: Any) -> R | None:
+        """The record in `<name>.json`, None if there is none. Raises CorruptFile, NewerRecord."""
+        body = self.read_json(name)
+        try:
+            known = defaults | body if isinstance(body, dict) else body
+            return None if body is None else kind.from_json(known)
+        except UnreadableRecord as error:
+            raise CorruptFile(f"{self._json_path(name)} {error}") from error
 
     def commit(self, state: dict[str, Any], history: list[HistoryEntry], *, token: str) -> Path:
         """Saves a snapshot as the newest generation and deletes all but the two newest.
@@ -131,10 +154,10 @@ class RunFolder:
         token that is not alphanumeric. After an OSError the earlier checkpoints still exist.
         """
         payload = {"state": state, "history": history}
-        _check_loadable(payload, "commit")
+        check_loadable(payload, "commit")
         if not re.fullmatch("[0-9A-Za-z]+", token):
             raise ValueError(f"a checkpoint's token must be alphanumeric: {token!r}")
-        number = max((_number(path) for path in self._commits()), default=0) + 1
+        number = max((number_of(path) for path in self._commits()), default=0) + 1
         label = f"commit-{number:08d}.{token[:8]}"
 
         def write(file: BinaryIO) -> str:
@@ -151,7 +174,7 @@ class RunFolder:
         """The newest checkpoint that is intact, on the CPU; None if there is none.
 
         A corrupt one is moved aside as `*.corrupt`, with a warning, and the one before it
-        is tried.
+        is tried. Raises DamagedRun for one that this user may not read.
         """
         tried: set[Path] = set()
         found_corrupt = False
@@ -160,15 +183,21 @@ class RunFolder:
             path = paths[-1]
             tried.add(path)
             try:
-                return _load_commit(path)
+                return load_commit(path)
             except FileNotFoundError:  # pruned by the writer, so there is a newer one
                 continue
+            except PermissionError as error:
+                raise DamagedRun(
+                    f"{path} cannot be read: {error.strerror}; chmod u+r {_shell(path)} lets you, "
+                    "and without the file the checkpoint before it is used"
+                ) from error
             except CorruptFile as error:
                 found_corrupt = True
-                aside = path.with_name(path.name + ".corrupt")
                 with contextlib.suppress(FileNotFoundError):  # another reader was faster
-                    path.replace(aside)
-                _log.warning("%s; moved to %s, the checkpoint before it is used", error, aside.name)
+                    aside = set_aside(path)
+                    _log.warning(
+                        "%s; moved to %s, the checkpoint before it is used", error, aside.name
+                    )
         if found_corrupt:
             _log.warning("no checkpoint of %s is intact: it starts from the beginning", self.path)
         return None
@@ -188,8 +217,10 @@ class RunFolder:
         """The file of that name and sha256, or the only one of that name.
 
         Raises FileNotFoundError if there is none, ValueError if several differ and no sha256
-        is given.
+        is given, or for one that is none.
         """
+        if sha256 is not None and not _DIGEST.fullmatch(sha256):
+            raise ValueError(f"no sha256: {sha256!r}")
         pattern = f"{_plain(name)}.{sha256 or '*'}.safetensors"
         paths = [path for path in self.path.glob(pattern) if _TENSORS.fullmatch(path.name)]
         if not paths:
@@ -204,21 +235,42 @@ class RunFolder:
         Raises CorruptFile if they are not those that were saved.
         """
         path = self.tensors_path(name, sha256)
-        with open(path, "rb") as file:
-            verify(path, file, path.name.split(".")[1])
+        _verify(path)
         try:
             return safetensors.torch.load_file(path, backend="pread")
         except SafetensorError as error:
             raise CorruptFile(f"{path} cannot be loaded: {error}") from error
+
+    def weights_faults(self, result: RunResult) -> dict[str, str]:
+        """Why weights of a finished run cannot be used, by name: absent, or another sha256. Raises
+        DamagedRun for those that this user may not read."""
+        found = {}
+        for name, digest in result.weights.items():
+            try:
+                _verify(self.tensors_path(name, digest))
+            except FileNotFoundError:
+                found[name] = f"{self.path / f'{name}.{digest}.safetensors'} is missing"
+            except CorruptFile as error:
+                found[name] = str(error)
+            except ValueError as error:
+                raise DamagedRun(f"{self._json_path('result')}: {error}") from error
+            except PermissionError as error:
+                raise DamagedRun(f"{error.filename} cannot be read: {error.strerror}") from error
+        return found
+
+    def whole_result(self) -> RunResult | None:
+        """The result of a finished run with all its weights; None for another. Raises as
+        `result`."""
+        result = self.result()
+        return None if result is None or self.weights_faults(result) else result
 
     def write_spec(self, spec: RunSpec) -> None:
         """Replaces the run's description."""
         self.write_json("spec", spec.to_json())
 
     def spec(self) -> RunSpec | None:
-        """The run's description; None where it has not started. Raises CorruptFile."""
-        body = self.read_json("spec")
-        return None if body is None else RunSpec.from_json(body)
+        """The run's description; None where it has not started. Raises CorruptFile, NewerRecord."""
+        return self.read_record("spec", RunSpec)
 
     def finish(self, result: RunResult) -> None:
         """Writes the result, which ends the run, and deletes the checkpoints: save weights
@@ -228,9 +280,24 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def result(self) -> RunResult | None:
-        """The result; None where the run is not finished. Raises CorruptFile."""
-        body = self.read_json("result")
-        return None if body is None else RunResult.from_json({"key": self.key} | body)
+        """The result; None where the run is not finished. Raises DamagedRun, NewerRecord."""
+        try:
+            return self.read_record("result", RunResult, key=self.key)  # the key is not in old ones
+        except CorruptFile as error:
+            raise DamagedRun(f"{error}; {self._again()}") from error
+
+    def _again(self) -> str:
+        """What to do where the result cannot be read, and what it costs."""
+        away = f"mv {_shell(self.path)} {_shell(self.path.with_name(self.key + '.damaged'))}"
+        return (
+            f"move its folder away ({away}), and the next command that needs the run trains it "
+            "from its first epoch and reads the test split once more; nothing else is trained again"
+        )
+
+    def reopen(self) -> None:
+        """Take back the result of a finished run, which is kept as `result.json.replaced`: it is
+        trained again from its first epoch."""
+        set_aside(self._json_path("result"), "replaced")
 
     def count_test_read(self) -> int:
         """Call before reading the test split: counts it durably, and returns the new count."""
@@ -260,13 +327,13 @@ class RunFolder:
     def _commits(self) -> list[Path]:
         """The files of all checkpoints, oldest first."""
         paths = [self.path / match[0] for match in self._matches(_COMMIT)]
-        return sorted(paths, key=lambda path: (_number(path), path.name))
+        return sorted(paths, key=lambda path: (number_of(path), path.name))
 
     def _prune(self, committed: int) -> None:
         commits = self._commits()
-        kept = sorted({_number(path) for path in commits})[-_GENERATIONS_KEPT:]
+        kept = sorted({number_of(path) for path in commits})[-_GENERATIONS_KEPT:]
         for path in commits:
-            if _number(path) not in kept:
+            if number_of(path) not in kept:
                 path.unlink(missing_ok=True)
         # The holder of the lease writes this number or a later one. An earlier one was left by a
         # killed process, or is being written by one that lost the lease.
@@ -281,9 +348,17 @@ def _plain(name: str) -> str:
     return name
 
 
-def _number(path: Path) -> int:
-    """The number of a checkpoint's file."""
-    return int(path.name.split(".")[0].removeprefix("commit-"))
+def _shell(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _verify(path: Path) -> None:
+    """Raises CorruptFile unless a file of tensors is the one that its name says; OSError."""
+    try:
+        with open(path, "rb") as file:
+            verify(path, file, path.name.split(".")[1])
+    except IsADirectoryError as error:
+        raise CorruptFile(f"{path} is a folder") from error
 
 
 def _json_digest(body: Any) -> str:
@@ -291,49 +366,5 @@ def _json_digest(body: Any) -> str:
     return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
 
 
-def _check_loadable(value: Any, where: str) -> None:
-    """Raises TypeError, with the place, for a value that a checkpoint might not give back.
-
-    Types must match exactly: numpy's float64 is a float too, but is pickled as code of numpy's.
-    """
-    if type(value) in _MAPPINGS:
-        for key, item in value.items():
-            if type(key) not in _SCALARS:
-                raise TypeError(f"{where} has a key of type {type(key).__name__}: {key!r}")
-            _check_loadable(item, f"{where}[{key!r}]")
-    elif type(value) in _SEQUENCES:
-        for index, item in enumerate(value):
-            _check_loadable(item, f"{where}[{index}]")
-    elif not isinstance(value, Tensor) and type(value) not in _SCALARS:
-        raise TypeError(f"{where} is of type {type(value).__name__}, which no checkpoint can hold")
-
-
 def _dense_copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _load_commit(path: Path) -> Commit:
-    """Loads a checkpoint. Raises CorruptFile, or OSError, of which FileNotFoundError.
-
-    The sha256 finds accidents, not malice, so no code in the file is run. Errors that do not come
-    from the file pass through: a good checkpoint is not set aside because memory was short.
-    """
-    with open(path, "rb") as file:  # opened once, so that it can be deleted meanwhile
-        verify(path, file, path.name.split(".")[2])
-        # Anything else torch would take for its old format, and fail in many ways.
-        if not _is_torch_file(file):
-            raise CorruptFile(f"{path} is corrupt: not a file of torch.save")
-        file.seek(0)
-        try:
-            payload = torch.load(file, weights_only=True, map_location="cpu")
-            return Commit(_number(path), payload["state"], payload["history"])
-        except (pickle.UnpicklingError, KeyError, TypeError) as error:
-            raise CorruptFile(f"{path} is corrupt: {error}") from error
-
-
-def _is_torch_file(file: BufferedReader) -> bool:
-    try:
-        entries = {name.rpartition("/")[2] for name in zipfile.ZipFile(file).namelist()}
-    except zipfile.BadZipFile:
-        return False
-    return {"data.pkl", "version"} <= entries

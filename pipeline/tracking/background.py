@@ -16,7 +16,8 @@ from pipeline.outcome import last_line
 from pipeline.storage.lease import Lease, LeaseLost
 from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
-from pipeline.tracking.acceptance import REFUSES, acceptance
+from pipeline.tracking.acceptance import acceptance
+from pipeline.tracking.answer import REFUSES
 from pipeline.tracking.system_metrics import monitor
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload

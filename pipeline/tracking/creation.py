@@ -58,6 +58,20 @@ def same_runs(client: Any, experiment_id: str, identity: Mapping[str, str]) -> l
     return [run_id_of(run) for run in runs]
 
 
+def is_gone(client: Any, run_id: str) -> bool:
+    """Whether a run was deleted from the store, or the store itself was."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return True
+        raise
+    run_id_of(run, run_id)
+    return bool(run.info.lifecycle_stage == "deleted")
+
+
 def run_id_of(run: Any, expected: str | None = None) -> str:
     """The id of a run in an answer.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -64,24 +64,27 @@ def log_student(
     run_id: str,
     step: int,
 ) -> None:
-    """Log the student under its run, once, with a signature, ready for `mlflow models serve`, and
-    linked to the run's metrics of a step. Models that an interrupted call has left are deleted."""
+    """Log the student under its run, with a signature, ready for `mlflow models serve`, and linked
+    to the run's metrics of a step. All other models of the run are deleted: damaged ones, and those
+    that an interrupted call has left."""
     client = target.client()
+    known = {one.model_id for one in _models_of(client, target.experiment_id(), run_id)}
+    _log(folder, spec, result, target, run_id, step)
     models = _models_of(client, target.experiment_id(), run_id)
-    outputs = client.get_run(run_id).outputs
-    linked = {one.model_id for one in outputs.model_outputs} if outputs is not None else set()
-    whole = [one for one in models if one.status == "READY" and one.model_id in linked]
-    if not whole:
-        _log(folder, spec, result, target, run_id, step)
-        after = _models_of(client, target.experiment_id(), run_id)
-        known = {one.model_id for one in models}
-        whole = [one for one in after if one.model_id not in known and one.status == "READY"]
-        models = after
-    if not whole:
+    new = [one for one in models if one.model_id not in known and one.status == "READY"]
+    if not new:
         raise BadAnswer("the model that was logged is not in the tracking store")
     for extra in models:
-        if extra.model_id != whole[-1].model_id:
+        if extra.model_id != new[-1].model_id:
             client.delete_logged_model(extra.model_id)
+
+
+def linked_models(target: TrackingTarget, run: Any) -> list[LoggedModel]:
+    """The models of a run that are ready and that its page shows."""
+    outputs = run.outputs
+    linked = {one.model_id for one in outputs.model_outputs} if outputs is not None else set()
+    models = _models_of(target.client(), target.experiment_id(), run.info.run_id)
+    return [one for one in models if one.status == "READY" and one.model_id in linked]
 
 
 def register(target: TrackingTarget, run_id: str) -> None:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from analysis import tags
 from analysis.stores.address import redacted
 from pipeline.storage.lease import Lease, acquire
-from pipeline.tracking.acceptance import AWAY, DATABASE_SERVERS, acceptance
+from pipeline.tracking.acceptance import DATABASE_SERVERS, acceptance
+from pipeline.tracking.answer import AWAY
 from pipeline.tracking.creation import BadAnswer, delete_extras, only_run, source_tags
 from pipeline.tracking.database import make_sqlite
 from pipeline.tracking.launches import FOLDER, LaunchRecord

@@ -6,40 +6,38 @@ arrived. After a crash or a failed call the state of the tracking store decides.
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from analysis import tags
 from pipeline.outcome import last_line
-from pipeline.storage.lease import Lease, LeaseLost, acquire
+from pipeline.storage.atomic import CorruptFile
+from pipeline.storage.lease import Lease, LeaseLost
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.creation import (
     BadAnswer,
     delete_extras,
+    is_gone,
     only_run,
     run_id_of,
     same_runs,
     source_tags,
 )
 from pipeline.tracking.description import description
+from pipeline.tracking.run_files import RunFiles
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload_state import UploadState, records
+from pipeline.tracking.upload_state import UploadState
+from pipeline.tracking.values import log_data, points_of
 from trainers import metrics
 
 log = logging.getLogger("pipeline")
 
-SPEC_FILE = "spec.json"  # the run's description, for readers without the run folder
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 PARAM_LENGTH = 6000
-DATASET_DIGEST_LENGTH = 36  # the longest that MLflow stores
 
 
 class RunUpload:
@@ -53,7 +51,6 @@ class RunUpload:
         self.folder, self.target, self.lease = folder, target, lease
         self.record = UploadState.load(folder, target)
         self.sure = False  # whether the record is known to be all that has arrived
-        self._described_in_files = False
         self._reported = False  # that files are refused
 
     @property
@@ -64,6 +61,8 @@ class RunUpload:
     def start(self, *, reused: bool = False) -> None:
         """Find or make the run, and describe it."""
         spec = self._spec()
+        if self.record.again:
+            self._make_again()
         if not self.sure and self.record.run_id is not None:
             self._look_again()
         if self.record.run_id is None:
@@ -99,7 +98,7 @@ class RunUpload:
         points = [
             point
             for entry in history[start:]
-            for point in _metrics(entry["metrics"], entry["index"], entry["time"])
+            for point in points_of(entry["metrics"], entry["index"], entry["time"])
         ]
         self._send(points if self.sure else self._lacking(points))
         self.record.epochs, self.sure = len(history), True
@@ -114,12 +113,14 @@ class RunUpload:
         last = max((entry["index"] for entry in result.history), default=0)
         if not self.record.finished:
             self.epochs(result.history)
-            values = _metrics(self._counted(result.metrics), last, result.time)
+            values = points_of(self._counted(result.metrics), last, result.time)
             self._send(self._lacking(values))
             spec = self._spec()
             self._set_tags(spec.tags | result.tags | {tags.NOTE: description(spec, result)})
         if not self.record.files:
-            self.record.files = self._stored(lambda: self._files(result, last, log_model))
+            self.record.files = self._stored(
+                lambda: self._files().send(result, last, log_model=log_model)
+            )
         # When it ended, not when it was sent: one that is replayed would seem to take hours.
         self._end("FINISHED", result.time)
         self.record.finished = True
@@ -128,17 +129,27 @@ class RunUpload:
         self._stored(lambda: self.register(result))
 
     def mend(self, *, again: bool) -> None:
-        """Take nothing for granted of what has arrived; with `again`, make the run again, and take
-        over the children of the one before."""
-        old = str(self.record.run_id)
-        known = self.record
-        self.record = replace(known, epochs=0, described=False, finished=False)
-        if again and known.run_id is not None:
-            self.client.delete_run(old)
+        """Take nothing for granted of what has arrived; with `again`, make the run again."""
+        self.record = replace(self.record, epochs=0, described=False, finished=False, again=again)
+        if again:
             self.start()
-            experiment, new = self.target.experiment_id(), str(self.record.run_id)
-            for child in same_runs(self.client, experiment, {tags.PARENT: old}):
-                self.client.set_tag(child, tags.PARENT, new)
+
+    def _make_again(self) -> None:
+        """Replace the run by an empty one, which takes over its children (evaluations)."""
+        old = self.record.run_id
+        self.record = replace(self.record, again=False, described=False, finished=False)
+        if old is None or is_gone(self.client, old) or not self._is_own(old):
+            return
+        self.client.delete_run(old)
+        self.start()
+        experiment, new = self.target.experiment_id(), str(self.record.run_id)
+        for child in same_runs(self.client, experiment, {tags.PARENT: old}):
+            self.client.set_tag(child, tags.PARENT, new)
+
+    def _is_own(self, run_id: str) -> bool:
+        """Whether a run is of this folder, not of another folder of the same key."""
+        name = self.client.get_run(run_id).data.tags.get("folder")
+        return name in (None, self._spec().folder)
 
     def stop(self, status: str, tags: dict[str, str]) -> None:
         """End a run that is not finished: FAILED, or KILLED where it can be resumed."""
@@ -181,7 +192,7 @@ class RunUpload:
         }
 
     def _create(self, spec: RunSpec, reused: bool) -> str:
-        self.record.launch_id = self.target.parent_id()
+        self.record.launch_id, self.record.folder = self.target.parent_id(), spec.folder
         parent = {tags.PARENT: self.record.launch_id}
         run_tags = source_tags() | spec.tags | self._identity() | parent
         if reused:
@@ -213,24 +224,13 @@ class RunUpload:
         kept = self._run()
         if params.keys() - kept.data.params.keys() or not kept.inputs.dataset_inputs:
             raise BadAnswer("parameters that were accepted are not in the tracking store")
-        self._described_in_files = self._stored(lambda: self._texts(spec))
+        self._stored(lambda: self._files().send_texts())
 
-    def _texts(self, spec: RunSpec) -> None:
-        record = {key: value for key, value in spec.to_json().items() if key != "texts"}
-        texts = spec.texts | {SPEC_FILE: json.dumps(record, indent=2)}
-        with tempfile.TemporaryDirectory() as scratch:
-            for name, text in texts.items():
-                Path(scratch, name).write_text(text, encoding="utf-8")
-            self._artifacts().log_artifacts(scratch)
-
-    def _artifacts(self) -> Any:
-        """The artifacts of the run, at the address that the run has; MLflow's client would go on
-        with whatever it was answered first."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        if not (root := self._run().info.artifact_uri):
-            raise BadAnswer("the run has no artifact store")
-        return get_artifact_repository(root, tracking_uri=self.target.uri)
+    def _files(self) -> RunFiles:
+        """The files of the run, at the address that the run has; MLflow's client would go on with
+        whatever it was answered first."""
+        self.lease.check()
+        return RunFiles(self.folder, self._spec(), self.target, self._run())
 
     def _run(self) -> Any:
         """The run as the store has it."""
@@ -277,6 +277,13 @@ class RunUpload:
             send()
         except LeaseLost:
             raise
+        except CorruptFile as error:
+            log.warning(
+                "%s; the files of %s are not sent before its command has been run again",
+                error,
+                self._spec().name,
+            )
+            return False
         except Exception as error:  # noqa: BLE001 - reported; `sync` sends them
             if not self._reported:
                 self._reported = True
@@ -289,20 +296,6 @@ class RunUpload:
             return False
         return True
 
-    def _files(self, result: RunResult, step: int, log_model: bool) -> None:
-        """Texts, the weights as safetensors and, for a student, an MLflow model (once)."""
-        if not self._described_in_files:
-            self._texts(self._spec())
-        repository = self._artifacts()
-        for name, digest in result.weights.items():
-            repository.log_artifact(str(self.folder.tensors_path(name, digest)), "weights")
-        if log_model and "student" in result.weights:
-            from pipeline.tracking.model_export import log_student
-
-            self.lease.check()
-            run_id = str(self.record.run_id)
-            log_student(self.folder, self._spec(), result, self.target, run_id, step)
-
     def register(self, result: RunResult) -> None:
         """Register the student of a finished run, where the target has a name for it."""
         if self.target.register is not None and "student" in result.weights:
@@ -310,78 +303,3 @@ class RunUpload:
 
             self.lease.check()
             register(self.target, str(self.record.run_id))
-
-
-def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str:
-    """The id of a finished run at a tracking target, sent where it is missing: whole, and once
-    however many processes call this at the same time.
-
-    Raises:
-        MlflowException: the store cannot be reached.
-    """
-    record = UploadState.load(folder, target)
-    if record.run_id is None:
-        record.save(folder, target)  # where it is due: `sync` sends it if this call cannot
-    whole = record.finished and record.files and record.run_id is not None
-    if whole and target.register is None and not is_gone(target.client(), str(record.run_id)):
-        return str(record.run_id)
-    result = folder.result()
-    assert result is not None, f"{folder.path} is not finished"
-    with acquire(folder.path, poll_s=0.05) as lease:
-        upload = RunUpload(folder, target, lease)  # with what another has sent meanwhile
-        upload.start(reused=True)
-        upload.finish(result, log_model=log_model)
-    return str(upload.record.run_id)
-
-
-def arrived(folder: RunFolder, target: TrackingTarget) -> list[str]:
-    """The ids of the finished runs of a folder in all experiments of a target's store: first where
-    it was trained, then where it was reused."""
-    client = target.client()
-    finished = {r.run_id: r for r in records(folder, target) if r.finished and r.run_id}
-    there = {run_id: r.experiment for run_id, r in finished.items() if not is_gone(client, run_id)}
-    reused = {run_id: tags.REUSED in client.get_run(run_id).data.tags for run_id in there}
-    return sorted(there, key=lambda run_id: (reused[run_id], there[run_id], run_id))
-
-
-def is_gone(client: Any, run_id: str) -> bool:
-    """Whether a run was deleted from the store, or the store itself was."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return True
-        raise
-    run_id_of(run, run_id)
-    return bool(run.info.lifecycle_stage == "deleted")
-
-
-def _metrics(values: dict[str, float], step: int, time_ms: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    return [Metric(key, float(value), time_ms, step) for key, value in values.items()]
-
-
-def log_data(client: Any, run_id: str, data: dict[str, str], context: str) -> None:
-    """The data set (name, digest) as an input of a run; `context` is its use."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    name, digest = data["name"], data["digest"][:DATASET_DIGEST_LENGTH]
-    found = Dataset(name, digest, source_type="code", source=json.dumps({"data.name": name}))
-    client.log_inputs(run_id, [DatasetInput(found, [InputTag("mlflow.data.context", context)])])
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch, as MLflow counts."""
-    return int(time.time() * 1000)
-
-
-def flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Dotted keys and values of nested dicts."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value

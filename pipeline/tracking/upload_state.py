@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+import secrets
+from dataclasses import asdict, dataclass, replace
 
 from analysis.stores.address import redacted
 from pipeline.storage.atomic import CorruptFile
@@ -29,6 +30,8 @@ class UploadState:
     verb: str = ""  # of the command that trained it
     command: str = ""  # which call of that verb: runs of one call share a launch run
     files: bool = False  # weights, texts and the model
+    folder: str = ""  # the folder's random name, from its spec
+    again: bool = False  # the folder was trained again: what has arrived is replaced
 
     @staticmethod
     def name(target: TrackingTarget) -> str:
@@ -63,9 +66,28 @@ class UploadState:
         folder.write_json(self.name(target), asdict(self))
 
 
+def start_again(folder: RunFolder) -> None:
+    """Note for every tracking store that the run is trained again."""
+    for name in _names(folder):
+        if (record := UploadState.read(folder, name)) is not None:
+            later = replace(record, again=True, epochs=0, finished=False, files=False)
+            folder.write_json(name, asdict(later))
+
+
+def folder_name(folder: RunFolder) -> str:
+    """The random name of a folder, by what has arrived in tracking stores; a new one where nothing
+    is known."""
+    found = [UploadState.read(folder, name) for name in _names(folder)]
+    known = {record.folder for record in found if record is not None and record.folder}
+    return known.pop() if len(known) == 1 else secrets.token_hex(8)
+
+
+def _names(folder: RunFolder) -> list[str]:
+    return sorted(path.stem for path in folder.path.glob(f"{RECORD_PREFIX}*.json"))
+
+
 def records(folder: RunFolder, target: TrackingTarget) -> list[UploadState]:
     """What has arrived, or is due, in any experiment of a target's store."""
-    paths = sorted(folder.path.glob(f"{RECORD_PREFIX}*.json"))
-    found = [UploadState.read(folder, path.stem) for path in paths]
+    found = [UploadState.read(folder, name) for name in _names(folder)]
     where = redacted(target.uri)
     return [record for record in found if record is not None and record.where == where]

@@ -17,8 +17,8 @@ from pipeline.__main__ import main
 from pipeline.storage.lease import acquire
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.audit import RIGHT, judged, tracked_runs
+from pipeline.tracking.replay import replay
 from pipeline.tracking.target import TrackingTarget, quiet_mlflow
-from pipeline.tracking.upload import replay
 from pipeline.tracking.upload_state import UploadState
 from tests.pipeline.tracking.test_upload import folder_at
 from trainers import metrics

@@ -21,9 +21,10 @@ from pipeline.identity import splits
 from pipeline.session import Session
 from pipeline.stages.test_split import open_test
 from pipeline.storage.run_store import RunFolder, Store
-from pipeline.tracking.upload import replay
+from pipeline.tracking.replay import replay
 from tests.pipeline import records
 from trainers import models
+from trainers.errors import UserError
 from trainers.measures import ClassRow
 from trainers.models.weight_files import BadCheckpoint
 
@@ -154,8 +155,8 @@ def test_a_damaged_specification_names_its_run(session: Session) -> None:
     spec = folder.read_json("spec")
     for wrong in ({"tags": {}}, {"config": {"data": 3, "numerics": {}}}, {"identity": None}):
         folder.write_json("spec", spec | wrong)
-        with pytest.raises(ConfigError, match=KEYS[0]):
-            stored(folder)
+        with pytest.raises(UserError, match=KEYS[0]):
+            stored(folder, session)
 
 
 class _Evil:
@@ -186,9 +187,8 @@ def test_readings_of_test_by_a_file_are_counted_by_its_content(session: Session)
 
 def test_weights_that_do_not_fit_name_the_option_to_change(session: Session) -> None:
     torch.save(models.build("resnet20", 10, 16, in_chans=1).state_dict(), "w.pt")
-    subject = find("w.pt", compose(["cfg=CE"]), session)
     with pytest.raises(BadCheckpoint, match=r"student\.model"):
-        subject.network(torch.device("cpu"))
+        find("w.pt", compose(["cfg=CE"]), session)
 
 
 # On which data --------------------------------------------------------------------------------

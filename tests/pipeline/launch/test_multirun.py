@@ -130,7 +130,9 @@ def test_what_is_finished_is_no_job(tmp_path: Path) -> None:
     for number in (0, 1):
         folder = store.run("finetune", run_key("finetune", config, teacher=number))
         folder.finish(records.result())
-    store.run("bank", bank_key(config, 0)).write_json("bank", {"seconds": 1.0})
+    store.run("bank", bank_key(config, 0)).write_json(
+        "bank", {"parts": [], "val": "0", "seconds": 1.0}
+    )
     found = tasks(store, "cfg=KD", "seed=0,1")
     assert not found["finetune"]
     (bank,) = found["bank"]

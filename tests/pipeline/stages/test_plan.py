@@ -85,10 +85,11 @@ def test_what_is_finished_and_what_resumes_is_shown(store: Store) -> None:
 
 
 def test_banks_are_planned_with_the_time_of_others_of_their_teacher(store: Store) -> None:
-    body = {"name": "bank-resnet20-digits-s0", "seconds": 8.0}
+    parts = {"parts": [], "val": "0"}
+    body = parts | {"name": "bank-resnet20-digits-s0", "seconds": 8.0}
     store.run("bank", bank_key(rung("KD"), 0)).write_json("bank", body)
     store.run("bank", "aaaa").write_json("bank", body | {"seconds": 10.0})
-    store.run("bank", "bbbb").write_json("bank", {"seconds": 1e9})  # of a version without names
+    store.run("bank", "bbbb").write_json("bank", parts | {"seconds": 1e9})  # without a name
     *_, there, absent = planned_banks(rung("KD"), (0, 1), store)
     assert (there.state, there.seconds) == ("finished", 0.0)
     assert (absent.state, absent.seconds) == ("new", 9.0)

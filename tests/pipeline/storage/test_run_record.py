@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage.run_record import SCHEMA, RunResult, RunSpec, UnreadableRecord
+from pipeline.storage.atomic import CorruptFile
+from pipeline.storage.run_record import (
+    SCHEMA,
+    NewerRecord,
+    RunResult,
+    RunSpec,
+    UnreadableRecord,
+)
 from tests.pipeline import records
 
 
@@ -25,7 +32,6 @@ def test_a_record_without_a_schema_is_brought_up_to_date() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema": SCHEMA + 1}, "newer version"),
         ({"schema": "1"}, "no record"),
         ({"config": [1]}, "'config' that is no dict"),
         ({"tags": None}, "'tags' that is no dict"),
@@ -34,6 +40,12 @@ def test_a_record_without_a_schema_is_brought_up_to_date() -> None:
 def test_a_record_that_cannot_be_read_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnreadableRecord, match=reason):
         RunSpec.from_json(records.spec().to_json() | change)
+
+
+def test_a_record_of_a_newer_version_is_no_damage() -> None:
+    with pytest.raises(NewerRecord, match="newer version wrote: install that version") as raised:
+        RunSpec.from_json(records.spec().to_json() | {"schema": SCHEMA + 1})
+    assert not isinstance(raised.value, CorruptFile)
 
 
 def test_a_key_that_is_missing_is_named() -> None:

@@ -264,15 +264,15 @@ def test_a_commit_deleted_while_it_is_read_is_no_matter(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     commit_many(run, 2)
-    load = run_store._load_commit
+    load = run_store.load_commit
 
     def overtaken(path: Path) -> run_store.Commit:
-        monkeypatch.setattr(run_store, "_load_commit", load)
+        monkeypatch.setattr(run_store, "load_commit", load)
         for number in (3, 4):
             run.commit(number_state(number), [], token=TOKEN)
         return load(path)
 
-    monkeypatch.setattr(run_store, "_load_commit", overtaken)
+    monkeypatch.setattr(run_store, "load_commit", overtaken)
     latest = run.latest()
     assert latest is not None
     assert latest.state["position"] == 4

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.tracking import acceptance as asked
-from pipeline.tracking.acceptance import ACCEPTS, AWAY, REFUSES, acceptance, artifact_fault
+from pipeline.tracking import answer as asked
+from pipeline.tracking.acceptance import acceptance
+from pipeline.tracking.answer import ACCEPTS, AWAY, REFUSES, artifact_fault
 from pipeline.tracking.target import TrackingTarget
 from tests.faulty_server import CLOSE, FaultyServer
 

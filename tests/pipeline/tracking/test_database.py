@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.acceptance import ACCEPTS, acceptance
+from pipeline.tracking.acceptance import acceptance
+from pipeline.tracking.answer import ACCEPTS
 from pipeline.tracking.database import make_sqlite, revisions, schema_fault
 from pipeline.tracking.target import TrackingTarget
 

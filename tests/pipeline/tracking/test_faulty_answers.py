@@ -14,8 +14,9 @@ from analysis import tags
 from pipeline.storage.lease import acquire
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.creation import BadAnswer, only_run, same_runs
+from pipeline.tracking.replay import replay
 from pipeline.tracking.target import TrackingTarget, quiet_mlflow
-from pipeline.tracking.upload import RunUpload, replay
+from pipeline.tracking.upload import RunUpload
 from pipeline.tracking.upload_state import UploadState
 from tests.faulty_server import AFTER, CLOSE, SLOW, FaultyServer
 from tests.pipeline.tracking.test_upload import folder_at

@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from analysis import tags
 from pipeline.storage.lease import LeaseLost, acquire
 from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.replay import arrived, replay
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.upload import RunUpload, arrived, replay
+from pipeline.tracking.upload import RunUpload
 from pipeline.tracking.upload_state import UploadState
 from pipeline.tracking.upload_state import records as records_of
 from tests.pipeline import records

@@ -1,0 +1,170 @@
+"""Files of a run in the artifact store: texts, weights and the MLflow model of a student.
+
+What is there is compared with the run folder before anything is sent: names and sizes, and the
+content too where the artifact store is a folder of this machine, or where that is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pipeline.storage.atomic import CorruptFile, sha256
+from pipeline.storage.run_record import RunResult, RunSpec, UnreadableRecord
+from pipeline.storage.run_store import RunFolder
+from pipeline.tracking.creation import BadAnswer
+from pipeline.tracking.restore import WEIGHTS, file_name
+from pipeline.tracking.target import TrackingTarget
+
+SPEC_FILE = "spec.json"  # the run's description, for readers without the run folder
+MODEL_FILES = ("MLmodel", "data/model.pt2")  # without which a student's model cannot be loaded
+
+
+def logged_spec(target: TrackingTarget, run_id: str) -> RunSpec:
+    """The description of a run that it logged. Raises CorruptFile where it is damaged."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = target.client().download_artifacts(run_id, SPEC_FILE, scratch)
+            return RunSpec.from_json(json.loads(Path(file).read_bytes()))
+    except (ValueError, RecursionError, UnreadableRecord) as error:
+        raise CorruptFile(f"artifact {SPEC_FILE} of run {run_id} is damaged: {error}") from error
+
+
+class Artifacts:
+    """One artifact root; `read`: compare contents also where they have to be downloaded."""
+
+    def __init__(self, root: str, target: TrackingTarget, *, read: bool = False) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if not root:
+            raise BadAnswer("the run has no artifact store")
+        self.repository: Any = get_artifact_repository(root, tracking_uri=target.uri)
+        self._here, self._read = local_folder(root), read
+
+    def sizes(self, folder: str | None = None) -> dict[str, int]:
+        """The size of every file in a folder."""
+        listed = self.repository.list_artifacts(folder)
+        return {one.path: one.file_size or 0 for one in listed if not one.is_dir}
+
+    def is_same(self, path: str, size: int, digest: str, found: dict[str, int]) -> bool:
+        """Whether a listed file is the one of this size and sha256."""
+        if found.get(path) != size:
+            return False
+        return all(sha256(file) == digest for file in self.contents(path))
+
+    def contents(self, path: str) -> Iterator[Path]:
+        """A file to read, where it may be read: none or one."""
+        if self._here is not None:
+            yield self._here / path
+        elif self._read:
+            with tempfile.TemporaryDirectory() as scratch:
+                yield Path(self.repository.download_artifacts(path, scratch))
+
+
+def local_folder(root: str) -> Path | None:
+    """The folder of an artifact root on this machine; None for another kind of store."""
+    parts = urlsplit(root)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+class RunFiles:
+    """The files of one run, which is `run` in the tracking store."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: RunSpec,
+        target: TrackingTarget,
+        run: Any,
+        *,
+        read: bool = False,
+    ) -> None:
+        self.folder, self.spec, self.target, self.run = folder, spec, target, run
+        self._artifacts = Artifacts(run.info.artifact_uri, target, read=read)
+        self._read = read
+
+    def lacking(self, result: RunResult | None, *, log_model: bool) -> list[str]:
+        """The names of files that are absent or differ from the run folder; `model` for the
+        MLflow model."""
+        weights = self._weights(result) if result is not None else []
+        model = result is not None and log_model and self._model_is_due(result)
+        return [*self._texts(), *(path.name for path in weights), *(["model"] if model else [])]
+
+    def send_texts(self) -> None:
+        """Send the texts that are lacking."""
+        if lacking := self._texts():
+            with tempfile.TemporaryDirectory() as scratch:
+                for name, data in lacking.items():
+                    Path(scratch, name).write_bytes(data)
+                self._artifacts.repository.log_artifacts(scratch)
+
+    def send(self, result: RunResult, step: int, *, log_model: bool) -> None:
+        """Send all files that are lacking; `step` is that of the metrics which the model has.
+
+        Raises:
+            CorruptFile: the run folder has lost its weights, and the artifact store too.
+        """
+        self.send_texts()
+        for path in self._weights(result):
+            self._artifacts.repository.log_artifact(str(path), WEIGHTS)
+        if log_model and self._model_is_due(result):
+            from pipeline.tracking.model_export import log_student
+
+            log_student(self.folder, self.spec, result, self.target, self.run.info.run_id, step)
+
+    def _texts(self) -> dict[str, bytes]:
+        """The texts that are lacking."""
+        body = {key: value for key, value in self.spec.to_json().items() if key != "texts"}
+        texts = self.spec.texts | {SPEC_FILE: json.dumps(body, indent=2)}
+        found = self._artifacts.sizes()
+        wanted = {name: text.encode() for name, text in texts.items()}
+        return {
+            name: data
+            for name, data in wanted.items()
+            if not self._artifacts.is_same(name, len(data), sha256(data), found)
+        }
+
+    def _weights(self, result: RunResult) -> list[Path]:
+        """The files of weights that are lacking."""
+        found, faults = self._artifacts.sizes(WEIGHTS), self.folder.weights_faults(result)
+        lacking = []
+        for name, digest in result.weights.items():
+            logged = f"{WEIGHTS}/{file_name(name, digest)}"
+            if fault := faults.get(name):
+                if logged in found:  # the only place that may have them
+                    continue
+                raise CorruptFile(fault)
+            path = self.folder.tensors_path(name, digest)
+            if not self._artifacts.is_same(logged, path.stat().st_size, digest, found):
+                lacking.append(path)
+        return lacking
+
+    def _model_is_due(self, result: RunResult) -> bool:
+        if "student" not in result.weights:
+            return False
+        from pipeline.tracking.model_export import linked_models
+
+        models = linked_models(self.target, self.run)
+        return not any(self._is_whole(model.artifact_location) for model in models)
+
+    def _is_whole(self, root: str) -> bool:
+        """Whether a model can be loaded, as far as can be seen: its archive has checksums."""
+        artifacts = Artifacts(root, self.target, read=self._read)
+        found = artifacts.sizes() | artifacts.sizes("data")
+        archive = MODEL_FILES[1]
+        return all(found.get(name) for name in MODEL_FILES) and all(
+            _is_intact(file) for file in artifacts.contents(archive)
+        )
+
+
+def _is_intact(archive: Path) -> bool:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile):
+        return False
