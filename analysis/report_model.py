@@ -1,5 +1,6 @@
 """The report as plain values: what every section returns, and what the writers write."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ class ReportFigure(NamedTuple):
     name: str
     figure: Figure
     caption: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of its files without a suffix; a bench of another's store is no path."""
+        return re.sub(r"[^\w.-]+", "-", self.name)
 
 
 class MissingRun(NamedTuple):

@@ -24,7 +24,7 @@ from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
 from analysis.stores.archive import SUFFIX
 from analysis.suggest import nearest
-from analysis.words import joined
+from analysis.words import joined, printable
 from pipeline.cli.arguments import options
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
@@ -194,7 +194,7 @@ def _show(report: Report, folder: str | None) -> tuple[dict[str, str], list[Path
     }
     frames = [section.frame for section in report.sections if section.frame is not None]
     if frames:
-        texts[TABLE] = pd.concat(frames).to_csv(index=False)
+        texts[TABLE] = printable(pd.concat(frames).to_csv(index=False))
     _write(out_folder, texts)
     pictures = _save(out_folder, report)
     if pictures:
@@ -207,7 +207,8 @@ def _own_folder(report: Report) -> Path:
     """`report/asib-ladder/beta`, `report/asib/ladder-bench-digits`: each experiment, analysis and
     filter has a folder of its own, so that no report takes the place of another."""
     what = " ".join([report.what, report.filters]).strip()
-    return REPORTS.joinpath(*(re.sub(r"[^\w.-]+", "-", one) for one in (report.experiment, what)))
+    names = (re.sub(r"[^\w.-]+", "-", one) for one in (report.experiment, what))
+    return REPORTS.joinpath(*(name if name.strip(".") else "-" for name in names))
 
 
 def _emptied(out_folder: Path) -> Path:
@@ -231,7 +232,7 @@ def _save(out_folder: Path, report: Report) -> list[Path]:
         path
         for section in report.sections
         for figure in section.figures
-        for path in style.save(figure.figure, out_folder / figure.name)
+        for path in style.save(figure.figure, out_folder / figure.file_name)
     ]
 
 

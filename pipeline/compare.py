@@ -19,7 +19,7 @@ from pipeline.config import ConfigError, compose
 from pipeline.session import store_of
 from pipeline.storage.run_record import RunSpec
 from pipeline.storage.run_store import Store, if_intact
-from pipeline.tracking.run_files import SPEC_FILE, logged_spec
+from pipeline.tracking.restore import SPEC_FILE, logged_spec
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.values import flat
 

@@ -6,6 +6,7 @@ lets the exception pass and asks `outcome` how its own run ends.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from analysis import tags
 from analysis.stores.address import hidden
+from analysis.words import printable
 from pipeline.storage.lease import LeaseLost
 from trainers.errors import Interrupted, UserError
 
@@ -27,6 +29,11 @@ TRACEBACK_LENGTH = 4900  # MLflow stores tags of up to 5000 characters
 STOPPED = "interrupted; run the same command to resume"
 
 log = logging.getLogger("pipeline")
+# What a file system answers that no program can change: one line, without a traceback.
+_FILE_SYSTEM = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EMFILE, errno.ENFILE, errno.ESTALE),
+}
 
 
 class JobsFailed(Exception):
@@ -102,9 +109,11 @@ def report(error: BaseException) -> int:
 
     found = outcome(error)
     if found is USER_ERROR:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
     elif found is LEASE_LOST:
         say(f"interrupted: {error}; another process continues the run")
+    elif isinstance(error, OSError) and error.errno in _FILE_SYSTEM and error.filename:
+        say(f"failed: {error.filename}: {error.strerror}; run the same command when it is mended")
     elif found is FAILURE and not isinstance(error, JobsFailed):
         log.error("failed", exc_info=error)
     elif isinstance(error, KeyboardInterrupt):

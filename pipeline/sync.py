@@ -22,6 +22,7 @@ from pipeline.tracking.acceptance import acceptance
 from pipeline.tracking.answer import AWAY
 from pipeline.tracking.audit import LACKS, RIGHT, WRONG, TrackedRun, judged, tracked_runs
 from pipeline.tracking.launches import begun
+from pipeline.tracking.restore import whole_spec
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload
 from pipeline.tracking.upload_state import UploadState, records
@@ -134,7 +135,7 @@ def _of_experiment(
     tracked = tracked_runs(store, number, wanted)
     for due, lease in _free(dues, session):
         try:
-            found = _judged(due, lease, tracked.get(due.record.run_id or ""))
+            found = _judged(due, lease, tracked.get(due.record.run_id or ""), session.target)
         except Exception as error:  # noqa: BLE001 - reported; one run stops no other
             say(f"left out {due.folder.stage}  key {due.folder.key}: {last_line(error)}")
             found = None
@@ -167,10 +168,12 @@ def _free(dues: list[Due], session: Session) -> Iterator[tuple[Due, Lease]]:
                 say(f"running  {due.folder.stage}  key {due.folder.key}: its own process sends it")
 
 
-def _judged(due: Due, lease: Lease, run: TrackedRun | None) -> Different | None:
+def _judged(
+    due: Due, lease: Lease, run: TrackedRun | None, target: TrackingTarget
+) -> Different | None:
     """What is to be done for a run; None where nothing is."""
     folder, record = due.folder, due.record
-    spec, result = folder.spec(), folder.result()
+    spec, result = whole_spec(folder, target), folder.result()
     if spec is None:
         return None
     commit = folder.latest() if result is None else None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib import rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 from analysis.figures import fonts
 from analysis.stats import Interval
+
+rcParams["text.parse_math"] = False  # names of runs and benches are no formulas
 
 WIDTH, HEIGHT = 7.2, 4.2  # inches: the width of a printed page without its margins
 DPI = 200

@@ -1,9 +1,12 @@
 """The tables of a report as LaTeX, with the rules of booktabs."""
 
+import re
+
 import pandas as pd
 
 from analysis.render import wording
 from analysis.report_model import Report, TextTable
+from analysis.words import printable
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -38,14 +41,18 @@ def as_latex(report: Report) -> str:
         _latex_table(table.block, f"{wording.heading(report, section)}. {table.caption}.", label)
         for section in report.sections
         for number, table in enumerate(section.tables, 1)
-        for label in [f"tab:{section.name}-{section.bench}-{number}"]
+        for label in [f"tab:{_label(section.name)}-{_label(section.bench)}-{number}"]
     ]
     return "\n".join(["% needs \\usepackage{array,booktabs}", *tables])
 
 
+def _label(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+
+
 def latex_text(text: str) -> str:
     """Text with everything that LaTeX would take for a command written out."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return "".join(_LATEX.get(letter, letter) for letter in printable(text))
 
 
 def _latex_table(table: TextTable, caption: str, label: str) -> str:

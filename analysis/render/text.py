@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from analysis.render import wording
 from analysis.report_model import Report, TextTable
+from analysis.words import printable
 
 WIDTH = 100
 _TEXT = 40  # a cell that is longer than any number
@@ -27,7 +28,7 @@ def as_terminal(report: Report) -> str:
     found = wording.warnings(report)
     parts += [wrapped(["Warnings:", *found])] if found else []
     missing = _missing(report)
-    return "\n\n".join([*parts, missing] if missing else parts) + "\n"
+    return printable("\n\n".join([*parts, missing] if missing else parts)) + "\n"
 
 
 def _missing(report: Report) -> str:

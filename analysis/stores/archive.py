@@ -19,12 +19,40 @@ from sqlalchemy.pool import StaticPool
 
 from analysis.stores.protocol import Experiment, RunRows
 from analysis.stores.sql import COLUMNS, SqlStore
+from analysis.words import printable
 
 SUFFIX = ".db.xz"
 _NOT_OF_THE_STUDY = ("mlflow.user", "mlflow.source.", "mlflow.log-model.")  # tags of one machine
 _PLACES = ("runtime.store", "data.root")  # parameters that are paths of one machine
 _PLACE = re.compile(rf" ?({'|'.join(map(re.escape, _PLACES))})=[^\s`]+")
 _PARENT, _TIME = "mlflow.parentRunId", 0
+MOST_BYTES = 1 << 29  # that an export unpacks to
+_MOST_MEMORY = 1 << 27  # of unpacking itself: twice what the strongest preset takes
+# Of another's file: nothing in its schema is run, nothing is written, and pages are checked.
+_DEFENCES = ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON")
+_TEXT, _INTEGER, _NUMBER = "'text'", "'integer'", "'real', 'integer'"
+_KINDS = {
+    "experiments": {"experiment_id": _INTEGER, "name": _TEXT, "lifecycle_stage": _TEXT},
+    "runs": {
+        "run_uuid": _TEXT,
+        "name": "'text', 'null'",
+        "status": _TEXT,
+        "start_time": "'integer', 'null'",
+        "end_time": "'integer', 'null'",
+        "experiment_id": _INTEGER,
+    },
+    "params": {"run_uuid": _TEXT, "key": _TEXT, "value": _TEXT},
+    "tags": {"run_uuid": _TEXT, "key": _TEXT, "value": _TEXT},
+    "latest_metrics": {"run_uuid": _TEXT, "key": _TEXT, "value": _NUMBER, "is_nan": _INTEGER},
+    "metrics": {
+        "run_uuid": _TEXT,
+        "key": _TEXT,
+        "step": _INTEGER,
+        "value": _NUMBER,
+        "timestamp": _INTEGER,
+        "is_nan": _INTEGER,
+    },
+}
 
 
 def packed(experiment: Experiment, runs: RunRows, history: pd.DataFrame) -> bytes:
@@ -62,21 +90,66 @@ def opened(path: str) -> SqlStore:
         found = "it is a folder" if Path(path).is_dir() else "there is no such file"
         raise ValueError(f"no exported store at {path}: {found}")
     base = sqlite3.connect(":memory:", check_same_thread=False)
+    base.text_factory = lambda text: printable(text.decode(errors="replace"))
     try:
-        base.deserialize(lzma.decompress(Path(path).read_bytes()))
-        there = {name for (name,) in base.execute("SELECT name FROM sqlite_master")}
-    except (lzma.LZMAError, EOFError, sqlite3.DatabaseError) as error:
+        base.deserialize(_unpacked(Path(path)))
+        for setting in _DEFENCES:
+            base.execute(f"PRAGMA {setting}")
+        _check(base)
+    except (lzma.LZMAError, EOFError, OSError, MemoryError, sqlite3.Error) as error:
         raise ValueError(f"{path}: damaged, or not made by export: {error}") from error
-    if absent := COLUMNS.keys() - there:
-        raise ValueError(f"{path}: not made by export: it has no {', '.join(sorted(absent))}")
     return SqlStore(create_engine("sqlite://", creator=lambda: base, poolclass=StaticPool))
 
 
+def _unpacked(path: Path) -> bytes:
+    """What a file unpacks to. Raises LZMAError, EOFError for what is no file of this kind, or
+    unpacks to more than any export."""
+    unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY)
+    found = unpacking.decompress(path.read_bytes(), max_length=MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise lzma.LZMAError(f"it unpacks to more than {MOST_BYTES >> 20} MiB")
+    if not unpacking.eof or unpacking.unused_data:
+        raise EOFError("it is cut short, or there is more in it than an export")
+    return found
+
+
+def _check(base: sqlite3.Connection) -> None:
+    """Raises sqlite3.DatabaseError unless a database is whole and has the tables of an export and
+    nothing else: no views, triggers, indices or computed columns."""
+    there = dict(base.execute("SELECT name, sql FROM sqlite_master").fetchall())
+    if absent := COLUMNS.keys() - there.keys():
+        raise sqlite3.DatabaseError(f"it has no {', '.join(sorted(absent))}")
+    other = [name for name in there if there[name] != _TABLES.get(name)]
+    if other:
+        raise sqlite3.DatabaseError(f"{other[0]!r:.80} is no table as export makes it")
+    (found,) = base.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(str(found).splitlines()[-1][:200])
+    for name, kinds in _KINDS.items():
+        for column, allowed in kinds.items():
+            wrong = f"SELECT typeof({column}) FROM {name} WHERE typeof({column}) NOT IN ({allowed})"
+            if (one := base.execute(f"{wrong} LIMIT 1").fetchone()) is not None:
+                raise sqlite3.DatabaseError(f"{name}.{column} has a value of type {one[0]}")
+    (experiments,) = base.execute("SELECT count(*) FROM experiments").fetchone()
+    if experiments != 1:
+        raise sqlite3.DatabaseError(f"it has {experiments} experiments, not one")
+    (twice,) = base.execute("SELECT count(*) - count(DISTINCT run_uuid) FROM runs").fetchone()
+    if twice:
+        raise sqlite3.DatabaseError("a run is in it twice")
+
+
 def _fill(base: sqlite3.Connection, name: str, rows: Iterable[tuple]) -> None:
+    base.execute(_TABLES[name])
+    places = ", ".join("?" * len(_columns(name)))
+    base.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
+
+
+def _columns(name: str) -> tuple[str, ...]:
     extra = ("experiment_id", "lifecycle_stage") if name == "runs" else ()
-    columns = (*COLUMNS[name], *extra)
-    base.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
-    base.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})", rows)
+    return (*COLUMNS[name], *extra)
+
+
+_TABLES = {name: f"CREATE TABLE {name} ({', '.join(_columns(name))})" for name in COLUMNS}
 
 
 def _belongs(key: str, value: str, ids: set[str]) -> bool:

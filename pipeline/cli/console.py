@@ -6,11 +6,13 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from analysis.words import printable
 from trainers import metrics
 from trainers.health import WARNINGS
 
@@ -25,7 +27,14 @@ def _width() -> int | None:
     return None if sys.stdout.isatty() or "COLUMNS" in os.environ else COLUMNS
 
 
-out = Console(highlight=False, soft_wrap=True, width=_width())
+class _Plain(Console):
+    """A console on which names of others cannot write control sequences."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+out = _Plain(highlight=False, soft_wrap=True, width=_width())
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -23,8 +23,7 @@ from pipeline.stages.network import network
 from pipeline.storage.atomic import CorruptFile
 from pipeline.storage.run_record import RunSpec
 from pipeline.storage.run_store import RunFolder, if_intact
-from pipeline.tracking.restore import fetched, whole_result
-from pipeline.tracking.run_files import SPEC_FILE, logged_spec
+from pipeline.tracking.restore import SPEC_FILE, fetched, logged_spec, whole_result, whole_spec
 from pipeline.tracking.target import TrackingTarget
 from trainers import models
 from trainers.data import DataConfig
@@ -103,15 +102,13 @@ def stored(folder: RunFolder, session: Session) -> LoadedModel | None:
             f"the weights of run {folder.key} are lost: the command that trained it does so again"
         )
     try:
-        spec = folder.spec()
+        spec = whole_spec(folder, session.target)
         if spec is None:
             raise CorruptFile(f"{folder.path / 'spec.json'} is missing")
         ((name, digest),) = result.weights.items()
         weights = folder.load_tensors(name, digest)
     except CorruptFile as error:
-        raise BadCheckpoint(
-            f"run {folder.key}: {error}; the command that trained it writes it again"
-        ) from error
+        raise BadCheckpoint(f"run {folder.key}: {error}") from error
     return _of_spec(spec, weights, str(folder.tensors_path(name, digest)), folder)
 
 

@@ -26,7 +26,7 @@ from pipeline.storage.run_store import RunFolder, if_intact
 from pipeline.tracking.background import Tracker, trouble
 from pipeline.tracking.replay import replay
 from pipeline.tracking.restore import whole_result
-from pipeline.tracking.upload_state import UploadState, folder_name, start_again
+from pipeline.tracking.upload_state import UploadState, folder_name
 from pipeline.tracking.values import now_ms
 from trainers import health, measures, metrics
 from trainers.data import Splits
@@ -67,6 +67,9 @@ class Stage(Protocol[S]):
     def spec(self) -> RunSpec:
         """The description of a run that starts now."""
 
+    def prepare(self) -> None:
+        """Check what is given, and finish the stages that this one reads."""
+
     def new_state(self) -> S:
         """The state before the first epoch; it stops when the session has a stop request."""
 
@@ -87,9 +90,9 @@ def run(stage: Stage[S], session: Session) -> RunResult:
     """
     result = whole_result(stage.folder, session.target)
     if result is None:
+        stage.prepare()
         with _lease(stage, session) as lease:
-            # Of the process that held the lease before.
-            result = whole_result(stage.folder, session.target)
+            result = stage.folder.whole_result()  # of the process that held the lease before
             if result is None:
                 return _run_tracked(stage, session, lease)
     if not _is_described(stage):
@@ -143,7 +146,6 @@ def _replay(stage: Stage[S], session: Session) -> None:
 def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
     if stage.folder.result() is not None:  # without its weights
         stage.folder.reopen()
-        start_again(stage.folder)
     _describe(stage)
     runtime = session.runtime
     tracker = Tracker(

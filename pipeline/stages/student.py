@@ -28,7 +28,6 @@ from pipeline.stages.runner import run
 from pipeline.stages.teacher import Teachers, finetune_teacher, training
 from pipeline.stages.variant import variant
 from pipeline.storage.run_record import RunResult, RunSpec
-from pipeline.tracking.restore import whole_result
 from trainers import metrics
 from trainers.distill import distill, plan
 from trainers.distillation.state import DistillState
@@ -84,6 +83,11 @@ class StudentStage:
         )
         return replace(spec, params=spec.params | params)
 
+    def prepare(self) -> None:
+        """Finish the teachers that the method reads."""
+        for number in self.teachers.numbers:
+            finetune_teacher(self.config, number, self.session)
+
     def new_state(self) -> DistillState:
         state = DistillState.new(self.trainer, training(self.data), self.teachers())
         state.stop = self.session.stop
@@ -102,9 +106,6 @@ def distill_student(config: Config, session: Session) -> RunResult:
     reads are finished first."""
     matched = config.budget.matched_to is not None
     stage = StudentStage(_matched(config, session) if matched else config, config, session)
-    if whole_result(stage.folder, session.target) is None:
-        for number in stage.teachers.numbers:
-            finetune_teacher(config, number, session)
     return run(stage, session)
 
 

@@ -18,7 +18,6 @@ from pipeline.stages.run_spec import overlap_tag, run_spec
 from pipeline.stages.runner import run
 from pipeline.stages.view_bank import bank_key, has_banks, is_made, view_bank
 from pipeline.storage.run_record import RunResult, RunSpec
-from pipeline.tracking.restore import whole_result
 from trainers.data import Splits, TrainingData
 from trainers.data.views import Normaliser
 from trainers.distillation.state import Teacher
@@ -60,6 +59,11 @@ class TeacherStage:
             teacher=teacher,
         )
 
+    def prepare(self) -> None:
+        """Read given weights: a file that does not fit is a user error, not a failed run."""
+        if self.trainer.teacher.ckpt:
+            self.new_state()
+
     def new_state(self) -> FinetuneState:
         """The state before training, or with the user's weights the one after it.
 
@@ -91,10 +95,7 @@ class TeacherStage:
 
 def finetune_teacher(config: Config, number: int, session: Session) -> RunResult:
     """The finished run of one teacher: reused, resumed or trained."""
-    stage = TeacherStage(config, number, session)
-    if stage.trainer.teacher.ckpt and stage.folder.whole_result() is None:
-        stage.new_state()  # a file that does not fit is a user error, not a failed run
-    return run(stage, session)
+    return run(TeacherStage(config, number, session), session)
 
 
 def make_bank(config: Config, number: int, session: Session) -> None:
@@ -107,7 +108,7 @@ def make_bank(config: Config, number: int, session: Session) -> None:
         say(f"reused   view bank  {name}  key {key}")
         return
     teacher = session.store.run("finetune", run_key("finetune", config, teacher=number))
-    if whole_result(teacher, session.target) is None:
+    if teacher.whole_result() is None:
         finetune_teacher(config, number, session)
     Teachers(config, session, on_device(config, session), [number])()
 

@@ -1,8 +1,9 @@
-"""Weights of finished runs: checked where they are needed, and brought back from the artifact store
-where the run folder has lost them."""
+"""Weights and descriptions of runs: checked where they are needed, and brought back from the
+artifact store where the run folder has lost them."""
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 from pipeline.cli.console import say
 from pipeline.outcome import last_line
 from pipeline.storage.atomic import CorruptFile, sha256, write_atomic
-from pipeline.storage.run_record import RunResult
+from pipeline.storage.run_record import RunResult, RunSpec, UnreadableRecord
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload_state import records
 
 log = logging.getLogger("pipeline")
 
+SPEC_FILE = "spec.json"  # the run's description, for readers without the run folder
 WEIGHTS = "weights"  # folder of a run's artifacts
 
 
@@ -53,6 +55,40 @@ def _restored(folder: RunFolder, name: str, digest: str, target: TrackingTarget)
         write_atomic(folder.path / file_name(name, digest), data)
         return True
     return False
+
+
+def whole_spec(folder: RunFolder, target: TrackingTarget) -> RunSpec | None:
+    """The description of a run, which comes back from the artifact store where it is damaged; None
+    where the run has not started.
+
+    Raises:
+        CorruptFile: it is damaged, and no artifact store has it.
+    """
+    try:
+        return folder.spec()
+    except CorruptFile as error:
+        for record in records(folder, target):
+            if record.run_id is None:
+                continue
+            try:
+                spec = logged_spec(target, record.run_id)
+            except Exception as absent:  # noqa: BLE001 - reported
+                log.warning("the artifact store gives no description (%s)", last_line(absent))
+                continue
+            folder.write_spec(spec)
+            say(f"restored {error}: it came back from the artifact store")
+            return spec
+        raise CorruptFile(f"{error}; the command that trained the run writes it again") from error
+
+
+def logged_spec(target: TrackingTarget, run_id: str) -> RunSpec:
+    """The description of a run that it logged. Raises CorruptFile where it is damaged."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = target.client().download_artifacts(run_id, SPEC_FILE, scratch)
+            return RunSpec.from_json(json.loads(Path(file).read_bytes()))
+    except (ValueError, RecursionError, UnreadableRecord) as error:
+        raise CorruptFile(f"artifact {SPEC_FILE} of run {run_id} is damaged: {error}") from error
 
 
 def file_name(name: str, digest: str) -> str:

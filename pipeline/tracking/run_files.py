@@ -15,24 +15,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.storage.atomic import CorruptFile, sha256
-from pipeline.storage.run_record import RunResult, RunSpec, UnreadableRecord
+from pipeline.storage.run_record import RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.creation import BadAnswer
-from pipeline.tracking.restore import WEIGHTS, file_name
+from pipeline.tracking.restore import SPEC_FILE, WEIGHTS, file_name
 from pipeline.tracking.target import TrackingTarget
 
-SPEC_FILE = "spec.json"  # the run's description, for readers without the run folder
 MODEL_FILES = ("MLmodel", "data/model.pt2")  # without which a student's model cannot be loaded
-
-
-def logged_spec(target: TrackingTarget, run_id: str) -> RunSpec:
-    """The description of a run that it logged. Raises CorruptFile where it is damaged."""
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            file = target.client().download_artifacts(run_id, SPEC_FILE, scratch)
-            return RunSpec.from_json(json.loads(Path(file).read_bytes()))
-    except (ValueError, RecursionError, UnreadableRecord) as error:
-        raise CorruptFile(f"artifact {SPEC_FILE} of run {run_id} is damaged: {error}") from error
 
 
 class Artifacts:

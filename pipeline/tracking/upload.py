@@ -61,8 +61,6 @@ class RunUpload:
     def start(self, *, reused: bool = False) -> None:
         """Find or make the run, and describe it."""
         spec = self._spec()
-        if self.record.again:
-            self._make_again()
         if not self.sure and self.record.run_id is not None:
             self._look_again()
         if self.record.run_id is None:
@@ -87,6 +85,8 @@ class RunUpload:
                 files=False,
                 launch_id=self.target.launch_id,
             )
+        elif old.finished and self._has_former_life(run_id):
+            self._make_again(run_id)
         elif not old.finished and self.client.get_run(run_id).info.status != "RUNNING":
             self.client.update_run(run_id, status="RUNNING")
 
@@ -130,21 +130,25 @@ class RunUpload:
 
     def mend(self, *, again: bool) -> None:
         """Take nothing for granted of what has arrived; with `again`, make the run again."""
-        self.record = replace(self.record, epochs=0, described=False, finished=False, again=again)
-        if again:
-            self.start()
-
-    def _make_again(self) -> None:
-        """Replace the run by an empty one, which takes over its children (evaluations)."""
         old = self.record.run_id
-        self.record = replace(self.record, again=False, described=False, finished=False)
-        if old is None or is_gone(self.client, old) or not self._is_own(old):
-            return
+        self.record = replace(self.record, epochs=0, described=False, finished=False)
+        if again and old is not None:
+            self._make_again(old)
+
+    def _make_again(self, old: str) -> None:
+        """Replace a run by an empty one, which takes over its children (evaluations)."""
+        self.record = replace(
+            self.record, run_id=None, epochs=0, described=False, finished=False, files=False
+        )
         self.client.delete_run(old)
-        self.start()
-        experiment, new = self.target.experiment_id(), str(self.record.run_id)
-        for child in same_runs(self.client, experiment, {tags.PARENT: old}):
+        new = self.record.run_id = self._create(self._spec(), reused=False)
+        self._save()
+        for child in same_runs(self.client, self.target.experiment_id(), {tags.PARENT: old}):
             self.client.set_tag(child, tags.PARENT, new)
+
+    def _has_former_life(self, run_id: str) -> bool:
+        """Whether a finished run is of this folder, which is being trained again."""
+        return self.folder.result() is None and self._is_own(run_id)
 
     def _is_own(self, run_id: str) -> bool:
         """Whether a run is of this folder, not of another folder of the same key."""
@@ -179,6 +183,9 @@ class RunUpload:
         wanted = {tags.RUN_KEY: self.folder.key, tags.STAGE: self.folder.stage}
         for run_id in same_runs(self.client, self.target.experiment_id(), wanted):
             if self.client.get_run(run_id).info.status == "FINISHED":
+                if self._has_former_life(run_id):
+                    self._make_again(run_id)
+                    return self.record.run_id
                 self.record.finished = self.record.described = self.record.files = True
                 return run_id
         return None

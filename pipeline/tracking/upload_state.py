@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from analysis.stores.address import redacted
 from pipeline.storage.atomic import CorruptFile
@@ -31,7 +31,6 @@ class UploadState:
     command: str = ""  # which call of that verb: runs of one call share a launch run
     files: bool = False  # weights, texts and the model
     folder: str = ""  # the folder's random name, from its spec
-    again: bool = False  # the folder was trained again: what has arrived is replaced
 
     @staticmethod
     def name(target: TrackingTarget) -> str:
@@ -64,14 +63,6 @@ class UploadState:
 
     def save(self, folder: RunFolder, target: TrackingTarget) -> None:
         folder.write_json(self.name(target), asdict(self))
-
-
-def start_again(folder: RunFolder) -> None:
-    """Note for every tracking store that the run is trained again."""
-    for name in _names(folder):
-        if (record := UploadState.read(folder, name)) is not None:
-            later = replace(record, again=True, epochs=0, finished=False, files=False)
-            folder.write_json(name, asdict(later))
 
 
 def folder_name(folder: RunFolder) -> str:
