@@ -32,6 +32,7 @@ from pipeline.launch.base import (
     Task,
     execute,
 )
+from pipeline.launch.private import check_private, make_private
 from pipeline.outcome import INTERRUPTED
 from pipeline.storage.atomic import write_atomic
 from pipeline.storage.lease import acquire
@@ -135,6 +136,7 @@ class Slurm:
         from submitit import AutoExecutor
         from submitit.core.utils import FailedJobError
 
+        make_private(self.folder / "jobs")
         executor = AutoExecutor(folder=self.folder / "jobs", cluster="slurm")
         executor.update_parameters(**parameters(self.config, [self.jobs[a] for a in after]))
         config = self.config
@@ -184,6 +186,7 @@ class Slurm:
         path = JobPaths(self.folder / "jobs", job_id=job, task_id=0).result_pickle
         if not path.is_file():
             return None
+        check_private(path.parent, path)
         state, result = pickle_load(path)
         if state == "success":
             return ""

@@ -185,6 +185,35 @@ def test_readings_of_test_by_a_file_are_counted_by_its_content(session: Session)
     assert own.test_reads() == 0
 
 
+def test_the_same_tensors_in_another_form_start_no_new_count(session: Session) -> None:
+    """Another format, wrapper, prefix, precision, metadata or batch counter of a copy."""
+    own = session.store.run("distill", KEYS[0])
+    weights = own.load_tensors("student")
+    torch.save(weights, "a.pt")
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in weights.items()}}, "b.pth")
+    safetensors.torch.save_file(weights, "c.safetensors", {"note": "x"})
+    wide = {k: v.double() if v.is_floating_point() else v + 1 for k, v in weights.items()}
+    torch.save(wide, "d.pt")
+    torch.save(weights | {"fc.bias": weights["fc.bias"] + 1}, "e.pt")
+    torch.save({f"net.{k}": v for k, v in torch.load("e.pt").items()}, "f.pt")
+    config = compose(["cfg=CE"])
+    folders = [
+        find(name, config, session).folder for name in ("a.pt", "b.pth", "c.safetensors", "d.pt")
+    ]
+    assert set(folders) == {own}
+    other = find("e.pt", config, session).folder
+    assert other != own
+    assert find("f.pt", config, session).folder == other
+
+
+def test_a_damaged_run_next_to_it_does_not_matter(session: Session) -> None:
+    (session.store.run("distill", KEYS[1]).path / "spec.json").write_text("{")
+    (session.store.run("distill", KEYS[1]).path / "result.json").write_text("[]")
+    assert find(KEYS[0], compose([]), session).key == KEYS[0]
+    with pytest.raises(UserError, match=r"move its folder away \(mv .*\.damaged\)"):
+        find(KEYS[1], compose([]), session)
+
+
 def test_weights_that_do_not_fit_name_the_option_to_change(session: Session) -> None:
     torch.save(models.build("resnet20", 10, 16, in_chans=1).state_dict(), "w.pt")
     with pytest.raises(BadCheckpoint, match=r"student\.model"):
