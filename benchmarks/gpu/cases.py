@@ -110,7 +110,7 @@ def random_data(scale: Scale, device: torch.device, val: int = 512) -> TrainingD
 
     def some(count: int) -> Images:
         pixels = torch.randint(256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=draw)
-        return Images(pixels.to(device), torch.arange(count, device=device) % CLASSES, "random")
+        return Images(pixels.to(device), (torch.arange(count) % CLASSES).to(device), "random")
 
     return TrainingData(some(scale.images), some(val))
 
