@@ -144,7 +144,7 @@ def refusals(runtime: RuntimeConfig, verb: str) -> list[str]:
 
 def launch_of(target: TrackingTarget) -> str | None:
     """The id of the launch run that jobs are children of; None, with a message, where the
-    tracking store cannot be reached: each job then opens a launch run of its own."""
+    tracking store cannot be reached: the first job that reaches it opens the launch run."""
     try:
         return target.parent_id()
     except Exception as error:  # noqa: BLE001 - reported; training does not need it

@@ -12,9 +12,10 @@ from analysis.runs import opened
 from analysis.stores.address import redacted
 from analysis.stores.protocol import StoreReader
 from pipeline.cli.console import say
-from pipeline.config import compose
+from pipeline.config import ConfigError, compose
 from pipeline.outcome import FINISHED, KILLED, JobsFailed, last_line
 from pipeline.session import Session
+from pipeline.storage.atomic import CorruptFile
 from pipeline.storage.lease import Lease, Watch, try_acquire
 from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
@@ -28,6 +29,7 @@ from pipeline.tracking.upload import RunUpload
 from pipeline.tracking.upload_state import UploadState, records
 
 RUNNING = "RUNNING"
+CONTENTS = "contents="  # option of the verb
 
 
 class Due(NamedTuple):
@@ -38,20 +40,27 @@ class Due(NamedTuple):
 
 
 def sync_command(overrides: list[str]) -> None:
-    """`sync runtime.store=FOLDER`.
+    """`sync runtime.store=FOLDER contents=true|false`.
 
     Raises:
         ConfigError: unknown options, or a tracking store that refuses.
         JobsFailed: the tracking store is away, or some runs could not be sent.
     """
-    with Session.open(compose(overrides), "sync", overrides).launch() as session:
-        sync(session)
+    given = [text.removeprefix(CONTENTS) for text in overrides if text.startswith(CONTENTS)]
+    rest = [text for text in overrides if not text.startswith(CONTENTS)]
+    if (read := (given or ["false"])[-1]) not in ("true", "false"):
+        raise ConfigError([f"{CONTENTS}{read}: unknown (allowed: true, false)"])
+    with Session.open(compose(rest), "sync", rest).launch() as session:
+        sync(session, read=read == "true")
 
 
-def sync(session: Session) -> None:
+def sync(session: Session, *, read: bool = False) -> None:
     """Compare every run of the store with the tracking store, and send or repair what differs, in
     the experiment and launch run that it belongs to. Runs that are being trained are left to
     their own process; one whose process is gone becomes KILLED.
+
+    Files are compared by name and size, and by content where the artifact store is a folder of
+    this machine, or with `read`, which downloads them.
     """
     answer = acceptance(session.target)
     if answer.kind == AWAY:
@@ -62,8 +71,7 @@ def sync(session: Session) -> None:
         for due in _different(session):
             with due.lease:
                 try:
-                    _send(due, targets.of(due.record), session)
-                    sent += 1
+                    sent += _send(due, targets.of(due.record), session, read=read)
                 except Exception as error:  # noqa: BLE001 - reported; one run stops no other
                     say(f"failed   {due.folder.stage}  key {due.folder.key}: {last_line(error)}")
                     failed.append(due.folder.key)
@@ -106,14 +114,14 @@ class _Targets:
 
 
 class Different(NamedTuple):
-    """A run that differs from the store, with its lease held."""
+    """A run that differs from the store, or whose files may, with its lease held."""
 
     folder: RunFolder
     record: UploadState
     lease: Lease
     result: RunResult | None
     history: list[HistoryEntry]
-    kind: str  # lacks | wrong
+    kind: str  # right | lacks | wrong
 
 
 def _different(session: Session) -> Iterator[Different]:
@@ -186,24 +194,34 @@ def _judged(
         return None  # a finished run of the same key, of another folder
     else:
         kind = judged(run, spec, result, history)
-        if kind == RIGHT and (result is None or record.files):
+        if kind == RIGHT and result is None:
             return None
     return Different(folder, record, lease, result, history, kind)
 
 
-def _send(due: Different, target: TrackingTarget, session: Session) -> None:
-    """Send the rest of one run, or make it again."""
+def _send(due: Different, target: TrackingTarget, session: Session, *, read: bool) -> bool:
+    """Send the rest of one run, or make it again; whether anything had to be sent."""
     upload = RunUpload(due.folder, target, due.lease)
-    if due.kind != RIGHT:
+    log_model = session.runtime.log_model and (upload.record.model or not upload.record.files)
+    if due.kind == RIGHT and upload.record.files:
+        try:
+            if not upload.lacks_files(due.result, read=read):
+                return False
+        except CorruptFile as error:  # there is nothing that could be sent
+            say(f"lost     {error}, and in the artifact store too: its command trains it again")
+            return False
+        upload.record.files = False
+    elif due.kind != RIGHT:
         upload.mend(again=due.kind == WRONG)
     if due.result is not None:
-        upload.finish(due.result, log_model=session.runtime.log_model)
+        upload.finish(due.result, log_model=log_model)
     else:
         upload.start()
         upload.epochs(due.history)
         upload.stop(KILLED, {"interrupted": "true"})
     word = "repaired" if due.kind == WRONG else "sent    "
     say(f"{word} {due.folder.stage}  key {due.folder.key}")
+    return True
 
 
 def _end_launches(session: Session) -> None:
@@ -224,7 +242,6 @@ def _end_launches(session: Session) -> None:
                 numbers=record.numbers,
                 _experiment_id=None,
             )
-            own.parent_id()
+            own.take_over(record)
             own.end_launch(record.status or KILLED, record.tags)
-        record.remove()
         say(f"ended    launch-{record.verb}  {record.status or KILLED}")

@@ -57,6 +57,9 @@ class NestedTarget(TrackingTarget):
     parent: TrackingTarget | None = None
     sent: set[str] | None = None  # of a study: labels of trials that have arrived; None: not known
 
+    def begin(self) -> None:
+        """Nothing: the command has the record of its launch run."""
+
     def parent_id(self) -> str:
         if self.launch_id is None:
             parent = None if self.parent is None else self.parent.parent_id()

@@ -145,8 +145,11 @@ The first epoch at which two runs part, and the difference in their identity tha
     "sync": """\
 sync key=value ...
 
-Sends to the tracking store what has not reached it, from the local store.
+Compares the tracking store with the local store, sends what has not reached it, and repairs what is
+wrong there: values, statuses, tags, and files by name and size.
   runtime.store=FOLDER   default ./store
+  contents=true          files by their content, too: an artifact store that is not a folder of this
+                         machine is downloaded
 """,
 }
 _TRAINING = ("main", "finetune", "bank", "distill")

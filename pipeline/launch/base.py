@@ -23,7 +23,7 @@ from pipeline.cli.arguments import LAUNCHER
 from pipeline.config.fields import build_dataclass
 from pipeline.config.groups import CONF
 from pipeline.config.yaml_file import read_yaml
-from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.target import LAUNCH, TrackingTarget
 from trainers.options import option
 
 CHOICE, PREFIX = LAUNCHER, "hydra.launcher."
@@ -170,6 +170,8 @@ def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[st
     found[name] = target.experiment.removeprefix("#")
     if run_id is not None:
         found["MLFLOW_RUN_ID"] = run_id
+    else:  # the store is away: whoever reaches it first opens the launch run of all
+        found[LAUNCH] = f"{target.verb}:{target.command}"
     return tuple(found.items())
 
 

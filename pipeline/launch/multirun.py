@@ -107,9 +107,10 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
         try:
             _run(request, launcher, session)
         except JobsLeft:
-            if session.target.own_launch:
-                launch = str(session.target.launch_id).encode()
-                write_atomic(_launch_file(request, session.target), launch)
+            target = session.target
+            if target.own_launch or target.launch_id is None:
+                launch = f"{target.launch_id or ''}\n{target.command}"
+                write_atomic(_launch_file(request, target), launch.encode())
             raise
 
 
@@ -130,7 +131,10 @@ def _continue_launch(request: MultirunRequest, target: TrackingTarget) -> None:
     """Take over the launch run of jobs that an earlier command left to a cluster."""
     file = _launch_file(request, target)
     if target.launch_id is None and file.is_file():
-        target.launch_id, target.own_launch = file.read_text(), True
+        run_id, _, command = file.read_text(errors="replace").partition("\n")
+        if run_id:
+            target.launch_id, target.own_launch = run_id, True
+        target.command = command or target.command
         file.unlink()
 
 

@@ -158,6 +158,7 @@ def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
         device=str(session.device),
     )
     record = UploadState.load(stage.folder, session.target)
+    session.target.begin()
     record.save(stage.folder, session.target)  # where it is meant to go, should nothing arrive
     tracker.start()
     try:

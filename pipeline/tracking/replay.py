@@ -20,6 +20,7 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
     """
     record = UploadState.load(folder, target)
     if record.run_id is None:
+        target.begin()
         record.save(folder, target)  # where it is due: `sync` sends it if this call cannot
     whole = record.finished and record.files and record.run_id is not None
     if whole and target.register is None and not is_gone(target.client(), str(record.run_id)):

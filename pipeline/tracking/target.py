@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Inherited by every process that this one starts; a job must never write into another's run.
 _INHERITED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 NOT_CHOSEN = "0"  # id of the experiment `Default`
+LAUNCH = "ASIB_LAUNCH"  # variable: verb and command whose launch run a job joins
 COMMAND = "command"  # tag of the runs that one call of a verb makes, one of each stage
 CARRIED = (metrics.TEST_TOP1, metrics.BEST_VAL_TOP1, metrics.RUN_SECONDS)
 # Without these a call to a server that is away blocks for minutes.
@@ -54,6 +55,7 @@ class TrackingTarget:
     lock_folder: Path
     command: str = field(default_factory=lambda: secrets.token_hex(6))  # which call of the verb
     own_launch: bool = False
+    joined: bool = False  # the launch is that of the command which started this one as a job
     project_run: str | None = None  # the run that `mlflow run` opened
     register: str | None = None  # name in the model registry that students are registered under
     numbers: dict[str, float] = field(default_factory=dict)  # metrics of the launch run
@@ -75,14 +77,18 @@ class TrackingTarget:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
         # `mlflow run` opened its run in another experiment: a launch of our own is in this one.
         elsewhere = number is not None and (number == NOT_CHOSEN or experiment is not None)
-        return cls(
+        of_job, _, command = os.environ.pop(LAUNCH, "").partition(":")
+        found = cls(
             absolute(uri),
             chosen or tags.DEFAULT_EXPERIMENT,
             None if elsewhere else run_id,
-            verb,
+            of_job or verb,
             store / "tracking",
             project_run=run_id,
+            joined=bool(command),
         )
+        found.command = command or found.command
+        return found
 
     @property
     def key(self) -> str:
@@ -145,15 +151,16 @@ class TrackingTarget:
     def parent_id(self) -> str:
         """The launch run; one of our own is opened where `mlflow run` gave none."""
         if self.launch_id is None:
-            self._begin()
+            self.begin()
             project = {} if self.project_run is None else {"project_run": self.project_run}
             self.launch_id = self.created({tags.STAGE: "launch"} | project, f"launch-{self.verb}")
-            self.own_launch = True
+            self.own_launch = not self.joined
         return self.launch_id
 
-    def _begin(self) -> None:
-        """A record of the launch, for `sync` to end it where this process cannot."""
-        if self._record is None:
+    def begin(self) -> None:
+        """A record of a launch run that this process opens, now or when the store is there, for
+        `sync` to end it where this process cannot."""
+        if self._record is None and self.launch_id is None and not self.joined:
             folder = self.lock_folder / FOLDER / self.command
             where = redacted(self.uri)
             self._record = LaunchRecord(
@@ -161,6 +168,11 @@ class TrackingTarget:
             )
             self._lease = self._record.lease()
             self._record.save()
+
+    def take_over(self, record: LaunchRecord) -> None:
+        """End the launch run of a command that could not: `record` is removed when its end has
+        arrived."""
+        self._record = record
 
     def created(
         self, run_tags: Mapping[str, str], name: str, experiment_id: str | None = None
@@ -205,7 +217,7 @@ class TrackingTarget:
         if self._lease is not None:
             self._lease.release()
             if self._record is not None and self._record.status is None:
-                self._record.remove()
+                self._record.remove()  # left on purpose
         self._record = self._lease = None
 
     def _end_launch(self, status: str, run_tags: Mapping[str, str]) -> None:

@@ -121,6 +121,7 @@ class RunUpload:
             self.record.files = self._stored(
                 lambda: self._files().send(result, last, log_model=log_model)
             )
+            self.record.model = self.record.files and log_model and "student" in result.weights
         # When it ended, not when it was sent: one that is replayed would seem to take hours.
         self._end("FINISHED", result.time)
         self.record.finished = True
@@ -128,10 +129,17 @@ class RunUpload:
         self._save()
         self._stored(lambda: self.register(result))
 
+    def lacks_files(self, result: RunResult | None, *, read: bool) -> bool:
+        """Whether files that were sent are absent in the artifact store, or differ there from the
+        run folder; `read`: contents are compared though they have to be downloaded."""
+        spec, run = self._spec(), self._run()
+        files = RunFiles(self.folder, spec, self.target, run, read=read)
+        return bool(files.lacking(result, log_model=self.record.model))
+
     def mend(self, *, again: bool) -> None:
         """Take nothing for granted of what has arrived; with `again`, make the run again."""
         old = self.record.run_id
-        self.record = replace(self.record, epochs=0, described=False, finished=False)
+        self.record = replace(self.record, epochs=0, described=False, finished=False, files=False)
         if again and old is not None:
             self._make_again(old)
 

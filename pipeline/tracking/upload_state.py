@@ -30,6 +30,7 @@ class UploadState:
     verb: str = ""  # of the command that trained it
     command: str = ""  # which call of that verb: runs of one call share a launch run
     files: bool = False  # weights, texts and the model
+    model: bool = False  # an MLflow model is among the files
     folder: str = ""  # the folder's random name, from its spec
 
     @staticmethod

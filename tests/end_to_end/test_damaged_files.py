@@ -116,9 +116,9 @@ def _damaged(store: Path, finished: Path, pattern: str, damage: str) -> None:
     ("pattern", "damage"),
     [
         ("distill/*/result.json", "truncated"),
-        ("finetune/*/spec.json", "folder"),
-        ("bank/*/bank.json", "list"),
-        ("finetune/*/teacher.*.safetensors", "flipped"),
+        pytest.param("finetune/*/spec.json", "folder", marks=pytest.mark.thorough),
+        pytest.param("bank/*/bank.json", "list", marks=pytest.mark.thorough),
+        pytest.param("finetune/*/teacher.*.safetensors", "flipped", marks=pytest.mark.thorough),
     ],
 )
 def test_a_damaged_file_is_no_dead_end(
@@ -138,6 +138,7 @@ def test_no_damage_to_any_file_is_a_dead_end(
     _damaged(store, finished, pattern, damage)
 
 
+@pytest.mark.thorough
 def test_weights_that_are_nowhere_are_trained_again_and_replace_their_run(
     store: Path, finished: Path
 ) -> None:

@@ -14,10 +14,12 @@ from mlflow.entities import Metric
 from analysis import tags
 from analysis.runs import opened
 from pipeline.__main__ import main
+from pipeline.launch.base import environment_of
 from pipeline.storage.lease import acquire
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.audit import RIGHT, judged, tracked_runs
 from pipeline.tracking.replay import replay
+from pipeline.tracking.restore import whole_result
 from pipeline.tracking.target import TrackingTarget, quiet_mlflow
 from pipeline.tracking.upload_state import UploadState
 from tests.pipeline.tracking.test_upload import folder_at
@@ -205,6 +207,89 @@ def test_a_launch_whose_end_did_not_arrive_is_ended(
     assert (run.info.status, run.data.tags[tags.ERROR]) == ("FAILED", "x")
     assert run.data.metrics == {"student/test/top1": 0.25}
     assert len(place.runs("launch")) == 3
+
+
+def _artifact(place: Place, pattern: str) -> Path:
+    root = place.client.get_run(place.run_id).info.artifact_uri
+    (found,) = Path(root.removeprefix("file://")).glob(pattern)
+    return found
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, _cut, _flip])
+@pytest.mark.parametrize("file", ["weights/teacher.*.safetensors", "spec.json"])
+def test_files_in_the_artifact_store_are_compared_and_sent_again(
+    place: Place, file: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _artifact(place, file)
+    before = path.read_bytes()
+    damage(path)
+    assert place.sync() == 0
+    assert path.read_bytes() == before
+    assert "synced   1 run " in capsys.readouterr().out
+    assert place.sync() == 0
+    assert "synced   0 runs" in capsys.readouterr().out
+
+
+def test_weights_that_only_the_artifact_store_has_stay_there(place: Place) -> None:
+    (lost,) = place.run.path.glob("*.safetensors")
+    lost.unlink()
+    assert place.sync() == 0
+    result = place.run.result()
+    assert result is not None
+    assert whole_result(place.run, place.target) == result
+    assert lost.is_file()
+    _cut(lost)
+    _artifact(place, "weights/*.safetensors").unlink()
+    assert whole_result(place.run, place.target) is None
+    assert place.sync() == 0  # nothing can be sent, and that is said
+
+
+def test_a_launch_of_a_command_that_never_reached_the_store_gets_its_own_status(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = TrackingTarget(place.uri, "asib", None, "distill", place.target.lock_folder)
+    never.begin()
+    folder = unfinished(place)
+    (folder.path / f"{UploadState.name(place.target)}.json").unlink()
+    UploadState.load(folder, never).save(folder, never)
+
+    def away(_: TrackingTarget) -> MlflowClient:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrackingTarget, "client", away)
+        with pytest.raises(ConnectionError):
+            never.end_launch("FAILED", {tags.ERROR: "x"})
+    assert place.sync() == 0
+    (launch,) = [run for run in place.runs("launch") if run.info.status != "FINISHED"]
+    assert (launch.info.status, launch.data.tags[tags.ERROR]) == ("FAILED", "x")
+    (run,) = [r for r in place.runs("finetune") if r.data.tags[tags.RUN_KEY] == folder.key]
+    assert run.data.tags[tags.PARENT] == launch.info.run_id
+
+
+def test_jobs_whose_command_found_no_store_share_one_launch(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = TrackingTarget(place.uri, "asib", None, "distill", place.target.lock_folder)
+    environment = dict(environment_of(command, None))
+    launches = set()
+    for verb in ("finetune", "distill"):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        job = TrackingTarget.from_environment(verb, None, place.root)
+        launches.add(job.parent_id())
+        job.end_launch("FINISHED", {})
+        assert place.client.get_run(job.parent_id()).info.status == "RUNNING"  # others may run
+    (launch,) = launches
+    assert place.client.get_run(launch).info.run_name == "launch-distill"
 
 
 def test_a_store_that_is_away_is_one_message(
