@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from analysis.suggest import nearest
 from pipeline.config.fields import build_dataclass, leaves
+from pipeline.config import old_names
 from pipeline.config.groups import CONF, GROUPS, options_of
 from pipeline.config.schema import Config, ConfigError
 from pipeline.config.validate import contradictions
@@ -83,7 +84,8 @@ def _sort_overrides(
                 errors.append(f"{key}={value}: null (no such teacher), or teacher@{key}=NAME")
             values.append((key, None))
         elif _info_of(key) is None:
-            errors.append(f"{key}: no such option{nearest(key, _known_keys())}")
+            old = old_names.instead(key, value)
+            errors.append(old or f"{key}: no such option{nearest(key, _known_keys())}")
         else:
             _parse_value(key, value, values, errors)
     return choices, values
@@ -91,7 +93,7 @@ def _sort_overrides(
 
 def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], errors: list[str]) -> None:
     """A method that is chosen by its name goes by that name, without the values of the rung that
-    conf/config.yaml starts with."""
+    conf/config.yaml or an experiment starts with."""
     given = dict(choice.split("=", 1) for choice in choices)
     method, cfg = given.get("method"), given.get("cfg")
     if method is None:
@@ -99,8 +101,15 @@ def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], errors: li
     if cfg is None:
         choices.append("~cfg")
         values.append(("cfg", method))
-    elif method != LADDER:
+    elif method not in _of_ladder():
         errors.append(f"cfg={cfg} is a rung of method={LADDER}, not {method}: give one of them")
+
+
+@cache
+def _of_ladder() -> list[str]:
+    """The choices of the group `method` that rungs can be combined with."""
+    files = {name: CONF / "method" / f"{name}.yaml" for name in options_of("method")}
+    return [name for name, path in files.items() if OmegaConf.load(path).get("name") == LADDER]
 
 
 def _check_choice(key: str, value: str, choices: list[str], errors: list[str]) -> None:
@@ -117,7 +126,10 @@ def _check_choice(key: str, value: str, choices: list[str], errors: list[str]) -
 
 
 def _hint(group: str, value: str, allowed: list[str]) -> str:
-    """The names to choose from, or the rung or method of that name in the other group."""
+    """The names to choose from, or the rung or method of that name in the other group; of a name of
+    the original framework, its name here."""
+    if new := old_names.renamed(group, value):
+        return f"; the original's {value} is {new} here"
     other, word = {"cfg": "method", "method": "cfg"}.get(group), value.lower()
     for name in options_of(other) if other else []:
         if name.lower() in (word, word.removeprefix(f"{LADDER}_")):

@@ -7,7 +7,8 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel conf/ is inside the package; in a checkout it is next to it.
 CONF = next(one / "conf" for one in (_PACKAGE, _PACKAGE.parent) if (one / "conf").is_dir())
-GROUPS = ("bench", "budget", "cfg", "data", "method", "numerics", "optim", "student", "teacher")
+GROUPS = ("bench", "budget", "cfg", "data", "experiment", "method", "numerics", "optim")
+GROUPS += ("student", "teacher")
 
 
 def options_of(group: str) -> list[str]:
