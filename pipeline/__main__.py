@@ -79,9 +79,9 @@ def _show(verb: str, arguments: list[str]) -> None:
     if verb not in STAGES:
         raise imported("pipeline.config:ConfigError")([f"--cfg: {verb} composes no run"])
     given = overrides_of(verb, arguments)
-    teachers = verb in ("finetune", "bank")
-    kept = [text for text in given if not (teachers and text.startswith("teacher="))]
-    print(imported("pipeline.config.sources:as_yaml")(kept))
+    if verb in ("finetune", "bank"):
+        _, given = imported("pipeline.cli.environment:listed_teachers")(given)
+    print(imported("pipeline.config.sources:as_yaml")(given))
 
 
 def _run(verb: str, arguments: list[str]) -> None:

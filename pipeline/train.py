@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from analysis.selection.filters import RunFilter
 from pipeline.analyze import analyse
-from pipeline.cli.environment import dry_run
+from pipeline.cli.environment import dry_run, listed_teachers
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import run_key
 from pipeline.session import Session, refusals, store_of
@@ -66,12 +66,12 @@ def _student(config: Config, session: Session) -> None:
 
 
 def finetune_command(overrides: list[str]) -> None:
-    """The teachers that teacher=all|0|1|... names."""
+    """The teachers that teacher=all, teacher=0,1 or teacher=NAME,NAME lists."""
     _train_teachers("finetune", overrides, finetune_teacher, planned_teachers)
 
 
 def bank_command(overrides: list[str]) -> None:
-    """The view banks of the teachers that teacher=all|0|1|... names."""
+    """The view banks of the teachers that teacher=all, teacher=0,1 or teacher=NAME,NAME lists."""
     _train_teachers("bank", overrides, make_bank, planned_banks)
 
 
@@ -81,31 +81,29 @@ def _train_teachers(
     train: Callable[[Config, int, Session], object],
     planned: Callable[[Config, Sequence[int], Store], list[Planned]],
 ) -> None:
-    which = [o.removeprefix("teacher=") for o in overrides if o.startswith("teacher=")] or ["all"]
-    rest = [o for o in overrides if not o.startswith("teacher=")]
+    which, rest = listed_teachers(overrides)
 
     def work(config: Config, session: Session) -> None:
-        for number in _numbers(which[-1], config):
+        for number in _numbers(which, config):
             train(config, number, session)
 
     _train(
         verb,
         rest,
         work,
-        lambda config, store: planned(config, _numbers(which[-1], config), store),
-        lambda config: preflight.faults(
-            [config], _numbers(which[-1], config), dry=dry_run(os.environ)
-        ),
+        lambda config, store: planned(config, _numbers(which, config), store),
+        lambda config: preflight.faults([config], _numbers(which, config), dry=dry_run(os.environ)),
     )
 
 
 def _numbers(which: str, config: Config) -> list[int]:
     """The numbers of teachers that teacher=`which` names."""
     numbers = list(range(len(config.teacher)))
-    allowed = ["all", *map(str, numbers)]
-    if which not in allowed:
-        raise ConfigError([f"teacher={which}: unknown (allowed: {', '.join(allowed)})"])
-    return numbers if which == "all" else [int(which)]
+    wanted = numbers if which == "all" else [int(part) for part in which.split(",")]
+    if not set(wanted) <= set(numbers):
+        allowed = ", ".join(["all", *map(str, numbers)])
+        raise ConfigError([f"teacher={which}: unknown (allowed: {allowed}, names of teachers)"])
+    return wanted
 
 
 def composed(verb: str, overrides: list[str]) -> Config:

@@ -26,7 +26,8 @@ PATHS = ("out", "store", "runtime.store")  # options of verbs that are or may be
 
 SHOWN = ("job", "all", "hydra")  # what Hydra's --cfg can print
 HYDRA_FLAGS = {
-    "--config-name": "the configuration is conf/config.yaml; choose its groups, as in bench=digits",
+    "--config-name": "the configuration is conf/config.yaml; choose its groups, as in bench=digits "
+    "or experiment=NAME",
     "--config-path": "the configuration is in conf/; add files to its groups there",
     "--config-dir": "add files to the groups of conf/; they are then chosen as any other",
     "--info": "--cfg prints the configuration with the source of every value",
@@ -90,6 +91,20 @@ def is_multirun(arguments: Sequence[str]) -> bool:
     return any(a in SEVERAL or a.lstrip("-+").startswith(f"{LAUNCHER}=") for a in arguments)
 
 
+def named_experiment(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `-cn experiment/NAME` as `experiment=NAME`."""
+    found = list(arguments)
+    for number, word in enumerate(found):
+        flag, equals, name = word.partition("=")
+        if _SHORT.get(flag, flag) != "--config-name":
+            continue
+        after = name if equals else (found[number + 1 : number + 2] or [""])[0]
+        if after.startswith("experiment/"):
+            found[number : number + 1 + (not equals)] = [after.replace("/", "=", 1)]
+            break
+    return found
+
+
 def as_overrides(arguments: Sequence[str]) -> list[str]:
     """The arguments as key=value, without flags; MLflow passes undeclared -P key=value on as
     `--key value`."""
@@ -127,6 +142,7 @@ def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
     from pipeline.cli.environment import dry_run, with_shortcuts
     from pipeline.config import ConfigError
 
+    arguments = named_experiment(arguments)
     if strange := strange_words(arguments):
         raise ConfigError(strange)
     given = [text for text in as_overrides(arguments) if text not in DECLARED.get(verb, ())]

@@ -15,9 +15,11 @@ from pathlib import Path
 from analysis.suggest import nearest
 from pipeline.config import ConfigError
 from pipeline.config.groups import options_of
+from pipeline.config.old_names import new_name
 from trainers import models
 
 SHORTCUTS = ("TEACHER_PAIR", "STUDENT", "METHOD", "SEED")
+BASE_TEACHERS = 2  # teachers of every bench
 _YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -70,10 +72,12 @@ def _override(name: str, value: str, given: set[str], errors: list[str]) -> list
             errors.append(f"SEED={value}: not a whole number from 0")
         return [] if "seed" in given else [f"seed={value}"]
     if name == "STUDENT":
+        value = new_name(value)
         key = "student" if value in options_of("student") else "student.model"
         _check_model(name, value, options_of("student"), errors)
         return [] if given & {"student", "student.model"} else [f"{key}={value}"]
     if name == "METHOD":
+        value = new_name(value)
         group = next((k for k in ("cfg", "method") if value in options_of(k)), None)
         if group is None:
             allowed = [*options_of("cfg"), *options_of("method")]
@@ -83,16 +87,44 @@ def _override(name: str, value: str, given: set[str], errors: list[str]) -> list
     if len(teachers) != 2 or not all(teachers):
         errors.append(f"TEACHER_PAIR={value}: two names with a comma, as in resnet20,resnet56")
         return []
-    for one in teachers:
-        _check_model(name, one, options_of("teacher"), errors)
-    return [
-        f"teacher@teacher.{k}={one}" if one in options_of("teacher") else f"teacher.{k}.model={one}"
-        for k, one in enumerate(teachers)
-        if not given & {"teacher", f"teacher.{k}.model"}
-    ]
+    pair = _teachers(name, teachers, errors)
+    free = [k for k in range(2) if not given & {"teacher", f"teacher.{k}.model"}]
+    return [pair[k] for k in free]
+
+
+def _teachers(name: str, models_named: list[str], errors: list[str]) -> list[str]:
+    """Overrides that make teachers 0, 1 … those that option `name` lists: choices of the group
+    `teacher`, or networks."""
+    found, groups = [], options_of("teacher")
+    for number, one in enumerate(map(new_name, models_named)):
+        _check_model(name, one, groups, errors)
+        key = f"teacher@teacher.{number}" if one in groups else f"teacher.{number}.model"
+        found.append(f"{key}={one}")
+    return found
+
+
+def listed_teachers(overrides: list[str]) -> tuple[str, list[str]]:
+    """(which teachers finetune and bank make: all, or numbers with commas; the other overrides).
+    Teachers that `teacher=` lists by name take the place of the bench's.
+
+    Raises:
+        ConfigError: a name that is neither a teacher's nor a network's.
+    """
+    given = [o.removeprefix("teacher=") for o in overrides if o.startswith("teacher=")] or ["all"]
+    rest = [o for o in overrides if not o.startswith("teacher=")]
+    parts = [part.strip() for part in given[-1].strip("[]").split(",")]
+    if parts == ["all"] or all(part.isdecimal() for part in parts):
+        return ",".join(parts), rest
+    errors: list[str] = []
+    own = _teachers("teacher", parts, errors)
+    if errors:
+        raise ConfigError(errors)
+    own += [f"teacher.{number}=null" for number in range(len(parts), BASE_TEACHERS)]
+    own += ["bench.teacher_weights=null"] * (len(parts) != BASE_TEACHERS)
+    return "all", [*own, *rest]
 
 
 def _check_model(name: str, value: str, group: list[str], errors: list[str]) -> None:
     if value not in group and not models.exists(value):
-        known = [*models.names(), f"{models.TIMM_PREFIX}<name>"]
+        known = [*group, *models.names(), f"{models.TIMM_PREFIX}<name>"]
         errors.append(f"{name}: {value}: unknown{nearest(value, known, show_all=True)}")

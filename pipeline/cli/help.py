@@ -15,8 +15,8 @@ python -m pipeline VERB key=value ...
 
 verbs (each has its own page: python -m pipeline VERB --help)
   main       fine-tune the teachers, distil cfg and the control CE, analyse
-  finetune   the teachers of a bench             teacher=all|0|1|...
-  bank       their view banks (teachers first)   teacher=all|0|1|...
+  finetune   the teachers of a bench             teacher=all|0|NAME,NAME
+  bank       their view banks (teachers first)   teacher=all|0|NAME,NAME
   distill    a student (missing teachers first)  cfg=L3 bench=digits seed=0
   evaluate   a finished network                  run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
   analyze    report, tables and figures          what=ladder|beta|... experiment=NAME
@@ -43,6 +43,7 @@ _CHOICES = {
     "method": "methods of the literature, in place of a rung, and ASIB itself",
     "bench": "benches (default digits): data, teachers, student, budget",
     "budget": "budgets: how long the student and the fusion are trained",
+    "experiment": "experiments: a bench, budget, method and rung by one name",
 }
 
 _SEVERAL = """\
@@ -81,6 +82,7 @@ finetune key=value ...
 
 Trains the teachers of a bench, or reuses them.
   teacher=all|0|1|...    which (default all)
+  teacher=NAME,NAME      these, in the place of the bench's: teacher=convnext_s,resnet152
 """,
     "bank": """\
 bank key=value ...

@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from analysis.suggest import nearest
-from pipeline.config.fields import build_dataclass, leaves
 from pipeline.config import old_names
+from pipeline.config.fields import build_dataclass, leaves
 from pipeline.config.groups import CONF, GROUPS, options_of
 from pipeline.config.schema import Config, ConfigError
 from pipeline.config.validate import contradictions
@@ -77,6 +77,10 @@ def _sort_overrides(
             errors.append(f"{text!r} is not of the form key=value")
         elif not value.strip().strip("'\"").strip():
             errors.append(f"{key}=: empty{_instead(key)}")
+        elif "@" in key and not key.startswith("teacher@"):
+            group = key.partition("@")[0]
+            old = old_names.instead(key, value)
+            errors.append(old or f"{key}={value}: a group is chosen as in {group}={value}")
         elif key.split("@")[0] in GROUPS and "." not in key.split("@")[0]:
             _check_choice(key, value, choices, errors)
         elif _TEACHER.fullmatch(key):
@@ -109,7 +113,7 @@ def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], errors: li
 def _of_ladder() -> list[str]:
     """The choices of the group `method` that rungs can be combined with."""
     files = {name: CONF / "method" / f"{name}.yaml" for name in options_of("method")}
-    return [name for name, path in files.items() if OmegaConf.load(path).get("name") == LADDER]
+    return [name for name, path in files.items() if OmegaConf.load(path).name == LADDER]
 
 
 def _check_choice(key: str, value: str, choices: list[str], errors: list[str]) -> None:

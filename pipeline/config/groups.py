@@ -7,8 +7,18 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel conf/ is inside the package; in a checkout it is next to it.
 CONF = next(one / "conf" for one in (_PACKAGE, _PACKAGE.parent) if (one / "conf").is_dir())
-GROUPS = ("bench", "budget", "cfg", "data", "experiment", "method", "numerics", "optim")
-GROUPS += ("student", "teacher")
+GROUPS = (
+    "bench",
+    "budget",
+    "cfg",
+    "data",
+    "experiment",
+    "method",
+    "numerics",
+    "optim",
+    "student",
+    "teacher",
+)
 
 
 def options_of(group: str) -> list[str]:
@@ -25,12 +35,14 @@ def described(group: str) -> dict[str, str]:
 
 
 def first_comment(path: Path) -> str:
-    """The first comment of a YAML file that is no directive, its lines joined; empty if none."""
+    """The first comment of a YAML file that is no directive, its lines joined, without those that
+    are commands; empty if none."""
     found: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# @"):
             continue
         if not line.startswith("#"):
             break
-        found.append(line.lstrip("# "))
+        if not line.startswith("# python -m "):
+            found.append(line.lstrip("# "))
     return " ".join(found)

@@ -2,7 +2,8 @@
 
     python -m pipeline.config.reference
 
-writes docs/configuration.md. A test fails where the page differs from what this would write.
+writes docs/configuration.md and the tables of docs/coming-from-asib.md. A test fails where a page
+differs from what this would write.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, get_type_hints
 from pipeline.config import Config
 from pipeline.config.fields import range_name, type_name
 from pipeline.config.groups import CONF, GROUPS, described
+from pipeline.config.old_names import OLD_KEYS
 from trainers.distillation.config import DistillConfig
 from trainers.finetune import TeacherConfig
 from trainers.methods import METHODS
@@ -28,7 +30,11 @@ MADE = f"<!-- Made by `{COMMAND}`. Do not edit: change the code and run that aga
 def pages() -> dict[Path, str]:
     """The text of every reference page by its file."""
     docs = ROOT / "docs"
-    return {docs / "configuration.md": configuration_page()}
+    migration = docs / "coming-from-asib.md"
+    return {
+        docs / "configuration.md": configuration_page(),
+        migration: migration_page(migration.read_text(encoding="utf-8")),
+    }
 
 
 def main() -> None:
@@ -159,10 +165,26 @@ def _in_key(key: str, info: OptionInfo, when: tuple[When, ...]) -> str:
 
 
 def _group(group: str) -> str:
-    rows = [[f"`{group}={name}`", comment] for name, comment in described(group).items()]
+    rows = [[f"`{group}={name}`", text] for name, text in described(group).items()]
     if group == "teacher":
         rows = [[cell.replace("teacher=", "teacher@teacher.0="), text] for cell, text in rows]
     return f"### {group}\n\n{_table(('Choice', 'What it is'), rows)}"
+
+
+# The original framework ---------------------------------------------------------------------
+
+EXPERIMENTS, KEYS = "## Experiments by name\n", "## Keys\n"
+
+
+def migration_page(text: str) -> str:
+    """docs/coming-from-asib.md: its text, with the tables of experiments and keys made anew."""
+    experiments = [
+        [f"`experiment={name}`", about] for name, about in described("experiment").items()
+    ]
+    rows = [[f"`{key.name}`", f"`{key.here}`" if key.here else "–", key.note] for key in OLD_KEYS]
+    head = text.partition(EXPERIMENTS)[0]
+    tables = _table(("Choice", "What it is"), experiments), _table(("There", "Here", "Note"), rows)
+    return "\n".join([head + EXPERIMENTS, tables[0], KEYS, tables[1]])
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:

@@ -84,9 +84,10 @@ class StudentStage:
         return replace(spec, params=spec.params | params)
 
     def prepare(self) -> None:
-        """Finish the teachers that the method reads."""
+        """Finish the teachers that the method reads; then say what the student learns from."""
         for number in self.teachers.numbers:
             finetune_teacher(self.config, number, self.session)
+        say(headline(self.config))
 
     def new_state(self) -> DistillState:
         state = DistillState.new(self.trainer, training(self.data), self.teachers())
@@ -107,6 +108,22 @@ def distill_student(config: Config, session: Session) -> RunResult:
     matched = config.budget.matched_to is not None
     stage = StudentStage(_matched(config, session) if matched else config, config, session)
     return run(stage, session)
+
+
+def headline(config: Config) -> str:
+    """`[CFG] kd_target=auto ce=0.70 kd=0.30 ib_beta=1e-3`: what a student learns from."""
+    found = config.method.headline().items()
+    return " ".join(["[CFG]", *(f"{name}={_short(value)}" for name, value in found)])
+
+
+def _short(value: float | str) -> str:
+    """`0.70`, `1e-3`, or the text."""
+    if isinstance(value, str):
+        return value
+    if value == 0 or value >= 0.01:
+        return f"{value:.2f}" if value else "0"
+    mantissa, power = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(power)}"
 
 
 def _matched(config: Config, session: Session) -> Config:

@@ -47,6 +47,10 @@ class MethodConfig:
         `specialised`: the teachers know different classes."""
         return self
 
+    def headline(self) -> dict[str, float | str]:
+        """The few options that tell a run at a glance, by short name."""
+        return {"method": str(getattr(self, "name", ""))}
+
     def teacher_numbers(self) -> dict[str, list[int]]:
         """Teachers that options name by number: option -> numbers."""
         return {}

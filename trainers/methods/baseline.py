@@ -40,6 +40,10 @@ class BaselineConfig(MethodConfig):
         "auto: avg where teachers know different classes, else best",
     )
 
+    def headline(self) -> dict[str, float | str]:
+        weights = {"ce": self.ce_weight, "kd": self.weight}
+        return super().headline() | weights | {"teacher": self.teacher}
+
     def settled(self, *, specialised: bool) -> MethodConfig:
         return replace(self, **self._automatic(specialised))
 

@@ -22,6 +22,9 @@ class CeConfig(MethodConfig):
     ce_weight: float = option(1.0, "weight of the labels' cross-entropy", low=1e-6)
     label_smoothing: float = option(0.0, "label smoothing", low=0, high=1)
 
+    def headline(self) -> dict[str, float | str]:
+        return super().headline() | {"ce": self.ce_weight}
+
     def reads_teachers(self) -> bool:
         return False
 

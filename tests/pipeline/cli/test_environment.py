@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import environment as module
-from pipeline.cli.environment import dry_run, with_lasting_store, with_shortcuts
+from pipeline.cli.environment import dry_run, listed_teachers, with_lasting_store, with_shortcuts
 from pipeline.config import ConfigError, compose
 
 
@@ -103,3 +103,49 @@ def test_a_temporary_copy_of_the_project_has_its_store_in_the_users_data_folder(
     for folder in (copy.with_name("project"), copy / "tmpab12_xyz"):
         assert with_lasting_store([], by_mlflow, folder) == []
     assert with_lasting_store([], {}, copy) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], ("all", [])),
+        (["teacher=1", "seed=2"], ("1", ["seed=2"])),
+        (["teacher=0,1"], ("0,1", [])),
+        (
+            ["teacher=convnext_s_cifar32, resnet152,timm:resnet18", "bench=cifar100"],
+            (
+                "all",
+                [
+                    "teacher@teacher.0=convnext_s",
+                    "teacher@teacher.1=resnet152",
+                    "teacher.2.model=timm:resnet18",
+                    "bench.teacher_weights=null",
+                    "bench=cifar100",
+                ],
+            ),
+        ),
+        (
+            ["teacher=convnext_l", "bench=cifar100"],
+            (
+                "all",
+                [
+                    "teacher@teacher.0=convnext_l",
+                    "teacher.1=null",
+                    "bench.teacher_weights=null",
+                    "bench=cifar100",
+                ],
+            ),
+        ),
+    ],
+)
+def test_teachers_are_listed_by_number_or_by_name(
+    given: list[str], expected: tuple[str, list[str]]
+) -> None:
+    which, overrides = listed_teachers(given)
+    assert (which, overrides) == expected
+    compose(overrides)
+
+
+def test_an_unknown_teacher_is_an_error_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="teacher: convnext_z: unknown; did you mean convnext_"):
+        listed_teachers(["teacher=convnext_s,convnext_z"])

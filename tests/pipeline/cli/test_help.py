@@ -55,7 +55,7 @@ def test_the_first_page_names_every_verb(capsys: pytest.CaptureFixture[str]) -> 
     assert max(map(len, (help.page() + page_of_sweeps()).splitlines())) <= 100
 
 
-@pytest.mark.parametrize("group", ["cfg", "method", "bench", "budget"])
+@pytest.mark.parametrize("group", ["cfg", "method", "bench", "budget", "experiment"])
 def test_choices_are_those_of_conf_with_the_comments_of_their_files(group: str) -> None:
     short, long = (" ".join(page.split()) for page in (help.page(), help.of_verb("distill")))
     for name, comment in described(group).items():
@@ -73,7 +73,7 @@ def test_the_page_of_studies_is_that_of_their_files() -> None:
 
 def test_a_description_is_the_first_sentence_of_the_comment() -> None:
     methods = help.table("method").splitlines()
-    assert "    kd_ls   KD of standardised logits (Sun et al. 2024)" in methods
+    assert "    kd_ls         KD of standardised logits (Sun et al. 2024)" in methods
 
 
 def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:

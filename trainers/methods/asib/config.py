@@ -229,6 +229,14 @@ class AsibConfig(Switches):
     def stage_count(self) -> int:
         return self.num_stages if fused(self) else 1
 
+    def headline(self) -> dict[str, float | str]:
+        found: dict[str, float | str] = {"kd_target": self.kd_target, "ce": self.ce_alpha}
+        if taught(self):
+            found["kd"] = self.kd_alpha
+        if fused(self):
+            found["ib_beta"] = self.ib_beta if self.bottleneck else 0.0
+        return found
+
     def levels(self, whose: str) -> list[int]:
         return self.student_levels if whose == "student" else self.teacher_levels
 

@@ -1,0 +1,74 @@
+"""Experiments by name, run from CIFAR-100 files in their real format with the smallest networks of
+timm, and scaled down on digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.groups import options_of
+from tests.end_to_end import command
+from tests.end_to_end.test_benches import NETS, SMALL
+from tests.trainers.data import files
+
+OF_CIFAR = [name for name in options_of("experiment") if name != "few_labels"]
+# Networks and sizes of a small run, without the options of one method.
+TINY = [option for option in (*NETS, *SMALL) if not option.startswith("method.")]
+
+
+def tasks(name: str) -> list[str]:
+    """What an experiment is run with: its own rung, and for pairs of the public tables a method."""
+    return ["method=dkd"] if name.startswith("sota_") and name != "sota_scenario_a" else []
+
+
+@pytest.fixture
+def images(clean: Path) -> str:
+    root = clean / "images"
+    root.mkdir()
+    files.write_cifar(root, "cifar100")
+    return f"data.root={root}"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", OF_CIFAR)
+def test_an_experiment_runs_from_files_in_the_real_format(
+    name: str, images: str, clean: Path
+) -> None:
+    output = command.run(
+        "distill", f"experiment={name}", *tasks(name), images, *TINY, "numerics=float32", cwd=clean
+    )
+    assert "[CFG] " in output
+    (result,) = command.results(clean).values()
+    assert 0 <= result["metrics"]["test/top1"] <= 1
+    assert len(command.results(clean, "finetune")) == 2
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("rung", ["L0", "L1", "L2", "L3", "side_cccp_ppf", "side_asib_cccp", "CE"])
+def test_the_rungs_of_a_recipe_run(rung: str, images: str, clean: Path) -> None:
+    for name in ("asib_2025_08", "asib_stage"):
+        words = (f"experiment={name}", f"cfg={rung}", images, *TINY, "numerics=float32")
+        command.run("distill", *words, cwd=clean)
+    assert len(command.results(clean)) == (1 if rung == "CE" else 2)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("asib_2025_08", marks=pytest.mark.thorough), "asib_stage"]
+)
+def test_a_recipe_scales_to_digits(name: str, clean: Path) -> None:
+    words = (f"+experiment={name}", "bench=digits", "budget=digits", "cfg=L4", *command.TINY)
+    output = command.run("distill", *words, cwd=clean)
+    (line,) = [line for line in output.splitlines() if line.startswith("[CFG]")]
+    assert line == "[CFG] kd_target=auto ce=0.70 kd=0.30 ib_beta=1e-3"
+
+
+def test_main_finetune_and_a_list_of_teachers(clean: Path) -> None:
+    """The verbs that compose take an experiment; teachers that no bench names are fine-tuned."""
+    small = ("experiment=overlap_0", "bench=digits", "budget=digits", *command.TINY)
+    command.run("main", *small, "cfg=KD", cwd=clean)
+    assert len(command.results(clean)) == 2
+    names = "teacher=resnet20,resnet8,resnet20"
+    third = ("teacher.2.recipe.epochs=1", "teacher.2.seed=5")
+    command.run("finetune", names, "bench=digits", *command.TINY, *third, cwd=clean)
+    assert len(command.results(clean, "finetune")) == 5  # two of half of the classes
