@@ -40,6 +40,13 @@ def accuracy_cell(interval: Interval) -> str:
     return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 
+def accuracy_text(interval: Interval) -> str:
+    """An accuracy in a sentence: `90.12 [89.50, 90.74] %`, or `90.12 % at every seed`."""
+    if interval.n > 1 and interval.low == interval.high:
+        return f"{percent(interval.mean)} % at every seed"
+    return f"{accuracy_cell(interval)} %"
+
+
 def value_cell(interval: Interval, decimals: int) -> str:
     """A mean of values, not of shares, with its interval: `7.896 [7.012, 8.780]`."""
     if interval.n < 2:

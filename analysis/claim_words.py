@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.cells import accuracy_cell, in_percent, percent, points
+from analysis.cells import accuracy_text, in_percent, percent, points
 from analysis.claims import ALONE, LEVEL, Claim, Family
 from analysis.difference import DECIDES_FROM
 from analysis.ladder_numbers import LadderTable, TeacherRow, label_of
@@ -215,7 +215,7 @@ def little_to_teach(
         alone = mean_interval([value for value in of_seeds if not math.isnan(value)])
         if best is not None and alone.mean >= best.validation:
             texts.append(
-                f"{rung} has no teacher and reaches {accuracy_cell(alone)} % of validation "
+                f"{rung} has no teacher and reaches {accuracy_text(alone)} on validation "
                 f"(n = {alone.n}), the best teacher, {best.model}, {percent(best.validation)} %: "
                 "there is little that it could give. Teachers that know more: "
                 "data.teacher_limit, a longer recipe, a larger network."

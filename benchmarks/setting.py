@@ -75,7 +75,7 @@ class Setting:
         return Run(config, data, needed, DistillState.new(config, data, needed))
 
     def teachers(self, data: TrainingData) -> tuple[list[Teacher], float]:
-        """The bench's teachers with first weights and real view banks, and the seconds that the
+        """The bench's teachers with initial weights and real view banks, and the seconds that the
         banks took. The time of nothing here depends on what a teacher knows."""
         config, inputs = compose(self.overrides("KD")), self.run("CE", data, []).inputs()
         found, seconds = [], 0.0

@@ -46,7 +46,7 @@ def random_data(images: int, device: torch.device) -> TrainingData:
 
 
 def random_teacher(model: str, data: TrainingData) -> Teacher:
-    """A network with first weights and a bank of random rows in the place of its outputs."""
+    """A network with initial weights and a bank of random rows in the place of its outputs."""
     device = data.train.device
     net = freeze(models.build(model, CLASSES, PIXELS)).to(device)
     width = models.pooled_dim(net)

@@ -10,6 +10,7 @@ import errno
 import io
 import logging
 import os
+import select
 import signal
 import sys
 import traceback
@@ -102,11 +103,27 @@ def exit_code_of(run: Callable[[], object]) -> int:
     return DONE.exit_code
 
 
+def _reader_ended(error: BaseException) -> bool:
+    """Whether a broken pipe is that of standard output, and not that of a server or a worker."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
 def report(error: BaseException) -> int:
     """Print what ended a command; return the exit code. A user error is one message on standard
-    error, an unexpected exception is logged with its traceback."""
-    from pipeline.cli.console import say  # not before it is needed: --help starts without it
+    error, an unexpected exception is logged with its traceback. Where the reader of the output
+    ended, nothing is printed."""
+    from pipeline.cli.console import (  # not before it is needed: --help starts without it
+        discard_output,
+        say,
+    )
 
+    if _reader_ended(error):
+        discard_output()
+        return FAILURE.exit_code
     found = outcome(error)
     if found is USER_ERROR:
         print(printable(str(error)), file=sys.stderr)

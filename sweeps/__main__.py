@@ -21,7 +21,7 @@ from pipeline.cli.arguments import (
     without_dry_run,
 )
 from pipeline.cli.redaction import hide_credentials
-from pipeline.config.groups import options_of
+from pipeline.config.groups import options_of, unknown
 from pipeline.outcome import (
     DONE,
     USER_ERROR,
@@ -101,10 +101,8 @@ def _help(names: list[str]) -> None:
     Raises:
         ConfigError: a study is named that does not exist.
     """
-    from sweeps.study_file import read_study
-
-    for name in names:
-        read_study(name)
+    if wrong := [text for name in names if (text := unknown("study", name))]:
+        raise imported("pipeline.config:ConfigError")(wrong)
     print(page())
 
 

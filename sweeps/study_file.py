@@ -16,7 +16,7 @@ from analysis.suggest import nearest
 from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError
 from pipeline.config.composition import is_literal
-from pipeline.config.groups import CONF, options_of
+from pipeline.config.groups import CONF, unknown
 from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import same_experiment
 from sweeps.study import Params, Study, merged
@@ -36,9 +36,8 @@ def read_study(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such study.
     """
-    if name not in options_of("study"):
-        hint = nearest(name, options_of("study"), show_all=True)
-        raise ConfigError([f"study={name}: unknown{hint}"])
+    if wrong := unknown("study", name):
+        raise ConfigError([wrong])
     return read_yaml(FOLDER / f"{name}.yaml")
 
 

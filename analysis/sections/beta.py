@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cells import accuracy_cell, percent, value_cell
+from analysis.cells import accuracy_cell, accuracy_text, percent, value_cell
 from analysis.figures import style
 from analysis.report_model import (
     MissingRun,
@@ -59,7 +59,7 @@ class BetaRow(NamedTuple):
 
 
 class BetaInfo(NamedTuple):
-    """Rows by rising β; `drawn` says whether rate and distortion are of drawn z on validation,
+    """Rows by rising β; `sampled` is whether rate and distortion are of sampled z on validation,
     or of training batches; `within` are the β that are within one standard error of their paired
     difference to the best, on the seeds that every β has: other seeds are other students, not
     another β. None are where they share fewer than two, for one seed has no standard error."""
@@ -67,7 +67,7 @@ class BetaInfo(NamedTuple):
     bench: str
     rung: str
     rows: tuple[BetaRow, ...]
-    drawn: bool
+    sampled: bool
     within: tuple[float, ...]
 
     @property
@@ -99,15 +99,15 @@ def beta_info(kept: pd.DataFrame, bench: str) -> BetaInfo:
     """The sensitivity of runs that differ in β and seed alone."""
     rung = str(column(kept, RUNG_COLUMNS[1]).iloc[0]) if len(kept) else ""
     value = column(kept, f"params.{PARAMETER}").astype(float)
-    drawn = len(kept) > 0 and bool(column(kept, f"metrics.{metrics.VAL_CE}").notna().all())
-    measured = (metrics.VAL_RATE, metrics.VAL_CE) if drawn else (metrics.RATE, metrics.DISTORTION)
+    sampled = len(kept) > 0 and bool(column(kept, f"metrics.{metrics.VAL_CE}").notna().all())
+    measured = (metrics.VAL_RATE, metrics.VAL_CE) if sampled else (metrics.RATE, metrics.DISTORTION)
     rows = [_row(kept[value == beta], beta, measured) for beta in sorted(value.dropna().unique())]
     by_seed = [_by_seed(kept[value == row.beta]) for row in rows]
     seeds = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     shared = [[of[seed] for seed in seeds] for of in by_seed]
     rows = [r._replace(shared=share_interval(v)) for r, v in zip(rows, shared, strict=True)]
     within = tuple(rows[index].beta for index in one_standard_error(shared))
-    return BetaInfo(bench, rung, tuple(rows), drawn, within)
+    return BetaInfo(bench, rung, tuple(rows), sampled, within)
 
 
 def _row(runs: pd.DataFrame, beta: float, measured: tuple[str, str]) -> BetaRow:
@@ -213,7 +213,7 @@ def _recommendation(info: BetaInfo) -> str:
         return "No β is recommended: no seed has finished at every β."
     same = all(row.validation.n == n for row in info.rows)
     seeds = counted(n, "seed") + ("" if same else " that every β has")
-    reached = f"{accuracy_cell(info.best[-1].shared)} %"  # of equals the rule takes the largest β
+    reached = accuracy_text(info.best[-1].shared)  # of equals the rule takes the largest β
     if info.tied:
         return (
             f"No β is recommended: all {len(info.rows)} values tie on validation ({reached}; "
@@ -312,7 +312,7 @@ def _terms(info: BetaInfo) -> str:
 
 
 def _measured_on(info: BetaInfo) -> str:
-    return "validation images, z drawn 8 times" if info.drawn else "training batches"
+    return "validation images, z sampled 8 times" if info.sampled else "training batches"
 
 
 def _caption(info: BetaInfo) -> str:

@@ -1,6 +1,6 @@
 """The information plane: rate R ≥ I(Z;X) against H(Y) − CE ≤ I(Z;Y), in nats.
 
-CE is that of drawn z on validation images, unsmoothed and unweighted. Accuracy is no mutual
+CE is that of sampled z on validation images, unsmoothed and unweighted. Accuracy is no mutual
 information and is not drawn here.
 """
 
@@ -96,7 +96,7 @@ def section(bench_runs: BenchRuns) -> Section:
     swept = grid(bench_runs.finished, PARAMETER).kept
     swept = _with_values(swept) if len(swept) else swept
     if not len(runs) and not len(swept):
-        what = "no run measured rate and cross-entropy with z drawn on validation"
+        what = "no run measured rate and cross-entropy with sampled z on validation"
         command = bench_runs.multirun(cfg=FIRST)
         return Section(
             "information_plane", bench_runs.bench, title, gaps=(MissingRun(what, command),)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.cells import (
     accuracy_cell,
+    accuracy_text,
     number,
     paired_cell,
     percent,
@@ -125,7 +126,7 @@ def _sentences(info: MethodsInfo) -> tuple[str, ...]:
     first = info.rows[0]
     texts = [
         f"Highest mean test accuracy of {counted(len(info.rows), 'method')}: "
-        f"{label_of(first.method)}, {accuracy_cell(first.test)} % (n = {first.test.n})."
+        f"{label_of(first.method)}, {accuracy_text(first.test)} (n = {first.test.n})."
     ]
     claimed = [info.claims.of(row.method) for row in info.rows]
     known = [claim for claim in claimed if claim is not None]

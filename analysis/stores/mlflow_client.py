@@ -21,7 +21,7 @@ class NoAnswer(ConnectionError, ValueError):
 
 
 class ClientStore:
-    """Through MLflow's client; `analysis.stores.protocol.Rows` says what the methods give."""
+    """Through MLflow's client; its methods are those of `analysis.stores.protocol.StoreReader`."""
 
     def __init__(self, uri: str) -> None:
         from mlflow import MlflowClient  # takes seconds: only where it is used

@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 class SqlStore:
-    """The tables of a database; `analysis.stores.protocol.Rows` says what the methods give."""
+    """The tables of a database; its methods are those of `analysis.stores.protocol.StoreReader`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -27,11 +27,22 @@ def _width() -> int | None:
     return None if sys.stdout.isatty() or "COLUMNS" in os.environ else COLUMNS
 
 
+def discard_output() -> None:
+    """From now on standard output goes nowhere: its reader has ended, as in `… | head`."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 class _Plain(Console):
-    """A console on which names of others cannot write control sequences."""
+    """A console on which names of others cannot write control sequences, and whose reader may
+    end (`… | head`): the run continues without it."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        discard_output()
 
 
 out = _Plain(highlight=False, soft_wrap=True, width=_width())

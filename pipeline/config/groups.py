@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from analysis.suggest import nearest
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel conf/ is inside the package; in a checkout it is next to it.
 CONF = next(one / "conf" for one in (_PACKAGE, _PACKAGE.parent) if (one / "conf").is_dir())
@@ -32,6 +34,12 @@ def options_of(group: str) -> list[str]:
 def described(group: str) -> dict[str, str]:
     """The names that a group of conf/ offers, each with the first comment of its file."""
     return {name: first_comment(CONF / group / f"{name}.yaml") for name in options_of(group)}
+
+
+def unknown(group: str, name: str) -> str:
+    """The error of a name that a group does not offer, with the nearest that it does; else ""."""
+    names = options_of(group)
+    return "" if name in names else f"{group}={name}: unknown{nearest(name, names, show_all=True)}"
 
 
 def first_comment(path: Path) -> str:

@@ -266,7 +266,7 @@ def test_teachers_that_are_no_better_than_a_student_without_them_are_reported():
     assert printed(weak._replace(some_classes=True)) == printed(weak._replace(bench="other")) == []
     assert printed(weak._replace(validation=0.6)) == ["CE", "CE_matched"]
     (text,) = little_to_teach(kept, (weak,), "toy")
-    assert "80.50 [74.15, 86.85] % of validation (n = 2), the best teacher, resnet20, 75.00" in text
+    assert "80.50 [74.15, 86.85] % on validation (n = 2), the best teacher, resnet20, 75.00" in text
     no_values = kept.drop(columns=VAL)
     assert little_to_teach(no_values, (weak,), "toy") == ()
 

@@ -1,6 +1,7 @@
 """Ctrl-C before a command has begun and after its end, in processes of their own."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,22 @@ def test_a_log_that_is_not_utf8_gets_replacement_characters(
     print("β 100 %")
     sys.stdout.flush()
     assert raw.getvalue() == b"? 100 %\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("exit_code_of(lambda: [print('row', flush=True) for _ in range(9)])", 1),
+        ("exit_code_of(lambda: [say('epoch') for _ in range(9)])", 0),
+    ],
+    ids=["a report is not printed to its end", "a run continues"],
+)
+def test_output_whose_reader_has_ended_is_no_traceback(code: str, exit_code: int) -> None:
+    """As in `python -m pipeline analyze | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = f"from pipeline.outcome import *; from pipeline.cli.console import say; x = {code}"
+    command = [sys.executable, "-c", f"{code}; end_process(x)"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (exit_code, "")

@@ -77,7 +77,7 @@ def test_seeded_puts_the_global_stream_back_after_an_error() -> None:
 
 
 class Seen:
-    """Everything a student is shown in a run's B-Steps, and its first weights."""
+    """Everything a student is shown in a run's B-Steps, and its initial weights."""
 
     def __init__(self, config: DistillConfig, world: World) -> None:
         self.images: list[Tensor] = []

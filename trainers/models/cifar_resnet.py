@@ -69,7 +69,7 @@ class SmallNet(nn.Module):
 
 
 def he_normal(net: nn.Module) -> None:
-    """First weights of all convolutions: normal, std √(2 / (k²·channels out))."""
+    """Initial weights of all convolutions: normal, std √(2 / (k²·channels out))."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -21,7 +21,7 @@ def test_beta_recommends_the_largest_within_one_standard_error_of_the_paired_dif
     assert found.rows[0].validation.mean == pytest.approx(0.91)
     assert found.rows[0].rate.mean == 3.0
     assert found.rows[0].distortion.n == 0
-    assert not found.drawn
+    assert not found.sampled
 
 
 def test_what_the_latent_keeps_and_the_fusion_makes_of_it_has_intervals():

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.cells import accuracy_cell
+from analysis.cells import accuracy_cell, accuracy_text
 from analysis.ladder_numbers import LadderRow, LadderTable, TeacherRow
 from analysis.sections.ladder_tables import (
     accuracy_block,
@@ -50,6 +50,12 @@ def test_accuracies_are_percent_and_differences_signed_points():
 
 def test_equal_values_are_no_interval_of_no_width():
     assert accuracy_cell(Interval(2, 0.7708, 0.7708, 0.7708)) == "77.08 (equal)"
+
+
+def test_an_accuracy_in_a_sentence_has_its_unit():
+    assert accuracy_text(Interval(2, 0.77, 0.77, 0.77)) == "77.00 % at every seed"
+    assert accuracy_text(Interval(2, 0.77, 0.76, 0.78)) == "77.00 [76.00, 78.00] %"
+    assert accuracy_text(Interval(1, 0.77, NAN, NAN)) == "77.00 %"
 
 
 def test_a_rung_of_several_configurations_says_which_it_is():

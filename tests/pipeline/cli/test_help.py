@@ -26,6 +26,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
         pages = [["--help"], ["--version"], ["distil"], *([verb, "--help"] for verb in VERBS)]
         assert [main(page) for page in pages] == [0, 0, 2, *[0] * len(VERBS)]
         assert [sweeps([flag]) for flag in ("--help", "--version")] == [0, 0]
+        assert [sweeps([study, "--help"]) for study in ("beta", "proof/twins")] == [0, 0]
         print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
