@@ -61,6 +61,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
         shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("benchmarks", "docs"):
         (project / part).mkdir()
+    shutil.copy(ROOT / "pyproject.toml", project)
     commands = [line for section in PAGE.split("\n## ")[1:] for line in follow(section, project)]
     runs = [shlex.split(line)[3:] for line in commands if line.startswith("python -m pipeline ")]
     assert commands[-1] == "python -m pipeline.config.reference"
@@ -114,7 +115,7 @@ def _add_lines(path: Path, registry: str, diff: str) -> None:
     path.write_text(text.replace(opening, new), encoding="utf-8")
 
 
-def _python(project: Path, *arguments: str) -> None:
+def _python(project: Path, *arguments: str) -> str:
     store = f"sqlite:///{project / 'mlflow.db'}"
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -125,6 +126,7 @@ def _python(project: Path, *arguments: str) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_a_method(followed: Followed) -> None:
@@ -182,3 +184,18 @@ def test_a_section_of_the_report(followed: Followed) -> None:
 def test_the_reference_lists_what_was_added(followed: Followed) -> None:
     text = (followed.project / "docs" / "configuration.md").read_text()
     assert "`method.mse_weight`" in text
+
+
+def test_a_column_of_the_ladder(followed: Followed) -> None:
+    report = (followed.project / "report/asib/ladder/report.md").read_text()
+    assert "| memory, MiB | test CE, nats |" in report.replace("  ", " ")
+
+
+def test_an_option_of_slurm(followed: Followed) -> None:
+    code = """if True:
+        from pipeline.launch.base import take_options
+        from pipeline.launch.slurm import parameters
+        words = ["hydra/launcher=slurm", "hydra.launcher.reservation=lab"]
+        print(parameters(take_options(words)[0], [])["slurm_additional_parameters"])
+    """
+    assert "'reservation': 'lab'" in _python(followed.project, "-c", code)

@@ -1,7 +1,7 @@
 """The tables of a ladder and the notes that belong to them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
@@ -14,56 +14,48 @@ from analysis.selection.by_seed import images_of
 from trainers import metrics
 
 
-def accuracy_block(rows: Iterable[LadderRow]) -> TextTable:
-    """Test accuracy in percent, differences to CE and KD in points, each with its interval."""
-    cells = tuple(
-        (
-            _label(row),
-            str(row.test.n),
-            accuracy_cell(row.test),
-            percent(row.test_error),
-            paired_cell(row.vs_ce),
-            paired_cell(row.vs_kd),
-        )
-        for row in rows
-    )
-    header = ("rung", "n", "test top-1, %", "±", "vs CE, points", "vs KD, points")
-    return TextTable(header, cells)
-
-
-def cost_block(rows: Iterable[LadderRow]) -> TextTable:
-    """The fusion's validation accuracy and what a rung costs."""
-    header = (
-        "rung",
-        "synergy, %",
-        "gain",
-        "share, %",
-        "time, s",
-        "× CE",
-        "images/s",
-        "memory, MiB",
-    )
-    cells = tuple(
-        (
-            _label(row),
-            percent(row.synergy),
-            points(row.gain) + "*" * (not row.as_loaded),
-            percent(row.share),
-            number(row.seconds),
-            number(row.times_ce, 2),
-            number(row.images_per_second),
-            number(row.peak_memory_mb),
-        )
-        for row in rows
-    )
-    return TextTable(header, cells)
-
-
 def _label(row: LadderRow) -> str:
     """`L2`, or `L2 (ib_beta=0.001)` where the rung ran in several configurations."""
     if not row.configuration:
         return label_of(row.rung)
     return f"{label_of(row.rung)} ({row.configuration.replace('method.', '')})"
+
+
+Columns = dict[str, Callable[[LadderRow], str]]  # heading: cell of a row
+
+ACCURACY: Columns = {
+    "rung": _label,
+    "n": lambda row: str(row.test.n),
+    "test top-1, %": lambda row: accuracy_cell(row.test),
+    "±": lambda row: percent(row.test_error),
+    "vs CE, points": lambda row: paired_cell(row.vs_ce),
+    "vs KD, points": lambda row: paired_cell(row.vs_kd),
+}
+COST: Columns = {
+    "rung": _label,
+    "synergy, %": lambda row: percent(row.synergy),
+    "gain": lambda row: points(row.gain) + "*" * (not row.as_loaded),
+    "share, %": lambda row: percent(row.share),
+    "time, s": lambda row: number(row.seconds),
+    "× CE": lambda row: number(row.times_ce, 2),
+    "images/s": lambda row: number(row.images_per_second),
+    "memory, MiB": lambda row: number(row.peak_memory_mb),
+}
+
+
+def accuracy_block(rows: Iterable[LadderRow]) -> TextTable:
+    """Test accuracy in percent, differences to CE and KD in points, each with its interval."""
+    return _table(ACCURACY, rows)
+
+
+def cost_block(rows: Iterable[LadderRow]) -> TextTable:
+    """The fusion's validation accuracy and what a rung costs."""
+    return _table(COST, rows)
+
+
+def _table(columns: Columns, rows: Iterable[LadderRow]) -> TextTable:
+    cells = (tuple(cell(row) for cell in columns.values()) for row in rows)
+    return TextTable(tuple(columns), tuple(cells))
 
 
 def _teacher_label(row: TeacherRow) -> str:

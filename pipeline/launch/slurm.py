@@ -223,12 +223,30 @@ class Slurm:
         write_atomic(self.folder / "slurm.json", json.dumps(self.jobs).encode())
 
 
+# Options that submitit, the requeueing or the queue's poll has. Any other goes to sbatch as it is.
+_TAKEN = {
+    "timeout_min",
+    "mem_gb",
+    "cpus_per_task",
+    "array_parallelism",
+    "signal_delay_s",
+    "setup",
+    "requeue",
+    "max_num_timeout",
+    "poll_s",
+}
+
+
 def parameters(config: SlurmConfig, after: list[str]) -> dict[str, Any]:
     """submitit's parameters of a configuration; jobs wait for those of `after` to succeed."""
-    more: dict[str, Any] = {"requeue": True} if config.requeue else {"no-requeue": True}
+    of_sbatch: dict[str, Any] = {
+        key: value
+        for key, value in vars(config).items()
+        if key not in _TAKEN and value is not None and value is not False
+    }
+    of_sbatch["requeue" if config.requeue else "no-requeue"] = True
     if after:
-        more |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
-    texts = {f"slurm_{key}": value for key, value in vars(config).items() if isinstance(value, str)}
+        of_sbatch |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
     return {
         "name": "asib",
         "timeout_min": config.timeout_min,
@@ -241,6 +259,5 @@ def parameters(config: SlurmConfig, after: list[str]) -> dict[str, Any]:
         "slurm_setup": [re.sub(r"\s+$", "", line) for line in config.setup],
         "slurm_srun_args": [f"--cpus-per-task={config.cpus_per_task}"],  # not inherited by srun
         "slurm_stderr_to_stdout": True,
-        "slurm_additional_parameters": more,
-        **texts,
+        "slurm_additional_parameters": of_sbatch,
     }

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from submitit import AutoExecutor
+from submitit.slurm.slurm import SlurmExecutor
 
 from pipeline.config import ConfigError, compose
 from pipeline.identity import run_key
@@ -25,6 +27,7 @@ from pipeline.launch.base import (
 )
 from pipeline.launch.local import Local
 from pipeline.launch.monitor import follow
+from pipeline.launch.slurm import parameters
 from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store
 from tests.pipeline import records
@@ -91,6 +94,21 @@ def test_launcher_options_have_types() -> None:
     assert rest == ["cfg=L0"]
     assert isinstance(config, SlurmConfig)
     assert (config.partition, config.gres, config.setup) == ("a,b", None, ["module load x"])
+
+
+def test_options_that_only_sbatch_has_go_to_it_as_they_are() -> None:
+    """Those that are null are left out, and submitit accepts the rest."""
+    config = SlurmConfig(partition="a,b", gres=None, requeue=False, setup=["module load x "])
+    found = parameters(config, ["7"])
+    assert found["slurm_additional_parameters"] == {
+        "partition": "a,b",
+        "no-requeue": True,
+        "dependency": "afterok:7",
+        "kill-on-invalid-dep": "yes",
+    }
+    assert found["slurm_setup"] == ["module load x"]
+    slurms = {f"slurm_{name}" for name in SlurmExecutor._valid_parameters()}
+    assert found.keys() <= AutoExecutor._valid_parameters() | slurms
 
 
 def test_the_same_experiment_is_one_job() -> None:
