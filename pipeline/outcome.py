@@ -10,6 +10,7 @@ import errno
 import io
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -112,6 +113,22 @@ def _reader_ended(error: BaseException) -> bool:
     return any(event & select.POLLERR for _, event in output.poll(0))
 
 
+_reasons: list[str] = []  # of the commands of this process that did not come to their end
+
+
+def last_reason() -> str:
+    """Why the last command of this process ended as it did, in one line; empty if nobody knows."""
+    return _reasons[-1] if _reasons else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception in one line: `NonFinite: train/loss/kd is not finite at epoch 3`. A user error
+    and a list of failed jobs are their message."""
+    if outcome(error) is USER_ERROR or isinstance(error, JobsFailed):
+        return "; ".join(line.strip() for line in hidden(str(error)).splitlines() if line.strip())
+    return re.sub(r"^[\w.]+\.(?=\w+(:|$))", "", last_line(error))
+
+
 def report(error: BaseException) -> int:
     """Print what ended a command; return the exit code. A user error is one message on standard
     error, an unexpected exception is logged with its traceback. Where the reader of the output
@@ -125,6 +142,7 @@ def report(error: BaseException) -> int:
         discard_output()
         return FAILURE.exit_code
     found = outcome(error)
+    _reasons.append(reason_of(error))
     if found is USER_ERROR:
         print(printable(str(error)), file=sys.stderr)
     elif found is LEASE_LOST:

@@ -29,7 +29,7 @@ from pipeline.launch.base import (
     take_options,
 )
 from pipeline.launch.factory import make
-from pipeline.launch.monitor import follow
+from pipeline.launch.monitor import check_refused, follow, leaving_jobs
 from pipeline.launch.multirun import missing_teachers
 from pipeline.outcome import KILLED, JobsFailed
 from pipeline.session import Session, launch_of, refusals
@@ -220,15 +220,17 @@ def _follow(
     while before < len(trial_store.ended()) < wanted:
         before = len(trial_store.ended())
         environment = environment_of(session.target, launch_of(target))
-        launcher.submit(
-            _tasks(request, session.store, environment, min(request.workers, wanted - before))
-        )
+        tasks = _tasks(request, session.store, environment, min(request.workers, wanted - before))
         events = summary.Events(trial_store)
-        status = follow(
-            launcher, session, above=lambda: summary.live(trial_store), tell=events.poll
-        )
+        with leaving_jobs(launcher):
+            launcher.submit(tasks, session.stop)
+            status = follow(
+                launcher, session, above=lambda: summary.live(trial_store), tell=events.poll
+            )
         events.look()  # what has ended with the last job
         failed = [name for name, one in status.items() if one.state == FAILED]
+        if len(trial_store.ended()) < wanted:
+            check_refused(status)
         ended = [name for name, one in status.items() if one.cancelled]
         if ended and len(trial_store.ended()) < wanted:  # new workers would undo that
             names = ", ".join(ended)

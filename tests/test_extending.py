@@ -193,9 +193,10 @@ def test_a_column_of_the_ladder(followed: Followed) -> None:
 
 def test_an_option_of_slurm(followed: Followed) -> None:
     code = """if True:
+        from pathlib import Path
         from pipeline.launch.base import take_options
-        from pipeline.launch.slurm import parameters
-        words = ["hydra/launcher=slurm", "hydra.launcher.reservation=lab"]
-        print(parameters(take_options(words)[0], [])["slurm_additional_parameters"])
+        from pipeline.launch.submission import script
+        words = ["hydra/launcher=slurm", "hydra.launcher.licenses=lab"]
+        print(script(Path("x.sh"), take_options(words)[0], None, []))
     """
-    assert "'reservation': 'lab'" in _python(followed.project, "-c", code)
+    assert "#SBATCH --licenses=lab" in _python(followed.project, "-c", code)

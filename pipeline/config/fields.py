@@ -123,6 +123,8 @@ def _cast(value: Any, annotation: Any) -> tuple[bool, Any]:
             return False, value
         parts = [_cast(v, typing.get_args(annotation)[0]) for v in value]
         return all(ok for ok, _ in parts), [v for _, v in parts]
+    if typing.get_origin(annotation) is dict:
+        return isinstance(value, dict), value
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return True, float(value)
     if annotation is str and isinstance(value, int | float) and not isinstance(value, bool):
@@ -137,6 +139,8 @@ def type_name(annotation: Any) -> str:
         return names[annotation]
     if typing.get_origin(annotation) is list:
         return f"a list, each {type_name(typing.get_args(annotation)[0])}"
+    if typing.get_origin(annotation) is dict:
+        return "{name: value, ...}"
     parts = [a for a in typing.get_args(annotation) if a is not type(None)]
     return " or ".join([type_name(a) for a in parts] + ["null"])
 

@@ -7,9 +7,10 @@ defaults are in conf/hydra/launcher/NAME.yaml.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -23,8 +24,13 @@ from pipeline.cli.arguments import LAUNCHER
 from pipeline.config.fields import build_dataclass
 from pipeline.config.groups import CONF
 from pipeline.config.yaml_file import read_yaml
+from pipeline.launch.controller import never
+from pipeline.launch.ending import Ending
+from pipeline.outcome import last_reason, reason_of
 from pipeline.tracking.target import LAUNCH, TrackingTarget
 from trainers.options import option
+
+log = logging.getLogger("pipeline")
 
 CHOICE, PREFIX = LAUNCHER, "hydra.launcher."
 NOT_RUN = "not run: a job that it depends on has failed"
@@ -42,23 +48,65 @@ class LocalConfig:
 
 @dataclass
 class SlurmConfig:
-    """Jobs by Slurm."""
+    """Jobs by Slurm. Names are those of hydra-submitit-launcher where it has the option."""
 
     partition: str | None = option(None, "partition (null: the site's default)")
     account: str | None = option(None, "account that is charged")
     qos: str | None = option(None, "quality of service")
     constraint: str | None = option(None, "features that a node must have")
-    gres: str | None = option("gpu:1", "generic resources of a job, such as gpu:1 or shard:1")
-    cpus_per_task: int = option(4, "CPU cores", low=1)
-    mem_gb: float = option(16.0, "memory in GB", low=0.1)
+    reservation: str | None = option(None, "reservation that the jobs run in")
+    nodelist: str | None = option(None, "nodes that a job must have")
+    exclude: str | None = option(None, "nodes that a job must not have")
+    comment: str | None = option(None, "comment of the jobs in Slurm")
+    gres: str | None = option(
+        "auto",
+        "generic resources of a job, such as gpu:1; auto: gpu:1 where the partition has GPUs",
+    )
+    gpus_per_node: str | None = option(None, "GPUs of a job, such as 1 or a100:1")
+    gpus_per_task: str | None = option(None, "GPUs of a task, such as 1")
+    cpus_per_task: int | None = option(1, "CPU cores", low=1)
+    cpus_per_gpu: int | None = option(None, "CPU cores for each GPU", low=1)
+    mem_gb: float | None = option(3.5, "memory in GB", low=0.1)
+    mem_per_cpu: str | None = option(None, "memory for each core, such as 4G")
+    mem_per_gpu: str | None = option(None, "memory for each GPU, such as 16G")
     timeout_min: int = option(240, "wall time in minutes", low=1)
-    array_parallelism: int = option(16, "jobs of an array that run at once", low=1)
-    setup: list[str] = option([], "shell lines before the job")
+    array_parallelism: int = option(16, "jobs that run at once", low=1)
+    setup: list[str] | None = option([], "shell lines before the job")
+    srun_args: list[str] | None = option([], "more arguments of srun")
+    additional_parameters: dict[str, Any] | None = option({}, "any other option of sbatch")
     signal_delay_s: int = option(120, "seconds between the signal and the kill", low=1)
     requeue: bool = option(True, "preempted and timed-out jobs are requeued")
     max_num_timeout: int = option(100, "how often a job is requeued at most", low=0)
     poll_s: float = option(5.0, "seconds between two queries of the queue", low=0.1)
+    away_min: float = option(
+        30.0, "minutes without an answer of Slurm after which jobs are left alone", low=0
+    )
 
+
+# Options that exclude each other, those of sbatch that have no field here included.
+_EXCLUSIVE = (
+    ("mem_gb", "mem_per_cpu", "mem_per_gpu", "mem"),
+    ("cpus_per_task", "cpus_per_gpu"),
+    ("gres", "gpus_per_node", "gpus_per_task", "gpus"),
+)
+# Options of sbatch that the launcher sets: another value would lose jobs or their logs.
+_OURS = {
+    "array",
+    "output",
+    "error",
+    "open-mode",
+    "dependency",
+    "kill-on-invalid-dep",
+    "parsable",
+    "signal",
+    "requeue",
+    "no-requeue",
+    "wrap",
+    "wait",
+    "test-only",
+    "nodes",
+    "ntasks",
+}
 
 CONFIGS: dict[str, type] = {"local": LocalConfig, "slurm": SlurmConfig}
 
@@ -74,6 +122,13 @@ class Task:
     after: tuple[str, ...] = ()  # names of tasks that must finish first
     restarts: int = 0  # how often it is restarted after a kill
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Task:
+        """The task of `dataclasses.asdict`, also after it has been JSON."""
+        environment = tuple((name, value) for name, value in values["environment"])
+        lists = {name: tuple(values[name]) for name in ("arguments", "after")}
+        return cls(**{**values, **lists, "environment": environment})
+
 
 @dataclass(frozen=True)
 class Status:
@@ -82,6 +137,7 @@ class Status:
     state: str = WAITING
     note: str = ""
     cancelled: bool = False  # it failed because it was cancelled
+    refused: bool = False  # it failed because it can never start with these options
 
 
 class Launcher(Protocol):
@@ -90,14 +146,18 @@ class Launcher(Protocol):
     folder: Path
     survives: bool  # whether tasks keep running when this process ends
 
-    def submit(self, tasks: list[Task]) -> None:
-        """Queue these tasks; a task whose name is already running is followed, not started."""
+    def submit(self, tasks: list[Task], stop: Callable[[], bool] = never) -> None:
+        """Queue these tasks; a task whose name is already running is followed, not started. `stop`
+        tells whether a stop was requested meanwhile."""
 
     def poll(self) -> dict[str, Status]:
         """The present status by name."""
 
     def cancel(self) -> int:
         """Cancel all submitted tasks, those of earlier commands too; return their number."""
+
+    def left(self) -> str:
+        """What is left of tasks that survive this process, as a sentence; empty if none is."""
 
     def log_of(self, name: str) -> Path:
         """The file with the output of a task."""
@@ -126,27 +186,67 @@ def take_options(
 def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalConfig | SlurmConfig:
     cls = CONFIGS[chosen]
     known = {field.name: str(field.type) for field in fields(cls)}
-    path = CONF / "hydra" / "launcher" / f"{chosen}.yaml"
-    values = read_yaml(path)
+    values, typed = read_yaml(CONF / "hydra" / "launcher" / f"{chosen}.yaml"), dict[str, Any]()
     for key, text in given.items():
-        if key not in known:
-            owner = next(
-                (n for n, c in CONFIGS.items() if key in {f.name for f in fields(c)}), None
-            )
-            hint = nearest(key, list(known), show_all=True)
-            if owner is not None:
-                hint = f", but of {CHOICE}={owner}: give that too"
-            errors.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{hint}")
-            continue
-        if not text.strip():
+        name, _, part = key.partition(".")
+        if name not in known or (part and not known[name].startswith("dict")):
+            errors.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{_hint(key, chosen)}")
+        elif not text.strip():
             errors.append(f"{PREFIX}{key}=: empty (null: none)")
-            continue
-        try:
-            values[key] = _value(text, known[key])
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            errors.append(f"{PREFIX}{key}={text}: cannot be read: {reason}")
-    return cast(LocalConfig | SlurmConfig, build_dataclass(cls, values, PREFIX, errors))
+        else:
+            try:
+                value = _value(text, "str" if part else known[name])
+            except HydraException as error:
+                reason = str(error).splitlines()[0]
+                errors.append(f"{PREFIX}{key}={text}: cannot be read: {reason}")
+                continue
+            before = typed.get(name, values.get(name)) or {} if part else {}
+            typed[name] = {**before, part: value} if part else value
+    config = build_dataclass(cls, _agreed(values, typed), PREFIX, errors)
+    if isinstance(config, SlurmConfig):
+        errors += _conflicts(config)
+    return cast(LocalConfig | SlurmConfig, config)
+
+
+def _hint(key: str, chosen: str) -> str:
+    """What an unknown option of a launcher may be meant to be."""
+    known = {name: [field.name for field in fields(cls)] for name, cls in CONFIGS.items()}
+    owner = next((name for name, options in known.items() if key in options), None)
+    if owner is not None:
+        return f", but of {CHOICE}={owner}: give that too"
+    return nearest(key, known[chosen], show_all=True)
+
+
+def _agreed(values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+    """The values of a file with those that were given; of options that exclude each other, what was
+    given takes the place of the file's."""
+    more = typed.get("additional_parameters")
+    wanted = {name for name, value in typed.items() if value is not None}
+    wanted |= {str(name).replace("-", "_") for name in more} if isinstance(more, dict) else set()
+    gres = str(typed.get("gres", values.get("gres")))
+    if not gres.startswith(("gpu", "shard", "mps")):  # such as a local disk, next to GPUs
+        wanted -= {"gres"}
+    found = values | typed
+    for group in _EXCLUSIVE:
+        if wanted & set(group):
+            own = {"gres"} if group[0] == "gres" and not gres.startswith("gpu") else set()
+            names = {name for name in group if hasattr(SlurmConfig, name)} - own - set(typed)
+            found |= dict.fromkeys(names)
+    return found
+
+
+def _conflicts(config: SlurmConfig) -> list[str]:
+    """Errors in options of Slurm that are right one by one."""
+    found = [
+        f"{PREFIX}additional_parameters.{name}: the launcher sets it itself"
+        for name in config.additional_parameters or {}
+        if str(name).replace("_", "-") in _OURS
+    ]
+    for group in _EXCLUSIVE[:2]:
+        both = [name for name in group if getattr(config, name, None) is not None]
+        if len(both) > 1:
+            found.append(f"{', '.join(PREFIX + name for name in both)}: give one of them")
+    return found
 
 
 def _value(text: str, annotation: str) -> Any:
@@ -175,11 +275,16 @@ def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[st
     return tuple(found.items())
 
 
-def execute(task: Task, more: Iterable[tuple[str, str]] = ()) -> int:
-    """Run a task in this process; return its exit code."""
+def execute(task: Task, more: Iterable[tuple[str, str]] = ()) -> Ending:
+    """Run a task in this process; return its exit code and, if it failed, the reason."""
     os.environ.update([*task.environment, *more])
-    main = importlib.import_module(f"{task.program}.__main__").main
-    return int(main(list(task.arguments)))
+    try:
+        main = importlib.import_module(f"{task.program}.__main__").main
+        code = int(main(list(task.arguments)))
+    except Exception as error:
+        log.error("failed", exc_info=error)
+        return Ending(1, reason_of(error))
+    return Ending(code, last_reason() if code else "")
 
 
 def redirect(path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerProcess
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from pipeline.launch.base import (
     DONE,
-    ENDED,
     FAILED,
     HALTED,
     NOT_RUN,
@@ -31,6 +30,8 @@ from pipeline.launch.base import (
     execute,
     redirect,
 )
+from pipeline.launch.controller import never
+from pipeline.launch.ending import Ending
 from pipeline.outcome import INTERRUPTED
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -56,7 +57,7 @@ class Local:
         self.restarts: dict[str, int] = {}
         self.stopping = False
 
-    def submit(self, tasks: list[Task]) -> None:
+    def submit(self, tasks: list[Task], stop: Callable[[], bool] = never) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         _SERVER.set_forkserver_preload(_PRELOAD)
         for task in tasks:
@@ -84,7 +85,9 @@ class Local:
             )
         if code == -signal.SIGTERM and self.stopping:
             return Status(HALTED, "while it started")
-        how = f"exit {code}" if code > 0 else f"killed by signal {-code}"
+        ending = Ending.load(self._ending_file(name))
+        known = ending.reason if ending is not None and ending.code == code else ""
+        how = (known or f"exit {code}") if code > 0 else f"killed by signal {-code}"
         if (
             code < 0
             and not self.stopping
@@ -103,7 +106,9 @@ class Local:
         elif len(self.processes) < self.slots and all(state == DONE for state in before):
             slot = min(set(range(self.slots)) - {slot for slot, _ in self.processes.values()})
             gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
-            process = _SERVER.Process(target=_child, args=(task, self.log_of(name), gpu))
+            ending = self._ending_file(name)
+            ending.unlink(missing_ok=True)
+            process = _SERVER.Process(target=_child, args=(task, self.log_of(name), ending, gpu))
             with _ctrl_c_blocked():
                 process.start()
             self.processes[name] = slot, process
@@ -121,9 +126,11 @@ class Local:
     def log_of(self, name: str) -> Path:
         return self.folder / f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', name)}.log"
 
-    @property
-    def ended(self) -> bool:
-        return all(status.state in ENDED for status in self.status.values())
+    def left(self) -> str:
+        return ""
+
+    def _ending_file(self, name: str) -> Path:
+        return Ending.file(self.folder, self.log_of(name).stem)
 
 
 @contextmanager
@@ -147,9 +154,12 @@ def visible_gpus() -> list[str]:
     return named.split(",")[:count] if named else [str(k) for k in range(count)]
 
 
-def _child(task: Task, log: Path, gpu: str | None) -> None:
+def _child(task: Task, log: Path, ending_file: Path, gpu: str | None) -> None:
     from pipeline.launch.fork_server import restore_signals  # only in the server's processes
 
     restore_signals()
     redirect(log)
-    sys.exit(execute(task, [] if gpu is None else [("CUDA_VISIBLE_DEVICES", gpu)]))
+    ending = execute(task, [] if gpu is None else [("CUDA_VISIBLE_DEVICES", gpu)])
+    if ending.reason:
+        ending.save(ending_file)
+    sys.exit(ending.code)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
 from pipeline.cli.console import out, say
-from pipeline.launch.base import DONE, ENDED, RUNNING, WAITING, Launcher, Status
+from pipeline.config import ConfigError
+from pipeline.launch.base import (
+    DONE,
+    ENDED,
+    FAILED,
+    NOT_RUN,
+    RUNNING,
+    WAITING,
+    Launcher,
+    Status,
+)
 from pipeline.outcome import JobsLeft
 from pipeline.session import Session
 from trainers.errors import Interrupted
@@ -37,23 +48,26 @@ def follow(
         Interrupted: a stop was requested; the jobs of this machine ended after a checkpoint.
         JobsLeft: a stop was requested; the jobs of a cluster keep running.
     """
-    before: dict[str, Status] = {}
+    shown_before: dict[str, list[Status]] = {}  # of each job, since its state changed
     signalled: float | None = None  # when the jobs were last signalled to stop
     with Live(console=out, refresh_per_second=2, transient=True) as live:
         shown = 0.0
         while True:
             if session.stop():  # before anything is started
                 if launcher.survives:
-                    raise _left(launcher.poll())
+                    raise left_alone(launcher)
                 # Again after a while: a job that is starting up misses the signal.
                 if signalled is None or time.monotonic() - signalled > SIGNAL_S:
                     signalled = time.monotonic()
                     launcher.cancel()
             status = launcher.poll()
             for name, one in status.items():
-                if one != before.get(name):
+                events = shown_before.setdefault(name, [])
+                if events and events[-1].state != one.state:
+                    events.clear()
+                if one not in events:  # the reasons of a waiting job come and go
+                    events.append(one)
                     _event(name, one, launcher)
-            before = status
             tell()
             if status and all(one.state in ENDED for one in status.values()):
                 break
@@ -67,12 +81,41 @@ def follow(
     return status
 
 
-def _left(status: dict[str, Status]) -> JobsLeft:
-    count = sum(one.state not in ENDED for one in status.values())
-    return JobsLeft(
-        f"{count} jobs keep running: run the same command to follow them, with --cancel to end\n"
-        "them; squeue --me lists them"
-    )
+def left_alone(launcher: Launcher) -> Interrupted:
+    """How a command ends whose jobs survive it."""
+    if left := launcher.left():
+        return JobsLeft(
+            f"{left}: run the same command to follow them, with --cancel to end\n"
+            "them; squeue --me lists them"
+        )
+    return Interrupted("interrupted; no job is left in the queue: run the same command again")
+
+
+@contextmanager
+def leaving_jobs(launcher: Launcher) -> Iterator[None]:
+    """While jobs are submitted and followed: a request to stop leaves those of a cluster alone.
+
+    Raises:
+        JobsLeft: a stop was requested, or Slurm has not answered for long, and jobs are left.
+    """
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        left = left_alone(launcher) if launcher.survives else None
+        if isinstance(left, JobsLeft) and not isinstance(stopped, JobsLeft):
+            raise left from stopped
+        raise
+
+
+def check_refused(status: dict[str, Status]) -> None:
+    """
+    Raises:
+        ConfigError: no job failed for another reason than that Slurm can never start it.
+    """
+    failed = [one for one in status.values() if one.state == FAILED]
+    refused = [one.note for one in failed if one.refused]
+    if refused and all(one.refused or one.note == NOT_RUN for one in failed):
+        raise ConfigError(list(dict.fromkeys(refused)))
 
 
 def _event(name: str, one: Status, launcher: Launcher) -> None:

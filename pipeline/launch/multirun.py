@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,7 +36,7 @@ from pipeline.launch.base import (
     take_options,
 )
 from pipeline.launch.factory import make
-from pipeline.launch.monitor import follow
+from pipeline.launch.monitor import check_refused, follow, leaving_jobs
 from pipeline.outcome import JobsFailed, JobsLeft
 from pipeline.session import Session, launch_of, refusals, store_of
 from pipeline.stages import preflight
@@ -104,14 +105,8 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
     session = Session.open(request.students[0].config, VERB, overrides)
     with session.launch():
         _continue_launch(request, session.target)
-        try:
+        with _noted_until_it_ends(request, session.target):
             _run(request, launcher, session)
-        except JobsLeft:
-            target = session.target
-            if target.own_launch or target.launch_id is None:
-                launch = f"{target.launch_id or ''}\n{target.command}"
-                write_atomic(_launch_file(request, target), launch.encode())
-            raise
 
 
 def _cancel(request: MultirunRequest, overrides: list[str]) -> None:
@@ -120,7 +115,8 @@ def _cancel(request: MultirunRequest, overrides: list[str]) -> None:
     session = Session.open(request.students[0].config, VERB, overrides)
     with suppress(Interrupted), session.launch():
         _continue_launch(request, session.target)
-        raise Interrupted
+        with _noted_until_it_ends(request, session.target):
+            raise Interrupted
 
 
 def _launch_file(request: MultirunRequest, target: TrackingTarget) -> Path:
@@ -135,7 +131,26 @@ def _continue_launch(request: MultirunRequest, target: TrackingTarget) -> None:
         if run_id:
             target.launch_id, target.own_launch = run_id, True
         target.command = command or target.command
-        file.unlink()
+
+
+def _note_launch(request: MultirunRequest, launcher: Launcher, target: TrackingTarget) -> None:
+    """Note the launch run of jobs that survive this process, for the next command."""
+    if launcher.survives and (target.own_launch or target.launch_id is None):
+        launch = f"{target.launch_id or ''}\n{target.command}"
+        write_atomic(_launch_file(request, target), launch.encode())
+
+
+@contextmanager
+def _noted_until_it_ends(request: MultirunRequest, target: TrackingTarget) -> Iterator[None]:
+    """While the command runs; afterwards the launch run is noted only if jobs are left."""
+    try:
+        yield
+    except JobsLeft:
+        raise
+    except BaseException:
+        _launch_file(request, target).unlink(missing_ok=True)
+        raise
+    _launch_file(request, target).unlink(missing_ok=True)
 
 
 def read(overrides: list[str]) -> MultirunRequest:
@@ -209,11 +224,14 @@ def _run(request: MultirunRequest, launcher: Launcher, session: Session) -> None
     tasks = tasks_of([s for s in request.students if s not in finished], session.store, environment)
     status: dict[str, Status] = {}
     if tasks:
-        launcher.submit(tasks)
-        status = follow(launcher, session)
+        _note_launch(request, launcher, session.target)
+        with leaving_jobs(launcher):
+            launcher.submit(tasks, session.stop)
+            status = follow(launcher, session)
     out.print(report(request.students, status, session.store))
     report_command = ["python", "-m", "pipeline", "analyze", *experiment_words(session.target)]
     say(f"the report:   {joined(report_command)}")
+    check_refused(status)
     failed = [name for name, one in status.items() if one.state == "failed"]
     if failed:
         raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")

@@ -61,6 +61,10 @@ class Stage(Protocol[S]):
     epochs: int
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Its learning rates, by the options that set them."""
+
+    @property
     def bank_seconds(self) -> float:
         """Seconds spent on making view banks for this stage."""
 
@@ -208,11 +212,13 @@ def _train(stage: Stage[S], session: Session, lease: Lease, tracker: Tracker) ->
         try:
             _epochs(stage, session, state, history, lease, tracker)
         except NonFinite as error:
-            if state.progress.autocast_off:
-                raise
+            found = f"{error} at epoch {state.progress.slot + 1}"
+            if state.progress.autocast_off or stage.config.numerics.precision == "float32":
+                rates = " or ".join(f"{key} (now {value:g})" for key, value in stage.rates.items())
+                raise NonFinite(f"{found}, in float32: try a lower {rates}") from error
             state, history = _resume(stage)
             state.progress.autocast_off = True
-            reason = f"{error}; resumed from epoch {len(history)} without mixed precision"
+            reason = f"{found}; resumed from epoch {len(history)} without mixed precision"
             log.warning("%s: %s", stage.name, reason)
             stage.folder.write_json("fallback", reason)
     return _finalise(stage, state, history)

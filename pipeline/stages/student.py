@@ -49,6 +49,12 @@ class StudentStage:
         self.teachers = Teachers(config, session, self.data, list(teacher_numbers(config)))
 
     @property
+    def rates(self) -> dict[str, float]:
+        found = {"optim.lr": self.config.optim.lr}
+        a_lr = getattr(self.config.method, "a_lr", None)  # of methods with an A-Step
+        return found if a_lr is None else found | {"method.a_lr": a_lr}
+
+    @property
     def bank_seconds(self) -> float:
         return self.teachers.bank_seconds
 

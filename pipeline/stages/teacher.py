@@ -41,6 +41,11 @@ class TeacherStage:
         self.name = run_name("finetune", self.config, number)
         self.epochs = 0 if self.trainer.teacher.ckpt else self.trainer.teacher.recipe.epochs
 
+    @property
+    def rates(self) -> dict[str, float]:
+        option = f"teacher.{self.number}.recipe.optim.lr"
+        return {option: self.trainer.teacher.recipe.optim.lr}
+
     def spec(self) -> RunSpec:
         teacher = self.trainer.teacher
         run_tags = {

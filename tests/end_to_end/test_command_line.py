@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -171,14 +172,22 @@ def test_a_failure_is_failed_with_its_traceback_and_resumes_later(with_teachers:
     assert run["status"] == "FINISHED"
 
 
-def test_non_finite_loss_is_tried_again_without_mixed_precision_then_fails(clean: Path) -> None:
+@pytest.mark.parametrize("numerics", ["float32", "bfloat16"])
+def test_non_finite_loss_is_tried_again_only_where_mixed_precision_can_be_the_reason(
+    clean: Path, numerics: str
+) -> None:
     rest = [o for o in command.TINY if not o.startswith("bench.")]
-    output = command.run("distill", "cfg=CE", *rest, "optim.lr=1e30", cwd=clean, code=1)
-    assert "without mixed precision" in output
-    assert "NonFinite" in output
+    given = ("cfg=CE", *rest, "optim.lr=1e30", f"numerics={numerics}")
+    output = command.run("distill", *given, cwd=clean, code=1)
+    mixed = numerics == "bfloat16"
+    assert ("resumed from epoch" in output) is mixed
     run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits-s0"]
     assert run["status"] == "FAILED"
-    assert "not finite" in run[f"tags.{tags.FALLBACK}"]
+    assert re.search(
+        r"NonFinite: .*not finite at epoch 1, in float32: try a lower optim\.lr \(now 1e\+30\)",
+        run[f"tags.{tags.ERROR}"],
+    )
+    assert (isinstance(run.get(f"tags.{tags.FALLBACK}"), str)) is mixed
     assert run[f"tags.{tags.HEALTH}"] == "non_finite"
 
 

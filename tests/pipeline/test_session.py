@@ -17,6 +17,7 @@ from pipeline.__main__ import main
 from pipeline.config import compose
 from pipeline.identity import run_key
 from pipeline.launch import multirun
+from pipeline.launch.base import FAILED, Status
 from pipeline.session import slow_precision
 from pipeline.stages import student
 from pipeline.storage.lease import Lease, try_acquire
@@ -154,7 +155,13 @@ def test_jobs_left_to_a_cluster_keep_their_launch_for_the_next_command(
     words: tuple[str, ...],
     status: str,
 ) -> None:
-    cluster = SimpleNamespace(survives=True, submit=lambda tasks: None, poll=dict, cancel=lambda: 2)
+    cluster = SimpleNamespace(
+        survives=True,
+        submit=lambda tasks, stop: None,
+        poll=dict,
+        cancel=lambda: 2,
+        left=lambda: "2 jobs keep running",
+    )
     monkeypatch.setattr(multirun, "make", lambda *_: cluster)
     monkeypatch.setattr(session.Session, "stop", lambda _: True)
     assert place.distill("-m", "seed=0,1") == 75
@@ -163,6 +170,36 @@ def test_jobs_left_to_a_cluster_keep_their_launch_for_the_next_command(
     monkeypatch.setattr(multirun, "follow", lambda *_: {})  # the jobs have ended
     assert place.distill("-m", "seed=0,1", *words) == 0
     assert place.statuses() == ([status], [])  # the same launch
+
+
+@pytest.mark.parametrize("where", ["submit", "follow"])
+def test_a_second_ctrl_c_leaves_the_jobs_of_a_cluster_alone_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cluster = SimpleNamespace(
+        survives=True, submit=lambda *_: None, left=lambda: "2 jobs keep running"
+    )
+    monkeypatch.setattr(multirun, "make", lambda *_: cluster)
+    monkeypatch.setattr(
+        *((cluster, "submit") if where == "submit" else (multirun, "follow")), stopped
+    )
+    assert place.distill("-m", "seed=0,1") == 75
+    assert place.statuses() == (["RUNNING"], [])
+
+
+def test_jobs_that_can_never_start_are_an_error_of_the_user(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = Status(
+        FAILED, "can never start (InvalidQOS): change hydra.launcher.qos=x", False, True
+    )
+    monkeypatch.setattr(multirun, "follow", lambda *_: {"distill-CE-digits-s0": refused})
+    assert place.distill("-m", "seed=0,1") == 2
+    assert place.statuses() == (["FAILED"], [])
+    assert "hydra.launcher.qos=x" in capsys.readouterr().err
 
 
 def test_an_interrupted_multirun_ends_like_an_interrupted_run(

@@ -14,6 +14,7 @@ import socket
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -44,6 +45,7 @@ JobAcctGatherType=jobacct_gather/none
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SwitchType=switch/none
 MpiDefault=none
+MaxArraySize=5
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
@@ -154,6 +156,39 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         self._spawn(node, "slurmd", "-D", "-N", node)
+
+    @contextlib.contextmanager
+    def controller_stopped(self) -> Iterator[None]:
+        """A controller that takes connections and answers nothing."""
+        process = self.processes["slurmctld"]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def controller_dead(self) -> Iterator[None]:
+        """No controller; afterwards one that has read its state."""
+        self.processes["slurmctld"].kill()
+        self.processes["slurmctld"].wait()
+        try:
+            yield
+        finally:
+            self._spawn("slurmctld", "slurmctld", "-D")
+            self.wait(lambda: len(self.idle()) > 0 or self._answers(), UP_S, "controller")
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(subprocess.SubprocessError):
+            return "UP" in self.command("scontrol", "ping")
+        return False
+
+    def signal_job(self, job: str, number: signal.Signals) -> None:
+        """Signal a job's own process, without the controller."""
+        for process in self._processes_of(job):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if "pipeline.launch.slurm_job" in process.cmdline() and process.name() != "srun":
+                    process.send_signal(number)
 
     def kill_node(self, node: str, job: str) -> None:
         """SIGKILL the node's daemon and all of its job, as a crash would."""

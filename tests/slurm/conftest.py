@@ -57,7 +57,9 @@ def start(cluster: Cluster, clean: Path) -> Iterator[Start]:
     """Start a command of the project on the login node, in a folder of its own."""
     started = []
 
-    def run(*arguments: str, cwd: Path = clean, **env: str) -> subprocess.Popen[str]:
+    def run(
+        *arguments: str, cwd: Path = clean, start_new_session: bool = False, **env: str
+    ) -> subprocess.Popen[str]:
         environment = {k: v for k, v in cluster.environment.items() if not k.startswith("MLFLOW_")}
         environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
         process = subprocess.Popen(
@@ -67,6 +69,7 @@ def start(cluster: Cluster, clean: Path) -> Iterator[Start]:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=start_new_session,
         )
         started.append(process)
         return process

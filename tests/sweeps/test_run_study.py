@@ -235,9 +235,9 @@ def test_cancelled_workers_are_not_replaced(
     monkeypatch.setattr(command, "follow", ended)
     monkeypatch.setattr(command, "environment_of", lambda *_: ())
     monkeypatch.setattr(command, "_tasks", lambda *_: [])
-    launcher = SimpleNamespace(submit=rounds.append)
+    launcher = SimpleNamespace(submit=lambda tasks, stop: rounds.append(tasks))
     place = SimpleNamespace(parent_id=lambda: "run")
-    session = SimpleNamespace(target=None, store=None)
+    session = SimpleNamespace(target=None, store=None, stop=lambda: False)
     with pytest.raises(Interrupted, match="cancelled: worker-0"):
         command._follow(request, trial_store, launcher, session, place)
     assert len(rounds) == 1

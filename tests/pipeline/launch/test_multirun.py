@@ -1,22 +1,20 @@
 """Many students with one command: what is expanded, checked and handed to the launcher."""
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from submitit import AutoExecutor
-from submitit.slurm.slurm import SlurmExecutor
 
 from pipeline.config import ConfigError, compose
+from pipeline.config.groups import CONF
+from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import run_key
 from pipeline.launch import local as local_jobs
-from pipeline.launch import monitor, multirun, slurm
+from pipeline.launch import monitor, multirun
 from pipeline.launch.base import (
     DONE,
     FAILED,
     HALTED,
-    NOT_RUN,
     RUNNING,
     WAITING,
     LocalConfig,
@@ -25,9 +23,10 @@ from pipeline.launch.base import (
     Task,
     take_options,
 )
+from pipeline.launch.ending import Ending
 from pipeline.launch.local import Local
 from pipeline.launch.monitor import follow
-from pipeline.launch.slurm import parameters
+from pipeline.launch.submission import script
 from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store
 from tests.pipeline import records
@@ -96,19 +95,76 @@ def test_launcher_options_have_types() -> None:
     assert (config.partition, config.gres, config.setup) == ("a,b", None, ["module load x"])
 
 
-def test_options_that_only_sbatch_has_go_to_it_as_they_are() -> None:
-    """Those that are null are left out, and submitit accepts the rest."""
-    config = SlurmConfig(partition="a,b", gres=None, requeue=False, setup=["module load x "])
-    found = parameters(config, ["7"])
-    assert found["slurm_additional_parameters"] == {
-        "partition": "a,b",
-        "no-requeue": True,
-        "dependency": "afterok:7",
-        "kill-on-invalid-dep": "yes",
-    }
-    assert found["slurm_setup"] == ["module load x"]
-    slurms = {f"slurm_{name}" for name in SlurmExecutor._valid_parameters()}
-    assert found.keys() <= AutoExecutor._valid_parameters() | slurms
+def slurm_options(*texts: str) -> SlurmConfig:
+    config, _, errors = take_options(
+        ["hydra/launcher=slurm", *(f"hydra.launcher.{text}" for text in texts)]
+    )
+    assert not errors
+    assert isinstance(config, SlurmConfig)
+    return config
+
+
+def test_any_option_of_sbatch_can_be_given() -> None:
+    config = slurm_options(
+        "reservation=maint",
+        "exclude=n[1-2],n7",
+        "nodelist=null",
+        "comment=a b, c",
+        "mem_per_gpu=16G",
+        "gpus_per_node=a100:1",
+        "setup=null",
+        "additional_parameters={licenses: 'x:1', exclusive: true}",
+        "additional_parameters.mail-type=END",
+    )
+    found = script(Path("/x/y.sh"), config, None, [])
+    for line in (
+        "--reservation=maint",
+        "'n[1-2],n7'",
+        "--comment='a b, c'",
+        "--mem-per-gpu=16G",
+        "--gpus-per-node=a100:1",
+        "--licenses=x:1",
+        "--exclusive\n",
+        "--mail-type=END",
+    ):
+        assert line in found, found
+    assert "--mem=" not in found  # they exclude each other
+    assert "--nodelist" not in found
+
+
+def test_what_is_given_takes_the_place_of_what_it_excludes() -> None:
+    assert slurm_options("mem_per_cpu=2G").mem_gb is None
+    assert slurm_options("additional_parameters={mem-per-cpu: 2G}").mem_gb is None
+    assert slurm_options("cpus_per_gpu=4").cpus_per_task is None
+    assert slurm_options("gres=gpu:2").gpus_per_node is None
+    assert slurm_options("mem_gb=8").mem_gb == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["mem_gb=2", "mem_per_gpu=2G"], "mem_gb, hydra.launcher.mem_per_gpu: give one of them"),
+        (["additional_parameters={array: 0-3}"], "additional_parameters.array: the launcher sets"),
+        (["additional_parameters=3"], "additional_parameters=3: not {name: value, ...} or null"),
+        (["partition.x=3"], "partition.x: no option"),
+        (["additional_parameters.x="], "additional_parameters.x=: empty"),
+    ],
+)
+def test_options_of_slurm_that_cannot_be_are_errors(options: list[str], error: str) -> None:
+    texts = [f"hydra.launcher.{text}" for text in options]
+    _, _, errors = take_options(["hydra/launcher=slurm", *texts])
+    assert any(error in one for one in errors), errors
+
+
+def test_the_shipped_defaults_fit_a_node_of_one_core_and_4_gb() -> None:
+    config = slurm_options()
+    assert (config.cpus_per_task, config.gres) == (1, "auto")
+    assert config.mem_gb * 1024 < 3700
+
+
+def test_the_shipped_file_has_every_option_with_its_default() -> None:
+    assert slurm_options() == SlurmConfig()
+    assert read_yaml(CONF / "hydra/launcher/slurm.yaml").keys() == vars(SlurmConfig()).keys()
 
 
 def test_the_same_experiment_is_one_job() -> None:
@@ -189,6 +245,14 @@ def test_status_after_an_exit_code(tmp_path: Path, code: int, state: str) -> Non
     assert local(tmp_path, a=RUNNING)._after("a", code).state == state
 
 
+def test_a_failed_job_s_line_has_the_reason(tmp_path: Path) -> None:
+    launcher = local(tmp_path, a=RUNNING)
+    Ending(1, "NonFinite: train/loss/kd is not finite at epoch 3").save(launcher._ending_file("a"))
+    reason = "NonFinite: train/loss/kd is not finite at epoch 3: see"
+    assert launcher._after("a", 1).note.startswith(reason)
+    assert launcher._after("a", 2).note.startswith("exit 2: see")  # the file is of another end
+
+
 def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path: Path) -> None:
     launcher = local(tmp_path)
     launcher.tasks["w"] = Task("w", "sweeps", (), restarts=1)
@@ -222,155 +286,3 @@ def test_a_job_that_was_starting_up_is_signalled_again(
     with pytest.raises(Interrupted):
         follow(launcher, SimpleNamespace(stop=lambda: True))
     assert launcher.status["a"].state == HALTED
-
-
-# Slurm ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Slurm's commands as scripts: sbatch counts jobs, squeue prints a file."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    scripts = {
-        "sbatch": f'cat "$1" >> {folder}/scripts; n=$(cat {folder}/n); echo $((n+1)) > {folder}/n; '
-        'echo "Submitted batch job $n"',
-        "srun": "true",
-        "squeue": f"cat {folder}/queue",
-        "scancel": f'echo "$@" > {folder}/cancelled',
-        "scontrol": f'echo "$@" > {folder}/requeued',
-    }
-    for name, text in scripts.items():
-        path = folder / name
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-    (folder / "n").write_text("17\n")
-    (folder / "queue").write_text("")
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    return folder
-
-
-TEACHER = Task("teacher", "pipeline", ("finetune",))
-STUDENTS = [Task(name, "pipeline", ("distill",), after=("teacher",)) for name in ("a", "b")]
-
-
-def test_students_are_an_array_that_waits_for_the_teacher(cluster: Path, tmp_path: Path) -> None:
-    config = SlurmConfig(partition="gpu", timeout_min=30, poll_s=0.1)
-    launcher = slurm.Slurm(config, tmp_path / "jobs")
-    launcher.submit([TEACHER, *STUDENTS])
-    assert launcher.jobs == {"teacher": "17", "a": "18_0", "b": "18_1"}
-    scripts = (cluster / "scripts").read_text()
-    for flag in (
-        "--dependency=afterok:17",
-        "--kill-on-invalid-dep=yes",
-        "--partition=gpu",
-        "--array=0-1%2",
-        "--signal=USR2@120",
-        "--requeue",
-        "--gres=gpu:1",
-        "--time=30",
-    ):
-        assert f"#SBATCH {flag}" in scripts, scripts
-    assert re.search(r"^srun .*--cpus-per-task=4 ", scripts, re.M)  # srun does not inherit it
-
-
-def test_the_same_command_follows_the_jobs_in_the_queue(cluster: Path, tmp_path: Path) -> None:
-    config = SlurmConfig(poll_s=0.1)
-    first, again = (slurm.Slurm(config, tmp_path / "jobs") for _ in range(2))  # at once
-    first.submit([TEACHER, *STUDENTS])
-    (cluster / "queue").write_text("18_0 RUNNING\n18_1 PENDING\n99 RUNNING\n")
-    again.submit(STUDENTS)
-    assert again.jobs["a"] == "18_0"
-    assert [one.state for one in again.poll().values()] == [RUNNING, WAITING]
-    assert again.cancel() == 2
-    assert (cluster / "cancelled").read_text().split() == ["18_0", "18_1"]
-
-
-def test_jobs_are_submitted_after_their_dependencies(cluster: Path, tmp_path: Path) -> None:
-    bank = Task("bank", "pipeline", ("bank",), after=("teacher",))
-    student = Task("student", "pipeline", ("distill",), after=("bank",))
-    launcher = slurm.Slurm(SlurmConfig(), tmp_path / "jobs")
-    launcher.submit([TEACHER, bank, student])
-    assert launcher.jobs == {"teacher": "17", "bank": "18", "student": "19"}
-    scripts = (cluster / "scripts").read_text()
-    assert "--dependency=afterok:17" in scripts
-    assert "--dependency=afterok:18" in scripts
-
-
-def test_a_job_that_depends_on_a_failed_job_has_failed_with_the_reason(
-    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launcher = slurm.Slurm(SlurmConfig(poll_s=0.1), tmp_path / "jobs")
-    launcher.submit([TEACHER, *STUDENTS])
-    monkeypatch.setattr(launcher, "_outcome", {"17": "exit code 1"}.get)
-    found = launcher.poll()
-    assert found["teacher"].note == f"job 17: exit code 1: see {launcher.log_of('teacher')}"
-    assert {found[name] for name in ("a", "b")} == {Status(FAILED, NOT_RUN)}
-
-
-def test_the_queue_is_read_again_for_a_second_round_of_jobs(
-    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launcher = slurm.Slurm(SlurmConfig(poll_s=60), tmp_path / "jobs")
-    launcher.submit([TEACHER])
-    monkeypatch.setattr(launcher, "_outcome", {"17": "exit code 1"}.get)
-    assert launcher.poll()["teacher"].state == FAILED
-    (cluster / "queue").write_text("18 RUNNING\n")
-    launcher.submit([TEACHER])
-    assert launcher.poll()["teacher"] == Status(RUNNING, "job 18 running")
-
-
-def test_a_job_that_slurm_refuses_is_one_message(cluster: Path, tmp_path: Path) -> None:
-    refused = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: nope' >&2; exit 1\n"
-    (cluster / "sbatch").write_text(refused)
-    launcher = slurm.Slurm(SlurmConfig(partition="nope"), tmp_path / "jobs")
-    with pytest.raises(ConfigError, match=r"hydra.launcher.*invalid partition specified: nope"):
-        launcher.submit([TEACHER])
-
-
-def test_jobs_submitted_before_a_refused_one_are_recorded(cluster: Path, tmp_path: Path) -> None:
-    lines = (cluster / "sbatch").read_text().splitlines()
-    full = f'test $(cat {cluster}/n) = 18 && {{ echo "sbatch: error: full" >&2; exit 1; }}'
-    (cluster / "sbatch").write_text("\n".join([lines[0], full, *lines[1:]]))
-    with pytest.raises(ConfigError, match="full"):
-        slurm.Slurm(SlurmConfig(), tmp_path / "jobs").submit([TEACHER, *STUDENTS])
-    assert slurm.Slurm(SlurmConfig(), tmp_path / "jobs").jobs == {"teacher": "17"}
-
-
-def test_a_job_that_left_the_queue_without_a_result_is_failed(
-    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launcher = slurm.Slurm(SlurmConfig(poll_s=0.1), tmp_path / "jobs")
-    launcher.submit([TEACHER])
-    assert launcher.poll()["teacher"].state == RUNNING  # its file may still be on its way
-    monkeypatch.setattr(slurm, "_ABSENT_S", 0.0)
-    launcher._looked = 0.0
-    found = launcher.poll()["teacher"]
-    assert found.state == FAILED
-    assert found.cancelled
-
-
-def test_an_interrupted_job_is_requeued(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "execute", lambda task: 75)
-    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "18")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    (cluster / "queue").write_text("COMPLETING\n")
-    with pytest.raises(slurm.TaskFailed, match="cancelled"):
-        slurm.SlurmTask(TEACHER, requeue=True, most=1)()
-    assert not (cluster / "requeued").exists()
-    (cluster / "queue").write_text("RUNNING\n")
-    with pytest.raises(slurm.TaskFailed):
-        slurm.SlurmTask(TEACHER, requeue=True, most=1)()
-    assert (cluster / "requeued").read_text() == "requeue 18_1\n"
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with pytest.raises(slurm.TaskFailed, match="not requeued"):
-        slurm.SlurmTask(TEACHER, requeue=True, most=1)()
-
-
-def test_without_slurm_the_message_names_the_local_launcher(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="hydra/launcher=local"):
-        slurm.Slurm(SlurmConfig(), tmp_path)

@@ -1,0 +1,83 @@
+"""How a job of Slurm ended: by the file that it left, by the queue, by its log."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.launch.base import PREFIX, SlurmConfig
+from pipeline.launch.controller import QueuedJob
+from pipeline.launch.ending import CANCELLED, LOST, Ending
+
+_LINES = 3  # of a log, in a message
+_CHARACTERS = 300
+_TAIL = 8192  # bytes of a log that are read
+# Ends that are not the job's fault: it is submitted again.
+_LOST = {
+    "TIMEOUT": "out of time",
+    "PREEMPTED": "preempted and not requeued",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not start",
+    "REVOKED": "revoked by Slurm",
+}
+_END_IN_LOG = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+))?")
+_STATE_IN_LOG = {
+    None: "CANCELLED",
+    "TIME LIMIT": "TIMEOUT",
+    "PREEMPTION": "PREEMPTED",
+    "NODE FAILURE": "NODE_FAIL",
+}
+
+
+class Evidence(NamedTuple):
+    """How a job ended, as far as it is known."""
+
+    code: int
+    reason: str
+    how: str  # cancelled | lost | empty
+    certain: bool  # False: a file of the job may still appear
+    state: str  # what the queue says; empty: nothing
+
+
+def end_of(folder: Path, job: str, queued: QueuedJob | None, config: SlurmConfig) -> Evidence:
+    """How a job ended that is no longer in the queue."""
+    file, state = Ending.load(Ending.file(folder, job)), queued.state if queued else ""
+    if file is not None and not (file.how == CANCELLED and state in _LOST):
+        return Evidence(file.code, file.reason, file.how, True, state)
+    lines = _tail(folder / f"{job}.out")
+    found = state or _state_in(lines) or ""
+    if found in _LOST:
+        more = f" ({PREFIX}timeout_min={config.timeout_min})" if found == "TIMEOUT" else ""
+        return Evidence(1, _LOST[found] + more, LOST, file is not None, state)
+    if found == "CANCELLED":
+        return Evidence(1, "cancelled", CANCELLED, False, state)
+    if found == "OUT_OF_MEMORY" or any(re.search("oom.?kill", line, re.I) for line in lines):
+        reason = f"out of memory: give more than {PREFIX}mem_gb={config.mem_gb}"
+        return Evidence(1, reason, "", False, state)
+    how = f"{found.lower().replace('_', ' ') or 'gone'}, without a result"
+    return Evidence(1, f"{how}{_quoted(lines)}", "", False, state)
+
+
+def _tail(log: Path) -> list[str]:
+    """The last lines of a log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()][-20:]
+
+
+def _state_in(lines: list[str]) -> str | None:
+    """What Slurm wrote at the end of a log when it ended the job."""
+    for line in reversed(lines):
+        if match := _END_IN_LOG.search(line):
+            return _STATE_IN_LOG.get((match[1] or "").strip() or None)
+    return None
+
+
+def _quoted(lines: list[str]) -> str:
+    text = " | ".join(lines[-_LINES:])
+    return f"; its log ends with: {text[-_CHARACTERS:]}" if text else "; its log is empty"
