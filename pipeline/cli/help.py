@@ -115,8 +115,8 @@ report/EXPERIMENT/WHAT-FILTERS/ and logged as a run.
                          freezing, information_plane, teacher_adaptation, overlap, health;
                          comprehensive is all of them
 {_FILTERS}\
-  primary=RUNG           whose claim against the best control was fixed beforehand: L4 (default);
-                         all others are corrected after Holm
+  primary=RUNG           whose claim against the controls was fixed beforehand: L4 (default)
+  margin=POINTS          within which two results count as equivalent (default 0.5)
   out=FOLDER             where the files go
   store=FILE             read an exported store; nothing is tracked
 """,

@@ -46,6 +46,18 @@ def folder_at(root: Path) -> RunFolder:
     return folder
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return folder_at(tmp_path / "store")
+
+
+@pytest.fixture
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrackingTarget:
+    """An empty tracking store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
+
+
 def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,12 +90,9 @@ def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
 
 
 def test_an_upload_whose_lease_was_released_does_not_set_a_finished_run_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, target: TrackingTarget
 ) -> None:
     """A server that was away answers a thread that its process has given up waiting for."""
-    folder = folder_at(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    target = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
     result = folder.result() or records.result()
     with acquire(folder.path) as lease:
         late = RunUpload(folder, target, lease)
@@ -98,15 +107,12 @@ def test_an_upload_whose_lease_was_released_does_not_set_a_finished_run_back(
 
 
 def test_a_run_that_was_deleted_from_the_store_is_sent_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, target: TrackingTarget
 ) -> None:
-    folder = folder_at(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    there = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
-    first = replay(folder, there, log_model=False)
-    assert replay(folder, there, log_model=False) == first
-    there.client().delete_run(first)
-    assert replay(folder, there, log_model=False) != first
+    first = replay(folder, target, log_model=False)
+    assert replay(folder, target, log_model=False) == first
+    target.client().delete_run(first)
+    assert replay(folder, target, log_model=False) != first
 
 
 def test_a_folder_has_arrived_where_it_was_trained_before_where_it_was_reused(
@@ -143,12 +149,9 @@ def test_a_reused_run_that_could_not_be_sent_is_due(
 
 
 def test_a_process_that_lost_its_lease_sends_nothing_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, target: TrackingTarget
 ) -> None:
     """The lease is lost between any two requests."""
-    folder = folder_at(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    target = TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
     result = folder.result()
     assert result is not None
     run_id = replay(folder, target, log_model=False)
