@@ -59,8 +59,10 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
     project = tmp_path_factory.mktemp("project")
     for part in TREE:
         shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("benchmarks", "docs"):
-        (project / part).mkdir()
+    shutil.copytree(
+        ROOT / "docs", project / "docs", ignore=shutil.ignore_patterns("data", "images")
+    )
+    (project / "benchmarks").mkdir()
     shutil.copy(ROOT / "pyproject.toml", project)
     commands = [line for section in PAGE.split("\n## ")[1:] for line in follow(section, project)]
     runs = [shlex.split(line)[3:] for line in commands if line.startswith("python -m pipeline ")]
