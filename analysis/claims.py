@@ -6,7 +6,7 @@ differ? Accuracies are fractions. Differences are paired by seed.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -166,17 +166,39 @@ class Family(NamedTuple):
         return sum(not math.isnan(claim.p) for claim in self.claims)
 
 
+Compare = Callable[[str, str], Comparison]
+
+
 def family(bench_runs: BenchRuns, kept: pd.DataFrame | None = None) -> Family:
     """All claims of a bench, the primary one first: of each rung and method with the controls, then
     of each rung of the ladder with the one before it that ran, of each rung with its placebo and
     with the control that was given its time, and of the controls with CE."""
     kept = bench_runs.kept if kept is None else kept
-    bench = bench_runs.bench
+    bench, benches = bench_runs.bench, bench_runs.benches
     rungs = rung_order(column(kept, RUNG_COLUMNS[1]).dropna().unique())
-    primary = declared(bench_runs)
+    primary, tried = declared(bench_runs), attempts(bench_runs.runs, kept)
     compare = _comparer(kept, bench, rungs)
+    rung, matched = column(kept, RUNG_COLUMNS[1]), column(kept, f"tags.{tags.MATCHED_TO}")
+    of_time = [(a, b) for a, b in dict.fromkeys(zip(matched, rung, strict=True)) if a in rungs]
+    found = claims_of(bench, rungs, compare, primary, tried, of_time, benches)
+    control = best_control(kept, bench)
+    to_control = tuple(compare(rung, control) for rung in rungs if control not in ("", rung))
+    there = tuple(name for name in CONTROLS if name in rungs)
+    return Family(bench, found, there, control, primary, benches, tried, to_control)
+
+
+def claims_of(
+    bench: str,
+    rungs: Sequence[str],
+    compare: Compare,
+    primary: Declared,
+    tried: Mapping[str, Attempts],
+    of_time: Sequence[tuple[str, str]] = (),
+    benches: int = 1,
+) -> tuple[Claim, ...]:
+    """The claims of `family`, of rungs that `compare` compares; `of_time`: rungs with the control
+    that was given their time."""
     there = [name for name in CONTROLS if name in rungs]
-    tried = attempts(bench_runs.runs, kept)
     of_controls = [
         Claim(
             bench,
@@ -188,23 +210,19 @@ def family(bench_runs: BenchRuns, kept: pd.DataFrame | None = None) -> Family:
             ),
             of_control=True,
             primary=rung == primary.rung,
-            attrition=tried[rung].against(tried[control] for control in there),
+            attrition=tried[rung].against(tried[c] for c in there) if rung in tried else None,
         )
         for rung in rungs
         if rung not in (*CONTROLS, *ALONE) and not rung.endswith(PLACEBO)
     ]
     of_controls = [_counted(claim) for claim in of_controls if claim.comparisons]
-    checks = [Claim(bench, a, (compare(a, b),), of_control=False) for a, b in _checks(kept, rungs)]
+    pairs = [*_checks(rungs), *of_time]
+    checks = [Claim(bench, a, (compare(a, b),), of_control=False) for a, b in pairs]
     found = sorted(of_controls, key=lambda claim: not claim.primary) + checks
-    corrected = _corrected(found, primary.beforehand, bench_runs.benches)
-    control = best_control(kept, bench)
-    to_control = tuple(compare(rung, control) for rung in rungs if control not in ("", rung))
-    return Family(
-        bench, corrected, tuple(there), control, primary, bench_runs.benches, tried, to_control
-    )
+    return _corrected(found, primary.beforehand, benches)
 
 
-def _comparer(kept: pd.DataFrame, bench: str, rungs: Sequence[str]):
+def _comparer(kept: pd.DataFrame, bench: str, rungs: Sequence[str]) -> Compare:
     """The comparison of two rungs, of what is read once."""
     facts, images = facts_by_rung(kept, bench), images_of(kept)
     tested = {rung: tested_by_seed(kept, bench, rung) for rung in rungs}
@@ -229,15 +247,12 @@ def _counted(claim: Claim) -> Claim:
     return claim._replace(comparisons=claim.decided or claim.comparisons)
 
 
-def _checks(kept: pd.DataFrame, rungs: Sequence[str]) -> list[tuple[str, str]]:
+def _checks(rungs: Sequence[str]) -> list[tuple[str, str]]:
     ladder = [rung for rung in RUNG_ORDER if rung in rungs and rung not in CONTROLS]
     steps = [(b, a) for a, b in itertools.pairwise(ladder)]
     placebos = [(rung, rung + PLACEBO) for rung in rungs if rung + PLACEBO in rungs]
-    rung, matched = column(kept, RUNG_COLUMNS[1]), column(kept, f"tags.{tags.MATCHED_TO}")
-    of_time = list(dict.fromkeys(zip(matched, rung, strict=True)))
-    of_time = [(a, b) for a, b in of_time if a in rungs]
     controls = [(c, "CE") for c in CONTROLS if c in rungs and c != "CE" and "CE" in rungs]
-    return [*steps, *placebos, *of_time, *controls]
+    return [*steps, *placebos, *controls]
 
 
 def _p(claim: Claim) -> float:
