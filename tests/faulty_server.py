@@ -80,6 +80,15 @@ class FaultyServer:
 
         self.faults = faults
 
+    def clear(self) -> None:
+        """Delete all runs."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.database)
+        for one in client.search_experiments():
+            for run in client.search_runs([one.experiment_id], max_results=1000):
+                client.delete_run(run.info.run_id)
+
     def heal(self) -> None:
         self.faults = _none
 

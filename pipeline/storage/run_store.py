@@ -16,8 +16,6 @@ Everything is verified when it is read.
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import logging
 import os
 import re
@@ -27,35 +25,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from pipeline.storage.atomic import (
     CorruptFile,
     HashingWriter,
     make_folder,
     set_aside,
-    sha256,
     sync_folder,
-    verify,
-    write_atomic,
     write_then_name,
 )
+from pipeline.storage.checked_files import NAME, CheckedFiles, plain_name, verify_tensors
 from pipeline.storage.checkpoint import Commit, check_loadable, load_commit, number_of
-from pipeline.storage.run_record import HistoryEntry, Record, RunResult, RunSpec, UnreadableRecord
+from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from trainers.errors import UserError
 
 T = TypeVar("T")
-R = TypeVar("R", bound=Record)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _COMMIT = re.compile(r"commit-(\d{8,})\.[0-9A-Za-z]{1,8}\.([0-9a-f]{64})\.pt")
 _TEMPORARY_COMMIT = re.compile(r"\.commit-(\d{8,})\..*\.tmp")
-_TENSORS = re.compile(r"(.*)\.([0-9a-f]{64})\.safetensors")
 _TEST_READ = re.compile(r"test-read-(\d{6,})")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _GENERATIONS_KEPT = 2
 
 _log = logging.getLogger("pipeline")
@@ -86,22 +75,22 @@ class Store:
 
         Raises ValueError if `stage` or `key` is no plain name.
         """
-        return RunFolder(self.root, _plain(stage), _plain(key))
+        return RunFolder(self.root, plain_name(stage), plain_name(key))
 
     def find(self, stage: str, key: str) -> RunFolder | None:
         """The folder of a run that another store names; None where these are no plain names."""
-        plain = all(_NAME.fullmatch(name) for name in (stage, key))
+        plain = all(NAME.fullmatch(name) for name in (stage, key))
         return self.run(stage, key) if plain else None
 
     def runs(self) -> list[RunFolder]:
         """All runs that have a folder, sorted by stage and key."""
         folders = (path for path in self.root.glob("*/*") if path.is_dir())
         names = sorted((path.parent.name, path.name) for path in folders)
-        return [self.run(*pair) for pair in names if all(map(_NAME.fullmatch, pair))]
+        return [self.run(*pair) for pair in names if all(map(NAME.fullmatch, pair))]
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(CheckedFiles):
     """The folder of one run. Names of files are given without their extension.
 
     Writers must hold the run's lease; anyone may read at any time. Every method raises OSError
@@ -115,36 +104,6 @@ class RunFolder:
     @property
     def path(self) -> Path:
         return self.root / self.stage / self.key
-
-    def write_json(self, name: str, body: Any) -> None:
-        """Replaces `<name>.json`. NaN and infinities survive. Raises TypeError for no JSON."""
-        content = {"sha256": _json_digest(json.loads(json.dumps(body))), "body": body}
-        write_atomic(self._json_path(name), json.dumps(content).encode())
-
-    def read_json(self, name: str) -> Any | None:
-        """The body of `<name>.json`, None if there is none. Raises CorruptFile."""
-        path = self._json_path(name)
-        try:
-            content = json.loads(path.read_bytes())
-            body, digest = content["body"], content["sha256"]
-        except FileNotFoundError:
-            return None
-        except (IsADirectoryError, PermissionError) as error:
-            raise CorruptFile(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CorruptFile(f"{path} cannot be parsed: {error!r}") from error
-        if _json_digest(body) != digest:
-            raise CorruptFile(f"{path} does not hold what was written: its sha256 differs")
-        return body
-
-    def read_record(self, name: str, kind: type[R], **defaults: Any) -> R | None:
-        """The record in `<name>.json`, None if there is none. Raises CorruptFile, NewerRecord."""
-        body = self.read_json(name)
-        try:
-            known = defaults | body if isinstance(body, dict) else body
-            return None if body is None else kind.from_json(known)
-        except UnreadableRecord as error:
-            raise CorruptFile(f"{self._json_path(name)} {error}") from error
 
     def commit(self, state: dict[str, Any], history: list[HistoryEntry], *, token: str) -> Path:
         """Saves a snapshot as the newest generation and deletes all but the two newest.
@@ -202,52 +161,13 @@ class RunFolder:
             _log.warning("no checkpoint of %s is intact: it starts from the beginning", self.path)
         return None
 
-    def save_tensors(
-        self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
-    ) -> str:
-        """Saves a safetensors file next to others of that name; returns its sha256, to be kept."""
-        # Copies, as the format takes neither tensors that share memory nor strided ones.
-        dense = {key: _dense_copy(tensor) for key, tensor in tensors.items()}
-        data = safetensors.torch.save(dense, metadata)
-        digest = sha256(data)
-        write_atomic(self.path / f"{_plain(name)}.{digest}.safetensors", data)
-        return digest
-
-    def tensors_path(self, name: str, sha256: str | None = None) -> Path:
-        """The file of that name and sha256, or the only one of that name.
-
-        Raises FileNotFoundError if there is none, ValueError if several differ and no sha256
-        is given, or for one that is none.
-        """
-        if sha256 is not None and not _DIGEST.fullmatch(sha256):
-            raise ValueError(f"no sha256: {sha256!r}")
-        pattern = f"{_plain(name)}.{sha256 or '*'}.safetensors"
-        paths = [path for path in self.path.glob(pattern) if _TENSORS.fullmatch(path.name)]
-        if not paths:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path / pattern)
-        if len(paths) > 1:
-            raise ValueError(f"{self.path} has several files {pattern}: give the sha256 of one")
-        return paths[0]
-
-    def load_tensors(self, name: str, sha256: str | None = None) -> dict[str, Tensor]:
-        """The tensors saved under that name, on the CPU; see `tensors_path`.
-
-        Raises CorruptFile if they are not those that were saved.
-        """
-        path = self.tensors_path(name, sha256)
-        _verify(path)
-        try:
-            return safetensors.torch.load_file(path, backend="pread")
-        except SafetensorError as error:
-            raise CorruptFile(f"{path} cannot be loaded: {error}") from error
-
     def weights_faults(self, result: RunResult) -> dict[str, str]:
         """Why weights of a finished run cannot be used, by name: absent, or another sha256. Raises
         DamagedRun for those that this user may not read."""
         found = {}
         for name, digest in result.weights.items():
             try:
-                _verify(self.tensors_path(name, digest))
+                verify_tensors(self.tensors_path(name, digest))
             except FileNotFoundError:
                 found[name] = f"{self.path / f'{name}.{digest}.safetensors'} is missing"
             except CorruptFile as error:
@@ -316,9 +236,6 @@ class RunFolder:
         """How many times the test split was read."""
         return max((int(match[1]) for match in self._matches(_TEST_READ)), default=0)
 
-    def _json_path(self, name: str) -> Path:
-        return self.path / f"{_plain(name)}.json"
-
     def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
         """The names in the folder that match, in order of name."""
         names = sorted(os.listdir(self.path)) if self.path.is_dir() else []
@@ -342,29 +259,5 @@ class RunFolder:
                 (self.path / match[0]).unlink(missing_ok=True)
 
 
-def _plain(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"not a plain name (letters, digits, _ and -): {name!r}")
-    return name
-
-
 def _shell(path: Path) -> str:
     return shlex.quote(str(path))
-
-
-def _verify(path: Path) -> None:
-    """Raises CorruptFile unless a file of tensors is the one that its name says; OSError."""
-    try:
-        with open(path, "rb") as file:
-            verify(path, file, path.name.split(".")[1])
-    except IsADirectoryError as error:
-        raise CorruptFile(f"{path} is a folder") from error
-
-
-def _json_digest(body: Any) -> str:
-    """Digests parsed JSON, whatever the order of its keys and its white space."""
-    return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
-
-
-def _dense_copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
