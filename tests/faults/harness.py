@@ -210,7 +210,8 @@ def _weights(cwd: Path) -> Weights:
 def _experiment(uri: str) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient(uri), MlflowClient(uri).get_experiment_by_name("asib").experiment_id
+    found = MlflowClient(uri).get_experiment_by_name("asib")
+    return MlflowClient(uri), "0" if found is None else found.experiment_id
 
 
 def _fault(folder: RunFolder, uri: str) -> str:
