@@ -26,13 +26,12 @@ from analysis.ladder_numbers import (
 from analysis.runs import column
 from analysis.selection.attempts import Attempts, attempts
 from analysis.selection.bench_runs import BenchRuns
-from analysis.selection.configurations import RUNG_COLUMNS
+from analysis.selection.configurations import ALONE, RUNG_COLUMNS
 from analysis.selection.declared import Declared, declared
 from analysis.selection.likeness import facts_by_rung, unlike
 from analysis.stats import Interval, deviation_interval, holm, seeds_needed
 from trainers import metrics
 
-ALONE = ("CE", "CE_matched", "ce")  # students without teachers
 PLACEBO = "_null"  # what the name of a rung's placebo ends in
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
 LEVEL = 0.05  # of all claims of a report together

@@ -40,6 +40,7 @@ class Study:
     space: dict[str, Any] | None = None  # option -> values, or {low, high, log}
     rows: dict[str, list[str]] | None = None  # name -> overrides
     enqueue: tuple[Params, ...] = ()  # configurations that are tried first
+    claim: dict[str, Any] | None = None  # the primary claim: rung, control, margin, seeds
 
     @cached_property
     def config(self) -> Config:
@@ -53,7 +54,9 @@ class Study:
         Reads the data set.
         """
         values = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("base", "trials")
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("base", "trials", "claim")
         }
         definition = json.loads(json.dumps(values)) | {"identity": identity("distill", self.config)}
         return f"{self.name}-{digest_of(definition)[:NAME_LENGTH]}"

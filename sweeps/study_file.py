@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from analysis.selection.declared import EACH
 from analysis.suggest import nearest
 from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError
@@ -146,6 +147,15 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _claim(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("rung"), str):
+        return False
+    margin, control = value.get("margin", 0.5), value.get("control", EACH)
+    number = isinstance(margin, int | float) and 0 < margin < 100
+    fits = number and isinstance(control, str) and _seeds(value.get("seeds", [0]))
+    return fits and value.keys() <= {"rung", "control", "margin", "seeds"}
+
+
 _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "base": (_texts, "not a list of options such as cfg=L3"),
     "sampler": (_text, f"not one of {', '.join(SAMPLERS)}"),
@@ -156,6 +166,10 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rows": (
         lambda v: isinstance(v, dict) and all(map(_texts, v.values())),
         "not names, each with a list of options",
+    ),
+    "claim": (
+        _claim,
+        "not {rung: L4}, with control: KD, margin: 0.5 (points) and seeds: [0, 1, 2] as wanted",
     ),
     "enqueue": (
         lambda v: isinstance(v, list) and all(isinstance(one, dict) for one in v),

@@ -16,6 +16,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from analysis import tags
+from analysis.selection.declared import as_tag
 from pipeline.cli.console import say
 from pipeline.outcome import FAILED, FINISHED, KILLED, last_line
 from pipeline.session import Session
@@ -80,6 +81,8 @@ def study_target(trial_store: TrialStore, target: TrackingTarget) -> NestedTarge
         "seeds": ",".join(map(str, study.seeds)),
         "base": " ".join(study.base),
     }
+    if study.claim is not None:  # as it is now: a later change of the file changes no declaration
+        run_tags[tags.CLAIM] = as_tag({"seeds": list(study.seeds)} | study.claim)
     return NestedTarget(
         uri=target.uri,
         experiment=target.experiment,

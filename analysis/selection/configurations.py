@@ -8,6 +8,7 @@ import pandas as pd
 from analysis import tags
 from analysis.runs import Selection, column, split
 
+ALONE = ("CE", "CE_matched", "ce")  # students without teachers
 RUNG_COLUMNS = (f"tags.{tags.BENCH}", f"tags.{tags.RUNG}")
 
 # Of runs that count: the configuration that their rung is shown with, and why that one; empty
@@ -51,13 +52,16 @@ _OF_TEACHERS = re.compile(r"params\.(teacher\.|overlap|data\.teacher_limit).*")
 
 def by_overlap(kept: pd.DataFrame) -> pd.DataFrame:
     """The runs with specialised teachers as a separate bench, `digits overlap=50`: they are another
-    problem with other controls. A run without teachers belongs to each of these benches."""
+    problem with other controls. A run without the tag has full teachers, an overlap of 100; one
+    without teachers belongs to each of these benches."""
     overlap = column(kept, f"tags.{tags.OVERLAP}")
     if not overlap.notna().any():
         return kept
     bench = column(kept, RUNG_COLUMNS[0]).astype(object)
     label = bench.where(overlap.isna(), bench + " overlap=" + overlap.astype(object))
-    taught = column(kept, f"tags.{tags.TEACHERS}").fillna("").ne("")
+    teachers, rung = column(kept, f"tags.{tags.TEACHERS}"), column(kept, RUNG_COLUMNS[1])
+    alone = teachers.eq("") | (teachers.isna() & (rung.isna() | rung.isin(ALONE)))
+    taught = ~alone | overlap.notna()
     parts = [kept[taught].assign(**{RUNG_COLUMNS[0]: label[taught]})]
     for name in bench[~taught].dropna().unique():
         labels = sorted(label[taught & bench.eq(name)].unique()) or [name]

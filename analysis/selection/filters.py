@@ -51,9 +51,10 @@ class RunFilter:
 def chosen(runs: pd.DataFrame, filters: RunFilter) -> pd.DataFrame:
     """The runs of the bench that have the tags and started between the dates of the filter.
 
-    A tag that selects students (`OF_STUDENTS`) keeps all teachers; `until` a day includes that
-    whole day. Raises ValueError for a date that cannot be read, dates between which no run
-    started, a tag or a value that no run has, and a primary rung that never ran.
+    A tag that selects students (`OF_STUDENTS`) keeps all teachers and what studies declared;
+    `until` a day includes that whole day. Raises ValueError for a date that cannot be read, dates
+    between which no run started, a tag or a value that no run has, and a primary rung that never
+    ran.
     """
     if filters.primary is not None:
         _check_primary(runs, filters.primary)
@@ -62,6 +63,7 @@ def chosen(runs: pd.DataFrame, filters: RunFilter) -> pd.DataFrame:
     keep = pd.Series(True, runs.index)
     wanted = dict(filters.tags) | ({tags.BENCH: filters.bench} if filters.bench else {})
     teacher = column(runs, f"tags.{tags.STAGE}").eq("finetune")
+    teacher |= column(runs, f"tags.{tags.CLAIM}").notna()
     for name, value in wanted.items():
         keep &= column(runs, f"tags.{name}").eq(value) | (teacher & (name in OF_STUDENTS))
     in_time = keep & _between(runs, filters.since, filters.until)

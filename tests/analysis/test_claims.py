@@ -19,7 +19,7 @@ from analysis.claim_words import (
 from analysis.claims import Claim, Family, family
 from analysis.ladder_numbers import TeacherRow, ladder_table
 from analysis.selection.declared import as_tag
-from analysis.stats import power
+from benchmarks.coverage import Kind, kinds, said
 from tests.analysis.frames import bench_runs, distill, runs
 from trainers import metrics
 
@@ -279,28 +279,22 @@ def test_a_seed_that_one_of_the_two_lacks_is_in_neither_accuracy_nor_time():
     assert first.times == pytest.approx(1.5)
 
 
-STORES = 60
+STORES = 150
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("effect", [0.0, 2.0])
-def test_false_words_and_power_over_many_stores(effect):
-    """In units of the standard deviation of a difference; L4 against CE, n = 5."""
-    draw, words, seen = np.random.default_rng(7), 0, 0
-    for _ in range(STORES):
-        noise = draw.normal((effect, 0.0, 0.0), 1.0, (5, 3)) / 100
-        rows = [distill("CE", s, 0.7) for s in SEEDS]
-        rows += [
-            distill(rung, s, 0.7 + float(noise[s, k]))
-            for k, rung in enumerate(("L4", "L3", "L2"))
-            for s in SEEDS
-        ]
-        claims = found(*rows)
-        seen += the(claims, "L4").significant
-        words += any(claim.significant for claim in claims.claims)
-    low, high = binom.interval(0.999, STORES, power(5, effect, 1.0, 0.025))
-    if effect:
-        assert low <= seen <= STORES
-    else:
-        assert words <= binom.ppf(0.999, STORES, 0.05)
-        assert seen <= high
+@pytest.mark.parametrize("kind", kinds()[::3], ids=lambda kind: kind.name)
+def test_false_words_and_power_over_many_stores(kind: Kind):
+    """At most 5 % of reports have a false word, and an effect is found as often as theory says."""
+    found = said(kind, STORES)
+    assert found.false * STORES <= binom.ppf(0.999, STORES, 0.05)
+    if not math.isnan(found.theory):
+        low, high = binom.interval(0.999, STORES, found.theory)
+        assert low <= found.found * STORES <= high + 0.1 * STORES
+
+
+def test_an_effect_is_found_and_no_effect_is_not():
+    by_name = {kind.name: kind for kind in kinds()}
+    assert said(by_name["L4 +2.0, n = 10, sd 0.3"], 3).found == 1.0
+    assert said(by_name["no effect, n = 3, 359 images, sd 0.1"], 20).false == 0.0
+    assert said(by_name["no effect, n = 2, 359 images, sd 0.3"], 20).false == 0.0

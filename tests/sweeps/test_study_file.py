@@ -1,14 +1,21 @@
 """Reading a study: its file, the command line, every error and all of them at once."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from analysis import tags
 from pipeline.config import ConfigError
 from pipeline.config.groups import options_of
+from pipeline.tracking.target import TrackingTarget
 from sweeps import study_file
 from sweeps.study import Study
 from sweeps.study_file import entries, read_study, study_of
+from sweeps.tracking import study_target
 
 
 @pytest.mark.parametrize("name", options_of("study"))
@@ -121,3 +128,31 @@ def test_configurations_outside_a_given_list_are_not_tried(
     assert "left out method.ib_beta=0.001" in capsys.readouterr().out
     whole = study_of("beta", {"trials": "1"}, ["cfg=L1"])
     assert {"method.ib_beta": 0.001} in whole.known_params
+
+
+def test_a_primary_claim_is_declared_in_the_file_and_is_no_part_of_the_key() -> None:
+    study = study_of("ladder", {}, ["data.train_limit=200"])
+    assert study.claim == {"rung": "L4"}
+    assert replace(study, claim=None).key == study.key
+
+
+@pytest.mark.parametrize(
+    "claim", ["L4", {"control": "KD"}, {"rung": "L4", "margin": 0}, {"rung": "L4", "seed": [0]}]
+)
+def test_a_claim_that_cannot_be_read_is_one_message(
+    claim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = read_study("ladder") | {"claim": claim}
+    monkeypatch.setattr(study_file, "read_study", lambda name: values)
+    with pytest.raises(ConfigError, match=r"conf/study/ladder.yaml: claim=.*: not \{rung: L4\}"):
+        study_of("ladder", {}, [])
+
+
+def test_the_claim_is_written_into_the_run_of_the_study_with_its_seeds(tmp_path: Path) -> None:
+    study = study_of("ladder", {"seeds": "3,4,5"}, ["data.train_limit=200"])
+    trial_store = SimpleNamespace(study=study, folder=tmp_path)
+    target = TrackingTarget("sqlite:///none.db", "e", None, "sweep", tmp_path)
+    found = study_target(trial_store, target).tags[tags.CLAIM]  # type: ignore[arg-type]
+    assert json.loads(found) == {"rung": "L4", "seeds": [3, 4, 5]}
+    trial_store.study = replace(study, claim=None)
+    assert tags.CLAIM not in study_target(trial_store, target).tags  # type: ignore[arg-type]
