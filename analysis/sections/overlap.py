@@ -10,7 +10,7 @@ from analysis.cells import accuracy_cell, paired_cell
 from analysis.claim_words import p_value, sentence
 from analysis.claims import Claim, family
 from analysis.figures import style
-from analysis.ladder_numbers import label_of, ladder_table, rung_order
+from analysis.ladder_numbers import is_rung, label_of, ladder_table, rung_order
 from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns
@@ -50,7 +50,7 @@ class OverlapInfo(NamedTuple):
 def overlap_info(bench_runs: BenchRuns) -> OverlapInfo:
     """One configuration a rung and overlap; the claims are those of the ladder of each overlap."""
     runs = by_overlap(bench_runs.runs)
-    rows, used = [], []
+    rows, used = list[OverlapRow](), list[str]()
     for label, of in runs.groupby(column(runs, RUNG_COLUMNS[0])):
         found = _of_overlap(replace(bench_runs, bench=str(label), runs=of))
         rows += found.rows
@@ -104,7 +104,7 @@ def _gaps(bench_runs: BenchRuns, info: OverlapInfo) -> tuple[MissingRun, ...]:
     return tuple(
         MissingRun(
             f"{label_of(rung)} at {overlap:g} % overlap has not finished",
-            bench_runs.multirun(overlap=f"{overlap:g}", **_named(rung)),
+            bench_runs.multirun((), overlap=f"{overlap:g}", **_named(rung)),
         )
         for rung in rungs
         for overlap in info.overlaps
@@ -112,8 +112,8 @@ def _gaps(bench_runs: BenchRuns, info: OverlapInfo) -> tuple[MissingRun, ...]:
     )
 
 
-def _named(rung: str) -> dict[str, str]:
-    return {"cfg": rung} if rung[:1].isupper() or rung.startswith("side_") else {"method": rung}
+def _named(rung: str) -> dict[str, object]:
+    return {"cfg": rung} if is_rung(rung) else {"method": rung}
 
 
 def _sentences(info: OverlapInfo) -> tuple[str, ...]:
