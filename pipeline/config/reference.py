@@ -177,7 +177,7 @@ EXPERIMENTS, KEYS = "## Experiments by name\n", "## Keys\n"
 
 
 def migration_page(text: str) -> str:
-    """docs/coming-from-asib.md: its text, with the tables of experiments and keys made anew."""
+    """docs/coming-from-asib.md: its text, with the tables of experiments and keys made again."""
     experiments = [
         [f"`experiment={name}`", about] for name, about in described("experiment").items()
     ]

@@ -141,7 +141,7 @@ def test_a_dry_run_without_the_data_set_prints_what_is_known(
     output, errors = capsys.readouterr()
     assert code == 0, errors
     (line,) = [line for line in output.splitlines() if line.startswith("unknown here")]
-    reason = "keys, finished runs and times, because data set fashion_mnist is not here: "
+    reason = "keys, finished runs and times, because data set fashion_mnist is missing: "
     assert reason in line
     assert str(data) in line
     stages = [line.split() for line in output.splitlines() if line.startswith(STAGES)]
@@ -156,7 +156,7 @@ def test_a_study_without_its_data_set_is_one_message(
 ) -> None:
     given = ["bench=fashion_mnist", f"data.root={tmp_path}/empty", f"runtime.store={tmp_path}"]
     assert main(["beta", *given]) == 2
-    assert "data set fashion_mnist is not here" in capsys.readouterr().err
+    assert "data set fashion_mnist is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

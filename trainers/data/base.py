@@ -177,12 +177,12 @@ def stratified(
     return np.setdiff1d(np.arange(len(labels_N)), chosen), chosen
 
 
-def not_here(name: str, what: str, places: list[Path], ways: list[str]) -> DataMissing:
-    """The message of a data set that is absent: what, where it was looked for, the ways on."""
+def missing(name: str, what: str, places: list[Path], ways: list[str]) -> DataMissing:
+    """The message of a data set that is absent: what, where it was looked for, how to get it."""
     return DataMissing(
-        f"data set {name} is not here: no {what}\n"
+        f"data set {name} is missing: no {what}\n"
         f"  looked in: {', '.join(str(place) for place in places)}\n"
-        "  ways on: " + ";\n           or ".join(ways)
+        "  to get it: " + ";\n             or ".join(ways)
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from trainers.data.base import DataConfig, DataDamaged, Raw, fetch, not_here
+from trainers.data.base import DataConfig, DataDamaged, Raw, fetch, missing
 from trainers.data.checks import check_range, rows_of_pixels, sha256, whole_numbers
 from trainers.data.pickles import read_pickle
 
@@ -118,7 +118,7 @@ def _contents(form: Form, name: str, root: Path) -> tuple[Path, dict[str, dict[s
         f"put {form.archive}, or the folder {form.folder} from it, into a folder: data.root=PATH",
         "let torchvision fetch it: data.download=true",
     ]
-    raise not_here(name, what, places, ways)
+    raise missing(name, what, places, ways)
 
 
 def _unpickled(path: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _table() -> np.ndarray:
     file = Path(next(iter(places or []), "")) / "datasets" / "data" / "digits.csv.gz"
     if not file.is_file():
         raise DataMissing(
-            f"data set digits is not here: no {file}; it comes with the package scikit-learn"
+            f"data set digits is missing: no {file}; it comes with the package scikit-learn"
         )
     with gzip.open(file, "rt") as text:
         return np.loadtxt(text, delimiter=",")

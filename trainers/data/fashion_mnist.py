@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from trainers.data.base import DataConfig, DataDamaged, Raw, fetch, not_here
+from trainers.data.base import DataConfig, DataDamaged, Raw, fetch, missing
 
 FASHION_CLASSES = (
     "t-shirt",
@@ -52,7 +52,7 @@ def read(config: DataConfig) -> Raw:
             "name a folder with the files, or a torchvision root: data.root=PATH",
             "let torchvision fetch it: data.download=true",
         ]
-        raise not_here(config.name, f"{', '.join(absent)} (plain or .gz)", places, ways)
+        raise missing(config.name, f"{', '.join(absent)} (plain or .gz)", places, ways)
     arrays = {part: read_idx(path) for part, path in found.items() if path is not None}
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_pixels"], arrays[f"{part}_labels"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, not_here
+from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, missing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,9 +98,9 @@ def _parts(config: DataConfig) -> tuple[Path, Path, Path | None]:
     val = _validation(root)
     test = root / "test" if (root / "test").is_dir() else None
     if not (root / "train").is_dir():
-        raise not_here("folder", "folder train", [root], ways)
+        raise missing("folder", "folder train", [root], ways)
     if test is None and val is None:
-        raise not_here("folder", "folder test, nor val", [root], ways)
+        raise missing("folder", "folder test, nor val", [root], ways)
     return root / "train", test or cast(Path, val), val if test else None
 
 

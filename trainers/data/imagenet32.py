@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, not_here
+from trainers.data.base import DataConfig, DataDamaged, DataMissing, Raw, missing
 from trainers.data.checks import check_range, rows_of_pixels, sha256, whole_numbers
 from trainers.data.pickles import read_pickle
 
@@ -58,7 +58,7 @@ def _paths(config: DataConfig) -> list[Path]:
         "login; data.download cannot",
         "unpack both into one folder and name it: data.root=PATH",
     ]
-    raise not_here("imagenet32", f"{', '.join(lacking)} (.npz, or all as pickles)", places, ways)
+    raise missing("imagenet32", f"{', '.join(lacking)} (.npz, or all as pickles)", places, ways)
 
 
 def _stacked(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
