@@ -22,6 +22,7 @@ from pipeline.cli.arguments import (
     overrides_of,
     wants_help,
     without_cfg,
+    without_config_dir,
     without_dry_run,
 )
 from pipeline.cli.redaction import hide_credentials
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     hide_credentials()
     print_anywhere()
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
-    words, shows = without_cfg(without_dry_run(arguments))
+    words, shows = without_cfg(without_config_dir(without_dry_run(arguments)))
     verb, *rest = words or [HELP]
     if verb == VERSION:
         print(f"{version.NAME} {version.version()}")

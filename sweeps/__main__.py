@@ -18,6 +18,7 @@ from pipeline.cli.arguments import (
     as_overrides,
     lasting,
     wants_help,
+    without_config_dir,
     without_dry_run,
 )
 from pipeline.cli.redaction import hide_credentials
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == VERSION:
         print(f"{version.NAME} {version.version()}")
         return DONE.exit_code
-    arguments = without_dry_run(arguments)
+    arguments = without_config_dir(without_dry_run(arguments))
     works, rest = arguments[:1] == [WORK], arguments[1:] if arguments[:1] == [WORK] else arguments
     plain = as_overrides([text for text in rest if text not in HELP_FLAGS])
     names = [text.removeprefix("study=") for text in plain if "=" not in text or _names(text)]

@@ -17,13 +17,12 @@ from analysis.suggest import nearest
 from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError
 from pipeline.config.composition import is_literal
-from pipeline.config.groups import CONF, unknown
+from pipeline.config.groups import file_of, unknown
 from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import same_experiment
 from sweeps.study import Params, Study, merged
 from trainers.data import has_validation
 
-FOLDER = CONF / "study"
 SAMPLERS = ("grid", "tpe", "gp", "random")
 PRUNERS = ("none", "hyperband", "median")
 # Options of the study on the command line; all others are overrides of the base.
@@ -39,7 +38,7 @@ def read_study(name: str) -> dict[str, Any]:
     """
     if wrong := unknown("study", name):
         raise ConfigError([wrong])
-    return read_yaml(FOLDER / f"{name}.yaml")
+    return read_yaml(file_of("study", name))
 
 
 def study_of(name: str, given: dict[str, str], overrides: list[str]) -> Study:

@@ -6,8 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.config.groups import OWN
+
 HELP, HELP_FLAGS, VERSION = "help", ("-h", "--help"), "--version"
 DRY_RUN, CANCEL = "--dry-run", "--cancel"
+CONFIG_DIR = ("--config-dir", "-cd")
 SEVERAL = ("-m", "--multirun")
 LAUNCHER = "hydra/launcher"  # the group that chooses how the jobs of a command are started
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
@@ -28,8 +31,7 @@ SHOWN = ("job", "all", "hydra")  # what Hydra's --cfg can print
 HYDRA_FLAGS = {
     "--config-name": "the configuration is conf/config.yaml; choose its groups, as in bench=digits "
     "or experiment=NAME",
-    "--config-path": "the configuration is in conf/; add files to its groups there",
-    "--config-dir": "add files to the groups of conf/; they are then chosen as any other",
+    "--config-path": "the configuration is in conf/; --config-dir names a folder of your own",
     "--info": "--cfg prints the configuration with the source of every value",
     "--resolve": "--cfg prints resolved values",
     "--package": "--cfg prints the whole configuration",
@@ -40,7 +42,6 @@ HYDRA_FLAGS = {
 _SHORT = {
     "-cn": "--config-name",
     "-cp": "--config-path",
-    "-cd": "--config-dir",
     "-i": "--info",
     "-p": "--package",
     "-r": "--run",
@@ -71,6 +72,19 @@ def strange_words(arguments: Sequence[str]) -> list[str]:
         elif word.startswith("~"):
             key = word[1:].partition("=")[0]
             found.append(f"{word}: nothing is deleted here; a value is taken away with {key}=null")
+    return found
+
+
+def without_config_dir(arguments: Sequence[str]) -> list[str]:
+    """The other arguments; `--config-dir FOLDER` among them sets ASIB_CONF for this process and
+    its jobs."""
+    found = list(arguments)
+    for number, word in enumerate(found):
+        flag, equals, folder = word.partition("=")
+        if flag not in CONFIG_DIR or not (equals or found[number + 1 :]):
+            continue
+        os.environ[OWN] = os.path.abspath(os.path.expanduser(folder or found[number + 1]))
+        return found[:number] + found[number + 1 + (not equals) :]
     return found
 
 

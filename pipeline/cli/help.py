@@ -56,7 +56,7 @@ studies: python -m sweeps --help
 
 _SHORTCUTS = """\
 --dry-run shows the plan; so does DRY_RUN=1 in the environment, where TEACHER_PAIR=a,b STUDENT=
-METHOD= SEED= set options
+METHOD= SEED= set options; --config-dir FOLDER (or ASIB_CONF) adds files of your own to conf/
 """
 
 _ENDS = """\

@@ -11,8 +11,11 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -20,7 +23,7 @@ from yaml import YAMLError
 from analysis.suggest import nearest
 from pipeline.config import old_names
 from pipeline.config.fields import build_dataclass, leaves
-from pipeline.config.groups import CONF, GROUPS, options_of
+from pipeline.config.groups import CONF, GROUPS, OWN, file_of, folders, options_of
 from pipeline.config.schema import Config, ConfigError
 from pipeline.config.validate import contradictions
 from pipeline.config.yaml_file import yaml_reason
@@ -112,7 +115,7 @@ def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], errors: li
 @cache
 def _of_ladder() -> list[str]:
     """The choices of the group `method` that rungs can be combined with."""
-    files = {name: CONF / "method" / f"{name}.yaml" for name in options_of("method")}
+    files = {name: file_of("method", name) for name in options_of("method")}
     return [name for name, path in files.items() if OmegaConf.load(path).name == LADDER]
 
 
@@ -195,7 +198,7 @@ def _container(
         for key, value in literal.items()
         if _is_text(key) and key.rpartition(".")[0] not in removed
     }
-    config = copy.deepcopy(_chosen(CONF, tuple(choices)))
+    config = copy.deepcopy(_chosen(folders(), tuple(choices)))
     for key, value in values:
         if not _TEACHER.fullmatch(key) and literal.get(key, _UNSET) != value:
             OmegaConf.update(config, key, value, merge=True, force_add=True)
@@ -216,14 +219,31 @@ def _container(
     return typing.cast(dict[str, Any], found)
 
 
+class OwnFolder(SearchPathPlugin):
+    """Hydra looks for a file in the user's own folder of options before conf/."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in folders()[:-1]:
+            search_path.prepend("own", f"file://{folder}", "main")
+
+
+Plugins.instance().register(OwnFolder)
+
+
 @cache
-def _chosen(folder: Path, choices: tuple[str, ...]) -> DictConfig:
-    """The chosen groups of a folder of options; jobs and trials of one command share them."""
-    with initialize_config_dir(str(folder), version_base="1.3"):
+def _chosen(where: tuple[Path, ...], choices: tuple[str, ...]) -> DictConfig:
+    """The chosen groups of the folders of options; jobs and trials of one command share them.
+
+    Raises:
+        ConfigError: a folder or a file cannot be read.
+    """
+    if absent := [folder for folder in where if not folder.is_dir()]:
+        raise ConfigError([f"{OWN}={absent[0]}: no such folder"])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = hydra_compose("config", overrides=list(choices))
         except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError([f"{folder}: {yaml_reason(error)}"]) from error
+            raise ConfigError([f"{where[0]}: {yaml_reason(error)}"]) from error
     OmegaConf.set_struct(config, False)
     return config
 
@@ -231,10 +251,10 @@ def _chosen(folder: Path, choices: tuple[str, ...]) -> DictConfig:
 @cache
 def _data_of(bench: str) -> str | None:
     """The data set that a bench of conf/bench chooses; None if there is no such bench."""
-    path = CONF / "bench" / f"{bench}.yaml"
+    path = file_of("bench", bench)
     if not path.is_file():
         return None
-    parts = OmegaConf.load(path).defaults
+    parts = OmegaConf.select(OmegaConf.load(path), "defaults", default=[])
     return next((str(part["override /data"]) for part in parts if "override /data" in part), None)
 
 

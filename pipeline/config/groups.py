@@ -1,7 +1,8 @@
-"""The groups of conf/: the names that each offers, and their descriptions."""
+"""The groups of conf/ and of the user's own folder of options: names and descriptions."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from analysis.suggest import nearest
@@ -23,17 +24,36 @@ GROUPS = (
 )
 
 
+OWN = "ASIB_CONF"  # the user's own folder of options, which --config-dir names too
+
+
+def folders() -> tuple[Path, ...]:
+    """The folders of options: the user's own, if there is one, then conf/; the first that has a
+    name decides."""
+    own = os.environ.get(OWN)
+    return (Path(own).expanduser().resolve(), CONF) if own else (CONF,)
+
+
 def options_of(group: str) -> list[str]:
-    """The names that a group of conf/ offers; those of a subfolder begin with its name."""
-    folder = CONF / group
+    """The names that a group offers; those of a subfolder begin with its name."""
     return sorted(
-        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
+        {
+            path.relative_to(folder / group).with_suffix("").as_posix()
+            for folder in folders()
+            for path in (folder / group).rglob("*.yaml")
+        }
     )
 
 
+def file_of(group: str, name: str) -> Path:
+    """The file of a name of a group."""
+    files = [folder / group / f"{name}.yaml" for folder in folders()]
+    return next((path for path in files if path.is_file()), files[-1])
+
+
 def described(group: str) -> dict[str, str]:
-    """The names that a group of conf/ offers, each with the first comment of its file."""
-    return {name: first_comment(CONF / group / f"{name}.yaml") for name in options_of(group)}
+    """The names that a group offers, each with the first comment of its file."""
+    return {name: first_comment(file_of(group, name)) for name in options_of(group)}
 
 
 def unknown(group: str, name: str) -> str:

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from pipeline.config.composition import chosen, compose
-from pipeline.config.groups import CONF
+from pipeline.config.groups import CONF, folders
 
 DEFAULT, GIVEN = "default of the option", "command line"
 
@@ -30,18 +30,20 @@ def as_yaml(overrides: list[str]) -> str:
 
 
 def sources(overrides: list[str]) -> dict[str, str]:
-    """By dotted option: the last file of conf/ that sets it, or the command line."""
+    """By dotted option: the last file that sets it, or the command line."""
     choices, given = chosen(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         found = loader.compute_defaults_list("config", choices, RunMode.RUN).defaults
     by_key: dict[str, str] = {}
     for one in found:
-        path = CONF / f"{one.config_path}.yaml"
-        if path.is_file():
+        files = [folder / f"{one.config_path}.yaml" for folder in folders()]
+        path = next((path for path in files if path.is_file()), None)
+        if path is not None:
             values = OmegaConf.to_container(OmegaConf.load(path))
             keys = _keys(values, f"{one.package}." if one.package else "")
-            by_key |= dict.fromkeys(keys, f"conf/{one.config_path}.yaml")
+            shown = str(path.relative_to(CONF.parent)) if path == files[-1] else str(path)
+            by_key |= dict.fromkeys(keys, shown)
     return by_key | dict.fromkeys(given, GIVEN)
 
 

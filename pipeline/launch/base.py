@@ -22,7 +22,7 @@ from analysis.stores.address import redacted
 from analysis.suggest import nearest
 from pipeline.cli.arguments import LAUNCHER
 from pipeline.config.fields import build_dataclass
-from pipeline.config.groups import CONF
+from pipeline.config.groups import folders
 from pipeline.config.yaml_file import read_yaml
 from pipeline.launch.controller import never
 from pipeline.launch.ending import Ending
@@ -186,7 +186,10 @@ def take_options(
 def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalConfig | SlurmConfig:
     cls = CONFIGS[chosen]
     known = {field.name: str(field.type) for field in fields(cls)}
-    values, typed = read_yaml(CONF / "hydra" / "launcher" / f"{chosen}.yaml"), dict[str, Any]()
+    paths = [folder / "hydra" / "launcher" / f"{chosen}.yaml" for folder in folders()]
+    values, typed = dict[str, Any](), dict[str, Any]()
+    for path in reversed([path for path in paths if path.is_file()]):
+        values |= read_yaml(path)  # a site's own file holds what differs
     for key, text in given.items():
         name, _, part = key.partition(".")
         if name not in known or (part and not known[name].startswith("dict")):

@@ -1,0 +1,80 @@
+"""A folder of options of the user's own: searched before conf/, by every reader of options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.arguments import without_config_dir
+from pipeline.config import ConfigError, compose, composition
+from pipeline.config.groups import CONF, OWN, described, options_of
+from pipeline.config.sources import sources
+from pipeline.launch.base import SlurmConfig, take_options
+from sweeps.study_file import study_of
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for cached in (composition._of_ladder, composition._data_of):
+        cached.cache_clear()
+    files = {
+        "bench/mine.yaml": (CONF / "bench/digits.yaml")
+        .read_text()
+        .replace("name: digits", "name: mine")
+        .replace("scikit-learn's digits", "My images"),
+        "optim/adamw.yaml": "name: adamw\nlr: 1e-3\nweight_decay: 0.125\n",
+        "study/mine.yaml": "base: [cfg=L1]\nspace: {method.ib_beta: [0.0, 0.5]}\nseeds: [3]\n",
+        "hydra/launcher/slurm.yaml": "partition: mine\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setenv(OWN, str(tmp_path))
+    yield tmp_path
+    for cached in (composition._of_ladder, composition._data_of):
+        cached.cache_clear()
+
+
+def test_its_names_are_offered_with_their_descriptions(own: Path) -> None:
+    assert {"mine", "digits"} <= set(options_of("bench"))
+    assert described("bench")["mine"].startswith("My images")
+
+
+def test_a_bench_of_it_is_composed_from_groups_of_both(own: Path) -> None:
+    config = compose(["bench=mine", "cfg=L2"])
+    assert (config.bench.name, config.data.name) == ("mine", "digits")
+    where = sources(["bench=mine", "cfg=L2"])
+    assert where["bench.name"] == str(own / "bench/mine.yaml")
+    assert where["method.num_stages"].startswith("conf/")
+
+
+def test_its_file_stands_in_for_one_of_conf(own: Path) -> None:
+    assert compose(["bench=digits"]).optim.weight_decay == 0.125
+
+
+def test_a_study_of_it_and_a_launcher_that_holds_only_what_differs(own: Path) -> None:
+    study = study_of("mine", {}, [])
+    assert (study.seeds, list(study.space)) == ((3,), ["method.ib_beta"])
+    launcher, _, errors = take_options(["hydra/launcher=slurm", "hydra.launcher.mem_gb=7"])
+    assert isinstance(launcher, SlurmConfig)
+    assert (launcher.partition, launcher.mem_gb, errors) == ("mine", 7, [])
+
+
+def test_an_absent_folder_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OWN, str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match=f"ASIB_CONF={tmp_path}/absent: no such folder"):
+        compose([])
+
+
+@pytest.mark.parametrize("words", [["--config-dir", "x"], ["--config-dir=x"], ["-cd", "x"]])
+def test_the_flag_sets_the_folder_for_the_process_and_its_jobs(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(OWN, "")
+    monkeypatch.chdir(tmp_path)
+    assert without_config_dir(["distill", *words, "seed=1"]) == ["distill", "seed=1"]
+    assert os.environ[OWN] == str(tmp_path / "x")
