@@ -126,5 +126,6 @@ def listed_teachers(overrides: list[str]) -> tuple[str, list[str]]:
 
 def _check_model(name: str, value: str, group: list[str], errors: list[str]) -> None:
     if value not in group and not models.exists(value):
-        known = [*group, *models.names(), f"{models.TIMM_PREFIX}<name>"]
+        of_models = [one for one in models.names() if one not in group]
+        known = [*group, *of_models, f"{models.TIMM_PREFIX}<name>"]
         errors.append(f"{name}: {value}: unknown{nearest(value, known, show_all=True)}")
