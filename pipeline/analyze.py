@@ -29,6 +29,7 @@ from pipeline.cli.arguments import options
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError, compose
 from pipeline.config.groups import options_of
+from pipeline.outcome import FINISHED
 from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
 from pipeline.tracking.target import TrackingTarget
@@ -274,4 +275,4 @@ def _log(
         client.log_text(run_id, text, file)
     for path in pictures:
         client.log_artifact(run_id, os.fspath(path))
-    client.set_terminated(run_id, "FINISHED")
+    target.end_created(run_id, FINISHED, {})

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from analysis import tags
 from analysis.runs import opened
 from analysis.stores.address import redacted
 from analysis.stores.protocol import StoreReader
@@ -22,9 +23,10 @@ from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.acceptance import acceptance
 from pipeline.tracking.answer import AWAY
 from pipeline.tracking.audit import LACKS, RIGHT, WRONG, TrackedRun, judged, tracked_runs
-from pipeline.tracking.launches import begun
+from pipeline.tracking.creation import same_runs
+from pipeline.tracking.launches import LAUNCH_STAGE, LaunchRecord, begun
 from pipeline.tracking.restore import whole_spec
-from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.target import COMMAND, TrackingTarget
 from pipeline.tracking.upload import RunUpload
 from pipeline.tracking.upload_state import UploadState, records
 
@@ -225,13 +227,17 @@ def _send(due: Different, target: TrackingTarget, session: Session, *, read: boo
 
 
 def _end_launches(session: Session) -> None:
-    """End the launch runs whose command could not: with its own status, or as KILLED."""
+    """End the runs of commands that could not do so: with their own status, or as KILLED."""
     target = session.target
     for record in begun(target.lock_folder, redacted(target.uri)):
         lease = record.lease()
         if lease is None:
             continue  # its command runs
+        status = record.status or KILLED
         with lease:
+            if record.stage != LAUNCH_STAGE:
+                _end_created(record, target, status)
+                continue
             own = replace(
                 target,
                 experiment=record.experiment,
@@ -243,5 +249,20 @@ def _end_launches(session: Session) -> None:
                 _experiment_id=None,
             )
             own.take_over(record)
-            own.end_launch(record.status or KILLED, record.tags)
-        say(f"ended    launch-{record.verb}  {record.status or KILLED}")
+            own.end_launch(status, record.tags)
+        say(f"ended    launch-{record.verb}  {status}")
+
+
+def _end_created(record: LaunchRecord, target: TrackingTarget, status: str) -> None:
+    """End an evaluation or a report; one that never reached the store is none."""
+    client, experiment = target.client(), record.experiment.removeprefix("#")
+    identity = {tags.STAGE: record.stage, COMMAND: record.command}
+    found = same_runs(client, experiment, identity)
+    for extra in found[1:]:
+        client.delete_run(extra)
+    for run_id in found[:1]:
+        for key, text in record.tags.items():
+            client.set_tag(run_id, key, text)
+        client.set_terminated(run_id, status)
+        say(f"ended    {record.stage}  run {run_id}  {status}")
+    record.remove()

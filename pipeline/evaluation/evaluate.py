@@ -18,7 +18,7 @@ from pipeline.evaluation.model import LoadedModel, find, is_file, on_data, store
 from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, as_report
 from pipeline.evaluation.request import Request, request
 from pipeline.identity import splits
-from pipeline.outcome import error_tags, outcome
+from pipeline.outcome import FINISHED, error_tags, outcome
 from pipeline.session import Session, device_name
 from pipeline.stages.test_split import open_test
 from pipeline.storage.atomic import write_atomic
@@ -83,11 +83,9 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
         facts = _facts(wanted, subject, data, session, reads)
         _log(found, facts, client, run_id)
     except BaseException as error:
-        for key, text in error_tags(error).items():
-            client.set_tag(run_id, key, text)
-        client.set_terminated(run_id, outcome(error).launch)
+        session.target.end_created(run_id, str(outcome(error).launch), error_tags(error))
         raise
-    client.set_terminated(run_id, "FINISHED")
+    session.target.end_created(run_id, FINISHED, {})
     out.print(as_report(found, facts), markup=False, highlight=False)
     say("logged   report.txt, evaluation.json, per_class.csv, confusion.csv, confusion.png")
     say(f"         in run {run_id}")

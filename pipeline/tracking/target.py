@@ -23,7 +23,7 @@ from pipeline.tracking.acceptance import DATABASE_SERVERS, acceptance
 from pipeline.tracking.answer import AWAY
 from pipeline.tracking.creation import BadAnswer, delete_extras, only_run, source_tags
 from pipeline.tracking.database import make_sqlite
-from pipeline.tracking.launches import FOLDER, LaunchRecord
+from pipeline.tracking.launches import FOLDER, LAUNCH_STAGE, LaunchRecord
 from trainers import metrics
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class TrackingTarget:
     register: str | None = None  # name in the model registry that students are registered under
     numbers: dict[str, float] = field(default_factory=dict)  # metrics of the launch run
     _record: LaunchRecord | None = field(default=None, repr=False, init=False)
+    _others: list[LaunchRecord] = field(default_factory=list, repr=False, init=False)
     _lease: Lease | None = field(default=None, repr=False, init=False)
     _client: MlflowClient | None = field(default=None, repr=False)
     _experiment_id: str | None = None
@@ -161,13 +162,14 @@ class TrackingTarget:
         """A record of a launch run that this process opens, now or when the store is there, for
         `sync` to end it where this process cannot."""
         if self._record is None and self.launch_id is None and not self.joined:
-            folder = self.lock_folder / FOLDER / self.command
-            where = redacted(self.uri)
-            self._record = LaunchRecord(
-                str(folder), where, self.experiment, self.verb, self.command
-            )
-            self._lease = self._record.lease()
-            self._record.save()
+            self._record = self._noted(LAUNCH_STAGE, self.experiment)
+
+    def _noted(self, stage: str, experiment: str) -> LaunchRecord:
+        folder, where = self.lock_folder / FOLDER / self.command, redacted(self.uri)
+        record = LaunchRecord(str(folder), where, experiment, self.verb, self.command, stage=stage)
+        self._lease = self._lease or record.lease()
+        record.save()
+        return record
 
     def take_over(self, record: LaunchRecord) -> None:
         """End the launch run of a command that could not: `record` is removed when its end has
@@ -181,6 +183,8 @@ class TrackingTarget:
         same run."""
         client, experiment = self.client(), experiment_id or self.experiment_id()
         identity = {tags.STAGE: run_tags[tags.STAGE], COMMAND: self.command}
+        if run_tags[tags.STAGE] != LAUNCH_STAGE:
+            self._others.append(self._noted(run_tags[tags.STAGE], f"#{experiment}"))
         every = source_tags() | {**run_tags} | identity
         with acquire(self.lock_folder, poll_s=0.05):
             return only_run(
@@ -189,6 +193,18 @@ class TrackingTarget:
                 identity,
                 lambda: client.create_run(experiment, tags=every, run_name=name),
             )
+
+    def end_created(self, run_id: str, status: str, run_tags: Mapping[str, str]) -> None:
+        """End a run that this command has created, with tags; `sync` does so where this fails."""
+        for record in self._others:
+            record.launch_id, record.status, record.tags = run_id, status, dict(run_tags)
+            record.save()  # before it is sent, which may fail
+        client = self.client()
+        for key, text in run_tags.items():
+            client.set_tag(run_id, key, text)
+        client.set_terminated(run_id, status)
+        while self._others:
+            self._others.pop().remove()
 
     def carry(self, prefix: str, values: Mapping[str, float]) -> None:
         """Give the launch run the final metrics of a student, to be sent at its end."""

@@ -18,26 +18,21 @@ from pipeline.storage.lease import Lease, LeaseLost
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.creation import (
-    BadAnswer,
     delete_extras,
     is_gone,
     only_run,
-    run_id_of,
     same_runs,
     source_tags,
 )
 from pipeline.tracking.description import description
 from pipeline.tracking.run_files import RunFiles
+from pipeline.tracking.run_writer import RunWriter
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload_state import UploadState
-from pipeline.tracking.values import log_data, points_of
+from pipeline.tracking.values import points_of
 from trainers import metrics
 
 log = logging.getLogger("pipeline")
-
-METRICS_A_CALL = 1000
-PARAMS_A_CALL = 100
-PARAM_LENGTH = 6000
 
 
 class RunUpload:
@@ -100,7 +95,7 @@ class RunUpload:
             for entry in history[start:]
             for point in points_of(entry["metrics"], entry["index"], entry["time"])
         ]
-        self._send(points if self.sure else self._lacking(points))
+        self._send(points if self.sure else self._writer.lacking(points))
         self.record.epochs, self.sure = len(history), True
         self._save()
 
@@ -114,16 +109,16 @@ class RunUpload:
         if not self.record.finished:
             self.epochs(result.history)
             values = points_of(self._counted(result.metrics), last, result.time)
-            self._send(self._lacking(values))
+            self._send(self._writer.lacking(values))
             spec = self._spec()
-            self._set_tags(spec.tags | result.tags | {tags.NOTE: description(spec, result)})
+            self._writer.tags(spec.tags | result.tags | {tags.NOTE: description(spec, result)})
         if not self.record.files:
             self.record.files = self._stored(
                 lambda: self._files().send(result, last, log_model=log_model)
             )
             self.record.model = self.record.files and log_model and "student" in result.weights
         # When it ended, not when it was sent: one that is replayed would seem to take hours.
-        self._end("FINISHED", result.time)
+        self._writer.end("FINISHED", result.time)
         self.record.finished = True
         self._only()
         self._save()
@@ -168,8 +163,8 @@ class RunUpload:
         self.start()
         if self.record.finished:
             return
-        self._set_tags(self._spec().tags | tags)
-        self._end(status, None)
+        self._writer.tags(self._spec().tags | tags)
+        self._writer.end(status, None)
         self._only()
 
     def _counted(self, values: dict[str, float]) -> dict[str, float]:
@@ -229,16 +224,7 @@ class RunUpload:
             delete_extras(self.client, experiment, self._identity(), known)
 
     def _describe(self, spec: RunSpec) -> None:
-        from mlflow.entities import Param
-
-        params = {key: str(value)[:PARAM_LENGTH] for key, value in spec.params.items()}
-        listed = [Param(key, value) for key, value in params.items()]
-        for at in range(0, len(listed), PARAMS_A_CALL):
-            self.client.log_batch(self.record.run_id, params=listed[at : at + PARAMS_A_CALL])
-        log_data(self.client, str(self.record.run_id), spec.data, "training")
-        kept = self._run()
-        if params.keys() - kept.data.params.keys() or not kept.inputs.dataset_inputs:
-            raise BadAnswer("parameters that were accepted are not in the tracking store")
+        self._writer.description(spec.params, spec.data)
         self._stored(lambda: self._files().send_texts())
 
     def _files(self) -> RunFiles:
@@ -249,41 +235,15 @@ class RunUpload:
 
     def _run(self) -> Any:
         """The run as the store has it."""
-        run = self.client.get_run(self.record.run_id)
-        run_id_of(run, self.record.run_id)
-        return run
+        return self._writer.run()
 
-    def _lacking(self, points: list[Any]) -> list[Any]:
-        """The points of metrics that have not arrived."""
-        there = {
-            (key, metric.step)
-            for key in {point.key for point in points}
-            for metric in self.client.get_metric_history(self.record.run_id, key)
-        }
-        return [point for point in points if (point.key, point.step) not in there]
+    @property
+    def _writer(self) -> RunWriter:
+        return RunWriter(lambda: self.client, str(self.record.run_id))
 
     def _send(self, points: list[Any]) -> None:
-        """Send metrics, and look whether they were kept."""
         self.sure = False
-        for at in range(0, len(points), METRICS_A_CALL):
-            part = points[at : at + METRICS_A_CALL]
-            self.client.log_batch(self.record.run_id, metrics=part)
-            if self._lacking(part[-1:]):
-                raise BadAnswer("metrics that were accepted are not in the tracking store")
-
-    def _set_tags(self, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(
-            self.record.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in tags.items()]
-        )
-        if tags.keys() - self._run().data.tags.keys():
-            raise BadAnswer("tags that were accepted are not in the tracking store")
-
-    def _end(self, status: str, time: int | None) -> None:
-        self.client.set_terminated(self.record.run_id, status, time)
-        if self._run().info.status != status:
-            raise BadAnswer("a status that was accepted is not in the tracking store")
+        self._writer.metrics(points)
 
     def _stored(self, send: Callable[[], None]) -> bool:
         """Whether files were stored. Where they cannot be, that is reported, and parameters,

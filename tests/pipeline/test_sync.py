@@ -275,6 +275,40 @@ def test_a_launch_of_a_command_that_never_reached_the_store_gets_its_own_status(
     assert run.data.tags[tags.PARENT] == launch.info.run_id
 
 
+def test_evaluations_and_reports_that_could_not_end_are_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their own status where the store went away, as KILLED where the process was killed;
+    one that never arrived leaves nothing."""
+
+    def begun(stage: str) -> tuple[TrackingTarget, str]:
+        target = TrackingTarget(place.uri, "asib", None, "evaluate", place.target.lock_folder)
+        return target, target.created({tags.STAGE: stage, tags.PARENT: place.run_id}, stage)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    away_at_end, first = begun("evaluate")
+    living, second = begun("analyze")
+    whole, third = begun("evaluate")
+    whole.end_created(third, "FINISHED", {})
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_terminated", away)
+        with pytest.raises(ConnectionError):
+            away_at_end.end_created(first, "FAILED", {tags.ERROR: "x"})
+        patched.setattr(MlflowClient, "create_run", away)
+        with pytest.raises(ConnectionError):
+            begun("evaluate")
+    away_at_end.leave_launch()
+    assert place.sync() == 0
+    statuses = [place.client.get_run(run_id).info.status for run_id in (first, second, third)]
+    assert statuses == ["FAILED", "RUNNING", "FINISHED"]
+    living.leave_launch()
+    assert place.sync() == 0
+    assert place.client.get_run(second).info.status == "KILLED"
+    assert not list(place.target.lock_folder.glob("launches/*/analyze.json"))
+
+
 def test_jobs_whose_command_found_no_store_share_one_launch(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
