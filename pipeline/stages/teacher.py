@@ -18,6 +18,7 @@ from pipeline.stages.run_spec import overlap_tag, run_spec
 from pipeline.stages.runner import run
 from pipeline.stages.view_bank import bank_key, has_banks, is_made, view_bank
 from pipeline.storage.run_record import RunResult, RunSpec
+from trainers import metrics
 from trainers.data import Splits, TrainingData
 from trainers.data.views import Normaliser
 from trainers.distillation.state import Teacher
@@ -86,7 +87,7 @@ class TeacherStage:
         weight_files.fit(state.model, weight_files.read_weights(path), path)
         normalise = Normaliser(self.trainer.data, self.trainer.numerics, self.session.device)
         out = image_outputs(state.model, self.data.val, normalise, self.trainer.numerics)
-        accuracy = validation(out.logits, self.data.val.labels).get("val/top1")
+        accuracy = validation(out.logits, self.data.val.labels).get(metrics.VAL_TOP1)
         state.best = {"top1": accuracy, "epoch": 0, "weights": state.model.state_dict()}
         state.progress.done = True
 
