@@ -19,7 +19,7 @@ from analysis.render.markdown import as_markdown, as_note
 from analysis.render.text import as_terminal
 from analysis.report_model import Report, counted
 from analysis.runs import column, export, exported_experiment, load_runs
-from analysis.sections.registry import COMPREHENSIVE, SECTIONS, report_of
+from analysis.sections.registry import COMPREHENSIVE, WHAT, report_of
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
 from analysis.stores.archive import SUFFIX
@@ -38,7 +38,6 @@ from trainers import metrics
 FILTERS = ("bench", "experiment", "since", "until")
 KEYS = ("what", *FILTERS, "primary", "margin", "out", "store")
 EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
-WHAT = (*SECTIONS, COMPREHENSIVE)
 TAG = "tag."
 DEFAULT_WHAT = "ladder"
 _STATE = f"metrics.{metrics.STATE}"

@@ -22,7 +22,7 @@ MOST = 20  # finished trials in the final table
 MOST_LIVE = 12  # in the live table, which fits one screen
 MOST_LABELS = 8
 _BETA = "method.ib_beta"
-REPORTS = {_BETA: "beta", "overlap": "overlap", "methods": "methods"}
+_LADDERS = ("ladder", "proof/")  # studies whose report is the ladder, by the start of their name
 WORDS = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
@@ -98,8 +98,19 @@ def _continuing(trial_store: TrialStore, given: tuple[str, ...]) -> str:
 def _report(study: Study, target: NestedTarget) -> str:
     """The command that analyses a study."""
     named = experiment_words(target)
-    topics = [f"what={REPORTS[k]}" for k in (study.name, *study.distributions) if k in REPORTS]
-    return shlex.join(["python", "-m", "pipeline", "analyze", *named, *topics[:1]])
+    return shlex.join(["python", "-m", "pipeline", "analyze", *named, f"what={_topic(study)}"])
+
+
+def _topic(study: Study) -> str:
+    """The analysis of what a study varies."""
+    if study.name == "methods":
+        return "methods"
+    if "overlap" in study.distributions:
+        return "overlap"
+    if study.distributions.keys() == {_BETA}:
+        return "beta"
+    ladder = study.name.startswith(_LADDERS) and not study.selects
+    return "ladder" if ladder else "study"
 
 
 def _note(study: Study, finished: list[tuple[str, FrozenTrial]]) -> str:

@@ -18,6 +18,7 @@ from analysis.sections import (
     ladder,
     methods,
     overlap,
+    study,
     teacher_adaptation,
 )
 from analysis.selection.bench_runs import BenchRuns
@@ -37,14 +38,16 @@ SECTIONS: dict[str, Callable[[BenchRuns], Section]] = {
     "health": health.section,
 }
 COMPREHENSIVE = "comprehensive"
-_ALONE = SECTIONS | {"ladder": ladder.alone}  # as each is where it is the only one
+WHAT = (*SECTIONS, "study", COMPREHENSIVE)
+_ALONE = SECTIONS | {"ladder": ladder.alone, "study": study.section}  # as the only one
+_OF_A_STUDY = ("beta", "overlap")  # that a report of everything has where such a study ran
 ACROSS_OVERLAPS = ("overlap", "health")
 
 
 def analyze(
     uri: str, experiment: str, what: str = COMPREHENSIVE, filters: RunFilter | None = None
 ) -> Report:
-    """One section (a key of `SECTIONS`) or all of them, for each bench that has runs.
+    """One section (of `WHAT`) or all of them, for each bench that has runs.
 
     Raises ValueError for an unknown section, a date that cannot be read, or where there is no
     such store or experiment.
@@ -54,8 +57,8 @@ def analyze(
 
 
 def _check(what: str) -> None:
-    if what != COMPREHENSIVE and what not in SECTIONS:
-        raise ValueError(f"what={what}: unknown (allowed: {', '.join([*SECTIONS, COMPREHENSIVE])})")
+    if what not in WHAT:
+        raise ValueError(f"what={what}: unknown (allowed: {', '.join(WHAT)})")
 
 
 def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
@@ -68,6 +71,7 @@ def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
         for bench in benches(runs, filters)
         for name in (SECTIONS if what == COMPREHENSIVE else (what,))
         for section in _of_bench(name, bench, reader, count, alone=what != COMPREHENSIVE)
+        if what != COMPREHENSIVE or name not in _OF_A_STUDY or not section.empty
     )
     if filters.narrow:  # a run that a filter leaves out is not missing
         found = tuple(section._replace(gaps=()) for section in found)

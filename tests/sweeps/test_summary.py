@@ -124,7 +124,7 @@ def test_a_study_selects_where_it_tunes(more: dict[str, Any], selects: bool) -> 
 
 def test_compared_configurations_have_a_report_and_no_best(study_with: Make) -> None:
     output = lines(study_with([[0.5], [0.9]], space={"cfg": ["CE", "KD"]}))
-    assert output["the report"] == "python -m pipeline analyze experiment=asib/small"
+    assert output["the report"] == "python -m pipeline analyze experiment=asib/small what=study"
     assert "the best" not in output
     assert "note" not in output
 
@@ -141,6 +141,9 @@ def test_the_best_is_at_the_seeds_of_the_study(study_with: Make) -> None:
     [
         ("mine", {"overlap": [0, 50]}, " what=overlap"),
         ("methods", {"cfg": ["CE"]}, " what=methods"),
+        ("ladder", {"cfg": ["CE"]}, " what=ladder"),
+        ("mine", {"method.ib_beta": [0.0, 0.1]}, " what=beta"),
+        ("joint", {"method.ib_beta": [0.0, 0.1], "optim.lr": [0.1]}, " what=study"),
     ],
 )
 def test_the_report_is_of_the_topic_of_the_study(
