@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from trainers.data import DataConfig, DataMissing, Splits, load
+from pipeline.config.extensions import sources
+from trainers.data import DATASETS, DataConfig, DataMissing, Splits, load
 from trainers.distill import DISTILL_VERSION
 from trainers.distillation.config import DistillConfig
 from trainers.finetune import FINETUNE_VERSION, FinetuneConfig
+from trainers.methods import METHODS
+from trainers.models.registry import ARCHITECTURES, Architecture
 
 KEY_LENGTH = 12
 
@@ -62,8 +65,9 @@ def identity(
         source: dict[str, Any] = {"version": FINETUNE_VERSION}
         if path:
             source = {"file": path if options_only else file_digest(path)}
+        outside = _outside(ARCHITECTURES.get(spec.teacher.model), DATASETS.get(spec.data.name))
         data = digest(spec.data)
-        return {"stage": "finetune", **source, "config": canonical(spec), "data": data}
+        return {"stage": "finetune", **source, "config": canonical(spec), "data": data} | outside
     if stage == "distill":
         keys = [
             key_of(identity("finetune", config, teacher=k, options_only=options_only))
@@ -75,8 +79,19 @@ def identity(
             "config": canonical(distill_config(config)),
             "data": digest(config.data),
             "teachers": keys,
-        }
+        } | _outside(
+            METHODS[config.method.name],
+            ARCHITECTURES.get(config.student.model),
+            DATASETS.get(config.data.name),
+        )
     raise ValueError(f"unknown stage {stage!r} (finetune or distill)")
+
+
+def _outside(*parts: Any) -> dict[str, Any]:
+    """The sources of what comes from outside the project; nothing where all is the project's."""
+    made = [part.make if isinstance(part, Architecture) else part for part in parts if part]
+    found = sources(*made)
+    return {"extensions": found} if found else {}
 
 
 def absent_data(config: Config) -> str:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from analysis.suggest import nearest
-from pipeline.config import old_names
+from pipeline.config import extensions, old_names
 from pipeline.config.fields import build_dataclass, leaves
 from pipeline.config.groups import CONF, GROUPS, OWN, file_of, folders, options_of
 from pipeline.config.schema import Config, ConfigError
@@ -42,6 +42,7 @@ def compose(overrides: list[str]) -> Config:
         ConfigError: unknown keys and names, wrong types, values out of range, contradictions;
             all of them, with the nearest valid names.
     """
+    extensions.load()
     errors: list[str] = []
     choices, values = _sort_overrides(overrides, errors)
     _name_the_rung(choices, values, errors)
