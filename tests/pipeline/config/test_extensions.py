@@ -63,10 +63,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     registries = (METHODS, ARCHITECTURES, DATASETS)
     before = [dict(registry) for registry in registries]
     (tmp_path / "my_parts.py").write_text(MODULE)
-    for group, text in {"method": "name: mine\n", "data": _data()}.items():
-        path = (
-            tmp_path / "options" / group / ("mine.yaml" if group == "method" else "my_digits.yaml")
-        )
+    data = (CONF / "data/digits.yaml").read_text().replace("name: digits", "name: my_digits")
+    for name, text in {"method/mine": "name: mine\n", "data/my_digits": data}.items():
+        path = tmp_path / "options" / f"{name}.yaml"
         path.parent.mkdir(parents=True)
         path.write_text(text)
     monkeypatch.chdir(tmp_path)
