@@ -7,6 +7,7 @@ worker that ends a trial, or by the next command.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,8 @@ from pipeline.tracking.values import now_ms
 from sweeps.study import text_of
 from sweeps.trials import ERROR, TrialStore, params_of
 from trainers import metrics
+
+log = logging.getLogger("pipeline")
 
 STUDY_STAGE, TRIAL_STAGE = "study", "trial"
 VALUES = "values"  # attribute of a trial: its results, one entry a seed
@@ -121,13 +124,25 @@ def tracked_run(
     """
     path, client = folder / f"mlflow-{target.key}.json", target.client()
     with acquire(folder / "tracking", poll_s=0.05):
-        known = json.loads(path.read_text())["run_id"] if path.is_file() else None
+        known = _known(path)
         if known is None or is_gone(client, known):
             known = _only(target, name, tags, parent)
             write_atomic(path, json.dumps({"run_id": known}).encode())
         elif client.get_run(known).info.status != "RUNNING":
             client.update_run(known, status="RUNNING")
         return str(known)
+
+
+def _known(path: Path) -> str | None:
+    """The id of a run in its file; None where there is none, or a damaged one: then the run is
+    found by its tags."""
+    try:
+        return str(json.loads(path.read_bytes())["run_id"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        log.warning("%s is damaged and is made again: %s", path, last_line(error))
+        return None
 
 
 def _only(target: TrackingTarget, name: str, run_tags: dict[str, str], parent: str | None) -> str:
@@ -189,19 +204,33 @@ def _mark(trial_store: TrialStore, label: str, study: NestedTarget) -> Path:
 
 
 def _arrived(trial_store: TrialStore, study: NestedTarget) -> set[str]:
-    """The trials that are marked as sent and are in the store, which may be a new one."""
-    marked = [label for label in trial_store.trials() if _mark(trial_store, label, study).exists()]
+    """The trials that are marked as sent and are in the store, which may be a new one, with their
+    own status and numbers. The others are sent again, which mends them."""
+    trials = trial_store.trials()
+    marked = [label for label in trials if _mark(trial_store, label, study).exists()]
     if not marked:
         return set()
     query = f"tags.{tags.STUDY} = '{trial_store.study.key}' and tags.{tags.STAGE} = '{TRIAL_STAGE}'"
     stored, page = set[str](), None
     while page != "":
         found = study.client().search_runs([study.experiment_id()], query, page_token=page)
-        stored |= {run.data.tags[tags.TRIAL] for run in found}
+        stored |= {label for run in found if _is_right(run, trials.get(label := _label(run)))}
         page = found.token or ""
     for label in set(marked) - stored:
         _mark(trial_store, label, study).unlink()
     return stored & set(marked)
+
+
+def _label(run: Any) -> str:
+    return str(run.data.tags.get(tags.TRIAL, ""))
+
+
+def _is_right(run: Any, trial: FrozenTrial | None) -> bool:
+    """Whether the tracked run of a trial has its status and numbers."""
+    if trial is None or run.info.status != _ENDED.get(trial.state):
+        return False
+    wanted = metrics_of(trial.user_attrs.get(VALUES, {}))
+    return all(run.data.metrics.get(name) == value for name, value in wanted.items())
 
 
 def _publish_trial(
@@ -231,7 +260,7 @@ def _publish_trial(
         ],
     )
     known = client.get_run(run_id).data.metrics
-    metrics = {key: value for key, value in metrics_of(values).items() if key not in known}
+    metrics = {key: v for key, v in metrics_of(values).items() if known.get(key) != v}
     client.log_batch(
         run_id, metrics=[Metric(key, value, now_ms(), 0) for key, value in metrics.items()]
     )

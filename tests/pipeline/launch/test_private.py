@@ -1,4 +1,4 @@
-"""Jobs run in folders of this user alone."""
+"""Jobs are submitted from folders of this user alone."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from pipeline.config import ConfigError
 from pipeline.launch.private import make_private
 
 
-def test_a_new_folder_is_private(tmp_path: Path) -> None:
+def test_a_new_folder_is_private_and_is_used_again(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "jobs"
     make_private(folder)
     make_private(folder)
@@ -23,7 +23,7 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int)
         make_private(tmp_path)
 
 
-def test_folders_of_another_user_and_links_are_refused(
+def test_a_folder_of_another_user_and_a_link_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
