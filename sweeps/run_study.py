@@ -102,7 +102,7 @@ def read(name: str, overrides: list[str]) -> StudyRequest:
     if errors := errors or idle_options(study):
         raise ConfigError(errors)
     if isinstance(launcher, LocalConfig) and launcher.jobs_parallel is None:
-        launcher = LocalConfig(jobs_parallel=int(workers))
+        launcher = replace(launcher, jobs_parallel=int(workers))
     kept = [*own, *(f"{key}={value}" for key, value in given.items() if key != "trials")]
     execution = tuple(
         t for t in overrides if t.split("=")[0] in (WORKERS, LAUNCHER) or t in claimed

@@ -44,12 +44,22 @@ class LocalConfig:
     """Jobs as processes of this machine."""
 
     jobs_parallel: int | None = option(None, "how many run at once (null: one per GPU)", low=1)
+    cpus_per_task: int | None = option(None, "threads of a job (null: torch's choice)", low=1)
+    gpus_per_node: int | None = option(None, "0: jobs without a GPU", low=0, high=1)
+    timeout_min: int | None = option(None, "minutes after which a job is stopped", low=1)
+    submitit_folder: str | None = option(None, "folder of the logs (null: in the store)", path=True)
+    stderr_to_stdout: bool = option(True, "one log; false: standard error in a file of its own")
+    nodes: int | None = option(1, "this machine", low=1, high=1)
+    tasks_per_node: int | None = option(1, "a job is one process", low=1, high=1)
+    mem_gb: float | None = option(None, "null: memory is not limited on this machine")
+    name: str | None = option(None, "of no effect on this machine")
 
 
 @dataclass
 class SlurmConfig:
-    """Jobs by Slurm. Names are those of hydra-submitit-launcher where it has the option."""
+    """Jobs by Slurm. It has every option of hydra-submitit-launcher, and more."""
 
+    name: str | None = option("asib", "name of the jobs in Slurm")
     partition: str | None = option(None, "partition (null: the site's default)")
     account: str | None = option(None, "account that is charged")
     qos: str | None = option(None, "quality of service")
@@ -69,11 +79,17 @@ class SlurmConfig:
     mem_gb: float | None = option(3.5, "memory in GB", low=0.1)
     mem_per_cpu: str | None = option(None, "memory for each core, such as 4G")
     mem_per_gpu: str | None = option(None, "memory for each GPU, such as 16G")
-    timeout_min: int = option(240, "wall time in minutes", low=1)
-    array_parallelism: int = option(16, "jobs that run at once", low=1)
+    nodes: int | None = option(1, "nodes of a job, which is one process", low=1, high=1)
+    tasks_per_node: int | None = option(1, "tasks of a job, which is one process", low=1, high=1)
+    timeout_min: int | None = option(240, "wall time in minutes (null: the partition's)", low=1)
+    array_parallelism: int | None = option(16, "jobs that run at once (null: all)", low=1)
     setup: list[str] | None = option([], "shell lines before the job")
     srun_args: list[str] | None = option([], "more arguments of srun")
     additional_parameters: dict[str, Any] | None = option({}, "any other option of sbatch")
+    submitit_folder: str | None = option(
+        None, "folder of logs and of what jobs run (null: in the store)", path=True
+    )
+    stderr_to_stdout: bool = option(True, "one log; false: standard error in a file of its own")
     signal_delay_s: int = option(120, "seconds between the signal and the kill", low=1)
     requeue: bool = option(True, "preempted and timed-out jobs are requeued")
     max_num_timeout: int = option(100, "how often a job is requeued at most", low=0)
@@ -109,6 +125,7 @@ _OURS = {
 }
 
 CONFIGS: dict[str, type] = {"local": LocalConfig, "slurm": SlurmConfig}
+ALIASES = {"submitit_local": "local", "submitit_slurm": "slurm"}  # hydra-submitit-launcher's
 
 
 @dataclass(frozen=True)
@@ -172,13 +189,13 @@ def take_options(
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
         if key == CHOICE:
-            chosen = value
+            chosen = ALIASES.get(value, value)
         elif key.startswith(PREFIX):
             given[key.removeprefix(PREFIX)] = value
         else:
             rest.append(text)
     if chosen not in CONFIGS:
-        errors.append(f"{CHOICE}={chosen}: unknown{nearest(chosen, list(CONFIGS), True)}")
+        errors.append(f"{CHOICE}={chosen}: unknown{nearest(chosen, [*CONFIGS, *ALIASES], True)}")
         return LocalConfig(), rest, errors
     return _configured(chosen, given, errors), rest, errors
 
@@ -208,6 +225,8 @@ def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalC
     config = build_dataclass(cls, _agreed(values, typed), PREFIX, errors)
     if isinstance(config, SlurmConfig):
         errors += _conflicts(config)
+    elif config.mem_gb is not None:
+        errors.append(f"{PREFIX}mem_gb={config.mem_gb:g}: memory is not limited on this machine")
     return cast(LocalConfig | SlurmConfig, config)
 
 
@@ -290,12 +309,17 @@ def execute(task: Task, more: Iterable[tuple[str, str]] = ()) -> Ending:
     return Ending(code, last_reason() if code else "")
 
 
-def redirect(path: Path) -> None:
-    """Append the output of this process to a file from now on."""
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+def job_folder(given: str | None, own: Path) -> Path:
+    """The folder of logs: the given one, whose `%j` would be the job of submitit, or our own."""
+    return own if given is None else Path(*(p for p in Path(given).parts if p != "%j")).absolute()
+
+
+def redirect(path: Path, *, errors: Path | None = None) -> None:
+    """Append the output of this process to a file from now on, its errors to another if given."""
+    for number, file in ((1, path), (2, errors or path)):
+        output = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, number)
+        os.close(output)
     sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
     from pipeline.cli.console import out

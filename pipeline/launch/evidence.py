@@ -45,7 +45,7 @@ def end_of(folder: Path, job: str, queued: QueuedJob | None, config: SlurmConfig
     file, state = Ending.load(Ending.file(folder, job)), queued.state if queued else ""
     if file is not None and not (file.how == CANCELLED and state in _LOST):
         return Evidence(file.code, file.reason, file.how, True, state)
-    lines = _tail(folder / f"{job}.out")
+    lines = [*_tail(folder / f"{job}.out"), *_tail(folder / f"{job}.err")]
     found = state or _state_in(lines) or ""
     if found in _LOST:
         more = f" ({PREFIX}timeout_min={config.timeout_min})" if found == "TIMEOUT" else ""

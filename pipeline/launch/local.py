@@ -6,11 +6,13 @@ starts at once and can be killed.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -22,12 +24,14 @@ from pipeline.launch.base import (
     FAILED,
     HALTED,
     NOT_RUN,
+    PREFIX,
     RUNNING,
     WAITING,
     LocalConfig,
     Status,
     Task,
     execute,
+    job_folder,
     redirect,
 )
 from pipeline.launch.controller import never
@@ -35,6 +39,7 @@ from pipeline.launch.ending import Ending
 from pipeline.outcome import INTERRUPTED
 
 _SERVER = multiprocessing.get_context("forkserver")
+_AGAIN_S = 5.0  # between two signals to a task that is out of time
 _PRELOAD = [
     "pipeline.launch.fork_server",
     "pipeline.stages.student",
@@ -49,7 +54,11 @@ class Local:
     survives = False
 
     def __init__(self, config: LocalConfig, folder: Path) -> None:
-        self.folder, self.gpus = folder, visible_gpus()
+        self.config, self.folder = config, folder
+        self.logs = job_folder(config.submitit_folder, folder)
+        self.gpus = [""] if config.gpus_per_node == 0 else visible_gpus()
+        self.ends: dict[str, float] = {}  # when a running task is to be stopped
+        self.late = set[str]()  # tasks that were stopped because they are out of time
         self.slots = config.jobs_parallel or max(1, len(self.gpus))
         self.tasks: dict[str, Task] = {}
         self.status: dict[str, Status] = {}
@@ -58,7 +67,7 @@ class Local:
         self.stopping = False
 
     def submit(self, tasks: list[Task], stop: Callable[[], bool] = never) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
         _SERVER.set_forkserver_preload(_PRELOAD)
         for task in tasks:
             self.tasks[task.name], self.status[task.name] = task, Status()
@@ -66,6 +75,7 @@ class Local:
     def poll(self) -> dict[str, Status]:
         """Collect the tasks that ended, start those that are ready."""
         for name, (_, process) in list(self.processes.items()):
+            self._check_time(name, process)
             if not process.is_alive():
                 process.join()
                 del self.processes[name]
@@ -75,10 +85,21 @@ class Local:
                 self._start_if_ready(name, task)
         return dict(self.status)
 
+    def _check_time(self, name: str, process: ForkServerProcess) -> None:
+        """Ask a task that is out of time to end at a checkpoint; again after some seconds."""
+        if time.monotonic() > self.ends.get(name, math.inf) and process.pid is not None:
+            self.ends[name] = time.monotonic() + _AGAIN_S
+            self.late.add(name)
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
     def _after(self, name: str, code: int) -> Status:
         """The status after an exit code."""
         if code == 0:
             return Status(DONE)
+        if code == INTERRUPTED.exit_code and name in self.late:
+            limit = f"{PREFIX}timeout_min={self.config.timeout_min}"
+            return Status(FAILED, f"out of time ({limit}): run the same command to resume")
         if code == INTERRUPTED.exit_code:  # only this job was interrupted: resume it
             return (
                 Status(HALTED, "at a checkpoint") if self.stopping else Status(WAITING, "to resume")
@@ -108,9 +129,13 @@ class Local:
             gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
             ending = self._ending_file(name)
             ending.unlink(missing_ok=True)
-            process = _SERVER.Process(target=_child, args=(task, self.log_of(name), ending, gpu))
+            process = _SERVER.Process(
+                target=_child, args=(task, self.log_of(name), ending, gpu, self.config)
+            )
             with _ctrl_c_blocked():
                 process.start()
+            if self.config.timeout_min is not None:
+                self.ends[name] = time.monotonic() + 60 * self.config.timeout_min
             self.processes[name] = slot, process
             why = self.status[name].note  # why it is restarted, if it is
             self.status[name] = Status(RUNNING, f"process {process.pid}  {why}".rstrip())
@@ -124,13 +149,13 @@ class Local:
         return len(running)
 
     def log_of(self, name: str) -> Path:
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', name)}.log"
+        return self.logs / f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', name)}.log"
 
     def left(self) -> str:
         return ""
 
     def _ending_file(self, name: str) -> Path:
-        return Ending.file(self.folder, self.log_of(name).stem)
+        return Ending.file(self.logs, self.log_of(name).stem)
 
 
 @contextmanager
@@ -154,11 +179,16 @@ def visible_gpus() -> list[str]:
     return named.split(",")[:count] if named else [str(k) for k in range(count)]
 
 
-def _child(task: Task, log: Path, ending_file: Path, gpu: str | None) -> None:
+def _child(task: Task, log: Path, ending_file: Path, gpu: str | None, config: LocalConfig) -> None:
     from pipeline.launch.fork_server import restore_signals  # only in the server's processes
 
     restore_signals()
-    redirect(log)
+    redirect(log, errors=None if config.stderr_to_stdout else log.with_suffix(".err"))
+    if config.cpus_per_task is not None:
+        import torch  # the server has it
+
+        os.environ["OMP_NUM_THREADS"] = str(config.cpus_per_task)
+        torch.set_num_threads(config.cpus_per_task)
     ending = execute(task, [] if gpu is None else [("CUDA_VISIBLE_DEVICES", gpu)])
     if ending.reason:
         ending.save(ending_file)

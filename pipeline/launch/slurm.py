@@ -322,7 +322,8 @@ class Slurm:
             ids = [self.jobs[a] for a in after if self._status_of(a).state != DONE]
             largest = self._submitter.largest_array(self._stop) if len(names) > 1 else 1
             size = min(len(names), largest)
-            parallel = max(1, self.config.array_parallelism // -(-len(names) // size))
+            parallel = self.config.array_parallelism or len(names)
+            parallel = max(1, parallel // -(-len(names) // size))
             while names:
                 chunk = names[:size]
                 tasks = [self.tasks[name] for name in chunk]

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.config import ConfigError
 from pipeline.launch import reasons
-from pipeline.launch.base import PREFIX, SlurmConfig, Task
+from pipeline.launch.base import PREFIX, SlurmConfig, Task, job_folder
 from pipeline.launch.controller import SUBMIT_S, Away, ask, job_of_script
 from pipeline.launch.private import make_private
 from pipeline.storage.atomic import write_atomic
@@ -32,6 +32,11 @@ SETTLE_S = 5.0  # a submission whose answer was lost appears in the queue by the
 _LARGEST_ARRAY = 1000  # Slurm's default
 # Options that have another name or meaning in sbatch. Any other goes to it as it is.
 _TAKEN = {
+    "name",
+    "nodes",
+    "tasks_per_node",
+    "submitit_folder",
+    "stderr_to_stdout",
     "mem_gb",
     "timeout_min",
     "array_parallelism",
@@ -50,7 +55,7 @@ class Submitter:
     """Submits the jobs of a command; `jobs` are their ids, by the names of their tasks."""
 
     def __init__(self, config: SlurmConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder / "jobs"
+        self.config, self.folder = config, job_folder(config.submitit_folder, folder / "jobs")
         self._file = folder / "slurm.json"
         self._unsure = folder / "submitting.json"  # what has begun and not ended, if anything has
         self._unsure_since: float | None = None
@@ -189,11 +194,17 @@ def write(
 def script(path: Path, config: SlurmConfig, array: str | None, after: list[str]) -> str:
     """The batch script."""
     log = str(path.parent / ("%j.out" if array is None else "%A_%a.out"))
-    options = {"job-name": "asib", "nodes": 1, "ntasks": 1, "time": config.timeout_min}
+    errors = None if config.stderr_to_stdout else log.removesuffix("out") + "err"
+    options = {
+        "job-name": config.name or "asib",
+        "nodes": 1,
+        "ntasks": 1,
+        "time": config.timeout_min,
+    }
     options |= {name: value for name, value in vars(config).items() if name not in _TAKEN}
     options |= {"mem": None if config.mem_gb is None else f"{round(config.mem_gb * 1024)}M"}
     options |= {"signal": f"{SIGNAL}@{config.signal_delay_s}", "array": array}
-    options |= {"output": log, "open-mode": "append"}
+    options |= {"output": log, "error": errors, "open-mode": "append"}
     options |= {"requeue": True} if config.requeue else {"no-requeue": True}
     if after:
         options |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
@@ -202,6 +213,7 @@ def script(path: Path, config: SlurmConfig, array: str | None, after: list[str])
     lines = [_line(name, value) for name, value in sorted({**options, **more}.items())]
     cores = config.cpus_per_task  # not inherited by srun
     srun = ["srun", "--unbuffered", f"--output={log}", "--open-mode=append"]
+    srun += [] if errors is None else [f"--error={errors}"]
     srun += [] if cores is None else [f"--cpus-per-task={cores}"]
     job = [sys.executable, "-u", "-m", "pipeline.launch.slurm_job", str(path.with_suffix(".json"))]
     return "\n".join(

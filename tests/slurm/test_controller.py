@@ -20,7 +20,7 @@ from tests.end_to_end import command
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT, SLURM, Start, ended
 
-pytestmark = [pytest.mark.slurm, pytest.mark.thorough]
+pytestmark = pytest.mark.slurm
 
 Make = Callable[..., Slurm]
 
@@ -56,6 +56,7 @@ def polled(one: Slurm, seconds: float) -> set[str]:
     return found
 
 
+@pytest.mark.thorough
 def test_jobs_run_on_and_requeue_themselves_while_the_controller_is_stopped(
     cluster: Cluster, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +74,7 @@ def test_jobs_run_on_and_requeue_themselves_while_the_controller_is_stopped(
     assert len(set(cluster.finished()) & {one.jobs["t0"]}) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("away", ["controller_stopped", "controller_dead"])
 def test_what_is_submitted_while_the_controller_is_away_is_submitted_once(
     cluster: Cluster, make: Make, tmp_path: Path, away: str
@@ -93,6 +95,7 @@ def test_what_is_submitted_while_the_controller_is_away_is_submitted_once(
     assert set(cluster.finished()) - before == set(one.jobs.values())
 
 
+@pytest.mark.thorough
 def test_a_job_that_can_never_start_is_cancelled_with_the_reason(
     cluster: Cluster, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_job_that_can_never_start_is_cancelled_with_the_reason(
     cluster.wait(lambda: number not in " ".join(cluster.states()).split(), 30, "cancelled job")
 
 
+@pytest.mark.thorough
 def test_more_jobs_than_an_array_may_have(cluster: Cluster, make: Make, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     one = make()
@@ -120,6 +124,7 @@ def test_more_jobs_than_an_array_may_have(cluster: Cluster, make: Make, tmp_path
     reached(cluster, one, DONE, 300)
 
 
+@pytest.mark.thorough
 def test_a_job_killed_by_scancel_is_cancelled_and_one_that_fails_is_not(
     cluster: Cluster, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +156,7 @@ def test_a_job_out_of_time_that_got_no_warning_goes_back_into_the_queue(
     reached(cluster, one, DONE)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_the_launch_running_and_its_jobs_alone(
     start: Start, cluster: Cluster, clean: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Many students with one command: what is expanded, checked and handed to the launcher."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from pipeline.launch.base import (
 from pipeline.launch.ending import Ending
 from pipeline.launch.local import Local
 from pipeline.launch.monitor import follow
-from pipeline.launch.submission import script
+from pipeline.launch.submission import Submitter, script
 from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store
 from tests.pipeline import records
@@ -156,6 +157,93 @@ def test_options_of_slurm_that_cannot_be_are_errors(options: list[str], error: s
     assert any(error in one for one in errors), errors
 
 
+# Options of hydra-submitit-launcher 1.2.0, with the defaults of its SlurmQueueConf.
+SUBMITIT_LOCAL = {
+    "submitit_folder": "logs/%j",
+    "timeout_min": "60",
+    "cpus_per_task": "null",
+    "gpus_per_node": "null",
+    "tasks_per_node": "1",
+    "mem_gb": "null",
+    "nodes": "1",
+    "name": "job",
+    "stderr_to_stdout": "false",
+}
+SUBMITIT_SLURM = SUBMITIT_LOCAL | {
+    "partition": "null",
+    "qos": "null",
+    "comment": "null",
+    "constraint": "null",
+    "exclude": "null",
+    "gres": "null",
+    "cpus_per_gpu": "null",
+    "gpus_per_task": "null",
+    "mem_per_gpu": "null",
+    "mem_per_cpu": "null",
+    "account": "null",
+    "signal_delay_s": "120",
+    "max_num_timeout": "0",
+    "additional_parameters": "{}",
+    "array_parallelism": "256",
+    "setup": "null",
+    "srun_args": "null",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "cls"),
+    [
+        ("submitit_slurm", SUBMITIT_SLURM, SlurmConfig),
+        ("submitit_local", SUBMITIT_LOCAL, LocalConfig),
+    ],
+)
+def test_names_and_options_of_hydra_submitit_launcher_are_understood(
+    name: str, given: dict[str, str], cls: type
+) -> None:
+    texts = [f"hydra.launcher.{key}={value}" for key, value in given.items()]
+    config, rest, errors = take_options([f"hydra/launcher={name}", *texts, "cfg=CE"])
+    assert (errors, rest) == ([], ["cfg=CE"])
+    assert isinstance(config, cls)
+    assert (config.timeout_min, config.name, config.stderr_to_stdout) == (60, "job", False)
+
+
+def test_names_folders_and_errors_of_jobs(tmp_path: Path) -> None:
+    config = slurm_options(
+        "name=mine", "stderr_to_stdout=false", "timeout_min=null", f"submitit_folder={tmp_path}/%j"
+    )
+    assert Submitter(config, Path("/store")).folder == tmp_path
+    text = script(tmp_path / "y.sh", config, "0-1%2", [])
+    for line in ("--job-name=mine\n", f"--error={tmp_path}/%A_%a.err\n", "srun .* --error="):
+        assert re.search(line, text), text
+    assert "--time" not in text
+
+
+@pytest.mark.parametrize("text", ["nodes=2", "tasks_per_node=4"])
+def test_a_job_is_one_process(text: str) -> None:
+    for launcher in ("submitit_slurm", "submitit_local"):
+        _, _, errors = take_options([f"hydra/launcher={launcher}", f"hydra.launcher.{text}"])
+        assert any("must be in 1 … 1" in error for error in errors)
+
+
+def test_local_jobs_without_a_gpu_and_out_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = Local(LocalConfig(gpus_per_node=0, timeout_min=1), tmp_path)
+    assert (launcher.gpus, launcher.slots) == ([""], 1)
+    signals = []
+    monkeypatch.setattr(local_jobs.os, "kill", lambda pid, number: signals.append(number))
+    process = SimpleNamespace(pid=17, is_alive=lambda: True)
+    launcher.ends["a"] = float("inf")
+    launcher._check_time("a", process)
+    assert not signals
+    launcher.ends["a"] = 0.0
+    launcher._check_time("a", process)
+    launcher._check_time("a", process)  # not again at once
+    assert len(signals) == 1
+    found = launcher._after("a", 75)
+    assert (found.state, "timeout_min=1" in found.note) == (FAILED, True)
+
+
 def test_the_shipped_defaults_fit_a_node_of_one_core_and_4_gb() -> None:
     config = slurm_options()
     assert (config.cpus_per_task, config.gres) == (1, "auto")
@@ -163,8 +251,9 @@ def test_the_shipped_defaults_fit_a_node_of_one_core_and_4_gb() -> None:
 
 
 def test_the_shipped_file_has_every_option_with_its_default() -> None:
-    assert slurm_options() == SlurmConfig()
-    assert read_yaml(CONF / "hydra/launcher/slurm.yaml").keys() == vars(SlurmConfig()).keys()
+    for name, one in (("slurm", SlurmConfig()), ("local", LocalConfig())):
+        assert take_options([f"hydra/launcher={name}"]) == (one, [], [])
+        assert read_yaml(CONF / f"hydra/launcher/{name}.yaml").keys() == vars(one).keys()
 
 
 def test_the_same_experiment_is_one_job() -> None:
