@@ -133,7 +133,8 @@ def summary(found: Family) -> tuple[str, ...]:
         texts.append(f"Fewer than three seeds, so no conclusion: {', '.join(single)}.")
     if level := [label_of(c.rung) for c in few if c.interval.n >= DECIDES_FROM]:
         texts.append(f"No variance between seeds, so no conclusion: {', '.join(level)}.")
-    return (*primary_sentences(found), control_sentence(found), *texts)
+    several = (family_sentence(found),) if found.size and found.benches > 1 else ()
+    return (*primary_sentences(found), control_sentence(found), *texts, *several)
 
 
 def attrition(found: Family, table: LadderTable) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis import tags
 from analysis.report_model import Report, ReportFigure, Section, Source
 from analysis.runs import column
+from analysis.sections import benches as several
 from analysis.sections import (
     beta,
     cccp,
@@ -73,6 +74,7 @@ def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
         for section in _of_bench(name, bench, reader, count, alone=what != COMPREHENSIVE)
         if what != COMPREHENSIVE or name not in _OF_A_STUDY or not section.empty
     )
+    found = _together(what, reader, count) + found
     if filters.narrow:  # a run that a filter leaves out is not missing
         found = tuple(section._replace(gaps=()) for section in found)
     trained = int(column(runs, f"tags.{tags.STAGE}").isin(["distill", "finetune"]).sum())
@@ -88,6 +90,32 @@ def _labels(reader: ExperimentReader) -> set[str]:
     return set(column(by_overlap(of), f"tags.{tags.BENCH}").dropna())
 
 
+def _together(what: str, reader: ExperimentReader, count: int) -> tuple[Section, ...]:
+    """The table of all benches, where a report of the ladder has several."""
+    if count < 2 or what not in ("ladder", COMPREHENSIVE):
+        return ()
+    named = benches(reader.runs, reader.filters)
+    of = by_overlap(reader.runs[column(reader.runs, f"tags.{tags.BENCH}").isin(named)])
+    found = several.section(_each(of, reader, count))
+    return () if found.empty else (found,)
+
+
+def _each(runs: pd.DataFrame, reader: ExperimentReader, count: int) -> list[BenchRuns]:
+    """The runs by bench; the level of all claims is shared by `count` of them."""
+    label, filters = column(runs, f"tags.{tags.BENCH}"), reader.filters
+    return [
+        BenchRuns(
+            name,
+            runs[label.eq(name)],
+            reader.history,
+            filters.primary,
+            filters.margin,
+            max(1, count),
+        )
+        for name in sorted(label.dropna().unique())
+    ]
+
+
 def _of_bench(
     name: str, bench: str, reader: ExperimentReader, count: int, *, alone: bool
 ) -> list[Section]:
@@ -95,21 +123,9 @@ def _of_bench(
     overlap is another problem with controls of its own."""
     of_bench = reader.runs[column(reader.runs, f"tags.{tags.BENCH}").eq(bench)]
     runs = of_bench if name in ACROSS_OVERLAPS else by_overlap(of_bench)
-    of_label = column(runs, f"tags.{tags.BENCH}")
     make = _ALONE[name] if alone else SECTIONS[name]
-    found = [
-        make(
-            BenchRuns(
-                label,
-                runs[of_label.eq(label)],
-                reader.history,
-                reader.filters.primary,
-                reader.filters.margin,
-                max(1, count),
-            )
-        )
-        for label in sorted(of_label.dropna().unique()) or [bench]
-    ]
+    each = _each(runs, reader, count) or [BenchRuns(bench, runs, reader.history)]
+    found = [make(one) for one in each]
     return [section._replace(figures=tuple(map(_as_file, section.figures))) for section in found]
 
 
