@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis import tags
 from analysis.stores import archive
+from analysis.stores.address import redacted
 from analysis.stores.mlflow_client import ClientStore, ServerStore
 from analysis.stores.protocol import Experiment, Points, RunRows, StoreReader
 from analysis.stores.sql import SCHEMES, SqlStore
@@ -33,7 +34,10 @@ def exported_experiment(path: str) -> str:
     Raises ValueError where the file is not there, or is not such a file.
     """
     if not path.endswith(archive.SUFFIX):
-        raise ValueError(f"store={path}: not a file NAME{archive.SUFFIX} as export writes it")
+        hint = "; a tracking store is named by MLFLOW_TRACKING_URI" if "://" in path else ""
+        raise ValueError(
+            f"store={redacted(path)}: not a file NAME{archive.SUFFIX} as export writes it{hint}"
+        )
     (only,) = archive.opened(path).experiments()
     return only.name
 

@@ -17,6 +17,7 @@ from pipeline.cli.arguments import (
     VERSION,
     as_overrides,
     lasting,
+    strange_words,
     wants_help,
     without_config_dir,
     without_dry_run,
@@ -78,6 +79,8 @@ def main(arguments: list[str]) -> int:
     given = [text for text in plain if "=" in text and not _names(text) and text not in EMPTY]
     if wants_help(rest):
         return exit_code_of(lambda: _help(names))
+    if strange := strange_words(rest):
+        return exit_code_of(lambda: _refuse(strange))
     if len(names) != 1:
         print(f"one study is needed, not {names}: python -m sweeps --help", file=sys.stderr)
         return USER_ERROR.exit_code
@@ -105,6 +108,16 @@ def _help(names: list[str]) -> None:
     if wrong := [text for name in names if (text := unknown("study", name))]:
         raise imported("pipeline.config:ConfigError")(wrong)
     print(page())
+
+
+def _refuse(errors: list[str]) -> None:
+    """
+    Raises:
+        ConfigError: always.
+    """
+    from pipeline.config import ConfigError
+
+    raise ConfigError(errors)
 
 
 def _names(text: str) -> bool:

@@ -30,7 +30,7 @@ def storage(folder: Path) -> BaseStorage:
         return JournalStorage(Journal(folder / JOURNAL))
     try:
         return RDBStorage(address)
-    except (SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:  # RuntimeError: its schema
         reason = hidden(str(error).splitlines()[0])
         raise ConfigError([f"{VARIABLE}={redacted(address)}: cannot be opened: {reason}"]) from None
 

@@ -19,8 +19,10 @@ from sqlalchemy import (
     select,
     table,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from analysis.stores.address import hidden, redacted
 from analysis.stores.protocol import Experiment, Points, RunInfo, RunRows
 
 _SQLITE = "sqlite:///"
@@ -46,11 +48,16 @@ class SqlStore:
 
     @classmethod
     def at(cls, uri: str) -> "SqlStore":
-        """Raises ValueError where a SQLite file is not there (a connection would create it)."""
+        """Raises ValueError where a SQLite file is not there (a connection would create it), and of
+        an address that is none or needs a driver."""
         file = uri.removeprefix(_SQLITE).partition("?")[0]
         if uri.startswith(_SQLITE) and not Path(file).is_file():
             raise ValueError(f"no tracking store at {uri}: there is no file {file}")
-        return cls(create_engine(uri, poolclass=NullPool))
+        try:
+            return cls(create_engine(uri, poolclass=NullPool))
+        except (SQLAlchemyError, ImportError) as error:
+            reason = hidden(str(error).splitlines()[0])
+            raise ValueError(f"{redacted(uri)} cannot be opened: {reason}") from error
 
     def experiments(self) -> list[Experiment]:
         rows = self._all(_columns_of("experiments"))
@@ -89,12 +96,18 @@ class SqlStore:
         return [row for rows in self._fetched(query) for row in rows]
 
     def _fetched(self, query: Select) -> Iterator[list[tuple]]:
-        with self._engine.connect() as base:
-            # The driver's own tuples: SQLAlchemy's rows cost as much again.
-            cursor = base.execute(query).cursor
-            assert cursor is not None, "a SELECT has a cursor"
-            while rows := cursor.fetchmany(_ROWS_A_FETCH):
-                yield list(rows)
+        """Raises ValueError where the database is damaged, no store of MLflow, or away."""
+        try:
+            with self._engine.connect() as base:
+                # The driver's own tuples: SQLAlchemy's rows cost as much again.
+                cursor = base.execute(query).cursor
+                assert cursor is not None, "a SELECT has a cursor"
+                while rows := cursor.fetchmany(_ROWS_A_FETCH):
+                    yield list(rows)
+        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
+            address = redacted(self._engine.url.render_as_string(hide_password=False))
+            reason = hidden(str(error).splitlines()[0])
+            raise ValueError(f"{address} cannot be read as an MLflow store: {reason}") from error
 
 
 def _columns_of(name: str) -> Select:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,9 +64,14 @@ def without_cfg(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def strange_words(arguments: Sequence[str]) -> list[str]:
-    """A sentence for each flag of Hydra and each deletion that has no meaning here."""
+    """A sentence for each flag of Hydra and each deletion that has no meaning here, and for each
+    word with a line end or another control character."""
     found = []
     for word in arguments:
+        if {unicodedata.category(character) for character in word} & {"Cc", "Cs"}:
+            windows = " (a script with Windows' line ends?)" if word.endswith("\r") else ""
+            found.append(f"{word!r}: a control character or a byte that is no UTF-8{windows}")
+            continue
         flag = _SHORT.get(word, word.partition("=")[0])
         if flag in HYDRA_FLAGS:
             found.append(f"{word}: no flag here: {HYDRA_FLAGS[flag]}")

@@ -13,6 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -169,6 +170,19 @@ def _is_text(key: str) -> bool:
     )
 
 
+def parse_override(text: str) -> Override:
+    """An override by Hydra's grammar.
+
+    Raises:
+        HydraException: it cannot be read.
+    """
+    try:
+        return OverridesParser.create().parse_override(text)
+    except AttributeError as error:  # its parser tells functions from values by assertions
+        reason = "a function such as range() needs Python without -O and PYTHONOPTIMIZE"
+        raise HydraException(reason) from error
+
+
 def _parse_value(key: str, value: str, values: list[tuple[str, Any]], errors: list[str]) -> None:
     """Text stays text where the option is text (a path may hold anything); the rest is read by
     Hydra's grammar."""
@@ -177,7 +191,7 @@ def _parse_value(key: str, value: str, values: list[tuple[str, Any]], errors: li
         values.append((key, value[1:-1] if quoted else value))
         return
     try:
-        parsed = OverridesParser.create().parse_override(f"{key}={value}")
+        parsed = parse_override(f"{key}={value}")
         if parsed.is_sweep_override():
             one = "one value for all runs of a command"
             literal = key.startswith("runtime.")

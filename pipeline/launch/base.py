@@ -15,12 +15,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from analysis.stores.address import redacted
 from analysis.suggest import nearest
 from pipeline.cli.arguments import LAUNCHER
+from pipeline.config.composition import parse_override
 from pipeline.config.fields import build_dataclass
 from pipeline.config.groups import folders
 from pipeline.config.yaml_file import read_yaml
@@ -275,7 +275,7 @@ def _value(text: str, annotation: str) -> Any:
     """The value of an option: text as it is, the rest read by Hydra's grammar."""
     if annotation.startswith("str") and text != "null":
         return text
-    return OverridesParser.create().parse_override(f"x={text}").value()
+    return parse_override(f"x={text}").value()
 
 
 def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from rich.table import Table
 
@@ -24,7 +23,7 @@ from analysis.words import joined
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
-from pipeline.config.composition import is_literal
+from pipeline.config.composition import is_literal, parse_override
 from pipeline.identity import KEY_LENGTH, absent_data, digest_of, run_key, teacher_numbers
 from pipeline.launch.base import (
     Launcher,
@@ -98,7 +97,7 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
         return
     configs = [student.config for student in request.students]
     preflight.describe(configs)
-    show(planned_students(configs, store_of(request.runtime)))
+    show(planned_students(configs, store_of(request.runtime), settings(request.students)))
     if dry_run(os.environ):
         return
     launcher = make(request.launcher, request.folder)
@@ -107,6 +106,20 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
         _continue_launch(request, session.target)
         with _noted_until_it_ends(request, session.target):
             _run(request, launcher, session)
+
+
+def settings(students: list[Student]) -> list[tuple[tuple[str, str], ...]]:
+    """In which options each student differs from others, without those that its name has."""
+    common = set.intersection(*(set(student.overrides) for student in students))
+    named = ("cfg", "method", "seed")
+    return [
+        tuple(
+            (key, value)
+            for key, _, value in (text.partition("=") for text in student.overrides)
+            if f"{key}={value}" not in common and key not in named
+        )
+        for student in students
+    ]
 
 
 def _cancel(request: MultirunRequest, overrides: list[str]) -> None:
@@ -191,7 +204,7 @@ def _values(text: str) -> list[str]:
     if is_literal(text.partition("=")[0]):
         return [text]
     try:
-        parsed = OverridesParser.create().parse_override(text)
+        parsed = parse_override(text)
     except HydraException:
         return [text]  # such as a path; composing reports what is wrong
     if not parsed.is_sweep_override() or not parsed.is_discrete_sweep():

@@ -1,5 +1,6 @@
 """Storage of trials: a journal that survives its writers, a database, clear errors."""
 
+import sqlite3
 from pathlib import Path
 
 import optuna
@@ -68,3 +69,15 @@ def test_a_database_that_cannot_be_opened_is_an_error_without_its_password(
     with pytest.raises(ConfigError, match=f"{VARIABLE}=") as raised:
         storage(tmp_path)
     assert "secret" not in str(raised.value) + where(tmp_path)
+
+
+def test_a_database_of_another_version_of_optuna_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RDBStorage(f"sqlite:///{tmp_path}/study.db")
+    with sqlite3.connect(tmp_path / "study.db") as base:
+        base.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+        base.execute("UPDATE version_info SET schema_version = 5")
+    monkeypatch.setenv(VARIABLE, f"sqlite:///{tmp_path}/study.db")
+    with pytest.raises(ConfigError, match=r"cannot be opened: .*storage upgrade"):
+        storage(tmp_path)

@@ -11,13 +11,18 @@ from trainers.models.cifar_resnet import SmallNet
 
 
 def block_parameters(model: nn.Module) -> list[list[str]]:
-    """Names of the parameters of each ordered block: stem, stages, head. Each is in one block."""
+    """Names of the parameters of each ordered block: stem, stages, head. Each is in one block. A
+    network of timm that names no blocks has one before its classifier."""
     if isinstance(model, SmallNet):
         every = [name for name, _ in model.named_parameters()]
         return [
             [name for name in every if name.startswith(tuple(f"{part}." for part in block))]
             for block in model.block_names()
         ]
+    if not hasattr(model, "group_matcher"):
+        head = {id(p) for p in cast(Any, model).get_classifier().parameters()}
+        names = {name: id(p) in head for name, p in model.named_parameters()}
+        return [[name for name, last in names.items() if last is part] for part in (False, True)]
     from timm.models import group_parameters
 
     groups = group_parameters(model, cast(Any, model).group_matcher(coarse=True))

@@ -28,7 +28,7 @@ def outputs(model: nn.Module, images_BCHW: Tensor, *, maps: bool = False) -> Out
     else:
         final = net.forward_features(images_BCHW)
     pooled = net.forward_head(final, pre_logits=True)
-    return Outputs(net.get_classifier()(pooled), pooled, found)
+    return Outputs(classify(model, pooled), pooled, found)
 
 
 @torch.no_grad()
@@ -45,9 +45,12 @@ def map_shapes(
 
 
 def classify(model: nn.Module, pooled_BD: Tensor) -> Tensor:
-    """The classifier alone: logits [B, C] of pooled features."""
-    logits: Tensor = cast(Any, model).get_classifier()(pooled_BD)
-    return logits
+    """The classifier alone: logits [B, C] of pooled features. Some of timm's classifiers are 1×1
+    convolutions (DLA, DPN)."""
+    classifier = cast(Any, model).get_classifier()
+    if isinstance(classifier, nn.Conv2d):
+        return cast(Tensor, classifier(pooled_BD[:, :, None, None]).flatten(1))
+    return cast(Tensor, classifier(pooled_BD))
 
 
 def pooled_dim(model: nn.Module) -> int:

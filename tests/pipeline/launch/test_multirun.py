@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.config import ConfigError, compose
+from pipeline.config import ConfigError, compose, composition
 from pipeline.config.groups import CONF
 from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import run_key
@@ -259,6 +259,27 @@ def test_the_shipped_file_has_every_option_with_its_default() -> None:
 def test_the_same_experiment_is_one_job() -> None:
     request = multirun.read(["cfg=CE", "method.ib_beta=0.1,0.2", SMALL])
     assert len(request.students) == 1
+
+
+def test_a_plan_has_what_varies_besides_rung_and_seed() -> None:
+    students = multirun.read(["cfg=L1", "seed=0,1", "method.ib_beta=1e-5,1e-3", SMALL]).students
+    assert set(multirun.settings(students)) == {
+        (("method.ib_beta", "1e-05"),),
+        (("method.ib_beta", "0.001"),),
+    }
+    assert multirun.settings(students[:1]) == [()]
+
+
+def test_functions_of_hydra_are_one_message_where_python_runs_without_assertions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken:
+        def parse_override(self, text: str) -> None:
+            raise AttributeError("'TerminalNodeImpl' object has no attribute 'function'")
+
+    monkeypatch.setattr(composition, "OverridesParser", SimpleNamespace(create=Broken))
+    with pytest.raises(ConfigError, match=r"seed=range\(0,2\).*needs Python without -O"):
+        multirun.read(["cfg=CE", "seed=range(0,2)"])
 
 
 def test_names_differ_where_students_do() -> None:
