@@ -19,13 +19,15 @@ def block_parameters(model: nn.Module) -> list[list[str]]:
             [name for name in every if name.startswith(tuple(f"{part}." for part in block))]
             for block in model.block_names()
         ]
-    if not hasattr(model, "group_matcher"):
+    from timm.models import group_parameters
+
+    try:
+        matcher = cast(Any, model).group_matcher(coarse=True)
+    except (AttributeError, AssertionError, NotImplementedError):  # as timm leaves them out
         head = {id(p) for p in cast(Any, model).get_classifier().parameters()}
         names = {name: id(p) in head for name, p in model.named_parameters()}
         return [[name for name, last in names.items() if last is part] for part in (False, True)]
-    from timm.models import group_parameters
-
-    groups = group_parameters(model, cast(Any, model).group_matcher(coarse=True))
+    groups = group_parameters(model, matcher)
     return [list(groups[key]) for key in sorted(groups)]
 
 
