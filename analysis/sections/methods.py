@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from analysis import tags
 from analysis.cells import (
     accuracy_cell,
     accuracy_text,
@@ -67,14 +68,14 @@ def methods_info(bench_runs: BenchRuns) -> MethodsInfo:
     there = [m for m in dict.fromkeys([*CONTROLS, *BASELINES, *ours]) if m in of_bench]
     found = family(bench_runs)
     to_control = {one.rung: one.difference.interval for one in found.to_control}
+    students = set(column(kept, f"tags.{tags.STUDENT}").dropna())
     rows = []
     for method in there:
         row, claim = of_bench[method], found.of(method)
         difference = to_control.get(method, NO_INTERVAL)
         p = math.nan if claim is None else claim.adjusted
-        rows.append(
-            MethodRow(method, row.test, difference, p, row.seconds, published(bench, method))
-        )
+        printed = published(bench, method, students)
+        rows.append(MethodRow(method, row.test, difference, p, row.seconds, printed))
     rows.sort(key=lambda row: -row.test.mean)
     alphas = column(kept, "params.mix.mixup_alpha"), column(kept, "params.mix.cutmix_alpha")
     mixes = any((one.astype(float) > 0).any() for one in alphas)

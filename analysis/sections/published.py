@@ -5,7 +5,7 @@ et al. 2020 (arXiv 1910.10699) and Zhao et al. 2022 (arXiv 2203.08679); `dkd` is
 on the test set, `kd_ls` of its authors (Sun et al. 2024, arXiv 2403.01427).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 PAIRS: Mapping[str, Mapping[str, float]] = {
     "resnet8x4": {
@@ -36,12 +36,16 @@ PAIRS: Mapping[str, Mapping[str, float]] = {
         "kd_ls": 0.6902,
     },
 }
-BENCHES = ("literature_", "sota_")  # of one pair each, named after its student
+BENCHES = ("literature_", "sota_")  # of one pair each
+# The networks that the numbers belong to, by the bench's name after its prefix.
+STUDENTS = {name: name for name in PAIRS} | {"mobilenet_v2": "mobilenet_v2_half"}
 
 
-def published(bench: str, method: str) -> float:
-    """What the literature prints for a method on the pair of a bench; NaN where it prints none."""
+def published(bench: str, method: str, students: Collection[str] = ()) -> float:
+    """What the literature prints for a method on the pair of a bench; NaN where it prints none, or
+    where one of `students`, the networks that were trained, is not the one of that pair."""
     for prefix in BENCHES:
-        if bench.startswith(prefix):
-            return PAIRS.get(bench.removeprefix(prefix), {}).get(method, float("nan"))
+        pair = bench.removeprefix(prefix)
+        if bench.startswith(prefix) and pair in PAIRS and {*students} <= {STUDENTS[pair]}:
+            return PAIRS[pair].get(method, float("nan"))
     return float("nan")

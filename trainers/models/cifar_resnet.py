@@ -19,7 +19,9 @@ SMALL_IMAGE = 64
 RESNETS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
     "resnet8": (8, (16, 16, 32, 64)),
     "resnet20": (20, (16, 16, 32, 64)),
+    "resnet32": (32, (16, 16, 32, 64)),
     "resnet56": (56, (16, 16, 32, 64)),
+    "resnet110": (110, (16, 16, 32, 64)),
     "resnet8x4": (8, (32, 64, 128, 256)),
     "resnet32x4": (32, (32, 64, 128, 256)),
 }

@@ -13,6 +13,8 @@ from torch import nn
 from trainers.errors import UserError
 from trainers.models import hub, timm_models
 from trainers.models.cifar_resnet import RESNETS, CifarResNet
+from trainers.models.mobilenet_half import MobileNetHalf
+from trainers.models.shufflenet_v1 import ShuffleNetV1
 from trainers.models.vgg import VGGS, Vgg
 from trainers.models.wide_resnet import WIDE_RESNETS, WideResNet
 
@@ -72,6 +74,14 @@ def _shufflenet(classes: int, channels: int, pixels: int, pretrained: bool) -> n
     return ShuffleNet(classes, channels, pixels, pretrained)
 
 
+def _shufflenet_v1(classes: int, channels: int, pixels: int, pretrained: bool) -> nn.Module:
+    return ShuffleNetV1(classes, channels)
+
+
+def _mobilenet_half(classes: int, channels: int, pixels: int, pretrained: bool) -> nn.Module:
+    return MobileNetHalf(classes, channels)
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     **{name: _cifar_resnet(*shape) for name, shape in RESNETS.items()},
     **{name: _wide_resnet(*shape) for name, shape in WIDE_RESNETS.items()},
@@ -85,7 +95,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         )
         for name, net in timm_models.TIMM_NETS.items()
     },
+    "shufflenet_v1": Architecture(_shufflenet_v1, 960, 4, weights=False),
     "shufflenet_v2": Architecture(_shufflenet, 1024, 4),
+    "mobilenet_v2_half": Architecture(_mobilenet_half, 1280, 5, weights=False),
 }
 
 

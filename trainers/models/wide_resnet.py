@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from trainers.models.cifar_resnet import SmallNet, he_normal
 
-WIDE_RESNETS = {"wrn_16_2": (16, 2), "wrn_40_2": (40, 2)}  # depth, widening factor
+WIDE_RESNETS = {
+    "wrn_16_2": (16, 2),
+    "wrn_40_1": (40, 1),
+    "wrn_40_2": (40, 2),
+}  # depth, widening factor
 
 
 class WideBlock(nn.Module):

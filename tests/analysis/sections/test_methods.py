@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from analysis.sections import methods
+from analysis.sections.published import published
 from tests.analysis.frames import bench_runs, distill, runs
 
 
@@ -59,6 +60,17 @@ def test_published_numbers_are_next_to_those_of_their_pair():
     }
     own = methods.block(methods.methods_info(bench_runs(runs(distill("kd", 0, 0.7)))))
     assert "published, %" not in own.header
+
+
+def test_published_numbers_are_next_to_their_own_network_alone():
+    assert published("sota_mobilenet_v2", "kd", {"mobilenet_v2_half"}) == 0.6735
+    assert math.isnan(published("sota_mobilenet_v2", "kd", {"mobilenet_v2"}))
+    assert math.isnan(published("sota_resnet8x4", "kd", {"resnet8x4", "resnet20"}))
+    assert math.isnan(published("sota_other", "kd"))
+    rows = [distill("kd", s, 0.7, "sota_resnet8x4") for s in (0, 1)]
+    found = runs(*rows).assign(**{"tags.student": "resnet20"})
+    info = methods.methods_info(replace(bench_runs(found), bench="sota_resnet8x4"))
+    assert all(math.isnan(row.published) for row in info.rows)
 
 
 def test_a_rung_alone_has_nothing_to_be_compared_with():

@@ -16,7 +16,7 @@ from trainers.distill import plan
 PAIRS = {
     "sota_resnet8x4": ("resnet32x4", "resnet8x4", 0.05),
     "sota_shufflenet_v2": ("resnet32x4", "shufflenet_v2", 0.01),
-    "sota_mobilenet_v2": ("resnet50", "mobilenet_v2", 0.01),
+    "sota_mobilenet_v2": ("resnet50", "mobilenet_v2_half", 0.01),
 }
 NO_GATE = "data.val_fraction=0: the gate reads synergy accuracy on validation images"
 CHOICES = [f"{group}={name}" for group in ("cfg", "method") for name in options_of(group)]
