@@ -222,7 +222,7 @@ def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalC
                 continue
             before = typed.get(name, values.get(name)) or {} if part else {}
             typed[name] = {**before, part: value} if part else value
-    config = build_dataclass(cls, _agreed(values, typed), PREFIX, errors)
+    config = build_dataclass(cls, _agreed(cls, values, typed), PREFIX, errors)
     if isinstance(config, SlurmConfig):
         errors += _conflicts(config)
     elif config.mem_gb is not None:
@@ -239,7 +239,7 @@ def _hint(key: str, chosen: str) -> str:
     return nearest(key, known[chosen], show_all=True)
 
 
-def _agreed(values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+def _agreed(cls: type, values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
     """The values of a file with those that were given; of options that exclude each other, what was
     given takes the place of the file's."""
     more = typed.get("additional_parameters")
@@ -252,7 +252,7 @@ def _agreed(values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
     for group in _EXCLUSIVE:
         if wanted & set(group):
             own = {"gres"} if group[0] == "gres" and not gres.startswith("gpu") else set()
-            names = {name for name in group if hasattr(SlurmConfig, name)} - own - set(typed)
+            names = {name for name in group if hasattr(cls, name)} - own - set(typed)
             found |= dict.fromkeys(names)
     return found
 

@@ -51,8 +51,9 @@ class StudentStage:
     @property
     def rates(self) -> dict[str, float]:
         found = {"optim.lr": self.config.optim.lr}
-        a_lr = getattr(self.config.method, "a_lr", None)  # of methods with an A-Step
-        return found if a_lr is None else found | {"method.a_lr": a_lr}
+        if any(epoch.step == "A" for epoch in plan(self.trainer)):
+            found["method.a_lr"] = self.config.method.a_lr
+        return found
 
     @property
     def bank_seconds(self) -> float:

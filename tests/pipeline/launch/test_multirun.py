@@ -207,6 +207,13 @@ def test_names_and_options_of_hydra_submitit_launcher_are_understood(
     assert (config.timeout_min, config.name, config.stderr_to_stdout) == (60, "job", False)
 
 
+def test_options_that_only_slurm_excludes_are_none_of_local_jobs() -> None:
+    given = ["cpus_per_task=2", "gpus_per_node=1"]
+    config, _, errors = take_options([f"hydra.launcher.{text}" for text in given])
+    assert not errors
+    assert (config.cpus_per_task, config.gpus_per_node) == (2, 1)
+
+
 def test_names_folders_and_errors_of_jobs(tmp_path: Path) -> None:
     config = slurm_options(
         "name=mine", "stderr_to_stdout=false", "timeout_min=null", f"submitit_folder={tmp_path}/%j"
