@@ -24,8 +24,9 @@ import torch
 from benchmarks.setting import Setting
 from benchmarks.shown import at_most, heading, ratios, spread, table
 from pipeline.config import ConfigError
-from pipeline.launch.base import ENDED, LocalConfig, Task
+from pipeline.launch.base import ENDED, Task
 from pipeline.launch.local import Local
+from pipeline.launch.options import LocalConfig
 from pipeline.session import Session
 from sweeps.run_study import read
 from sweeps.study import Study

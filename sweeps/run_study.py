@@ -18,19 +18,11 @@ from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError
 from pipeline.config.groups import GROUPS
 from pipeline.identity import absent_data
-from pipeline.launch.base import (
-    CHOICE,
-    FAILED,
-    Launcher,
-    LocalConfig,
-    SlurmConfig,
-    Task,
-    environment_of,
-    take_options,
-)
+from pipeline.launch.base import FAILED, Launcher, Task, environment_of
 from pipeline.launch.factory import make
 from pipeline.launch.monitor import check_refused, follow, leaving_jobs
 from pipeline.launch.multirun import missing_teachers
+from pipeline.launch.options import CHOICE, LocalConfig, SlurmConfig, take_options
 from pipeline.outcome import KILLED, JobsFailed
 from pipeline.session import Session, launch_of, refusals
 from pipeline.stages import preflight

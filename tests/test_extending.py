@@ -196,7 +196,7 @@ def test_a_column_of_the_ladder(followed: Followed) -> None:
 def test_an_option_of_slurm(followed: Followed) -> None:
     code = """if True:
         from pathlib import Path
-        from pipeline.launch.base import take_options
+        from pipeline.launch.options import take_options
         from pipeline.launch.submission import script
         words = ["hydra/launcher=slurm", "hydra.launcher.licenses=lab"]
         print(script(Path("x.sh"), take_options(words)[0], None, []))

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.launch.base import PREFIX, SlurmConfig
 from pipeline.launch.controller import QueuedJob
 from pipeline.launch.ending import CANCELLED, LOST, Ending
+from pipeline.launch.options import PREFIX, SlurmConfig
 
 _LINES = 3  # of a log, in a message
 _CHARACTERS = 300

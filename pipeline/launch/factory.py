@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.launch.base import Launcher, LocalConfig, SlurmConfig
+from pipeline.launch.base import Launcher
+from pipeline.launch.options import LocalConfig, SlurmConfig
 
 
 def make(config: LocalConfig | SlurmConfig, folder: Path) -> Launcher:

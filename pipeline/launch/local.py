@@ -24,10 +24,8 @@ from pipeline.launch.base import (
     FAILED,
     HALTED,
     NOT_RUN,
-    PREFIX,
     RUNNING,
     WAITING,
-    LocalConfig,
     Status,
     Task,
     execute,
@@ -36,6 +34,7 @@ from pipeline.launch.base import (
 )
 from pipeline.launch.controller import never
 from pipeline.launch.ending import Ending
+from pipeline.launch.options import PREFIX, LocalConfig
 from pipeline.outcome import INTERRUPTED
 
 _SERVER = multiprocessing.get_context("forkserver")

@@ -13,16 +13,7 @@ from rich.table import Table
 
 from pipeline.cli.console import out, say
 from pipeline.config import ConfigError
-from pipeline.launch.base import (
-    DONE,
-    ENDED,
-    FAILED,
-    NOT_RUN,
-    RUNNING,
-    WAITING,
-    Launcher,
-    Status,
-)
+from pipeline.launch.base import DONE, ENDED, FAILED, NOT_RUN, RUNNING, WAITING, Launcher, Status
 from pipeline.outcome import JobsLeft
 from pipeline.session import Session
 from trainers.errors import Interrupted

@@ -25,17 +25,10 @@ from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError, compose
 from pipeline.config.composition import is_literal, parse_override
 from pipeline.identity import KEY_LENGTH, absent_data, digest_of, run_key, teacher_numbers
-from pipeline.launch.base import (
-    Launcher,
-    LocalConfig,
-    SlurmConfig,
-    Status,
-    Task,
-    environment_of,
-    take_options,
-)
+from pipeline.launch.base import Launcher, Status, Task, environment_of
 from pipeline.launch.factory import make
 from pipeline.launch.monitor import check_refused, follow, leaving_jobs
+from pipeline.launch.options import LocalConfig, SlurmConfig, take_options
 from pipeline.outcome import JobsFailed, JobsLeft
 from pipeline.session import Session, launch_of, refusals, store_of
 from pipeline.stages import preflight

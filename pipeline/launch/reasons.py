@@ -6,8 +6,8 @@ import re
 import shutil
 
 from analysis.suggest import nearest
-from pipeline.launch.base import PREFIX, SlurmConfig
 from pipeline.launch.controller import Away, ask
+from pipeline.launch.options import PREFIX, SlurmConfig
 
 # Words of a pending job that never starts as it was submitted, or of one that sbatch refused, and
 # the options that they are about. The first that fits counts.

@@ -17,21 +17,10 @@ from pathlib import Path
 
 from pipeline.config import ConfigError
 from pipeline.launch import controller, ending, reasons
-from pipeline.launch.base import (
-    CHOICE,
-    DONE,
-    ENDED,
-    FAILED,
-    NOT_RUN,
-    PREFIX,
-    RUNNING,
-    WAITING,
-    SlurmConfig,
-    Status,
-    Task,
-)
+from pipeline.launch.base import DONE, ENDED, FAILED, NOT_RUN, RUNNING, WAITING, Status, Task
 from pipeline.launch.controller import Away, Call, QueuedJob, never
 from pipeline.launch.evidence import Evidence, end_of
+from pipeline.launch.options import CHOICE, PREFIX, SlurmConfig
 from pipeline.launch.outage import Outage
 from pipeline.launch.submission import SETTLE_S, Submitter
 from pipeline.storage.atomic import write_atomic

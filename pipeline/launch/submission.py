@@ -20,8 +20,9 @@ from typing import Any
 
 from pipeline.config import ConfigError
 from pipeline.launch import reasons
-from pipeline.launch.base import PREFIX, SlurmConfig, Task, job_folder
+from pipeline.launch.base import Task, job_folder
 from pipeline.launch.controller import SUBMIT_S, Away, ask, job_of_script
+from pipeline.launch.options import PREFIX, SlurmConfig
 from pipeline.launch.private import make_private
 from pipeline.storage.atomic import write_atomic
 

@@ -14,7 +14,8 @@ import pytest
 from analysis import tags
 from analysis.runs import load_runs
 from pipeline.launch import slurm
-from pipeline.launch.base import DONE, RUNNING, WAITING, SlurmConfig, Status, Task
+from pipeline.launch.base import DONE, RUNNING, WAITING, Status, Task
+from pipeline.launch.options import SlurmConfig
 from pipeline.launch.slurm import Slurm
 from tests.end_to_end import command
 from tests.slurm.cluster import Cluster

@@ -8,7 +8,8 @@ import pytest
 from pipeline.__main__ import main as pipeline_main
 from pipeline.cli.console import out
 from pipeline.config import ConfigError
-from pipeline.launch.base import FAILED, LocalConfig, SlurmConfig, Status
+from pipeline.launch.base import FAILED, Status
+from pipeline.launch.options import LocalConfig, SlurmConfig
 from pipeline.stages import plan
 from sweeps import run_study as command
 from sweeps import study_file, summary

@@ -12,7 +12,7 @@ from pipeline.cli.arguments import without_config_dir
 from pipeline.config import ConfigError, compose, composition
 from pipeline.config.groups import CONF, OWN, described, options_of
 from pipeline.config.sources import sources
-from pipeline.launch.base import SlurmConfig, take_options
+from pipeline.launch.options import SlurmConfig, take_options
 from sweeps.study_file import study_of
 
 

@@ -12,21 +12,11 @@ from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import run_key
 from pipeline.launch import local as local_jobs
 from pipeline.launch import monitor, multirun
-from pipeline.launch.base import (
-    DONE,
-    FAILED,
-    HALTED,
-    RUNNING,
-    WAITING,
-    LocalConfig,
-    SlurmConfig,
-    Status,
-    Task,
-    take_options,
-)
+from pipeline.launch.base import DONE, FAILED, HALTED, RUNNING, WAITING, Status, Task
 from pipeline.launch.ending import Ending
 from pipeline.launch.local import Local
 from pipeline.launch.monitor import follow
+from pipeline.launch.options import LocalConfig, SlurmConfig, take_options
 from pipeline.launch.submission import Submitter, script
 from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.launch import reasons
-from pipeline.launch.base import SlurmConfig
+from pipeline.launch.options import SlurmConfig
 
 NEVER = {
     "PartitionTimeLimit": "timeout_min",

@@ -11,18 +11,10 @@ import pytest
 
 from pipeline.config import ConfigError
 from pipeline.launch import controller, monitor, slurm, submission
-from pipeline.launch.base import (
-    DONE,
-    FAILED,
-    NOT_RUN,
-    RUNNING,
-    WAITING,
-    SlurmConfig,
-    Status,
-    Task,
-)
+from pipeline.launch.base import DONE, FAILED, NOT_RUN, RUNNING, WAITING, Status, Task
 from pipeline.launch.ending import CANCELLED, LOST, Ending
 from pipeline.launch.monitor import check_refused, follow, leaving_jobs
+from pipeline.launch.options import SlurmConfig
 from pipeline.outcome import JobsLeft
 from tests.pipeline.launch.fake_slurm import FakeSlurm
 from trainers.errors import Interrupted
