@@ -94,6 +94,21 @@ def control_sentence(found: Family) -> str:
     )
 
 
+def controls_aside(found: Family) -> tuple[str, ...]:
+    """The controls that some rungs are not compared with, and why."""
+    rungs: dict[tuple[str, str], list[str]] = {}
+    for claim in found.claims:
+        for one in claim.aside:
+            why = f"fewer than {DECIDES_FROM} seeds in common, or no variance"
+            if one.unlike:
+                why = f"what differs: {'; '.join(one.unlike)}"
+            rungs.setdefault((one.reference, why), []).append(label_of(claim.rung))
+    return tuple(
+        f"Not compared with {label_of(control)}: {', '.join(names)} ({why})."
+        for (control, why), names in rungs.items()
+    )
+
+
 def family_sentence(found: Family) -> str:
     """Over what the level is shared."""
     shared = f", and each of {found.benches} benches has its part of the level" * (
@@ -110,7 +125,8 @@ def sentences(found: Family) -> tuple[str, ...]:
     if not found.controls:
         return tuple(texts)
     size = (family_sentence(found),) if found.size else ()
-    return (*primary_sentences(found), control_sentence(found), *texts, *size)
+    aside = controls_aside(found)
+    return (*primary_sentences(found), control_sentence(found), *aside, *texts, *size)
 
 
 def summary(found: Family) -> tuple[str, ...]:
@@ -134,7 +150,8 @@ def summary(found: Family) -> tuple[str, ...]:
     if level := [label_of(c.rung) for c in few if c.interval.n >= DECIDES_FROM]:
         texts.append(f"No variance between seeds, so no conclusion: {', '.join(level)}.")
     several = (family_sentence(found),) if found.size and found.benches > 1 else ()
-    return (*primary_sentences(found), control_sentence(found), *texts, *several)
+    aside = controls_aside(found)
+    return (*primary_sentences(found), control_sentence(found), *aside, *texts, *several)
 
 
 def attrition(found: Family, table: LadderTable) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ class Claim(NamedTuple):
     comparisons: tuple[Comparison, ...]
     of_control: bool
     primary: bool = False
+    aside: tuple[Comparison, ...] = ()  # with controls that cannot decide, where another one can
     attrition: Attempts | None = None  # where more seeds of the rung than of the controls failed
     p: float = math.nan
     adjusted: float = math.nan
@@ -243,7 +244,10 @@ def _comparer(kept: pd.DataFrame, bench: str, rungs: Sequence[str]) -> Compare:
 def _counted(claim: Claim) -> Claim:
     """Without the controls that cannot decide, where another one can: one seed of a control, or a
     control of another budget, takes no claim away that the others decide."""
-    return claim._replace(comparisons=claim.decided or claim.comparisons)
+    if not claim.decided:
+        return claim
+    aside = tuple(c for c in claim.comparisons if not c.difference.decides)
+    return claim._replace(comparisons=claim.decided, aside=aside)
 
 
 def _checks(rungs: Sequence[str]) -> list[tuple[str, str]]:

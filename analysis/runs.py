@@ -112,9 +112,9 @@ def load_history(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> pd
 
 def by_step(history: pd.DataFrame) -> pd.DataFrame:
     """A row for each run and step (index `run_id`, `step`, sorted), a column a metric, NaN where
-    it was not logged."""
+    it was not logged or is infinite."""
     wide = history.pivot(index=["run_id", "step"], columns="metric", values="value")
-    return wide.sort_index()
+    return wide.sort_index().replace([np.inf, -np.inf], np.nan)
 
 
 class _Arrays(NamedTuple):

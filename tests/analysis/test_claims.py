@@ -70,12 +70,16 @@ def test_a_lucky_seed_or_another_budget_of_a_control_takes_no_claim_away():
     lucky = distill("kd", 0, 0.99)
     claim = the(found(*store(KD=1.0, L4=5.0), lucky), "L4")
     assert sentence(claim).endswith("better than each of CE and KD.")
+    aside = "Not compared with kd (method): L4 (fewer than 3 seeds in common, or no variance)."
+    assert aside in sentences(found(*store(KD=1.0, L4=5.0), lucky))
     longer = [
         distill("kd", s, 0.9 + s / 1000, **{"params.budget.student_epochs": "400"}) for s in SEEDS
     ]
     short = [row | {"params.budget.student_epochs": "20"} for row in store(KD=1.0, L4=5.0)]
-    claim = the(found(*short, *longer), "L4")
-    assert sentence(claim).endswith("better than each of CE and KD.")
+    claims = found(*short, *longer)
+    assert sentence(the(claims, "L4")).endswith("better than each of CE and KD.")
+    aside = "Not compared with kd (method): L4 (what differs: budget.student_epochs (20 and 400))."
+    assert aside in sentences(claims)
 
 
 def test_students_of_other_teachers_are_not_compared_and_what_differs_is_named():

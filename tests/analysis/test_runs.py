@@ -10,6 +10,7 @@ import pytest
 from analysis import tags
 from analysis.runs import HISTORY_COLUMNS, RUN_COLUMNS, load_history, load_runs, select
 from analysis.stores import mlflow_client as module
+from tests.analysis.frames import distill, runs
 from trainers import metrics
 
 NAME = "reading"
@@ -230,3 +231,11 @@ def test_a_store_that_does_not_exist_is_one_line_without_the_password(uri, expec
     with pytest.raises(ValueError, match=expected) as raised:
         load_runs(uri, "asib")
     assert "secret" not in str(raised.value)
+
+
+def test_a_share_outside_0_to_1_is_left_out_with_the_reason() -> None:
+    rows = [distill("L4", seed, test) for seed, test in enumerate((0.5, 1.7, -0.1, math.inf))]
+    found = select(runs(*rows), stage="distill")
+    assert found.kept["run_id"].tolist() == ["r0"]
+    reasons = ["test/top1 is no share", "test/top1 is no share", "no test value"]
+    assert found.left_out["reason"].tolist() == reasons

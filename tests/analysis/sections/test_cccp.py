@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 
+from analysis.figures.learning_curves import learning_curves
 from analysis.sections import cccp
 from analysis.stats import mean_interval
 from tests.analysis.frames import bench_runs, distill, history, params, runs
@@ -62,3 +63,15 @@ def test_j_has_an_interval_at_every_step_that_all_seeds_have():
     assert [tuple(bar[:, 1]) for bar in ends] == [pytest.approx((i.low, i.high)) for i in expected]
     assert "means with 95 % t-intervals" in found.caption
     assert found.caption.endswith("n = 3 for each.")
+
+
+def test_epochs_are_counted_by_their_index_where_a_curve_has_holes() -> None:
+    """The third epoch has no row: the fourth is the fourth."""
+    kept = runs(distill("L2", 0, 0.5))
+    points = history(
+        "r0",
+        stage__step=[(0, 1.0), (1, 1.0), (3, 1.0), (4, 0.0), (5, 1.0)],
+        val__top1=[(0, 0.1), (1, 0.2), (3, 0.5), (5, 0.6)],
+    )
+    (curve,) = learning_curves(kept, points, "toy").curves
+    assert curve.student == ((1.0, 0.1), (2.0, 0.2), (4.0, 0.5), (5.0, 0.6))

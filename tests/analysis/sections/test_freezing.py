@@ -1,5 +1,7 @@
 """What partial freezing saves, on frames written by hand."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -70,3 +72,19 @@ def test_freezing_is_of_rungs_with_a_fusion_alone_and_cccp_of_asib():
         bench_runs(runs(distill("kd", 0, 0.8), distill("CE", 0, 0.8)), *points[:2])
     )
     assert (only.tables, only.figures, only.run_ids) == ((), (), ())
+
+
+def test_infinite_values_are_no_mean() -> None:
+    kept = runs(*[distill(r, s, 0.8 + s / 100) for r in ("L3", "L4") for s in (0, 1)])
+    points = [
+        history(
+            f"r{k}",
+            stage__step=[(0, 1.0), (1, 1.0)],
+            cost__step_seconds=[(0, math.inf), (1, 0.1)],
+            val__top1=[(0, 0.5), (1, math.inf)],
+        )
+        for k in range(4)
+    ]
+    info = freezing.freezing_info(kept, pd.concat(points), "toy")
+    assert [row.step_seconds.mean for row in info.rows] == pytest.approx([0.1, 0.1])
+    assert cccp.section(bench_runs(kept, *points)).tables
