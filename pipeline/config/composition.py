@@ -110,15 +110,14 @@ def _name_the_rung(choices: list[str], values: list[tuple[str, Any]], errors: li
     if cfg is None:
         choices.append("~cfg")
         values.append(("cfg", method))
-    elif method not in _of_ladder():
+    elif not _of_ladder(method):
         errors.append(f"cfg={cfg} is a rung of method={LADDER}, not {method}: give one of them")
 
 
-@cache
-def _of_ladder() -> list[str]:
-    """The choices of the group `method` that rungs can be combined with."""
-    files = {name: file_of("method", name) for name in options_of("method")}
-    return [name for name, path in files.items() if OmegaConf.load(path).name == LADDER]
+def _of_ladder(method: str) -> bool:
+    """Whether rungs can be combined with a choice of the group `method`."""
+    path = file_of("method", method)
+    return path.is_file() and OmegaConf.select(OmegaConf.load(path), "name") == LADDER
 
 
 def _check_choice(key: str, value: str, choices: list[str], errors: list[str]) -> None:
