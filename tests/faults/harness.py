@@ -95,18 +95,20 @@ class Harness:
 
     def __init__(self, folder: Path, schema: Path, seed: int = 0) -> None:
         self.folder, self.schema, self.chance = folder, schema, random.Random(seed)
-        self.bases = {name: folder / f"base-{name}" for name in COMMANDS}
+        self.cwd = folder / "case"  # one place for all: the address of a SQLite store is a path
+        self.failed = 0
         self._prepare()
-        self.expected = _weights(self.bases["evaluate"])
+        self.expected = _weights(self.folder / "evaluate")
 
     def _prepare(self) -> None:
         """Nothing for distill, a store that has lost its tracking for sync, a whole one."""
-        for base in self.bases.values():
-            base.mkdir(parents=True)
-            shutil.copy(self.schema, base / "mlflow.db")
-        whole = self.bases["evaluate"]
-        command.run(*COMMANDS["distill"], cwd=whole, MLFLOW_TRACKING_URI=_uri(whole))
-        shutil.copytree(whole / "store", self.bases["sync"] / "store")
+        self.cwd.mkdir(parents=True)
+        shutil.copy(self.schema, self.cwd / "mlflow.db")
+        shutil.copytree(self.cwd, self.folder / "distill")
+        command.run(*COMMANDS["distill"], cwd=self.cwd, MLFLOW_TRACKING_URI=_uri(self.cwd))
+        shutil.copytree(self.cwd, self.folder / "evaluate")
+        shutil.copy(self.schema, self.cwd / "mlflow.db")
+        shutil.move(self.cwd, self.folder / "sync")
 
     def files(self, name: str, kind: str, points: int) -> Row:
         """Faults of a kind at some file operations of a command."""
@@ -139,15 +141,15 @@ class Harness:
 
     def _served(self, name: str, server: FaultyServer) -> Path:
         """A folder for a command, and what the server has of it."""
-        base, env = self.folder / "base-server", {"MLFLOW_TRACKING_URI": server.uri}
-        if not base.exists():
-            shutil.copytree(self.bases["distill"], base)
-            command.run(*COMMANDS["distill"], cwd=base, **env)
-        server.clear()
+        base, env = f"served-{server.server.server_port}", {"MLFLOW_TRACKING_URI": server.uri}
         if name == "distill":
+            server.clear()
             return self._copy(name)
-        cwd = self.folder / f"case-{self.chance.getrandbits(40):x}"
-        shutil.copytree(base, cwd)
+        if not (self.folder / base).exists():
+            command.run(*COMMANDS["distill"], cwd=self._copy("distill"), **env)
+            shutil.copytree(self.cwd, self.folder / base)
+        server.clear()
+        cwd = self._copy(base)
         if name == "evaluate":
             command.run(*COMMANDS["sync"], cwd=cwd, **env)
         return cwd
@@ -155,13 +157,12 @@ class Harness:
     def _points(self, name: str, kind: str, points: int) -> list[int]:
         cwd = self._copy(name)
         _, _, count = with_fault(name, cwd, kind, NEVER, _uri(cwd))
-        shutil.rmtree(cwd)
         return sorted(self.chance.sample(range(1, count + 1), min(points, count)))
 
     def _copy(self, name: str) -> Path:
-        cwd = self.folder / f"case-{self.chance.getrandbits(40):x}"
-        shutil.copytree(self.bases[name], cwd)
-        return cwd
+        shutil.rmtree(self.cwd, ignore_errors=True)
+        shutil.copytree(self.folder / name, self.cwd)
+        return self.cwd
 
     def _judge(self, row: Row, at: str, code: int, output: str, cwd: Path, uri: str) -> None:
         row.tried += 1
@@ -178,10 +179,12 @@ class Harness:
         row.doubled += bool(doubled)
         if codes[-1] == 0 and not lost and not doubled:
             row.survived += 1
-            shutil.rmtree(cwd)
         else:
-            row.notes.append(f"  {at}: codes {codes} {'; '.join([*lost, *doubled])}  {cwd}")
+            self.failed += 1
+            kept = self.folder / f"failed-{self.failed}"
             (cwd / "output.txt").write_text(output)
+            shutil.move(cwd, kept)
+            row.notes.append(f"  {at}: codes {codes} {'; '.join([*lost, *doubled])}  {kept}")
 
     def _lost(self, cwd: Path, uri: str) -> Iterator[str]:
         found = _weights(cwd)
