@@ -174,7 +174,7 @@ class Harness:
                 codes.append(got)
                 if got == 0:
                     break
-        lost, doubled = list(self._lost(cwd, uri)), list(_doubled(cwd, uri))
+        lost, doubled = list(self._lost(cwd, uri)), list(_doubled(uri))
         row.lost += bool(lost)
         row.doubled += bool(doubled)
         if codes[-1] == 0 and not lost and not doubled:
@@ -210,18 +210,23 @@ def _weights(cwd: Path) -> Weights:
     return found
 
 
-def _experiment(uri: str) -> Any:
-    from mlflow import MlflowClient
-
-    found = MlflowClient(uri).get_experiment_by_name("asib")
-    return MlflowClient(uri), "0" if found is None else found.experiment_id
+def _tracked(uri: str) -> tuple[dict[str, dict[str, str]], dict[str, str], str]:
+    """Tags and status of every run by its id, and the experiment; read without MLflow, whose
+    connections in this process would outlive the file."""
+    store = opened(uri)
+    number = next((one.experiment_id for one in store.experiments() if one.name == "asib"), "0")
+    rows = store.runs(number)
+    found: dict[str, dict[str, str]] = {info.run_id: {} for info in rows.infos}
+    for run_id, name, text in rows.tags:
+        found[run_id][name] = text
+    return found, {info.run_id: info.status for info in rows.infos}, number
 
 
 def _fault(folder: RunFolder, uri: str) -> str:
     """What the tracking store has wrong of a run; empty where it equals the run folder."""
-    client, number = _experiment(uri)
-    query = f"tags.{tags.RUN_KEY} = '{folder.key}' and tags.{tags.STAGE} = '{folder.stage}'"
-    ids = {run.info.run_id for run in client.search_runs([number], query)}
+    of_runs, _, number = _tracked(uri)
+    wanted = {tags.RUN_KEY: folder.key, tags.STAGE: folder.stage}
+    ids = {run_id for run_id, found in of_runs.items() if wanted.items() <= found.items()}
     spec, result = folder.spec(), folder.result()
     assert spec is not None
     runs = tracked_runs(opened(uri), number, ids)
@@ -231,14 +236,13 @@ def _fault(folder: RunFolder, uri: str) -> str:
     return f"{folder.stage} {folder.key} {wrong[0]}" if wrong else ""
 
 
-def _doubled(cwd: Path, uri: str) -> Iterator[str]:
+def _doubled(uri: str) -> Iterator[str]:
     """Runs that are in the tracking store twice, or seem to run for ever."""
-    client, number = _experiment(uri)
-    runs = client.search_runs([number], max_results=1000)
-    count = Counter((run.data.tags[tags.STAGE], run.data.tags.get(tags.RUN_KEY)) for run in runs)
+    of_runs, status, _ = _tracked(uri)
+    count = Counter((found[tags.STAGE], found.get(tags.RUN_KEY)) for found in of_runs.values())
     yield from (f"{key} is there {n} times" for key, n in count.items() if key[1] and n > 1)
-    running = [run.info.run_name for run in runs if run.info.status == "RUNNING"]
-    yield from (f"{name} seems to run" for name in running)
+    running = [of_runs[run_id][tags.STAGE] for run_id in of_runs if status[run_id] == "RUNNING"]
+    yield from (f"{stage} seems to run" for stage in running)
 
 
 def table(rows: list[Row]) -> str:
