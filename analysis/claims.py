@@ -32,7 +32,7 @@ from analysis.selection.likeness import facts_by_rung, unlike
 from analysis.stats import Interval, deviation_interval, holm, seeds_needed
 from trainers import metrics
 
-PLACEBO = "_null"  # what the name of a rung's placebo ends in
+PLACEBO = "_null"  # after a rung, in the names of its placebos
 VISIBLE = 0.005  # the difference that the column of seeds needed is about
 LEVEL = 0.05  # of all claims of a report together
 _DECLARED, _RUNGS, _CHECKS = 2.0, 3.0, 1.0  # shares of the level: primary, rungs, steps and checks
@@ -213,7 +213,7 @@ def claims_of(
             attrition=tried[rung].against(tried[c] for c in there) if rung in tried else None,
         )
         for rung in rungs
-        if rung not in (*CONTROLS, *ALONE) and not rung.endswith(PLACEBO)
+        if rung not in (*CONTROLS, *ALONE) and PLACEBO not in rung
     ]
     of_controls = [_counted(claim) for claim in of_controls if claim.comparisons]
     pairs = [*_checks(rungs), *of_time]
@@ -253,7 +253,7 @@ def _counted(claim: Claim) -> Claim:
 def _checks(rungs: Sequence[str]) -> list[tuple[str, str]]:
     ladder = [rung for rung in RUNG_ORDER if rung in rungs and rung not in CONTROLS]
     steps = [(b, a) for a, b in itertools.pairwise(ladder)]
-    placebos = [(rung, rung + PLACEBO) for rung in rungs if rung + PLACEBO in rungs]
+    placebos = [(a, b) for a in rungs for b in rungs if b.startswith(a + PLACEBO)]
     controls = [(c, "CE") for c in CONTROLS if c in rungs and c != "CE" and "CE" in rungs]
     return [*steps, *placebos, *controls]
 

@@ -48,6 +48,7 @@ class LadderRow(NamedTuple):
     peak_memory_mb: float
     configuration: str = ""  # which one it is, where the rung ran in several
     share: float = math.nan  # of the last B-Step's samples, those whose target came from the fusion
+    gain_student: float = math.nan  # of the fusion over the student that asks
     as_loaded: bool = True  # whether the gain is over the teacher as loaded, not as it was by then
     test_error: float = math.nan  # standard error of the mean accuracy that the test images leave
 
@@ -209,6 +210,7 @@ def _row(
         peak_memory_mb=mean_logged(of_rung, metrics.PEAK_MEMORY),
         configuration=next(iter(column(of_rung, CONFIGURATION).dropna()), ""),
         share=mean_logged(of_rung, metrics.SYNERGY_SHARE),
+        gain_student=mean_logged(of_rung, metrics.SYNERGY_GAIN_STUDENT),
         as_loaded=as_loaded,
         test_error=math.sqrt(mean * (1 - mean) / images) if images else math.nan,
     )

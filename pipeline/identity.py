@@ -16,12 +16,15 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.config.extensions import sources
+from trainers import models
 from trainers.data import DATASETS, DataConfig, DataMissing, Splits, load
 from trainers.distill import DISTILL_VERSION
 from trainers.distillation.config import DistillConfig
 from trainers.finetune import FINETUNE_VERSION, FinetuneConfig
 from trainers.methods import METHODS
 from trainers.models.registry import ARCHITECTURES, Architecture
+from trainers.options import default_of
+from trainers.schedules import even_split
 
 KEY_LENGTH = 12
 
@@ -76,9 +79,10 @@ def identity(
         return {
             "stage": "distill",
             "version": DISTILL_VERSION,
-            "config": canonical(distill_config(config)),
+            "config": _canonical_distill(config),
             "data": digest(config.data),
             "teachers": keys,
+            **_corrected(config),
         } | _outside(
             METHODS[config.method.name],
             ARCHITECTURES.get(config.student.model),
@@ -145,6 +149,9 @@ def distill_config(config: Config) -> DistillConfig:
     budget = config.budget
     if not config.method.uses_gate():  # no A-Step: its budget changes nothing
         budget = replace(budget, adapt_epochs=0)
+    stages = config.method.stage_count()
+    if budget.student_epochs_per_stage == even_split(budget.student_epochs, stages):
+        budget = replace(budget, student_epochs_per_stage=None)
     return DistillConfig(
         config.student,
         config.method,
@@ -172,8 +179,24 @@ def canonical(value: Any) -> Any:
         info = field.metadata.get("info")
         if info is not None and (not info.identity or (info.when and not info.when(value))):
             continue
-        kept[field.name] = canonical(getattr(value, field.name))
+        own = getattr(value, field.name)
+        if info is not None and info.added and own == default_of(type(value), field.name):
+            continue
+        kept[field.name] = canonical(own)
     return kept
+
+
+def _canonical_distill(config: Config) -> dict[str, Any]:
+    """Plain values of a distillation, the same for all spellings of one experiment."""
+    found, width = canonical(distill_config(config)), models.known_width(config.student.model)
+    found["method"] = config.method.in_key(found["method"], width, len(config.teacher))
+    return found
+
+
+def _corrected(config: Config) -> dict[str, list[str]]:
+    mixed = config.mix.mixup_alpha > 0 or config.mix.cutmix_alpha > 0
+    found = config.method.corrected(fresh=config.data.views == 0, mixed=mixed)
+    return {"corrected": found} if found else {}
 
 
 def digest_of(value: Any) -> str:

@@ -19,7 +19,6 @@ from trainers.distillation.config import DistillConfig
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs, Teacher
 from trainers.loop import Epoch, check_finite, peak_memory_mb, reset_peak_memory
 from trainers.methods.base import StepPosition
-from trainers.schedules import even_split
 from trainers.weight_digest import state_digests
 
 DISTILL_VERSION = 2  # raise it when the numbers of this stage change
@@ -31,7 +30,7 @@ def plan(config: DistillConfig) -> list[PlannedEpoch]:
     """All epochs of a run in order: for each stage its A-Step (if any), then its B-Step."""
     stages = config.method.stage_count()
     a_lengths = config.method.a_step_epochs(config.budget.adapt_epochs) or [0] * stages
-    b_lengths = even_split(config.budget.student_epochs, stages)
+    b_lengths = config.budget.stage_epochs(stages)
     planned_epochs = []
     for stage in range(stages):
         for step, lengths in (("A", a_lengths), ("B", b_lengths)):

@@ -23,6 +23,7 @@ NO_GRADIENT = 1e-12  # norm
 SPREAD = 1e-3  # standard deviation over mean of a weight that counts as constant
 NEAR = 0.05  # relative, of a mean standard deviation
 EMPTY = 1.0  # nats: a rate too small for the label of one of three classes
+LITTLE = 0.1  # of the fusion's accuracy
 AROUND_ONE = 0.25  # of its extremes over a batch
 
 
@@ -66,6 +67,13 @@ def synergy_at_chance(epochs: Epochs) -> bool | None:
     if metrics.SYNERGY_RESTORED not in now or metrics.SYNERGY_CHANCE not in now:
         return None
     return now[metrics.SYNERGY_RESTORED] <= now[metrics.SYNERGY_CHANCE]
+
+
+def tokens_carry_little(epochs: Epochs) -> bool | None:
+    """The fusion that the B-Step will use keeps nine tenths of its accuracy with the teachers'
+    tokens of another image: it repeats its query, which is the student's own."""
+    share = epochs[-1].get(metrics.SYNERGY_TOKEN_SHARE)
+    return None if share is None or synergy_at_chance(epochs) else share < LITTLE
 
 
 def validation_at_chance(epochs: Epochs) -> bool | None:
@@ -168,6 +176,14 @@ WARNINGS: dict[str, HealthWarning] = {
         "is at most that of guessing plus two standard errors, which are large where val/images is "
         "small. Try a larger method.a_lr, more budget.adapt_epochs, a smaller method.ib_beta, or a "
         "larger data.val_fraction.",
+    ),
+    "tokens_carry_little": HealthWarning(
+        tokens_carry_little,
+        "The fusion repeats the student: with the teachers' features of another image it loses "
+        "less than a tenth of its accuracy (synergy/token_share), so its gain over the teachers "
+        "is the student's own knowledge (compare synergy/gain_student). Try teachers that know "
+        "more than the student, method.w_kd=0 with method.cccp_alpha=0, a larger method.a_lr or "
+        "fewer method.num_stages.",
     ),
     "validation_at_chance": HealthWarning(
         validation_at_chance,

@@ -124,6 +124,32 @@ SYNERGY_GAIN_AVERAGE_ORIGINAL = _metric(
     unit="share",
     better="higher",
 )
+SYNERGY_GAIN_STUDENT = _metric(
+    "synergy/gain_student",
+    "synergy/restored less the accuracy of the student whose query the fusion reads",
+    unit="share",
+    better="higher",
+)
+SYNERGY_OTHER_QUERY = _metric(
+    "synergy/top1_other_query",
+    "accuracy of the restored fusion with the query of another image",
+    unit="share",
+)
+SYNERGY_OTHER_TOKENS = _metric(
+    "synergy/top1_other_tokens",
+    "accuracy of the restored fusion with the teachers' tokens of another image",
+    unit="share",
+)
+SYNERGY_QUERY_SHARE = _metric(
+    "synergy/query_share",
+    "share of synergy/restored that is lost with the query of another image",
+    unit="share",
+)
+SYNERGY_TOKEN_SHARE = _metric(
+    "synergy/token_share",
+    "share of synergy/restored that is lost with the teachers' tokens of another image",
+    unit="share",
+)
 GATE = _metric("synergy/gate", "gate of the B-Step: 1 open, 0 closed")
 SYNERGY_SHARE = _metric(
     "synergy/share", "share of the samples whose target is the synergy logits", unit="share"

@@ -6,6 +6,7 @@ once, so that nothing in the loop waits and every rung at one seed sees the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,14 +57,45 @@ class Mix(NamedTuple):
     partner: Tensor | None = None
     box: tuple[int, int, int, int] | None = None
 
-    def blend(self, value_B: Tensor) -> Tensor:
-        """λ·value + (1-λ)·value[partner]: mixes targets and per-sample weights."""
+    def blend(self, value_B: Tensor, partners_B: Tensor | None = None) -> Tensor:
+        """λ·value + (1-λ)·value[partner]: mixes targets and per-sample weights. `partners`: the
+        values of images as partners, where they differ."""
         if self.partner is None:
             return value_B
-        return torch.lerp(value_B[self.partner], value_B, self.lam)
+        other_B = value_B if partners_B is None else partners_B
+        return torch.lerp(other_B[self.partner], value_B, self.lam)
 
 
 UNMIXED = Mix()
+
+
+class Shown(NamedTuple):
+    """Labels that images show: of mixed ones a second, with the share `lam` of the first."""
+
+    first_B: Tensor
+    second_B: Tensor | None = None
+    lam: float = 1.0
+
+    def over(self, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """A value of every image for its label: of mixed images for both, λ-weighted. Shape B."""
+        first_B = value(self.first_B)
+        if self.second_B is None:
+            return first_B
+        return torch.lerp(value(self.second_B), first_B, self.lam)
+
+    def at(self, index: Tensor | None) -> Shown:
+        """Those of some of the images (None: all)."""
+        if index is None:
+            return self
+        second = None if self.second_B is None else self.second_B[index]
+        return Shown(self.first_B[index], second, self.lam)
+
+
+def shown(labels_B: Tensor, mix: Mix) -> Shown:
+    """The labels that the images of a batch show."""
+    if mix.partner is None:
+        return Shown(labels_B)
+    return Shown(labels_B, labels_B[mix.partner], mix.lam)
 
 
 def mix_images(images_BCHW: Tensor, mix: Mix) -> Tensor:

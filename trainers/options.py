@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -34,6 +34,7 @@ class OptionInfo:
     free: str | None = None  # a prefix after which any value is allowed, such as "timm:"
     when: When | None = None  # where it changes results (None: everywhere)
     identity: bool = True  # False: it can never change a result (such as a path)
+    added: bool = False  # newer than finished runs, whose keys lack it: no key has its default
     path: bool = False  # a path: `~` at its beginning is the home folder
 
 
@@ -47,15 +48,22 @@ def option(
     free: str | None = None,
     when: When | None = None,
     identity: bool = True,
+    added: bool = False,
     path: bool = False,
 ) -> Any:
     """A dataclass field with its `OptionInfo`; `choices` can be a function of a registry."""
     allowed = (lambda: choices) if isinstance(choices, tuple) else choices
-    info = OptionInfo(help, low, high, allowed, free, when, identity, path)
+    info = OptionInfo(help, low, high, allowed, free, when, identity, added, path)
     if isinstance(default, (list, dict, type)):
         factory = default if isinstance(default, type) else lambda: type(default)(default)
         return field(default_factory=factory, metadata={"info": info})
     return field(default=default, metadata={"info": info})
+
+
+def default_of(config: type, name: str) -> Any:
+    """The default of an option of a config dataclass."""
+    found = next(f for f in fields(config) if f.name == name)
+    return found.default_factory() if callable(found.default_factory) else found.default
 
 
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}

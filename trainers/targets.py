@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainers import losses
-from trainers.mixing import UNMIXED, Mix
+from trainers.mixing import Mix, Shown
 
 
 def average_logits(teachers_KBC: Tensor, weights: list[float] | None) -> Tensor:
@@ -35,20 +35,12 @@ def weighted_logits(teachers_KBC: Tensor, share_KB: Tensor) -> Tensor:
     return (share_KB[:, :, None] * teachers_KBC).sum(0)
 
 
-def prefer_synergy(
-    synergy_BC: Tensor, average_BC: Tensor, labels_B: Tensor, mix: Mix = UNMIXED
-) -> Tensor:
-    """Where the synergy logits have the lower cross-entropy; ties go to the average. [B] bool.
-
-    For logits of mixed images `mix` holds the labels that they show.
-    """
+def prefer_synergy(synergy_BC: Tensor, average_BC: Tensor, labels: Shown) -> Tensor:
+    """Where the synergy logits have the lower cross-entropy with the labels that the image shows;
+    ties go to the average. [B] bool."""
 
     def distance(logits_BC: Tensor) -> Tensor:
-        own = losses.cross_entropy(logits_BC, labels_B)
-        if mix.partner is None:
-            return own
-        other = losses.cross_entropy(logits_BC, labels_B[mix.partner])
-        return torch.lerp(other, own, mix.lam)
+        return labels.over(lambda label_B: losses.cross_entropy(logits_BC, label_B))
 
     return distance(synergy_BC) < distance(average_BC)
 

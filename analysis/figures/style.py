@@ -48,7 +48,11 @@ _BESIDE = {
     "CE_matched": "#663333",
     "KD_null": "#bbaa66",
     "L2_null": "#ddcc77",
+    "L2_null_class": "#c2a500",
+    "L2_null_tokens": "#8a7a2d",
+    "L2_null_by_label": "#e6d9a8",
     "L3_null": "#cc6677",
+    "L3_null_by_label": "#e3b3bb",
     "side_cccp_ppf": "#661100",
     "side_asib_cccp": "#88ccee",
 }

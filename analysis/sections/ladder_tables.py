@@ -23,6 +23,8 @@ def _label(row: LadderRow) -> str:
 
 Columns = dict[str, Callable[[LadderRow], str]]  # heading: cell of a row
 
+OVER_STUDENT = "over student"
+
 ACCURACY: Columns = {
     "rung": _label,
     "n": lambda row: str(row.test.n),
@@ -35,6 +37,7 @@ COST: Columns = {
     "rung": _label,
     "synergy, %": lambda row: percent(row.synergy),
     "gain": lambda row: points(row.gain) + "*" * (not row.as_loaded),
+    OVER_STUDENT: lambda row: points(row.gain_student),
     "share, %": lambda row: percent(row.share),
     "time, s": lambda row: number(row.seconds),
     "× CE": lambda row: number(row.times_ce, 2),
@@ -49,8 +52,11 @@ def accuracy_block(rows: Iterable[LadderRow]) -> TextTable:
 
 
 def cost_block(rows: Iterable[LadderRow]) -> TextTable:
-    """The fusion's validation accuracy and what a rung costs."""
-    return _table(COST, rows)
+    """The fusion's validation accuracy and what a rung costs. Older runs have no gain over the
+    student."""
+    rows = tuple(rows)
+    asked = any(math.isfinite(row.gain_student) for row in rows)
+    return _table({k: cell for k, cell in COST.items() if asked or k != OVER_STUDENT}, rows)
 
 
 def _table(columns: Columns, rows: Iterable[LadderRow]) -> TextTable:
@@ -117,10 +123,12 @@ def fusion_notes(rows: Iterable[LadderRow]) -> list[str]:
     """What synergy and gain are, where there are any."""
     fused = [row for row in rows if math.isfinite(row.synergy)]
     then = " (with *: as it was by then)" * any(not row.as_loaded for row in fused)
+    asked = any(math.isfinite(row.gain_student) for row in fused)
+    student = f"{OVER_STUDENT}: less that of the student that asks; " * asked
     note = (
         "Synergy: validation accuracy of the fusion that the last B-Step used; gain: less that of "
-        f"the best teacher as it was loaded{then}; share: of the samples of the last B-Step epoch, "
-        "those that the fusion taught (the others the teachers' average)."
+        f"the best teacher as it was loaded{then}; {student}share: of the samples of the last "
+        "B-Step epoch, those that the fusion taught (the others the teachers' average)."
     )
     time = (
         "Time: A-Steps, B-Steps and the view banks that a run reads, counted in full where they "

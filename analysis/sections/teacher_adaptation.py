@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import percent, points, signed
+from analysis.cells import MISSING, percent, points, signed
 from analysis.figures import style
 from analysis.ladder_numbers import rung_order
 from analysis.report_model import (
@@ -65,6 +65,15 @@ class Unfused(NamedTuple):
     original: Interval
 
 
+class Read(NamedTuple):
+    """What the last fusion of a rung reads: shares of its accuracy that it loses with the query,
+    and with the teachers' tokens, of another image."""
+
+    rung: str
+    query: Interval
+    tokens: Interval
+
+
 class AdaptationInfo(NamedTuple):
     """All teachers of all rungs that adapt them, and the gain of every run with a fusion."""
 
@@ -72,6 +81,7 @@ class AdaptationInfo(NamedTuple):
     teachers: tuple[Adapted, ...]
     gains: tuple[Gain, ...]
     unfused: tuple[Unfused, ...]
+    read: tuple[Read, ...]
     correlation: float  # Pearson's of gain and student accuracy within rungs; NaN below four runs
     freedom: int = 0  # runs, less one for each rung but the first
 
@@ -95,12 +105,14 @@ def adaptation_info(kept: pd.DataFrame, history: pd.DataFrame, bench: str) -> Ad
             found += _adapted(of_rung, rung, k)
     gains = tuple(gain for _, run in kept.iterrows() if (gain := _gain(run)) is not None)
     within = _correlation(gains)
-    return AdaptationInfo(bench, tuple(found), gains, _unfused(kept), *within)
+    return AdaptationInfo(bench, tuple(found), gains, _unfused(kept), _read(kept), *within)
 
 
 _GAIN, _TEST = f"metrics.{metrics.SYNERGY_GAIN}", f"metrics.{metrics.TEST_TOP1}"
 _GAIN_LOADED = f"metrics.{metrics.SYNERGY_GAIN_ORIGINAL}"
+_STUDENT = "the student that asks"
 _AGAINST = {
+    _STUDENT: (metrics.SYNERGY_GAIN_STUDENT, metrics.SYNERGY_GAIN_STUDENT),
     "the best teacher": (metrics.SYNERGY_GAIN, metrics.SYNERGY_GAIN_ORIGINAL),
     "the teachers' average": (metrics.SYNERGY_GAIN_AVERAGE, metrics.SYNERGY_GAIN_AVERAGE_ORIGINAL),
 }
@@ -122,6 +134,16 @@ def _unfused(kept: pd.DataFrame) -> tuple[Unfused, ...]:
             now, original = (_over_seeds(of_rung, metric) for metric in pair)
             if now.n:
                 found.append(Unfused(rung, against, now, original))
+    return tuple(found)
+
+
+def _read(kept: pd.DataFrame) -> tuple[Read, ...]:
+    found = []
+    for rung in rung_order(column(kept, RUNG_COLUMNS[1]).dropna().unique()):
+        of_rung = kept[kept[RUNG_COLUMNS[1]] == rung]
+        pair = (metrics.SYNERGY_QUERY_SHARE, metrics.SYNERGY_TOKEN_SHARE)
+        query, tokens = (_over_seeds(of_rung, metric) for metric in pair)
+        found += [Read(rung, query, tokens)] if query.n else []
     return tuple(found)
 
 
@@ -169,7 +191,9 @@ def section(bench_runs: BenchRuns) -> Section:
         return Section("teacher_adaptation", bench_runs.bench, title, gaps=gaps)
     tables = [Table("Validation accuracy of each teacher (means over seeds)", block(info))]
     gained = Table(
-        "Synergy gain: validation accuracy of the last fusion less that of unfused teachers",
+        "Synergy gain: validation accuracy of the last fusion less that of "
+        + ("its student and " if any(one.against == _STUDENT for one in info.unfused) else "")
+        + "unfused teachers",
         gain_block(info),
     )
     runs = counted(len(kept), "finished run")
@@ -179,7 +203,11 @@ def section(bench_runs: BenchRuns) -> Section:
         bench_runs.bench,
         title,
         sentences=(*none, *_sentences(info)),
-        tables=(*(tables if info.teachers else ()), *([gained] if info.unfused else ())),
+        tables=(
+            *(tables if info.teachers else ()),
+            *([gained] if info.unfused else ()),
+            *([Table(_READ, read_block(info))] if info.read else ()),
+        ),
         figures=(ReportFigure(f"teacher_adaptation_{info.bench}", draw(info), _caption(info)),),
         notes=(_PRECISION,),
         gaps=gaps,
@@ -213,7 +241,8 @@ def _sentences(info: AdaptationInfo) -> tuple[str, ...]:
             for one in info.unfused
             if one.rung == rung and one.now.n
         ]
-        texts.append(f"{rung}: the last fusion is {' and '.join(gains)}.")
+        listed = f"{', '.join(gains[:-1])} and {gains[-1]}" if gains[1:] else gains[0]
+        texts.append(f"{rung}: the last fusion is {listed}.")
     if np.isfinite(info.correlation):
         low, high = correlation_interval(info.correlation, info.freedom)
         texts.append(
@@ -255,8 +284,26 @@ def block(info: AdaptationInfo) -> TextTable:
     )
 
 
+_READ = "What the last fusion reads: the share of its accuracy that is lost without it"
+
+
+def read_block(info: AdaptationInfo) -> TextTable:
+    """A row a rung: without its own query, without its own tokens."""
+    rows = (
+        (one.rung, str(one.query.n), *(_share(found) for found in (one.query, one.tokens)))
+        for one in info.read
+    )
+    header = ("rung", "n", "query of another image, %", "tokens of another image, %")
+    return TextTable(header, tuple(rows))
+
+
+def _share(found: Interval) -> str:
+    bounds = f" [{percent(found.low)}, {percent(found.high)}]" if found.n > 1 else ""
+    return percent(found.mean) + bounds
+
+
 def gain_block(info: AdaptationInfo) -> TextTable:
-    """Two rows a rung: over the best teacher, over the teachers' average."""
+    """A row for what the fusion is compared with: the student, the best teacher, the average."""
     header = ("rung, less", "n", "teachers as they are then", "as they were loaded")
     return TextTable(
         header,
@@ -265,7 +312,9 @@ def gain_block(info: AdaptationInfo) -> TextTable:
                 f"{one.rung}, {one.against}",
                 str(one.now.n),
                 points(one.now.mean) + _bounds(one.now),
-                points(one.original.mean) + _bounds(one.original),
+                MISSING
+                if one.against == _STUDENT
+                else points(one.original.mean) + _bounds(one.original),
             )
             for one in info.unfused
         ),

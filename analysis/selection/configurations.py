@@ -36,7 +36,7 @@ _SHARED = re.compile(
 # Parameters that the rungs with a fusion module share too: all of the method but their factors.
 _FUSED = re.compile(
     r"params\.method\.(?!name|kd_target|bottleneck|num_stages|adapt|teacher_levels|student_levels"
-    r"|freeze_bn|placebo|target_view).*"
+    r"|level_starts|freeze_bn|placebo|target_view).*"
 )
 
 # Parameters that may differ between the seeds of one configuration: the seeds themselves (the

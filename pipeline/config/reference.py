@@ -111,9 +111,8 @@ def _rows(cls: type, prefix: str, defaults: Any, outer: tuple[When, ...] = ()) -
     that it inherits: what ASIB's rungs use before the switches that none turns on.
     """
     rows, hints = [], get_type_hints(cls)
-    for field in sorted(
-        fields(cls), key=lambda field: field.name not in vars(cls)["__annotations__"]
-    ):
+    own = next(found for one in cls.__mro__ if (found := vars(one).get("__annotations__")))
+    for field in sorted(fields(cls), key=lambda field: field.name not in own):
         key, info = prefix + field.name, field.metadata["info"]
         default = getattr(defaults, field.name)
         when = (*outer, info.when) if info.when else outer

@@ -63,6 +63,14 @@ def _budget(config: Config) -> list[str]:
             f"budget.student_epochs={budget.student_epochs}: fewer than the method's {stages} "
             "stages"
         )
+    given, key = budget.student_epochs_per_stage, "budget.student_epochs_per_stage"
+    if given is not None and (len(given), sum(given)) != (stages, budget.student_epochs):
+        found.append(
+            f"{key}={given}: one number for each of the method's stages ({stages}) needed, "
+            f"budget.student_epochs={budget.student_epochs} in all"
+        )
+    if given is not None and budget.matched_to is not None:
+        found.append(f"{key}={given}: the epochs of a control with matched time are not known yet")
     rung, rungs = budget.matched_to, [r for r in options_of("cfg") if r != "CE_matched"]
     if rung is not None and rung not in rungs:
         found.append(f"budget.matched_to={rung}: unknown{nearest(rung, rungs, show_all=True)}")

@@ -54,6 +54,8 @@ def faults(
                 data[name] = error is None
                 if error is not None and not (dry and isinstance(error, DataMissing)):
                     found[str(error)] = None
+        if data[repr(config.data)]:
+            found |= dict.fromkeys(_class_faults(config))
         networks |= dict.fromkeys(_networks(config, numbers, readable=all(data.values())))
     for network in networks:
         found |= dict.fromkeys(_network_faults(network))
@@ -99,6 +101,16 @@ def _counted(images: Images, classes: int) -> str:
     counts = images.labels.bincount(minlength=classes).tolist()
     least, most = min(counts), max(counts)
     return f"{sum(counts)} ({least if least == most else f'{least} to {most}'})"
+
+
+def _class_faults(config: Config) -> Iterator[str]:
+    """Classes that a placebo cannot give another image of."""
+    if getattr(config.method, "placebo", "none") != "class":
+        return
+    counts = splits(config.data).train.labels.bincount().tolist()
+    if 1 in counts:
+        alone = f"class {counts.index(1)} has one training image"
+        yield f"method.placebo=class: {alone}, and no other to take; give image"
 
 
 def _data_fault(data: DataConfig) -> UserError | None:

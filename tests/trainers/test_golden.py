@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainers import golden, tiny
+from tests.trainers import golden
 from trainers.distill import DISTILL_VERSION
 from trainers.finetune import FINETUNE_VERSION
 
@@ -34,7 +34,7 @@ VERSIONS = {
 CASES = [
     ("finetune", "teacher 0"),
     ("finetune", "teacher 1"),
-    *(("distill", c) for c in tiny.RUNGS),
+    *(("distill", c) for c in golden.RUNGS),
     *(("methods", name) for name in golden.BASELINES),
 ]
 
@@ -107,10 +107,10 @@ def test_small_changes_exceed_the_effect_of_rounding(start: golden.Start) -> Non
 def test_trajectories_are_long_enough_to_tell_the_rungs_apart(stored: dict[str, Any]) -> None:
     """A factor that left no trace in its trajectory would not be pinned by it."""
     distill = stored["distill"]
-    lengths = {cfg: len(distill[cfg]) for cfg in tiny.RUNGS}
+    lengths = {cfg: len(distill[cfg]) for cfg in golden.RUNGS}
     short = ("CE", "KD", "KD_null")
-    assert lengths == {c: 8 if c in short else golden.STEPS for c in tiny.RUNGS}
-    for rung, other in itertools.combinations(tiny.RUNGS, 2):
+    assert lengths == {c: 8 if c in short else golden.STEPS for c in golden.RUNGS}
+    for rung, other in itertools.combinations(golden.RUNGS, 2):
         steps = zip(distill[rung][-8:], distill[other][-8:], strict=True)
         assert max(abs(a - b) / b for a, b in steps) > 5 * TOLERANCE
 

@@ -41,7 +41,7 @@ def dotted(more: dict[str, float]) -> dict[str, float]:
 
 
 def last(synergy: float, gate: float) -> dict[str, float]:
-    chance = {"synergy/chance": 0.14}
+    chance = {"synergy/chance": 0.14, "synergy/token_share": 0.5}
     return a_step(synergy__restored=synergy, synergy__gate=gate) | chance
 
 
@@ -57,6 +57,7 @@ HEALTHY = [
 ]
 BROKEN = {
     "synergy_at_chance": [a_step(), last(0.14, 1.0)],
+    "tokens_carry_little": [a_step(), last(0.5, 1.0) | {"synergy/token_share": 0.09}],
     "validation_at_chance": [B | {"val/best_top1": 0.14, "val/chance": 0.14}],
     "gate_never_open": [last(0.5, 0.0), b_step(), last(0.5, 0.0), b_step()],
     "gate_always_open": [last(0.5, 1.0), b_step(), last(0.5, 1.0), b_step()],

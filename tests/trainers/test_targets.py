@@ -14,7 +14,7 @@ from trainers.methods.asib.config import AsibConfig
 from trainers.methods.asib.guidance import guidance
 from trainers.methods.asib.method import Asib
 from trainers.methods.base import Dims, StepPosition, TeacherOutputs
-from trainers.mixing import UNMIXED, Mix
+from trainers.mixing import UNMIXED, Mix, Shown
 from trainers.models import Outputs
 
 quick = settings(deadline=None, max_examples=40, derandomize=True)
@@ -160,13 +160,13 @@ def test_synergy_is_preferred_where_it_is_strictly_better() -> None:
     y = torch.tensor([0, 0, 0, 1])
     average = torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]])
     synergy = torch.tensor([[2.0, 0, 0], [0.5, 0, 0], [1.0, 0, 0], [0.0, 0, 0]])
-    assert targets.prefer_synergy(synergy, average, y).tolist() == [True, False, False, True]
+    assert targets.prefer_synergy(synergy, average, Shown(y)).tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ties_go_to_the_average(dtype: torch.dtype) -> None:
     logits = normal(50, 10).to(dtype)
-    assert not targets.prefer_synergy(logits, logits.clone(), torch.arange(50) % 10).any()
+    assert not targets.prefer_synergy(logits, logits.clone(), Shown(torch.arange(50) % 10)).any()
 
 
 def test_disagreement_is_the_share_of_images_with_different_top_one() -> None:

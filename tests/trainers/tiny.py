@@ -36,7 +36,11 @@ RUNGS = (
     "side_cccp_ppf",
     "side_asib_cccp",
     "L2_null",
+    "L2_null_class",
+    "L2_null_tokens",
+    "L2_null_by_label",
     "L3_null",
+    "L3_null_by_label",
     "KD_null",
 )
 OVERRIDES = [
@@ -57,6 +61,7 @@ OVERRIDES = [
         for what in ("model=resnet8", "recipe.epochs=5", "recipe.optim.batch=50")
     ),
 ]
+SMALL = ["data.train_limit=100", "data.val_fraction=0.3"]
 # Two stages of (3 A-Step epochs, the first on the labels alone; 2 B-Step epochs).
 TWO_STAGES = ["method.num_stages=2", "budget.adapt_epochs=6", "budget.student_epochs=4"]
 
@@ -112,16 +117,21 @@ def teacher_config(number: int = 0, *overrides: str) -> FinetuneConfig:
     return finetune_config(compose("KD", *overrides), number)
 
 
-def make_world() -> World:
-    splits = load(compose("KD").data)
+def make_world(*overrides: str) -> World:
+    splits = load(compose("KD", *overrides).data)
     data = TrainingData(splits.train, splits.val)
     teachers = []
     for number in (0, 1):
-        config = teacher_config(number)
+        config = teacher_config(number, *overrides)
         state = FinetuneState.new(config)
         list(finetune(config, data, state))
         teachers.append(frozen_teacher(state.model, config, data))
     return World(splits, data, teachers)
+
+
+def make_small_world() -> World:
+    """The same with half of the images: for tests of hundreds of runs."""
+    return make_world(*SMALL)
 
 
 def frozen_teacher(model: nn.Module, config: FinetuneConfig, data: TrainingData) -> Teacher:

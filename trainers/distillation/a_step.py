@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainers import measures, metrics, models
 from trainers.averages import moving_average
+from trainers.distillation import placebos
 from trainers.distillation.objective import objective
 from trainers.distillation.stage_cache import (
     heads_only,
@@ -24,13 +25,12 @@ from trainers.distillation.stage_cache import (
     tuned_outputs,
 )
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
+from trainers.distillation.synergy_gain import query_and_tokens, unfused
 from trainers.loop import run_steps, snapshot, top1
 from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
 from trainers.methods.information_plane import information
-from trainers.mixing import plan_epoch
 from trainers.models import Outputs, freezing, outputs
-from trainers.targets import average_logits
 from trainers.view_bank import Bank, ViewOutputs
 
 ADAPTERS = ("query_adapter.", "teacher_adapters.")
@@ -55,6 +55,8 @@ class AStep:
                 metrics.teacher(k, "top1_before"): top1(r.logits, labels) for k, r in rows
             }
         self.student = student_bank(inputs, state)
+        placebo, self.stage = placebos.of_stage(inputs, method, position.stage), position.stage
+        self.tokens = placebo if placebo and placebo.kind == placebos.TOKENS else None
         self.fresh = inputs.views.fresh
         if self.fresh:
             self.frozen_student = freezing.freeze(stage_student(state))
@@ -101,32 +103,16 @@ class AStep:
         return torch.optim.AdamW(groups, lr=c.a_lr, weight_decay=c.a_weight_decay, fused=True)
 
     def _train(self, position: StepPosition) -> dict[str, float]:
-        inputs, method, optimiser, config = (
-            self.inputs,
-            self.method,
-            self.optimiser,
-            self.inputs.config,
-        )
+        inputs, method, optimiser = self.inputs, self.method, self.optimiser
         learning = [p for group in optimiser.param_groups for p in group["params"]]
-        plan = plan_epoch(
-            config.seed,
-            "fusion",
-            position.epoch,
-            images=len(inputs.data.train.labels),
-            views=inputs.views.count,
-            batch=config.optim.batch,
-            mix=None,
-            size=config.data.image_size,
-            device=inputs.device,
-        )
-        inputs.views.redraw(config.seed, "fusion", position.epoch)
+        plan = inputs.plan("fusion", position, None)
         method.train()
 
         def step(i: int) -> dict[str, Tensor]:
             rows = plan.rows[i]
             with inputs.numerics.autocast(inputs.device):
                 student = self._student(rows)
-                teachers, start = self._teachers(rows)
+                teachers, start = self._teachers(self.tokens.other(rows) if self.tokens else rows)
                 terms = method.teacher_terms(
                     student, teachers, start, inputs.views.labels(rows), position
                 )
@@ -139,7 +125,7 @@ class AStep:
             named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
             return {metrics.LOSS_TOTAL: total} | named | terms.seen
 
-        stream = (config.seed, "fusion", "draws", position.epoch)
+        stream = (inputs.config.seed, "fusion", "draws", position.epoch)
         means = run_steps(self.state.progress, len(plan.rows), step, self.state.stop, stream)
         method.eval()
         means |= self._gradients()
@@ -225,47 +211,60 @@ class AStep:
         )
 
     def _val(self) -> list[ViewOutputs]:
-        """Outputs of the teachers, as they are now, on the validation images."""
+        """Outputs of the teachers, as they are now, on the validation images; under the placebo of
+        tokens the features are of other images."""
         if self.pooled is None:
-            return teacher_val(self.inputs, self.state)
-        banks = reclassified(self.state.teachers, [Bank(b.val, b.val) for b in self.pooled])
-        return [bank.val for bank in banks]
+            found = teacher_val(self.inputs, self.state)
+        else:
+            banks = reclassified(self.state.teachers, [Bank(b.val, b.val) for b in self.pooled])
+            found = [bank.val for bank in banks]
+        return placebos.of_validation(self.inputs, self.method, self.stage, found)
 
     def _finish(self) -> dict[str, float]:
-        """Restore the best state, read the gate, measure J."""
-        state, config = self.state, self.method.config
+        """Restore the best state, read the gate, measure gains and J."""
+        state, labels = self.state, self.inputs.data.val.labels
         self.method.load_state_dict(state.a_best["method"])
         for teacher, weights in zip(state.teachers, state.a_best["teachers"], strict=True):
             teacher.load_state_dict(weights)
+        restored = self._read_gate()
+        state.a_best, state.a_optimiser, state.adapted = {}, None, None
+        if self.pooled is not None:
+            state.adapted = reclassified(state.teachers, self.pooled)
+        teachers, student, seed = self._val(), self.student.val, self.inputs.config.seed
+        return {
+            metrics.GATE: float(state.gate_open),
+            metrics.SYNERGY_RESTORED: restored,
+            metrics.SYNERGY_CHANCE: measures.chance(labels),
+            **self._gains(teachers, restored),
+            **query_and_tokens(
+                self.method, student, teachers, labels, restored, (seed, self.stage)
+            ),
+            **objective(self.inputs, self.method, student, teachers),
+        }
+
+    def _read_gate(self) -> float:
+        """Open or close the gate of the B-Step; give the synergy accuracy of the restored state."""
+        state, config = self.state, self.method.config
         restored, smooth = float(state.a_best["top1"]), state.synergy_ema
         reading = smooth if config.gate_on == "ema" and smooth is not None else restored
         state.synergy_top1 = restored
         state.gate_open = reading > 0 and reading >= config.enable_kd_after_syn_acc
-        state.a_best, state.a_optimiser, state.adapted = {}, None, None
-        if self.pooled is not None:
-            state.adapted = reclassified(state.teachers, self.pooled)
-        teachers, labels = self._val(), self.inputs.data.val.labels
+        return restored
+
+    def _gains(self, teachers: list[ViewOutputs], restored: float) -> dict[str, float]:
+        """Synergy gain over the teachers and their average, as they are now and as loaded."""
+        labels, weights = self.inputs.data.val.labels, self.method.config.teacher_weights
+        accuracies, average = unfused(teachers, weights, labels)
         values = {
-            metrics.GATE: float(state.gate_open),
-            metrics.SYNERGY_RESTORED: restored,
-            metrics.SYNERGY_CHANCE: measures.chance(labels),
+            metrics.SYNERGY_GAIN: restored - max(accuracies),
+            metrics.SYNERGY_GAIN_AVERAGE: restored - average,
         }
-        accuracies, average = self._unfused(teachers)
-        values[metrics.SYNERGY_GAIN] = restored - max(accuracies)
-        values[metrics.SYNERGY_GAIN_AVERAGE] = restored - average
-        if state.teachers:
+        if self.state.teachers:
             values |= {
                 metrics.teacher(k, "top1_after"): value for k, value in enumerate(accuracies)
             }
-            accuracies, average = self._unfused([one.bank.val for one in self.inputs.teachers])
+            loaded = [one.bank.val for one in self.inputs.teachers]
+            accuracies, average = unfused(loaded, weights, labels)
         values[metrics.SYNERGY_GAIN_ORIGINAL] = restored - max(accuracies)
         values[metrics.SYNERGY_GAIN_AVERAGE_ORIGINAL] = restored - average
-        return values | objective(self.inputs, self.method, self.student.val, teachers)
-
-    def _unfused(self, teachers: list[ViewOutputs]) -> tuple[list[float], float]:
-        """Validation accuracy of each teacher, and of the mean of their logits by
-        `teacher_weights`."""
-        labels, weights = self.inputs.data.val.labels, self.method.config.teacher_weights
-        logits_KMC = torch.stack([rows.logits.float() for rows in teachers])
-        average = top1(average_logits(logits_KMC, weights), labels)
-        return [top1(logits_MC, labels) for logits_MC in logits_KMC], average
+        return values

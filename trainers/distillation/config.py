@@ -11,6 +11,7 @@ from trainers.mixing import MixConfig
 from trainers.numerics import Numerics
 from trainers.optim import OptimConfig
 from trainers.options import When, option
+from trainers.schedules import even_split
 
 
 @dataclass
@@ -30,6 +31,12 @@ class BudgetConfig:
     """Epochs of a run: the same for every rung and method of a bench."""
 
     student_epochs: int = option(80, "B-Step epochs of a run, over all stages", low=1)
+    student_epochs_per_stage: list[int] | None = option(
+        None,
+        "B-Step epochs of each stage, student_epochs in all (null: even shares)",
+        low=1,
+        added=True,
+    )
     adapt_epochs: int = option(
         32, "A-Step epochs of a run, shared among the stages", low=1, when=_adapts
     )
@@ -53,6 +60,10 @@ class BudgetConfig:
     matched_with: list[str] = option(
         [], "further overrides of the matched rung's run: ['optim.lr=4e-3']", when=_matched
     )
+
+    def stage_epochs(self, stages: int) -> list[int]:
+        """B-Step epochs of each stage."""
+        return self.student_epochs_per_stage or even_split(self.student_epochs, stages)
 
 
 @dataclass

@@ -7,6 +7,7 @@ loop runs a frozen network. Shapes: R rows (images × views), M validation image
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
 from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.models import Outputs
+from trainers.rng import seeded
 from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
 
 CHUNK = 4096  # rows of one pass of the fusion module
@@ -149,16 +151,20 @@ def synergy_rows(
     *,
     latent: bool = False,
     which: list[int] | None = None,
+    drawn: tuple[int, int] | None = None,
 ) -> Synergy:
-    """g(mu), certainty and, if requested, mu for every row, in evaluation mode (restored), without
-    sampling. `which`: the fusion sees these teachers only."""
+    """g(mu), certainty and, if requested, mu for every row, in evaluation mode (restored).
+
+    `which`: the fusion sees these teachers only. `drawn` = (seed, stage): g(z), z sampled once.
+    """
     logits, sure, means = [], [], []
-    with evaluating(method):
+    with evaluating(method), seeded(*drawn, "synergy") if drawn else nullcontext():
         for at in range(0, len(student.logits), CHUNK):
             part = slice(at, at + CHUNK)
             pooled = [t.pooled[part].float() for t in teachers]
-            found = method.fuse(student.pooled[part].float(), pooled, which=which)
-            logits.append(method.head(found.mu).half())
+            query = student.pooled[part].float()
+            found = method.fuse(query, pooled, sample=drawn is not None, which=which)
+            logits.append(method.head(found.z).half())
             if found.logvar is not None:
                 sure.append(targets.certainty(found.logvar))
             if latent:

@@ -19,6 +19,7 @@ from trainers.loop import Progress, top1
 from trainers.methods import METHODS
 from trainers.methods.alternating import AlternatingMethod
 from trainers.methods.base import Dims, Method, StepPosition
+from trainers.mixing import EpochPlan, MixConfig, plan_epoch
 from trainers.models import freezing
 from trainers.numerics import Numerics
 from trainers.optim import build_optimiser
@@ -198,3 +199,19 @@ class StepInputs(NamedTuple):
     @property
     def device(self) -> torch.device:
         return self.views.device
+
+    def plan(self, purpose: str, position: StepPosition, mix: MixConfig | None) -> EpochPlan:
+        """Order, views and mixes of an epoch; fresh crops are drawn."""
+        config = self.config
+        self.views.redraw(config.seed, purpose, position.epoch)
+        return plan_epoch(
+            config.seed,
+            purpose,
+            position.epoch,
+            images=len(self.data.train.labels),
+            views=self.views.count,
+            batch=config.optim.batch,
+            mix=mix,
+            size=config.data.image_size,
+            device=self.device,
+        )

@@ -6,6 +6,8 @@ Shapes: B a batch, R rows (images × views), K teachers, C classes, D latent wid
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -24,123 +26,159 @@ from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.models import outputs
 from trainers.models.freezing import freeze
-from trainers.rng import generator
 
 
-def source(inputs: StepInputs, state: DistillState, position: StepPosition) -> Tables | Live | None:
+def source(inputs: StepInputs, state: DistillState, position: StepPosition) -> Source | None:
     """Source of a B-Step's teacher outputs; None: the run has no teachers."""
-    if not inputs.teachers:
-        return None
-    method = state.method
-    if method.live_targets or method.needs_maps:
-        return Live(inputs, state, mixed=True)
-    return (
-        Live(inputs, state, mixed=False) if inputs.views.fresh else Tables(inputs, state, position)
-    )
+    return Source(inputs, state, position) if inputs.teachers else None
 
 
-def open_fusion(state: DistillState) -> AlternatingMethod | None:
-    """The method, if its fusion module teaches the student in this step (the gate is open)."""
-    return alternating(state.method) if state.gate_open else None
+class Teachers(Protocol):
+    """Where the teachers' own outputs come from."""
+
+    def __call__(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
+        """Logits and features of the teachers that the method uses."""
+        ...
 
 
 class Tables:
     """Tables of all clean views, made once at the step's start."""
 
-    def __init__(self, inputs: StepInputs, state: DistillState, position: StepPosition) -> None:
-        self._inputs, self._state = inputs, state
-        self._banks = teacher_banks(inputs, state, position.stage)
-        self._logits = [bank.train.logits for bank in self._banks]
-        method, fusion = state.method, open_fusion(state)
-        self._live = fusion if fusion and fusion.live_query else None
-        self._synergy = self._fused(fusion) if fusion and not self._live else None
-        if isinstance(method, AlternatingMethod) and method.placebo != "none":
-            self._remove_information(method.placebo, position)
+    def __init__(self, inputs: StepInputs, state: DistillState, stage: int) -> None:
+        self.banks = teacher_banks(inputs, state, stage)
+        self._used, self._views = state.method.teachers_used, inputs.views.count
 
-    def teacher_outputs(
-        self, rows_B: Tensor, clean_BCHW: Tensor, mixed_BCHW: Tensor
-    ) -> TeacherOutputs:
-        """Outputs on the clean source images of a batch."""
-        used = self._state.method.teachers_used
-        found = TeacherOutputs(
-            torch.stack([self._logits[k][rows_B].float() for k in used]),
-            pooled=tuple(self._banks[k].train.pooled[rows_B].float() for k in used),
-            image=rows_B // self._inputs.views.count,
+    def __call__(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
+        train = [self.banks[k].train for k in self._used]
+        return TeacherOutputs(
+            torch.stack([table.logits[rows_B].float() for table in train]),
+            pooled=tuple(table.pooled[rows_B].float() for table in train),
+            image=rows_B // self._views,
         )
-        if self._live:
-            with evaluating(self._state.student), torch.no_grad():
-                query = outputs(self._state.student, clean_BCHW).pooled
-            return fused(found, self._live, query)
-        if self._synergy is None:
-            return found
-        logits, sure, latent = self._synergy
-        return found._replace(
-            synergy=logits[rows_B].float(),
-            certainty=None if sure is None else sure[rows_B],
-            latent=None if latent is None else latent[rows_B].float(),
-        )
-
-    def _fused(self, method: AlternatingMethod) -> Synergy:
-        """Synergy logits of all rows for the queries of this stage."""
-        student = student_bank(self._inputs, self._state)
-        teachers = [bank.train for bank in self._banks]
-        return synergy_rows(method, student.train, teachers, latent=method.config.feat_kd_alpha > 0)
-
-    def _remove_information(self, placebo: str, position: StepPosition) -> None:
-        """Permute the tables by fixed draws of the run's seed."""
-        views, device = self._inputs.views, self._inputs.device
-        draw = generator(self._inputs.config.seed, "placebo", position.stage)
-        if placebo == "teachers":
-            row = torch.arange(views.rows, device=device)
-            self._logits = placebos.shuffled_rest(self._logits, views.labels(row), draw)
-        elif self._synergy is not None:
-            other = placebos.other_images(views.rows // views.count, views.count, draw).to(device)
-            logits, sure, latent = self._synergy
-            self._synergy = Synergy(
-                logits[other],
-                None if sure is None else sure[other],
-                None if latent is None else latent[other],
-            )
 
 
 class Live:
-    """Teachers, and the student of the stage's start (or of now) as query, run on the images that
-    the student sees (`mixed`), or on their clean sources."""
+    """Teachers run on the images."""
 
-    def __init__(self, inputs: StepInputs, state: DistillState, *, mixed: bool) -> None:
-        self._inputs, self._state, self._mixed = inputs, state, mixed
+    def __init__(self, inputs: StepInputs, state: DistillState) -> None:
         teachers = state.teachers or [teacher.model for teacher in inputs.teachers]
         self._teachers = [teachers[k] for k in state.method.teachers_used]
-        self._fusion, self._query = open_fusion(state), state.student
-        if self._fusion and not self._fusion.live_query:
+        self._maps, self._views = state.method.needs_maps, inputs.views.count
+
+    def __call__(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
+        each = [outputs(teacher, images_BCHW, maps=self._maps) for teacher in self._teachers]
+        return TeacherOutputs(
+            torch.stack([one.logits.float() for one in each]),
+            pooled=tuple(one.pooled for one in each),
+            maps=tuple(one.maps for one in each),
+            image=rows_B // self._views,
+        )
+
+
+class Source:
+    """Outputs of the teachers, of the student's average and of the fusion, for one B-Step.
+
+    They are of the clean source images, or of the mixed ones where the method has `live_targets` or
+    `needs_maps`. The fusion is left out where the gate is closed.
+    """
+
+    def __init__(self, inputs: StepInputs, state: DistillState, position: StepPosition) -> None:
+        self._inputs, self._state, method = inputs, state, state.method
+        self._mixed = method.live_targets or method.needs_maps
+        tables = not (self._mixed or inputs.views.fresh)
+        self._placebo = placebos.of_stage(inputs, method, position.stage)
+        self._fusion = alternating(method) if state.gate_open else None
+        self._query, self._synergy = state.student, None
+        self._teachers: Teachers = Live(inputs, state)
+        if tables:
+            self._teachers = banks = Tables(inputs, state, position.stage)
+            if self._fusion and not self._fusion.live_query:
+                self._synergy = self._table(self._fusion, banks, position.stage)
+        elif self._fusion and not self._fusion.live_query:
             self._query = freeze(stage_student(state))
+        fused = self._fusion is not None and self._synergy is None
+        self.live = not tables or fused or state.ema is not None  # networks are run in the loop
 
     @torch.no_grad()
     def teacher_outputs(
-        self, rows_B: Tensor, clean_BCHW: Tensor, mixed_BCHW: Tensor
+        self,
+        rows_B: Tensor,
+        clean_BCHW: Tensor,
+        mixed_BCHW: Tensor,
+        at: Tensor | None = None,
     ) -> TeacherOutputs:
-        """Outputs on the images as they are."""
+        """Outputs on the images of a batch, or on those of them that `at` lists."""
         images = mixed_BCHW if self._mixed else clean_BCHW
+        if at is None:
+            return self._outputs(rows_B, images)
+        return self._outputs(rows_B[at], images[at])._replace(at=at)
+
+    def _outputs(self, rows_B: Tensor, images: Tensor) -> TeacherOutputs:
+        """Under a placebo of the fusion its outputs are of other images; where routing and weights
+        are too, they are those of the `donor`."""
+        placebo = self._placebo
         with self._inputs.numerics.autocast(self._inputs.device):
-            each = [outputs(t, images, maps=self._state.method.needs_maps) for t in self._teachers]
-            found = TeacherOutputs(
-                torch.stack([one.logits.float() for one in each]),
-                pooled=tuple(one.pooled for one in each),
-                maps=tuple(one.maps for one in each),
-                image=rows_B // self._inputs.views.count,
-            )
+            found = self._unfused(rows_B, images)
+            if placebo is not None and placebo.kind == placebos.TEACHERS:
+                labels = self._inputs.views.labels(rows_B)
+                return found._replace(teachers=placebo.shuffled(found.teachers, labels, rows_B))
             if self._fusion is None:
                 return found
-            with evaluating(self._query):
-                query = outputs(self._query, images).pooled
-            return fused(found, self._fusion, query)
+            if placebo is None or placebo.kind == placebos.TOKENS:
+                return self._fused(self._fusion, found, rows_B, images)
+            other = placebo.other(rows_B)
+            if self.live:
+                images = self._inputs.views.batch(other)
+            donor = self._fused(self._fusion, self._unfused(other, images), other, images)
+        if placebo.kind != placebos.BY_LABEL:
+            return found._replace(donor=donor)
+        return found._replace(synergy=donor.synergy, certainty=donor.certainty, latent=donor.latent)
 
+    def _unfused(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
+        """The outputs of the teachers, and of the student's average where it teaches too."""
+        found = self._teachers(rows_B, images_BCHW)
+        if self._state.ema is None:
+            return found
+        return found._replace(ema=outputs(self._state.ema, images_BCHW).logits.float())
 
-@torch.no_grad()
-def fused(teachers: TeacherOutputs, method: AlternatingMethod, query_BD: Tensor) -> TeacherOutputs:
-    """The teachers' outputs, with those of the fusion for a query."""
-    with evaluating(method):
-        latent = method.fuse(query_BD, list(teachers.pooled))
-        logits = method.head(latent.mu)
-    certainty = None if latent.logvar is None else targets.certainty(latent.logvar)
-    return teachers._replace(synergy=logits, certainty=certainty, latent=latent.mu)
+    def _fused(
+        self,
+        method: AlternatingMethod,
+        found: TeacherOutputs,
+        rows_B: Tensor,
+        images_BCHW: Tensor,
+    ) -> TeacherOutputs:
+        """The outputs with those of the fusion: of its table, or for a query of the images."""
+        if self._synergy is not None:
+            logits, sure, latent = self._synergy
+            return found._replace(
+                synergy=logits[rows_B].float(),
+                certainty=None if sure is None else sure[rows_B],
+                latent=None if latent is None else latent[rows_B].float(),
+            )
+        tokens = found.pooled
+        if self._placebo is not None and self._placebo.kind == placebos.TOKENS:
+            other = self._placebo.other(rows_B)
+            tokens = self._teachers(other, self._inputs.views.batch(other)).pooled
+        with evaluating(self._query):
+            query = outputs(self._query, images_BCHW).pooled
+        with evaluating(method):
+            fused = method.fuse(query, list(tokens), sample=method.samples_targets)
+            logits = method.head(fused.z)
+        sure = None if fused.logvar is None else targets.certainty(fused.logvar)
+        return found._replace(synergy=logits, certainty=sure, latent=fused.mu)
+
+    def _table(self, method: AlternatingMethod, tables: Tables, stage: int) -> Synergy:
+        """Synergy logits of all rows for the queries of this stage."""
+        student = student_bank(self._inputs, self._state)
+        teachers = [bank.train for bank in tables.banks]
+        if self._placebo is not None and self._placebo.kind == placebos.TOKENS:
+            rows = torch.arange(self._inputs.views.rows, device=self._inputs.device)
+            teachers = placebos.with_tokens(teachers, self._placebo.other(rows))
+        return synergy_rows(
+            method,
+            student.train,
+            teachers,
+            latent=method.config.feat_kd_alpha > 0,
+            drawn=(self._inputs.config.seed, stage) if method.samples_targets else None,
+        )

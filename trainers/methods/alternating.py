@@ -36,8 +36,13 @@ class AlternatingMethod(Method):
         return False
 
     @property
+    def samples_targets(self) -> bool:
+        """Whether synergy targets are g(z) with a sampled latent, not g(mu)."""
+        return False
+
+    @property
     def placebo(self) -> str:
-        """Which information is removed from the teachers' outputs: none, synergy or teachers."""
+        """What is taken out of the teachers' outputs (`trainers.distillation.placebos`)."""
         return "none"
 
     @property

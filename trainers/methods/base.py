@@ -51,6 +51,19 @@ class MethodConfig:
         """The few options that tell a run at a glance, by short name."""
         return {"method": str(getattr(self, "name", ""))}
 
+    def in_key(
+        self, kept: dict[str, Any], student_dim: int | None, teachers: int
+    ) -> dict[str, Any]:
+        """The options of the run key, of several spellings of one experiment always the same.
+        `kept`: those that count; `student_dim`: the student's pooled width, where it is known."""
+        return kept
+
+    def corrected(self, *, fresh: bool, mixed: bool) -> list[str]:
+        """Corrections that moved the numbers of such configurations alone (`fresh`: crops without
+        fixed views; `mixed`: images are mixed). They are in the run key, so that no run from before
+        is taken for one of today's."""
+        return []
+
     def teacher_numbers(self) -> dict[str, list[int]]:
         """Teachers that options name by number: option -> numbers."""
         return {}
@@ -101,7 +114,9 @@ class TeacherOutputs(NamedTuple):
     certainty [B] of the fusion (None: no bottleneck); latent [B, D], the fusion's mean;
     pooled: a teacher's features [B, D_k] each; maps: a teacher's feature maps each (empty unless
     the method `needs_maps`); image [B]: which training image each is;
-    ema [B, C]: logits of an exponential average of the student.
+    ema [B, C]: logits of an exponential average of the student;
+    donor: outputs on other images, by which a placebo has these images taught and routed;
+    at [N]: which images of the batch all of this is of (None: of all of them).
     """
 
     teachers: Tensor
@@ -112,6 +127,8 @@ class TeacherOutputs(NamedTuple):
     maps: tuple[tuple[Tensor, ...], ...] = ()
     image: Tensor | None = None
     ema: Tensor | None = None
+    donor: TeacherOutputs | None = None
+    at: Tensor | None = None
 
 
 class Method(nn.Module):
@@ -158,6 +175,11 @@ class Method(nn.Module):
     def needs_teachers(self, position: StepPosition) -> bool:
         """Whether teacher outputs are needed at this moment of the B-Step."""
         raise TypeError(f"{type(self).__name__} does not define needs_teachers")
+
+    def needed_images(self, student: Outputs, labels_B: Tensor, mix: Mix) -> Tensor | None:
+        """Indices of the images of a batch that teachers have to see where they are run live, for a
+        student that saw the mixed images (None: all)."""
+        return None
 
     def student_terms(
         self,

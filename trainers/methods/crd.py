@@ -32,7 +32,7 @@ class CrdConfig(BaselineConfig):
     negatives: int = option(
         16384, "negatives of each image, sampled with replacement", low=1, high=2**20
     )
-    temperature: float = option(0.07, "temperature of the scores", low=1e-3)
+    temperature: float = option(0.07, "temperature of the scores", low=0.02)
     momentum: float = option(0.5, "share of the old feature in the memory bank", low=0, high=1)
 
 

@@ -20,6 +20,22 @@ def test_every_row_gets_another_image_of_the_same_view(images: int, views: int) 
     assert not torch.equal(other, placebos.other_images(images, views, draw(1))) or images == 2
 
 
+@pytest.mark.parametrize("views", [1, 3])
+def test_every_row_gets_another_image_of_its_class(views: int) -> None:
+    labels = torch.tensor([0, 2, 2, 0, 2, 0, 4, 4, 0])  # no image of classes 1 and 3
+    other = placebos.others_of_class(labels, views, draw())
+    rows = torch.arange(len(labels) * views)
+    assert torch.equal(other.sort().values, rows)
+    assert torch.equal(other % views, rows % views)
+    assert (other // views != rows // views).all()
+    assert torch.equal(labels[other // views], labels[rows // views])
+
+
+def test_a_class_of_one_image_has_no_other() -> None:
+    with pytest.raises(ValueError, match="no other image of class 2"):
+        placebos.others_of_class(torch.tensor([0, 0, 2, 1, 1]), 1, draw())
+
+
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_the_labels_logit_stays_and_the_rest_is_shuffled_alike(
     classes: int, monkeypatch: pytest.MonkeyPatch
@@ -27,11 +43,12 @@ def test_the_labels_logit_stays_and_the_rest_is_shuffled_alike(
     monkeypatch.setattr(placebos, "CHUNK", 16)  # more than one pass
     torch.manual_seed(0)
     one, labels = torch.randn(50, classes), torch.randint(classes, (50,))
-    tables = [one.half(), (one * 2).half()]
-    first, second = placebos.shuffled_rest(tables, labels, draw())
-    for table, shuffled in zip(tables, (first, second), strict=True):
-        assert torch.equal(shuffled.gather(1, labels[:, None]), table.gather(1, labels[:, None]))
-        assert torch.equal(shuffled.sort(1).values, table.sort(1).values)
-    torch.testing.assert_close(second, first * 2)  # the same shuffle for every teacher
-    moved = (first != tables[0]).float().mean()
+    tables = torch.stack([one, one * 2])
+    order = placebos.orders(50, classes, draw()).long()
+    shuffled = placebos.shuffled_rest(tables, labels, order)
+    for table, found in zip(tables, shuffled, strict=True):
+        assert torch.equal(found.gather(1, labels[:, None]), table.gather(1, labels[:, None]))
+        assert torch.equal(found.sort(1).values, table.sort(1).values)
+    assert torch.equal(shuffled[1], shuffled[0] * 2)  # the same shuffle for every teacher
+    moved = (shuffled[0] != tables[0]).float().mean()
     assert (moved == 0) == (classes == 2)  # with two classes there is nothing to shuffle

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from tests.trainers import tiny
 from tests.trainers.tiny import World
+from trainers.distillation import placebos
 from trainers.distillation.state import StepInputs
-from trainers.distillation.teacher_outputs import Live, Tables
+from trainers.distillation.teacher_outputs import Source
 from trainers.methods.asib.guidance import guidance
 from trainers.methods.base import StepPosition, TeacherOutputs
-from trainers.mixing import Mix, mix_images
+from trainers.mixing import Mix, Shown, mix_images, shown
 from trainers.models import outputs
 
 MIXED = ["mix.start=0", "mix.mixup_alpha=0.4", "mix.cutmix_alpha=0"]
@@ -44,7 +45,7 @@ def test_same_view_shows_the_frozen_side_the_students_own_images(world: World) -
     mix = Mix(0.3, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)))
     clean = inputs.views.batch(rows)
     images = mix_images(clean, mix)
-    found = Live(inputs, state, mixed=True).teacher_outputs(rows, clean, images)
+    found = Source(inputs, state, FIRST).teacher_outputs(rows, clean, images)
     with torch.no_grad():
         single = [outputs(t.model, images) for t in world.teachers]
         query = outputs(state.student.eval(), images).pooled
@@ -65,7 +66,7 @@ def test_targets_of_the_same_view_are_not_mixed_again(
     )
     assert mix.partner is not None
     c = state.method.config
-    target, omega, _ = guidance(c, teacher_outputs, labels, mix, StepPosition(1, 4))
+    target, omega, *_ = guidance(c, teacher_outputs, labels, mix, StepPosition(1, 4))
     kl = torch.nn.functional.kl_div(
         torch.log_softmax(student.logits / c.tau, -1), target, reduction="none"
     ).sum(1)
@@ -90,43 +91,93 @@ def test_routing_of_mixed_images_weighs_both_labels() -> None:
                 return -(lam * log_p[labels[i]] + (1 - lam) * log_p[labels[partner[i]]])
 
             expected.append(bool(distance(synergy) < distance(average)))
-        found = prefer_synergy(synergy, average, labels, Mix(lam, partner))
+        found = prefer_synergy(synergy, average, shown(labels, Mix(lam, partner)))
         assert found.tolist() == expected
     assert torch.equal(
-        prefer_synergy(synergy, average, labels, Mix(1.0, partner)),
-        prefer_synergy(synergy, average, labels),
+        prefer_synergy(synergy, average, shown(labels, Mix(1.0, partner))),
+        prefer_synergy(synergy, average, Shown(labels)),
     )
 
 
-def teaching_of(cfg: str, world: World, rows: Tensor) -> TeacherOutputs:
-    config = tiny.rung(cfg)
+def teaching_of(cfg: str, world: World, rows: Tensor, *overrides: str) -> TeacherOutputs:
+    config = tiny.rung(cfg, *overrides)
     state = tiny.new_state(config, world)
     state.stage_student, state.gate_open = tiny.clone(state.student), True
     inputs = StepInputs.prepare(config, world.data, world.teachers, state)
     images = inputs.views.batch(rows)
-    return Tables(inputs, state, FIRST).teacher_outputs(rows, images, images)
+    return Source(inputs, state, FIRST).teacher_outputs(rows, images, images)
 
 
+SOURCES = {"tables": [], "live query": ["method.query=live"], "fresh crops": ["data.views=0"]}
+
+
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("rung", ["L2", "L3"])
-def test_a_null_is_taught_the_synergy_of_other_images(rung: str, world: World) -> None:
-    rows = torch.arange(2 * len(world.data.train.labels))
-    true, null = teaching_of(rung, world, rows), teaching_of(f"{rung}_null", world, rows)
+def test_a_null_is_taught_the_synergy_of_other_images(rung: str, source: str, world: World) -> None:
+    """With the label's routing, or with the routing of the other image, whatever the source."""
+    rows = torch.arange(len(world.data.train.labels) * (1 if source == "fresh crops" else 2))
+    true = teaching_of(rung, world, rows, *SOURCES[source])
+    by_label = teaching_of(f"{rung}_null_by_label", world, rows, *SOURCES[source])
+    null = teaching_of(f"{rung}_null", world, rows, *SOURCES[source])
+    assert null.donor is not None
+    assert null.synergy is None  # nothing of the fusion is this image's own
+    found = (by_label.synergy, by_label.certainty)
+    for a, b in zip(found, (null.donor.synergy, null.donor.certainty), strict=True):
+        assert a is not None
+        assert b is not None
+        assert torch.equal(a, b)
+    assert true.synergy is not None
+    assert null.image is not None
+    assert null.donor.image is not None
+    for one in (by_label.teachers, null.teachers):
+        assert torch.equal(one, true.teachers)
+    assert (null.donor.image != null.image).all()
+    of_donor = null.donor.image * (len(rows) // len(world.data.train.labels)) + rows % (
+        len(rows) // len(world.data.train.labels)
+    )
+    torch.testing.assert_close(null.donor.synergy, true.synergy[of_donor])
+    torch.testing.assert_close(null.donor.teachers, true.teachers[:, of_donor])
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_placebo_of_a_class_is_taught_by_another_image_of_it(source: str, world: World) -> None:
+    rows, labels = torch.arange(40), world.data.train.labels
+    donor = teaching_of("L2_null_class", world, rows, *SOURCES[source]).donor
+    assert donor is not None
+    own = rows // (1 if source == "fresh crops" else 2)
+    assert (donor.image != own).all()
+    assert torch.equal(labels[donor.image], labels[own])
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_placebo_of_tokens_has_the_own_query_alone(source: str, world: World) -> None:
+    """Its fusion gives what that of L2 gives for its own query and another image's tokens."""
+    rows = torch.arange(30)
+    true = teaching_of("L2", world, rows, *SOURCES[source])
+    null = teaching_of("L2_null_tokens", world, rows, *SOURCES[source])
     assert torch.equal(true.teachers, null.teachers)
     assert true.synergy is not None
     assert null.synergy is not None
-    assert true.certainty is not None
-    assert null.certainty is not None
-    assert torch.equal(true.synergy.sort(0).values, null.synergy.sort(0).values)
-    assert torch.equal(true.certainty.sort().values, null.certainty.sort().values)
-    assert (true.synergy != null.synergy).any(1).float().mean() > 0.9
+    assert (true.synergy - null.synergy).abs().amax(1).min() > 1e-3
+    config = tiny.rung("L2_null_tokens", *SOURCES[source])
+    state = tiny.new_state(config, world)
+    inputs = StepInputs.prepare(config, world.data, world.teachers, state)
+    placebo = placebos.of_stage(inputs, state.method, 0)
+    assert placebo is not None
+    own, other = (inputs.views.batch(r) for r in (rows, placebo.other(rows)))
+    with torch.no_grad():
+        query = outputs(state.student.eval(), own).pooled
+        tokens = [outputs(t.model, other).pooled for t in world.teachers]
+        expected = state.method.head(state.method.eval().fuse(query, tokens).mu)
+    torch.testing.assert_close(null.synergy, expected, rtol=1e-2, atol=1e-2)  # half precision
 
 
-def test_kd_null_keeps_the_teachers_logit_of_the_label_alone(world: World) -> None:
-    rows = torch.arange(2 * len(world.data.train.labels))
-    labels = world.data.train.labels.repeat_interleave(2)
+@pytest.mark.parametrize("views", [0, 2])
+def test_kd_null_keeps_the_teachers_logit_of_the_label_alone(views: int, world: World) -> None:
+    rows = torch.arange(max(1, views) * len(world.data.train.labels))
+    labels = world.data.train.labels.repeat_interleave(max(1, views))
     true, null = (
-        teaching_of("KD", world, rows).teachers,
-        teaching_of("KD_null", world, rows).teachers,
+        teaching_of(cfg, world, rows, f"data.views={views}").teachers for cfg in ("KD", "KD_null")
     )
     for a, b in zip(true, null, strict=True):
         assert torch.equal(a.gather(1, labels[:, None]), b.gather(1, labels[:, None]))

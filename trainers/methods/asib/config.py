@@ -1,14 +1,16 @@
-"""Options of ASIB: meaning, default, range, and the condition under which each counts."""
+"""Configuration of ASIB: what follows from its options, and what contradicts what."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trainers.methods.asib import levels
-from trainers.methods.asib.switches import Switches, fused, taught
-from trainers.options import When, option, span
-from trainers.schedules import even_split
+from trainers.methods.asib.rung_options import RungOptions
+from trainers.methods.asib.switches import disagrees, fades, fused, taught
+from trainers.options import default_of, span
+from trainers.schedules import even_split, kd_weight
 
 # d_tok of the method: narrow students get narrow tokens (and a fusion module that costs little).
 TOKEN_DIM, SMALL_TOKEN_DIM = 512, 256
@@ -16,199 +18,9 @@ WIDE_ENOUGH = 1280  # pooled width above which a student gets the full token wid
 LEVELS = ("student_levels", "teacher_levels")
 
 
-_bottleneck = When("there is fusion, and `method.bottleneck`", lambda m: fused(m) and m.bottleneck)
-_stages = When(
-    "there is fusion, and `method.num_stages` is above 1", lambda m: fused(m) and m.num_stages > 1
-)
-_freezes = When(
-    "a stage of `method.student_levels` freezes blocks",
-    lambda m: any(level != -1 for level in m.student_levels),
-)
-_placebo = When("`method.placebo` is not none", lambda m: m.placebo != "none")
-_backbone = When(
-    "there is fusion, and `method.adapt` is backbone", lambda m: fused(m) and m.adapt == "backbone"
-)
-
-
 @dataclass
-class AsibConfig(Switches):
-    """Options of ASIB. A field that cannot change the results of a configuration is not part of
-    its run key (`when`)."""
-
-    name: str = option("asib", "the method")
-    # B-Step: what the student learns from.
-    ce_alpha: float = option(0.7, "weight of the labels' cross-entropy", low=0)
-    label_smoothing: float = option(0.05, "label smoothing of the B-Step", low=0, high=1)
-    kd_target: str = option(
-        "auto",
-        "none: no teacher; teacher: one of them; avg: their weighted mean; weighted_conf: their "
-        "mean, each weighted per sample by its confidence; synergy: the fusion's logits when the "
-        "gate is open; auto: per sample, whichever of fusion and mean has the lower cross-entropy",
-        choices=("none", "teacher", "avg", "weighted_conf", "synergy", "auto"),
-    )
-    kd_alpha: float = option(0.3, "weight of the distillation term", low=0, when=taught)
-    tau: float = option(4.0, "temperature of the distillation term", low=1e-2, when=taught)
-    tau_syn: float = option(4.0, "temperature of synergy targets", low=1e-2, when=fused)
-    teacher_weights: list[float] | None = option(
-        None, "weights of the average (null: equal), normalised to sum 1", low=0, when=taught
-    )
-    target_view: str = option(
-        "two_view",
-        "two_view: mixed targets of both source images; clean: the first source's target only "
-        "(for reproduction: it does not agree with a mixed input); same: all networks run live on "
-        "the mixed image (slower)",
-        choices=("two_view", "clean", "same"),
-        when=taught,
-    )
-    kd_uncertainty_weight: float = option(
-        0.5, "b of the entropy weight 1/(1+b·H/ln C) of a sample; 0: off", low=0, when=taught
-    )
-    kd_uncertainty_min: float = option(
-        0.2, "smallest value of the entropy weight", low=0, high=1, when=taught
-    )
-    kd_warmup_epochs: float = option(
-        0.125,
-        "linear rise of the KD weight: B-Step epochs, or a fraction below 1",
-        low=0,
-        when=taught,
-    )
-    kd_cooldown_epochs: float = option(
-        0.25,
-        "linear fall of the KD weight to 0 at the end: epochs, or a fraction below 1",
-        low=0,
-        when=taught,
-    )
-    kd_max_ratio: float = option(
-        1.25, "largest KD term after the warm-up, as a multiple of the CE term", low=0, when=taught
-    )
-    # The fusion module.
-    token_dim: int | None = option(
-        None, "token width of the fusion (null: 512, or 256 for narrow students)", low=1, when=fused
-    )
-    latent_dim: int | None = option(
-        None, "latent width of the fusion (null: token_dim)", low=1, when=fused
-    )
-    heads: int = option(4, "attention heads of the fusion; divides latent_dim", low=1, when=fused)
-    dropout: float = option(0.05, "dropout of the synergy head", low=0, high=0.99, when=fused)
-    synergy_logit_scale: float = option(
-        0.8, "scale of synergy logits where they are a target", low=0, when=fused
-    )
-    enable_kd_after_syn_acc: float = option(
-        0.65, "synergy accuracy on validation from which the gate opens", low=0, high=1, when=fused
-    )
-    gate_on: str = option(
-        "raw",
-        "accuracy that opens the gate: raw, of the restored state, or its moving average",
-        choices=("raw", "ema"),
-        when=fused,
-    )
-    # The information bottleneck.
-    bottleneck: bool = option(
-        True, "information bottleneck: log-variance head, sampling, rate, certainty", when=fused
-    )
-    a_step_sample: bool = option(
-        True, "the A-Step's cross-entropy sees z (false: mu; σ then collapses)", when=_bottleneck
-    )
-    ib_beta: float = option(1e-3, "β, weight of the rate", low=0, when=_bottleneck)
-    ib_beta_warmup_epochs: float = option(
-        0.125,
-        "linear rise of β from 0: A-Step epochs, or a fraction below 1",
-        low=0,
-        when=_bottleneck,
-    )
-    logvar_clip: float = option(
-        4.0, "largest |log-variance| of the latent", low=0, when=_bottleneck
-    )
-    min_std: float = option(0.01, "smallest σ of the latent", low=1e-6, when=_bottleneck)
-    min_cw: float = option(
-        0.5, "smallest certainty weight of a sample", low=0, high=1, when=_bottleneck
-    )
-    max_cw: float = option(1.5, "largest certainty weight of a sample", low=1, when=_bottleneck)
-    # The A-Step.
-    num_stages: int = option(4, "alternations of A-Step and B-Step", low=1, when=fused)
-    cccp_alpha: float = option(0.15, "A-Step weight of the CCCP surrogate", low=0, when=_stages)
-    cccp_ramp_epochs: float = option(
-        2.0, "linear rise of the surrogate's weight in each A-Step, epochs", low=0, when=_stages
-    )
-    synergy_only_epochs: float = option(
-        0.25, "CE-only start of each A-Step: epochs, or a fraction below 1", low=0, when=fused
-    )
-    w_ce: float = option(1.0, "A-Step weight of the cross-entropy", low=0, when=fused)
-    w_kd: float = option(
-        0.3, "A-Step weight of KL(student ‖ synergy), off in stage 1", low=0, when=_stages
-    )
-    w_feat: float = option(0.0, "A-Step weight of ‖query - mu‖²/d", low=0, when=fused)
-    a_label_smoothing: float = option(
-        0.05, "label smoothing of the A-Step", low=0, high=1, when=fused
-    )
-    a_lr: float = option(1e-4, "learning rate of the A-Step (AdamW)", low=0, when=fused)
-    a_weight_decay: float = option(1e-4, "A-Step weight decay", low=0, when=fused)
-    ib_mbm_lr_factor: float = option(
-        1.0, "learning rate factor of fusion module and head", low=0, when=fused
-    )
-    a_clip: float = option(0.5, "A-Step gradient norm limit; 0: none", low=0, when=fused)
-    loss_clamp: str = option(
-        "soft",
-        "how the A-Step loss is bounded: soft keeps the gradient's direction, hard cuts it",
-        choices=("soft", "hard", "none"),
-        when=fused,
-    )
-    loss_clamp_max: float = option(100.0, "upper bound of the A-Step loss", low=1e-6, when=fused)
-    loss_clamp_warmup_epochs: float = option(
-        0.0, "A-Step epochs before the loss is bounded", low=0, when=fused
-    )
-    teacher_eval_every: int = option(2, "A-Step epochs between evaluations", low=1, when=fused)
-    synergy_ema_alpha: float = option(
-        0.8, "decay of the moving average of the synergy accuracy", low=0, high=1, when=fused
-    )
-    # Teacher adaptation.
-    adapt: str = option(
-        "adapters",
-        "adapters: teacher adapters learn in the A-Step; backbone: the teachers' top blocks too; "
-        "none: teacher adapters stay random projections (for reproduction)",
-        choices=("none", "adapters", "backbone"),
-        when=fused,
-    )
-    teacher_levels: list[int] = option(
-        [1],
-        "unfrozen top blocks of the teachers: one value for all stages, one for every stage, or "
-        "one for each of level_starts; -1: all blocks, 0: the head only",
-        low=-1,
-        when=_backbone,
-    )
-    lambda_pres: float = option(
-        1.0,
-        "weight of the distance to the teacher's logits before it adapts",
-        low=0,
-        when=_backbone,
-    )
-    # Partial freezing of the student.
-    student_levels: list[int] = option(
-        [-1],
-        "the student's unfrozen top blocks, listed as in teacher_levels; -1: all blocks, 0: the "
-        "head only",
-        low=-1,
-        when=_freezes,
-    )
-    level_starts: list[float] | None = option(
-        None,
-        "fractions of the stages from which the levels hold, so that they follow the number of "
-        "stages: [0, 0.5] (null: levels are listed stage by stage)",
-        low=0,
-        high=1,
-        identity=False,
-    )
-    freeze_bn: bool = option(
-        False, "freeze the BatchNorm statistics of the student's frozen blocks too", when=_freezes
-    )
-    # Controls.
-    placebo: str = option(
-        "none",
-        "control with the same compute and no information: synergy: the fusion's logits of "
-        "another image; teachers: the teachers' non-target logits shuffled among the classes",
-        choices=("none", "synergy", "teachers"),
-        when=_placebo,
-    )
+class AsibConfig(RungOptions):
+    """Options of ASIB and what follows from them."""
 
     def widths(self, student_dim: int) -> tuple[int, int]:
         """(token width, latent width) for a student of that pooled width."""
@@ -240,6 +52,57 @@ class AsibConfig(Switches):
     def levels(self, whose: str) -> list[int]:
         return self.student_levels if whose == "student" else self.teacher_levels
 
+    def kd_weight(self, epoch: int, total: int) -> float:
+        """kd_eff of a B-Step epoch of `total`."""
+        if not taught(self):
+            return 0.0
+        warmup, cool = span(self.kd_warmup_epochs, total), span(self.kd_cooldown_epochs, total)
+        return kd_weight(epoch, total, alpha=self.kd_alpha, warmup=warmup, cool=cool)
+
+    def in_key(
+        self, kept: dict[str, Any], student_dim: int | None, teachers: int
+    ) -> dict[str, Any]:
+        same: dict[str, Any] = {name: default_of(type(self), name) for name in self._dead()}
+        if self.teacher_weights is not None:
+            shares = [weight / sum(self.teacher_weights) for weight in self.teacher_weights]
+            same["teacher_weights"] = shares if len(set(shares)) > 1 else None
+        if student_dim is not None:
+            token, latent = self.widths(student_dim)
+            same["token_dim"] = None if token == default_token_dim(student_dim) else token
+            same["latent_dim"] = None if latent == token else latent
+        if self.placebo == "image_by_label":
+            same["placebo"] = "synergy"  # its name in older runs
+        which = sorted(self.synergy_eval_teacher_indices or [])
+        same["synergy_eval_teacher_indices"] = which
+        found = {name: same.get(name, value) for name, value in kept.items()}
+        if which == [*range(teachers)]:
+            found.pop("synergy_eval_teacher_indices", None)
+        return found
+
+    def _dead(self) -> list[str]:
+        """Options without effect next to the values of others: all their values are one run."""
+        dead = {
+            "kd_uncertainty_min": self.kd_uncertainty_weight == 0,
+            "ib_beta_warmup_epochs": self.ib_beta == 0,
+            "cccp_ramp_epochs": self.cccp_alpha == 0,
+            "loss_clamp_max": self.loss_clamp == "none",
+            "loss_clamp_warmup_epochs": self.loss_clamp == "none",
+            "min_std": 2 * math.log(self.min_std) <= -self.logvar_clip,
+            "disagree_mode": self.disagree_lambda_high == self.disagree_lambda_low,
+        }
+        return [name for name, holds in dead.items() if holds]
+
+    def corrected(self, *, fresh: bool, mixed: bool) -> list[str]:
+        live = fresh or (fused(self) and self.query == "live")
+        both = self.disagree_mode == "both_wrong" and self.target_view == "same" and mixed
+        found = {
+            "placebo of live outputs": live and self.placebo != "none",
+            "both labels of mixed images": both and disagrees(self),
+            "certainty of kept samples": self._spares(live) and fused(self) and self.bottleneck,
+            "loss_clamp_warmup_epochs": fused(self) and 0 < self.loss_clamp_warmup_epochs < 1,
+        }
+        return [name for name, holds in found.items() if holds]
+
     def settled(self, *, specialised: bool) -> AsibConfig:
         """With the levels of all stages, listed stage by stage."""
         starts, stages = self.level_starts, self.stage_count()
@@ -266,6 +129,11 @@ class AsibConfig(Switches):
             for error in levels.errors(f"method.{name}", getattr(self, name), starts, stages)
         ]
 
+    def _spares(self, live: bool) -> bool:
+        """Whether the sample gate has networks run on some images only."""
+        live = live or self.target_view == "same" or self.ema_weight > 0
+        return live and self.kd_sample_gate and self.kd_sample_max_ratio < 1
+
     def errors(self, adapt_epochs: int, student_dim: int | None, teachers: int) -> list[str]:
         found = super().errors(adapt_epochs, student_dim, teachers) + self.switch_errors()
         found += levels.start_errors(self.level_starts) or self._level_errors()
@@ -274,15 +142,12 @@ class AsibConfig(Switches):
             found.append(f"method.teacher_weights={weights}: their sum must be above 0")
         if taught(self) and weights is not None and len(weights) != teachers:
             found.append(f"method.teacher_weights: {len(weights)} for {teachers} teachers")
-        if self.placebo != "none" and (
-            not taught(self) or (self.placebo == "synergy" and not fused(self))
-        ):
+        elif fades(self) and weights is not None and sum(weights) == weights[1]:
             found.append(
-                f"method.placebo={self.placebo}: method.kd_target={self.kd_target} has no such "
-                "information"
+                f"method.teacher_weights={weights}: teacher 1 alone has a weight, and "
+                f"method.teacher2_weight_decay_len={self.teacher2_weight_decay_len:g} takes it away"
             )
-        if self.placebo != "none" and self.target_view == "same":
-            found.append("method.placebo needs method.target_view two_view or clean, not same")
+        found += self._placebo_errors()
         if self.ce_alpha == 0 and (not taught(self) or self.kd_alpha == 0):
             found.append("method.ce_alpha=0: the student learns from nothing else")
         if not fused(self):
@@ -303,11 +168,38 @@ class AsibConfig(Switches):
         latent = self.latent_dim or self.token_dim
         if student_dim is not None:
             token, latent = self.widths(student_dim)
-            if self.w_feat > 0 and token != latent:
-                found.append("method.w_feat needs method.latent_dim equal to method.token_dim")
+        else:
+            token = self.token_dim or self.latent_dim or 0
+        for name in ("w_feat", "feat_kd_alpha"):
+            if getattr(self, name) > 0 and token != latent:
+                found.append(
+                    f"method.{name}={getattr(self, name):g} compares the student's query with the "
+                    f"latent: method.latent_dim={latent} must equal method.token_dim={token}"
+                )
         if latent is not None and latent % self.heads:
             found.append(
                 f"method.latent_dim={latent} is not a multiple of method.heads={self.heads}"
+            )
+        return found
+
+    def _placebo_errors(self) -> list[str]:
+        """Placebos that would take nothing away."""
+        kind, target = self.placebo, f"method.kd_target={self.kd_target}"
+        if kind == "none":
+            return []
+        found = []
+        if kind == "teachers" and fused(self):
+            found.append(
+                f"method.placebo=teachers: the fusion of {target} reads features, not logits; give "
+                "tokens, image or class"
+            )
+        elif not taught(self) or (kind != "teachers" and not fused(self)):
+            found.append(f"method.placebo={kind}: {target} has no such information")
+        if kind == "image_by_label" and self.kd_target == "synergy":
+            found.append(f"method.placebo={kind}: {target} does not route by labels; give image")
+        if self.target_view == "same":
+            found.append(
+                f"method.placebo={kind} needs method.target_view two_view or clean, not same"
             )
         return found
 

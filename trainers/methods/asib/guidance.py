@@ -14,17 +14,38 @@ from torch import Tensor
 from trainers import losses, metrics, targets
 from trainers.methods.asib.config import AsibConfig
 from trainers.methods.base import StepPosition, TeacherOutputs
-from trainers.mixing import Mix
+from trainers.mixing import Mix, Shown, shown
 from trainers.options import span
 from trainers.schedules import ramp
 
 
 class Guidance(NamedTuple):
-    """target [B, C]: probabilities at the temperature; omega [B]: weights; what was seen."""
+    """target [B, C]: probabilities at the temperature; omega [B]: weights; what was seen;
+    chosen [B]: whether the target is the fusion's (None: of none)."""
 
     target: Tensor
     omega: Tensor
     seen: dict[str, Tensor]
+    chosen: Tensor | None = None
+
+    def where_fused(self, donor: Guidance) -> Guidance:
+        """This one, but where the fusion is the target of the donor: there target and weight are
+        the donor's, so that nothing of them has seen this image or its label."""
+        assert donor.chosen is not None
+        target = torch.where(donor.chosen[:, None], donor.target, self.target)
+        omega_B, seen = torch.where(donor.chosen, donor.omega, self.omega), self.seen | donor.seen
+        if metrics.KD_WEIGHT_SPREAD in seen:
+            seen[metrics.KD_WEIGHT_SPREAD] = _spread(omega_B)
+        return Guidance(target, omega_B, seen, donor.chosen)
+
+    def of_batch(self, at_N: Tensor | None, count: int) -> Guidance:
+        """Of a whole batch; images that are not among `at` have no target and no weight."""
+        if at_N is None:
+            return self
+        target_BC = self.target.new_zeros(count, self.target.shape[1])
+        omega_B = self.omega.new_zeros(count)
+        target_BC[at_N], omega_B[at_N] = self.target, self.omega
+        return self._replace(target=target_BC, omega=omega_B)
 
 
 def guidance(
@@ -35,14 +56,16 @@ def guidance(
     position: StepPosition,
 ) -> Guidance:
     """Targets and weights of the images that `teacher_outputs` describes (clean source images, or
-    mixed as `mix` says). Without synergy logits (closed gate) it is the teachers' average."""
+    mixed as `mix` says; some of the batch, `at`). Without synergy logits (closed gate) it is the
+    teachers' average."""
+    labels = shown(labels_B, mix).at(teacher_outputs.at)
     average = base_logits(c, teacher_outputs, position)
     seen = {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
     logits, target, chosen = average, torch.softmax(average / c.tau, -1), None
     if teacher_outputs.synergy is not None:
-        chosen = torch.ones_like(labels_B, dtype=torch.bool)
+        chosen = torch.ones_like(labels.first_B, dtype=torch.bool)
         if c.kd_target == "auto":
-            chosen = targets.prefer_synergy(teacher_outputs.synergy, average, labels_B, mix)
+            chosen = targets.prefer_synergy(teacher_outputs.synergy, average, labels)
         routed = torch.softmax(teacher_outputs.synergy * (c.synergy_logit_scale / c.tau_syn), -1)
         share = c.kd_ens_alpha * (1 - _warmed_up(c, position))
         if share > 0:
@@ -51,12 +74,12 @@ def guidance(
         logits = torch.where(chosen[:, None], teacher_outputs.synergy, average)
         seen[metrics.SYNERGY_SHARE] = chosen.float().mean()
     omega_B = torch.ones_like(logits[:, 0])
-    factors = _weights(c, teacher_outputs, logits, chosen, labels_B, mix)
+    factors = _weights(c, teacher_outputs, logits, chosen, labels)
     for factor_B in factors:
         omega_B = omega_B * factor_B
     if factors:
-        seen[metrics.KD_WEIGHT_SPREAD] = omega_B.std(correction=0) / omega_B.mean().clamp_min(1e-12)
-    return Guidance(target, omega_B, seen)
+        seen[metrics.KD_WEIGHT_SPREAD] = _spread(omega_B)
+    return Guidance(target, omega_B, seen, chosen)
 
 
 def base_logits(c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPosition) -> Tensor:
@@ -86,10 +109,8 @@ def kept_samples(
     count = len(labels_B)
     if not c.kd_sample_gate:
         return torch.ones_like(student_BC[:, 0]), torch.tensor(float(count))
-    own = _label_probability(student_BC.detach(), labels_B, mix)
-    low, high = (
-        math.ceil(ratio * count) for ratio in (c.kd_sample_min_ratio, c.kd_sample_max_ratio)
-    )
+    own = _label_probability(student_BC.detach(), shown(labels_B, mix))
+    low, high = (math.ceil(r * count) for r in (c.kd_sample_min_ratio, c.kd_sample_max_ratio))
     number = (own < c.kd_sample_thr).sum().clamp(low, high)
     rank = torch.empty_like(labels_B)
     rank[own.argsort(stable=True)] = torch.arange(count, device=rank.device)
@@ -97,13 +118,28 @@ def kept_samples(
     return kept, kept.sum().clamp(min=1) if c.kd_sample_reweight else torch.tensor(float(count))
 
 
+def needed_images(c: AsibConfig, student_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor | None:
+    """Which images teachers have to see for the samples that can be kept (None: all of the batch).
+
+    Their number depends on the configuration alone, so that nothing waits for a GPU.
+    """
+    most = math.ceil(c.kd_sample_max_ratio * len(labels_B))
+    sources = mix.partner is not None and c.target_view == "two_view"
+    if not c.kd_sample_gate or most * (1 + sources) >= len(labels_B):
+        return None
+    own = _label_probability(student_BC.detach(), shown(labels_B, mix))
+    hardest = own.argsort(stable=True)[: max(1, most)]
+    if mix.partner is None or not sources:
+        return hardest
+    return torch.cat([hardest, mix.partner[hardest]])
+
+
 def _weights(
     c: AsibConfig,
     teacher_outputs: TeacherOutputs,
     logits_BC: Tensor,
     chosen_B: Tensor | None,
-    labels_B: Tensor,
-    mix: Mix,
+    labels: Shown,
 ) -> list[Tensor]:
     """The weights that are on, [B] each."""
     found = []
@@ -115,20 +151,26 @@ def _weights(
         sure_B = targets.certainty_weight(teacher_outputs.certainty, c.min_cw, c.max_cw)
         found.append(torch.where(chosen_B, sure_B, 1.0))
     if (c.disagree_lambda_high, c.disagree_lambda_low) != (1.0, 1.0):
-        apart_B = targets.apart(teacher_outputs.teachers, labels_B, c.disagree_mode)
-        found.append(torch.where(apart_B, c.disagree_lambda_high, c.disagree_lambda_low))
+        high, low, mode = c.disagree_lambda_high, c.disagree_lambda_low, c.disagree_mode
+
+        def apart(label_B: Tensor) -> Tensor:
+            apart_B = targets.apart(teacher_outputs.teachers, label_B, mode)
+            return torch.where(apart_B, high, low)
+
+        found.append(labels.over(apart))
     if c.kd_label_guard:
-        own_B = _label_probability(logits_BC, labels_B, mix)
+        own_B = _label_probability(logits_BC, labels)
         found.append(own_B.clamp(min=c.kd_correct_min))
     return found
 
 
-def _label_probability(logits_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor:
+def _label_probability(logits_BC: Tensor, labels: Shown) -> Tensor:
     p = torch.softmax(losses.wide(logits_BC), -1)
-    own = p.gather(1, labels_B[:, None])[:, 0]
-    if mix.partner is None:
-        return own
-    return torch.lerp(p.gather(1, labels_B[mix.partner][:, None])[:, 0], own, mix.lam)
+    return labels.over(lambda label_B: p.gather(1, label_B[:, None])[:, 0])
+
+
+def _spread(omega_B: Tensor) -> Tensor:
+    return omega_B.std(correction=0) / omega_B.mean().clamp_min(1e-12)
 
 
 def _teacher_weights(

@@ -15,15 +15,13 @@ from trainers.bottleneck import IBMBM, Adapter, Bottleneck, SynergyHead
 from trainers.loop import Terms
 from trainers.methods.alternating import AlternatingMethod, preservation
 from trainers.methods.asib.config import AsibConfig, fused, taught
-from trainers.methods.asib.guidance import guidance, kept_samples
+from trainers.methods.asib.guidance import Guidance, guidance, kept_samples, needed_images
 from trainers.methods.asib.levels import level_of
 from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 from trainers.options import span
-from trainers.schedules import kd_weight, ramp, rise_from_zero
-
-LATENT_CLIP = 3.0  # of the fusion's mean as a feature target
+from trainers.schedules import ramp, rise_from_zero
 
 
 class Asib(AlternatingMethod):
@@ -79,6 +77,10 @@ class Asib(AlternatingMethod):
     def ema(self) -> tuple[float, int] | None:
         c = self.config
         return (c.ema_decay, c.ema_update_every) if taught(c) and c.ema_weight > 0 else None
+
+    @property
+    def samples_targets(self) -> bool:
+        return self.config.bottleneck and not self.config.use_mu_for_kd
 
     @property
     def placebo(self) -> str:
@@ -174,7 +176,9 @@ class Asib(AlternatingMethod):
     def clamp_loss(self, loss: Tensor, position: StepPosition) -> Tensor:
         """The A-Step's loss, bounded: scaled to the bound (soft) or clipped at it (hard)."""
         c = self.config
-        if c.loss_clamp == "none" or position.epoch < c.loss_clamp_warmup_epochs:
+        if position.epoch < span(c.loss_clamp_warmup_epochs, position.total):
+            return loss
+        if c.loss_clamp == "none":
             return loss
         if c.loss_clamp == "hard":
             return loss.clamp(max=c.loss_clamp_max)
@@ -184,19 +188,13 @@ class Asib(AlternatingMethod):
 
     def kd_weight(self, position: StepPosition) -> float:
         """kd_eff of a B-Step epoch."""
-        c = self.config
-        if not taught(c):
-            return 0.0
-        return kd_weight(
-            position.epoch,
-            position.total,
-            alpha=c.kd_alpha,
-            warmup=span(c.kd_warmup_epochs, position.total),
-            cool=span(c.kd_cooldown_epochs, position.total),
-        )
+        return self.config.kd_weight(position.epoch, position.total)
 
     def needs_teachers(self, position: StepPosition) -> bool:
         return self.kd_weight(position) > 0
+
+    def needed_images(self, student: Outputs, labels_B: Tensor, mix: Mix) -> Tensor | None:
+        return needed_images(self.config, student.logits, labels_B, mix)
 
     def student_terms(
         self,
@@ -212,13 +210,10 @@ class Asib(AlternatingMethod):
         weight = self.kd_weight(position)
         if weight == 0 or teacher_outputs is None:
             return Terms({"ce": c.ce_alpha * ce}, {})
-        mixed_already, blended = c.target_view == "same", c.target_view == "two_view"
-        guided = guidance(c, teacher_outputs, labels_B, mix if mixed_already else UNMIXED, position)
-        target_BC = mix.blend(guided.target) if blended else guided.target
-        omega_B = mix.blend(guided.omega) if blended else guided.omega
+        guided = self._guided(teacher_outputs, labels_B, mix, position)
         kept_B, count = kept_samples(c, student.logits, labels_B, mix)
-        omega_B = omega_B * kept_B
-        per_image_B = self._distance(student.logits, target_BC, labels_B, mix)
+        omega_B = guided.omega * kept_B
+        per_image_B = self._distance(student.logits, guided.target, labels_B, mix)
         kd = (omega_B * per_image_B).sum() / count
         scale = torch.ones_like(kd)
         if position.epoch >= span(c.kd_warmup_epochs, position.total):
@@ -230,12 +225,57 @@ class Asib(AlternatingMethod):
         }
         if c.kd_sample_gate:
             seen[metrics.KD_KEPT] = kept_B.mean()
-        if c.feat_kd_alpha > 0 and teacher_outputs.latent is not None:
-            latent_BD = teacher_outputs.latent.clamp(-LATENT_CLIP, LATENT_CLIP)
-            query = losses.wide(self.query_adapter(student.pooled))
-            far_B = losses.huber(query, mix.blend(latent_BD) if blended else latent_BD)
-            terms["feat"] = c.feat_kd_alpha * (omega_B * far_B).sum() / count
+        if c.feat_kd_alpha > 0:
+            far_B = self._latent_distance(student, teacher_outputs, mix)
+            if far_B is not None:
+                terms["feat"] = c.feat_kd_alpha * (omega_B * far_B).sum() / count
         return Terms(terms, seen)
+
+    def _guided(
+        self, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix, position: StepPosition
+    ) -> Guidance:
+        """Target and weight of every image as the student sees it."""
+        c, ema = self.config, teacher_outputs.ema
+        guided = self._guided_source(teacher_outputs, labels_B, mix, position)
+        if c.target_view != "two_view" or mix.partner is None:
+            return guided
+        partners = guided
+        if ema is not None and c.ema_view == "first":
+            plain = _without_ema(teacher_outputs)
+            partners = self._guided_source(plain, labels_B, mix, position)
+        target_BC = mix.blend(guided.target, partners.target)
+        return guided._replace(target=target_BC, omega=mix.blend(guided.omega, partners.omega))
+
+    def _guided_source(
+        self, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix, position: StepPosition
+    ) -> Guidance:
+        """Target and weight of every image that the teachers saw; under a placebo of the fusion
+        those of a donor, routed by the donor's own label."""
+        c, donor = self.config, teacher_outputs.donor
+        as_shown = mix if c.target_view == "same" else UNMIXED
+        found = guidance(c, teacher_outputs, labels_B, as_shown, position)
+        if donor is not None:
+            assert self.dims.labels is not None
+            assert donor.image is not None
+            donor_labels = self.dims.labels[donor.image]
+            found = found.where_fused(guidance(c, donor, donor_labels, UNMIXED, position))
+        return found.of_batch(teacher_outputs.at, len(labels_B))
+
+    def _latent_distance(
+        self, student: Outputs, teacher_outputs: TeacherOutputs, mix: Mix
+    ) -> Tensor | None:
+        """Huber's distance of the student's query to the fusion's mean; None: gate closed. [B]."""
+        c, latent_BD = self.config, (teacher_outputs.donor or teacher_outputs).latent
+        if latent_BD is None:
+            return None
+        if teacher_outputs.at is not None:
+            some_ND = latent_BD
+            latent_BD = some_ND.new_zeros(len(student.pooled), some_ND.shape[1])
+            latent_BD[teacher_outputs.at] = some_ND
+        aim_BD = latent_BD.clamp(-c.feat_kd_clip, c.feat_kd_clip)
+        aim_BD = mix.blend(aim_BD) if c.target_view == "two_view" else aim_BD
+        query = losses.wide(self.query_adapter(student.pooled))
+        return losses.huber(query, aim_BD, c.feat_kd_huber_beta)
 
     def _distance(
         self, student_BC: Tensor, target_BC: Tensor, labels_B: Tensor, mix: Mix
@@ -254,6 +294,11 @@ class Asib(AlternatingMethod):
         if mix.partner is None or c.target_view == "clean":
             return dkd(labels_B)
         return mix.lam * dkd(labels_B) + (1 - mix.lam) * dkd(labels_B[mix.partner])
+
+
+def _without_ema(found: TeacherOutputs) -> TeacherOutputs:
+    donor = found.donor and found.donor._replace(ema=None)
+    return found._replace(ema=None, donor=donor)
 
 
 def _latent_facts(latent: Bottleneck) -> dict[str, Tensor]:

@@ -12,13 +12,20 @@ taught = When("`method.kd_target` is not none", lambda m: m.kd_target != "none")
 fused = When("`method.kd_target` is synergy or auto", lambda m: m.kd_target in ("synergy", "auto"))
 _one_teacher = When("`method.kd_target` is teacher", lambda m: m.kd_target == "teacher")
 _confidence = When("`method.kd_target` is weighted_conf", lambda m: m.kd_target == "weighted_conf")
-_fades = When(
-    "`method.teacher2_weight_decay_len` is above 0",
-    lambda m: taught(m) and m.teacher2_weight_decay_len > 0,
+averaged = When(
+    "`method.kd_target` is avg, synergy or auto",
+    lambda m: m.kd_target in ("avg", "synergy", "auto"),
 )
-_blends = When("`method.kd_ens_alpha` is above 0", lambda m: fused(m) and m.kd_ens_alpha > 0)
+fades = When(
+    "there is an average, and `method.teacher2_weight_decay_len` is above 0",
+    lambda m: averaged(m) and m.teacher2_weight_decay_len > 0,
+)
+_blends = When(
+    "`method.kd_ens_alpha` and `method.kd_warmup_epochs` are above 0",
+    lambda m: fused(m) and m.kd_ens_alpha > 0 and m.kd_warmup_epochs > 0,
+)
 _live = When("`method.query` is live", lambda m: fused(m) and m.query == "live")
-_disagrees = When(
+disagrees = When(
     "a disagreement weight is not 1",
     lambda m: taught(m) and (m.disagree_lambda_high, m.disagree_lambda_low) != (1.0, 1.0),
 )
@@ -29,6 +36,10 @@ _dkd = When("`method.use_dkd_with_synergy` is on", lambda m: taught(m) and m.use
 _ema = When("`method.ema_weight` is above 0", lambda m: taught(m) and m.ema_weight > 0)
 _temperature = When(
     "`method.synergy_temp_learnable` is on", lambda m: fused(m) and m.synergy_temp_learnable
+)
+_samples = When(
+    "there is a bottleneck, and `method.use_mu_for_kd` is off",
+    lambda m: fused(m) and m.bottleneck and not m.use_mu_for_kd,
 )
 _some_teachers = When(
     "`method.synergy_eval_teacher_indices` is set",
@@ -51,13 +62,13 @@ class Switches(MethodConfig):
         0.0,
         "B-Step epoch (or fraction below 1) from which teacher 1's weight falls",
         low=0,
-        when=_fades,
+        when=fades,
     )
     teacher2_weight_decay_len: float = option(
         0.0,
         "epochs (or fraction) in which teacher 1's weight falls to 0; 0: never",
         low=0,
-        when=_fades,
+        when=fades,
     )
     kd_ens_alpha: float = option(
         0.0,
@@ -85,6 +96,13 @@ class Switches(MethodConfig):
     ema_update_every: int = option(
         1, "steps between updates of the student's moving average", low=1, when=_ema
     )
+    ema_view: str = option(
+        "both",
+        "images of a mixed pair whose target has the student's average: both, or the first alone",
+        choices=("both", "first"),
+        when=_ema,
+        added=True,
+    )
     use_dkd_with_synergy: bool = option(
         False, "decoupled KD instead of the KL divergence", when=_dkd
     )
@@ -96,17 +114,31 @@ class Switches(MethodConfig):
         low=0,
         when=_features,
     )
+    feat_kd_clip: float = option(
+        3.0,
+        "largest size of the fusion's mean as a feature target",
+        low=0,
+        when=_features,
+        added=True,
+    )
+    feat_kd_huber_beta: float = option(
+        1.0,
+        "distance from which Huber's loss of features is linear",
+        low=1e-6,
+        when=_features,
+        added=True,
+    )
     # Weights of samples.
     disagree_mode: str = option(
         "pred",
         "samples on which teachers disagree: pred, their top-1 differ; both_wrong, none is right",
         choices=("pred", "both_wrong"),
-        when=_disagrees,
+        when=disagrees,
     )
     disagree_lambda_high: float = option(
-        1.0, "weight of samples on which the teachers disagree", low=0, when=_disagrees
+        1.0, "weight of samples on which the teachers disagree", low=0, when=disagrees
     )
-    disagree_lambda_low: float = option(1.0, "weight of the other samples", low=0, when=_disagrees)
+    disagree_lambda_low: float = option(1.0, "weight of the other samples", low=0, when=disagrees)
     kd_label_guard: bool = option(
         False, "weight samples by the target's probability of the label", when=_guards
     )
@@ -133,6 +165,11 @@ class Switches(MethodConfig):
         False, "average over the kept samples, not the batch", when=_gates
     )
     # The fusion.
+    use_mu_for_kd: bool = option(
+        True,
+        "synergy logits of the B-Step are g(mu); false: g(z), sampled once a stage",
+        when=_samples,
+    )
     synergy_temp_learnable: bool = option(
         False, "divide synergy logits by a learned temperature", when=_temperature
     )
@@ -147,7 +184,7 @@ class Switches(MethodConfig):
     )
     synergy_eval_teacher_indices: list[int] | None = option(
         None,
-        "teachers whose tokens the fusion sees where synergy accuracy is measured",
+        "teachers whose tokens the fusion sees where synergy accuracy is measured (null: all)",
         low=0,
         when=_some_teachers,
     )

@@ -32,8 +32,12 @@ FACTORS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
 BRANCHES: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "side_cccp_ppf": ("L4", {"method.bottleneck": (True, False)}),
     "side_asib_cccp": ("L2", {"method.target_view": ("two_view", "same")}),
-    "L2_null": ("L2", {"method.placebo": ("none", "synergy")}),
-    "L3_null": ("L3", {"method.placebo": ("none", "synergy")}),
+    "L2_null": ("L2", {"method.placebo": ("none", "image")}),
+    "L2_null_class": ("L2", {"method.placebo": ("none", "class")}),
+    "L2_null_tokens": ("L2", {"method.placebo": ("none", "tokens")}),
+    "L2_null_by_label": ("L2", {"method.placebo": ("none", "image_by_label")}),
+    "L3_null": ("L3", {"method.placebo": ("none", "image")}),
+    "L3_null_by_label": ("L3", {"method.placebo": ("none", "image_by_label")}),
     "KD_null": ("KD", {"method.placebo": ("none", "teachers")}),
     "CE_matched": ("CE", {"budget.matched_to": (None, "L4")}),
 }

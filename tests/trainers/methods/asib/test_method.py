@@ -440,7 +440,7 @@ def test_the_cooldown_ends_in_an_epoch_without_teachers() -> None:
         ({"synergy_only_epochs": 8.0}, 32, "leaves nothing of an A-Step of 8 epochs"),
         ({}, 3, "leaves nothing of an A-Step of 0 epochs"),
         ({"latent_dim": 10, "heads": 4}, 32, "latent_dim=10 is not a multiple of method.heads=4"),
-        ({"w_feat": 1.0, "token_dim": 64, "latent_dim": 32}, 32, "w_feat needs"),
+        ({"w_feat": 1.0, "token_dim": 64, "latent_dim": 32}, 32, "method.latent_dim=32 must equal"),
     ],
 )
 def test_contradictions_are_reported(options: dict[str, Any], budget: int, part: str) -> None:

@@ -33,7 +33,9 @@ from tests.trainers.methods.asib.test_method import (
 from tests.trainers.tiny import Run, World
 from trainers import losses, targets
 from trainers.distillation.state import StepInputs
+from trainers.distillation.teacher_outputs import Source
 from trainers.methods.asib.guidance import guidance, kept_samples
+from trainers.methods.asib.method import Asib
 from trainers.methods.asib.switches import Switches
 from trainers.methods.base import StepPosition
 from trainers.mixing import UNMIXED, Mix
@@ -237,6 +239,48 @@ def test_the_gate_equals_the_ungated_computation_of_the_kept(reweight: bool, mix
     )
 
 
+GATED = ["method.kd_sample_gate=true", "method.kd_sample_max_ratio=0.2"]
+NETWORKS_IN_THE_LOOP = {
+    "fresh crops": ("KD", ["data.views=0"]),
+    "mixed images": ("L0", ["method.target_view=same", "mix.start=0"]),
+    "two sources": ("L0", ["data.views=0", "mix.start=0"]),
+    "live query": ("L0", ["method.query=live"]),
+    "average of the student": ("KD", ["method.ema_weight=1"]),
+    "placebo": ("L0", ["data.views=0", "method.placebo=image"]),
+    "features": ("L0", ["data.views=0", "method.feat_kd_alpha=1"]),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS_IN_THE_LOOP)
+def test_the_sample_gate_spares_networks_the_images_that_are_not_kept(
+    case: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the results of a gate that spares none, to rounding."""
+    cfg, overrides = NETWORKS_IN_THE_LOOP[case]
+    config = tiny.rung(cfg, *GATED, "budget.student_epochs=2", *overrides)
+    seen: list[int] = []
+    unspared = Source.teacher_outputs
+
+    def count(self: Source, *arguments: Any) -> Any:
+        found = unspared(self, *arguments)
+        seen.append(found.teachers.shape[1])
+        return found
+
+    monkeypatch.setattr(Source, "teacher_outputs", count)
+    spared = tiny.run(config, world)
+    assert set(seen) <= {10, 20}  # of 50: a fifth, or with the second source of mixed images
+    assert (20 in seen) == (case == "two sources")
+    monkeypatch.setattr(Asib, "needed_images", lambda *_: None)
+    whole = tiny.run(config, world)
+    for a, b in zip(spared.epochs, whole.epochs, strict=True):
+        losses = [e.metrics.get("train/loss/kd", 0.0) for e in (a, b)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    for name, tensor in tiny.clone(whole.state.student).items():
+        torch.testing.assert_close(
+            tiny.clone(spared.state.student)[name], tensor, rtol=1e-3, atol=1e-4
+        )
+
+
 # Features, temperature, subsets -------------------------------------------------------------
 
 
@@ -354,13 +398,11 @@ def test_every_switch_is_off_and_out_of_the_key_by_default() -> None:
 
 
 def test_a_live_query_is_the_present_student(world: World) -> None:
-    from trainers.distillation.teacher_outputs import Tables
-
     config = tiny.rung("L2", "method.query=live")
     state = tiny.new_state(config, world)
     state.stage_student, state.gate_open = tiny.clone(state.student), True
     inputs = StepInputs.prepare(config, world.data, world.teachers, state)
-    tables, rows = Tables(inputs, state, StepPosition(0, 4)), torch.arange(20)
+    tables, rows = Source(inputs, state, StepPosition(0, 4)), torch.arange(20)
     images = inputs.views.batch(rows)
     before = tables.teacher_outputs(rows, images, images).synergy
     with torch.no_grad():
