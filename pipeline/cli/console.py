@@ -68,9 +68,11 @@ def epoch_line(name: str, epoch: Epoch, total: int) -> str:
     return "  ".join(parts)
 
 
-def warn(name: str, epoch: int | None, warning: str) -> None:
-    """Print a health warning of a run, in one line; without an epoch it is of the whole run."""
+def warn(name: str, epoch: int | None, warning: str, images: int) -> None:
+    """Print a health warning of a run with so many validation images, in one line; without an epoch
+    it is of the whole run."""
     text, at = WARNINGS[warning].advice, "" if epoch is None else f"  epoch {epoch + 1}"
+    text = text.replace(metrics.VAL_IMAGES, f"{metrics.VAL_IMAGES} ({images})")
     say(f"warning  {name}{at}  {metrics.HEALTH}{warning}: {text}", "yellow")
 
 

@@ -104,7 +104,7 @@ def run(stage: Stage[S], session: Session) -> RunResult:
             _describe(stage)
     say(f"reused   {stage.name}  key {stage.folder.key}  {summary(result)}")
     for warning in health.fired([result.metrics]):
-        warn(stage.name, None, warning)
+        warn(stage.name, None, warning, len(stage.data.val.labels))
     _replay(stage, session)
     return result
 
@@ -290,7 +290,7 @@ def _judge(stage: Stage[S], history: list[HistoryEntry], *, final: bool) -> None
     before = health.fired(epochs)
     epochs[-1] |= health.check(epochs, final=final)
     for warning in health.fired(epochs)[len(before) :]:
-        warn(stage.name, history[-1]["index"], warning)
+        warn(stage.name, history[-1]["index"], warning, len(stage.data.val.labels))
 
 
 def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResult:
@@ -307,7 +307,7 @@ def _finalise(stage: Stage[S], state: S, history: list[HistoryEntry]) -> RunResu
         values[metrics.VAL_CHANCE] = measures.chance(stage.data.val.labels)
     values |= health.of_result(values)
     for warning in health.fired([values]):
-        warn(stage.name, None, warning)
+        warn(stage.name, None, warning, len(stage.data.val.labels))
     values |= _cost(history, stage.bank_seconds)
     values[metrics.PARAMETERS] = float(measures.parameters(model))
     return RunResult(

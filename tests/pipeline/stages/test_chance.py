@@ -37,7 +37,9 @@ def test_random_weights_are_no_teacher(
     torch.save(models.build("resnet20", 10, 16, in_chans=1).state_dict(), "r.pt")
     assert main(["distill", *SHORT]) == 0
     name = "finetune-resnet20-digits-s0-given"
-    assert f"warning  {name}  health/validation_at_chance: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"warning  {name}  health/validation_at_chance: " in printed
+    assert "where val/images (22) is small" in printed
     config = compose(SHORT)
     store = store_of(config.runtime)
     teacher = store.run("finetune", run_key("finetune", config)).result()
