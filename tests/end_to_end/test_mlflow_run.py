@@ -23,7 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _mlflow_run(
-    project: Path, entry: str, *parameters: str, experiment: str | None = "asib/ladder"
+    project: Path,
+    entry: str,
+    *parameters: str,
+    experiment: str | None = "asib/ladder",
+    address: str = ".",
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     flags = [flag for parameter in parameters for flag in ("-P", parameter)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -33,7 +38,7 @@ def _mlflow_run(
             "-m",
             "mlflow",
             "run",
-            ".",
+            address,
             "-e",
             entry,
             "--env-manager",
@@ -42,11 +47,30 @@ def _mlflow_run(
             *flags,
         ],
         cwd=project,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, **environment},
         capture_output=True,
         text=True,
         timeout=400,
     )
+
+
+@pytest.mark.thorough
+def test_a_project_from_an_archive_is_reused_by_the_next_command(
+    schema: Path, tmp_path: Path
+) -> None:
+    ignore = shutil.ignore_patterns(".*", "store", "mlruns", "mlflow.db", "tests", "docs")
+    shutil.copytree(ROOT, tmp_path / "copy", ignore=ignore)
+    archive = shutil.make_archive(str(tmp_path / "project"), "zip", tmp_path / "copy")
+    shutil.copy(schema, tmp_path)
+    where = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/{schema.name}"}
+    where |= {"XDG_DATA_HOME": str(tmp_path / "data"), "TMPDIR": str(tmp_path)}
+    parameters = ["cfg=CE", "budget.student_epochs=1", "data.train_limit=100"]
+    for expected in ("finished distill-CE", "reused   distill-CE"):
+        done = _mlflow_run(tmp_path, "distill", *parameters, address=archive, **where)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert expected in done.stdout
+        assert f"runtime.store={tmp_path}/data/asib/store" in done.stdout
+    assert len(list((tmp_path / "data" / "asib" / "store" / "runs" / "distill").iterdir())) == 1
 
 
 @pytest.mark.thorough
