@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from analysis import tags
+from analysis.correctness import unpacked
 from pipeline.config import compose
 from pipeline.launch.base import NOT_RUN
 from pipeline.session import Session
@@ -202,3 +203,24 @@ def _server_of(pid: int) -> bool:
     except psutil.Error:
         return False
     return any("multiprocessing.forkserver" in line for line in lines)
+
+
+@pytest.mark.thorough
+def test_the_study_of_overlap_has_the_report_that_it_names(clean: Path) -> None:
+    """From the study to the report: full teachers are a column, CE is one line, nothing is missing,
+    and every student has its record of the test images, its teachers and their version."""
+    given = ("seeds=0", "overlap=0,100", "cfg=CE,KD", *command.TINY, *SHORT)
+    output = command.run("overlap", *given, cwd=clean, program="sweeps")
+    assert "the report:   python -m pipeline analyze experiment=asib/overlap what=overlap" in output
+    printed = command.run("analyze", "experiment=asib/overlap", "what=overlap", cwd=clean)
+    rows = [line.split()[:3] for line in printed.splitlines() if line.startswith(("CE ", "KD "))]
+    assert rows == [["CE", "all", "1"], ["KD", "0", "1"], ["KD", "100", "1"]]
+    assert "Missing" not in printed
+    students = of_stage(tracked(clean, "asib/overlap"), "distill")
+    assert len(students) == 3
+    for run in students:
+        record = unpacked(run.data.tags)
+        assert record is not None
+        assert abs(record.mean() - run.data.metrics[metrics.TEST_TOP1]) < 1e-6
+        assert bool(run.data.tags[tags.TEACHER_KEYS]) == (run.data.tags[tags.RUNG] == "KD")
+        assert run.data.tags[tags.VERSION].isdecimal()
