@@ -209,7 +209,7 @@ def _server_of(pid: int) -> bool:
 def test_the_study_of_overlap_has_the_report_that_it_names(clean: Path) -> None:
     """From the study to the report: full teachers are a column, CE is one line, nothing is missing,
     and every student has its record of the test images, its teachers and their version."""
-    given = ("seeds=0", "overlap=0,100", "cfg=CE,KD", *command.TINY, *SHORT)
+    given = ("seeds=0", "overlap=0,100", "cfg=CE,KD", *command.TINY)
     output = command.run("overlap", *given, cwd=clean, program="sweeps")
     assert "the report:   python -m pipeline analyze experiment=asib/overlap what=overlap" in output
     printed = command.run("analyze", "experiment=asib/overlap", "what=overlap", cwd=clean)
