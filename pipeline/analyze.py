@@ -27,11 +27,11 @@ from analysis.suggest import nearest
 from analysis.words import joined, printable
 from pipeline.cli.arguments import options
 from pipeline.cli.console import out, say
-from pipeline.config import ConfigError, compose
+from pipeline.config.errors import ConfigError
 from pipeline.config.groups import options_of
 from pipeline.outcome import FINISHED
-from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
+from pipeline.tracking.launch_run import check, launch_run
 from pipeline.tracking.target import TrackingTarget
 from trainers import metrics
 
@@ -65,11 +65,10 @@ def analyse_command(overrides: list[str]) -> None:
             raise ConfigError.of(error) from error
         _show(_report(given["store"], name, run_filter, what), given.get("out"))
         return
-    runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
-    if "experiment" in given:
-        runtime.append(f"runtime.experiment={given['experiment']}")
-    with Session.open(compose(runtime), "analyze", overrides).launch() as session:
-        analyse(session, run_filter, folder=given.get("out"), what=what)
+    target = _target(given)
+    check(target)
+    with launch_run(target):
+        analyse(target, overrides, run_filter, folder=given.get("out"), what=what)
 
 
 def export_command(overrides: list[str]) -> None:
@@ -157,15 +156,31 @@ def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[
         raise ConfigError(errors)
 
 
+def _target(given: dict[str, str]) -> TrackingTarget:
+    """The tracking store and experiment. Composing takes torch, which a report does not need."""
+    experiment, store = given.get("experiment"), "store"
+    runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
+    if runtime:
+        from pipeline.config import compose
+
+        chosen = compose(runtime).runtime
+        experiment, store = experiment or chosen.experiment, chosen.store
+    return TrackingTarget.from_environment("analyze", experiment, Path(store).resolve())
+
+
 def analyse(
-    session: Session, run_filter: RunFilter, *, folder: str | None = None, what: str = DEFAULT_WHAT
+    target: TrackingTarget,
+    overrides: list[str],
+    run_filter: RunFilter,
+    *,
+    folder: str | None = None,
+    what: str = DEFAULT_WHAT,
 ) -> None:
-    """Print the report of the session's experiment, save its files, log it as a run."""
-    target = session.target
+    """Print the report of an experiment, save its files, log it as a run of the launch."""
     if target.uri.startswith(("http://", "https://")):
         say("reading: through the server (faster on its host, from its database)")
     report = _report(target.uri, target.experiment_name(), run_filter, what)
-    _log(session, report, run_filter, *_show(report, folder))
+    _log(target, overrides, report, run_filter, *_show(report, folder))
 
 
 def _report(uri: str, experiment: str, run_filter: RunFilter, what: str) -> Report:
@@ -252,20 +267,20 @@ def _check_bench(uri: str, experiment: str, bench: str | None) -> None:
 
 
 def _log(
-    session: Session,
+    target: TrackingTarget,
+    overrides: list[str],
     report: Report,
     run_filter: RunFilter,
     texts: dict[str, str],
     pictures: list[Path],
 ) -> None:
     """The report as an `analyze` run, its summary as the run's description."""
-    target = session.target
     client = target.client()
     run_tags = {
         tags.STAGE: "analyze",
         tags.PARENT: target.parent_id(),
         tags.BENCH: run_filter.bench or "all",
-        tags.NOTE: as_note(report, joined(session.overrides)),
+        tags.NOTE: as_note(report, joined(overrides)),
     }
     kind = "" if report.what == DEFAULT_WHAT else f"-{report.what}"
     name = f"analyze{kind}-{run_filter.bench or 'all'}"

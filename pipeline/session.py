@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +16,12 @@ import torch
 
 from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
-from pipeline.outcome import error_tags, last_line, outcome
+from pipeline.outcome import last_line
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
-from pipeline.tracking.acceptance import acceptance
-from pipeline.tracking.answer import REFUSES
+from pipeline.tracking.launch_run import check, launch_run
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.view import view
 from trainers.numerics import use_repeatable_kernels
-
-log = logging.getLogger("pipeline")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
@@ -86,43 +81,9 @@ class Session:
 
     @contextmanager
     def launch(self, end: Callable[[str, dict[str, str]], None] | None = None) -> Iterator[Session]:
-        """The launch run around the work of a command: ended with the status of its outcome.
-
-        `end` (by default the tracking target's) receives the status and the tags of the error.
-        A tracking store that cannot be reached is reported, never fatal.
-        """
-        error: BaseException | None = None
-        try:
+        """The launch run around the work of a command."""
+        with launch_run(self.target, end):
             yield self
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            status = outcome(error).launch
-            if status is None:
-                self.target.leave_launch()
-            else:
-                try:
-                    (end or self.target.end_launch)(status, error_tags(error))
-                    if error is None and end is None:
-                        say(f"look:     {view(self.target)}")
-                except Exception as away:  # noqa: BLE001 - reported; the next command may end it
-                    reason = last_line(away)[:200]
-                    log.warning("the launch run could not be ended: %s", reason)
-
-
-def check(target: TrackingTarget) -> None:
-    """Ask the tracking store whether it accepts us. One that is away costs nothing; one that takes
-    no files is reported.
-
-    Raises:
-        ConfigError: it refuses.
-    """
-    answer = acceptance(target)
-    if answer.kind == REFUSES:
-        raise ConfigError([answer.sentence])
-    if answer.artifacts:
-        log.warning("%s; parameters, metrics and statuses are sent", answer.artifacts)
 
 
 def refusals(runtime: RuntimeConfig, verb: str) -> list[str]:

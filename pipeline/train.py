@@ -30,7 +30,7 @@ def main_command(overrides: list[str]) -> None:
         if run_key("distill", control) != run_key("distill", config):
             session.target.register = None  # the student is registered, not its control
             session.target.carry("control", distill_student(control, session).metrics)
-        analyse(session, RunFilter(config.bench.name))
+        analyse(session.target, session.overrides, RunFilter(config.bench.name))
 
     def faults(config: Config) -> list[str]:
         both = preflight.faults([config, control], dry=dry_run(os.environ))

@@ -16,7 +16,6 @@ from analysis.suggest import nearest
 from pipeline.config import ConfigError
 from pipeline.config.groups import options_of
 from pipeline.config.old_names import new_name
-from trainers import models
 
 SHORTCUTS = ("TEACHER_PAIR", "STUDENT", "METHOD", "SEED")
 BASE_TEACHERS = 2  # teachers of every bench
@@ -125,7 +124,11 @@ def listed_teachers(overrides: list[str]) -> tuple[str, list[str]]:
 
 
 def _check_model(name: str, value: str, group: list[str], errors: list[str]) -> None:
-    if value not in group and not models.exists(value):
+    if value in group:
+        return
+    from trainers import models  # takes torch, which the verbs that read a store do not need
+
+    if not models.exists(value):
         of_models = [one for one in models.names() if one not in group]
         known = [*group, *of_models, f"{models.TIMM_PREFIX}<name>"]
         errors.append(f"{name}: {value}: unknown{nearest(value, known, show_all=True)}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.config.composition import compose
-    from pipeline.config.schema import BenchConfig, Config, ConfigError, RuntimeConfig
+    from pipeline.config.errors import ConfigError
+    from pipeline.config.schema import BenchConfig, Config, RuntimeConfig
 
 __all__ = ["BenchConfig", "Config", "ConfigError", "RuntimeConfig", "compose"]
 
@@ -17,5 +18,5 @@ __all__ = ["BenchConfig", "Config", "ConfigError", "RuntimeConfig", "compose"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "composition" if name == "compose" else "schema"
+    module = {"compose": "composition", "ConfigError": "errors"}.get(name, "schema")
     return getattr(import_module(f"{__name__}.{module}"), name)

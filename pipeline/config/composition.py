@@ -23,9 +23,10 @@ from yaml import YAMLError
 
 from analysis.suggest import nearest
 from pipeline.config import extensions, old_names
+from pipeline.config.errors import ConfigError
 from pipeline.config.fields import build_dataclass, leaves
 from pipeline.config.groups import CONF, GROUPS, OWN, file_of, folders, options_of
-from pipeline.config.schema import Config, ConfigError
+from pipeline.config.schema import Config
 from pipeline.config.validate import contradictions
 from pipeline.config.yaml_file import yaml_reason
 from trainers.options import OptionInfo

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import ConfigError
+from pipeline.config.errors import ConfigError
 
 EXTEND = "ASIB_EXTEND"
 GROUP = "asib.extensions"

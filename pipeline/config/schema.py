@@ -1,4 +1,4 @@
-"""The configuration of an experiment as dataclasses, and the error that lists what is wrong."""
+"""The configuration of an experiment as dataclasses."""
 
 from __future__ import annotations
 
@@ -8,31 +8,11 @@ from typing import Any
 from trainers.data import DataConfig
 from trainers.data.class_overlap import class_lists
 from trainers.distillation.config import BudgetConfig, StudentConfig
-from trainers.errors import UserError
 from trainers.finetune import TeacherConfig
 from trainers.mixing import MixConfig
 from trainers.numerics import Numerics
 from trainers.optim import OptimConfig
 from trainers.options import option
-
-
-class ConfigError(UserError):
-    """Errors in what the user gave, all of them in one message. `config`: what could be composed
-    in spite of them, with defaults in the place of wrong values."""
-
-    def __init__(self, errors: list[str], config: Config | None = None) -> None:
-        self.errors, self.config = errors, config
-        head = f"{len(errors)} error{'s' if len(errors) > 1 else ''}:"
-        super().__init__("\n".join([head, *(f"  - {error}" for error in errors)]))
-
-    @classmethod
-    def of(cls, error: ValueError) -> ConfigError:
-        """The error of an analysis as one of its options; a store that does not answer is no
-        error of the user's, and its message is kept as it is."""
-        found = cls(str(error).split("\n"))
-        if isinstance(error, ConnectionError):
-            found.args = (str(error),)
-        return found
 
 
 @dataclass

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from pipeline.config.schema import ConfigError
+from pipeline.config.errors import ConfigError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

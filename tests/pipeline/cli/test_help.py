@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
@@ -99,3 +100,16 @@ def test_a_page_names_the_options_that_the_verb_takes(verb: str, options: tuple)
 
 def test_the_page_of_analyze_names_every_analysis() -> None:
     assert all(what in help.of_verb("analyze") for what in analyze.WHAT)
+
+
+def test_a_report_of_an_exported_store_needs_no_torch(tmp_path: Path) -> None:
+    """It takes seconds and a third of a gigabyte."""
+    store = CONF.parent / "docs" / "data" / "ladder_digits.db.xz"
+    code = f"""if True:
+        import sys
+        from pipeline.__main__ import main
+        assert main(["analyze", "store={store}", "out={tmp_path}"]) == 0
+        print([name for name in ("torch", "hydra", "optuna") if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
