@@ -195,6 +195,11 @@ def _conflicts(config: SlurmConfig) -> list[str]:
         for name in config.additional_parameters or {}
         if str(name).replace("_", "-") in _OURS
     ]
+    if config.timeout_min is not None and config.signal_delay_s >= 60 * config.timeout_min:
+        found.append(
+            f"{PREFIX}signal_delay_s={config.signal_delay_s}: must be below the wall time, "
+            f"{PREFIX}timeout_min={config.timeout_min}: the signal would come at the start"
+        )
     for group in _EXCLUSIVE[:2]:
         both = [name for name in group if getattr(config, name, None) is not None]
         if len(both) > 1:

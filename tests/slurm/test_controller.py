@@ -35,8 +35,8 @@ def make(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     return lambda **options: Slurm(SlurmConfig(**small | options), tmp_path / "jobs")
 
 
-def patient(folder: Path, count: int = 1) -> list[Task]:
-    return [Task(f"t{k}", "tests.slurm.patient", (str(folder),)) for k in range(count)]
+def patient(folder: Path, count: int = 1, *more: str) -> list[Task]:
+    return [Task(f"t{k}", "tests.slurm.patient", (str(folder), *more)) for k in range(count)]
 
 
 def begun(folder: Path) -> int:
@@ -146,12 +146,11 @@ def test_a_job_killed_by_scancel_is_cancelled_and_one_that_fails_is_not(
 def test_a_job_out_of_time_that_got_no_warning_goes_back_into_the_queue(
     cluster: Cluster, make: Make, tmp_path: Path
 ) -> None:
-    """Its process is stopped, so that no signal reaches it. Limits are whole minutes."""
-    one = make(timeout_min=1)
-    one.submit(patient(tmp_path))
+    """A process that no signal reaches, until it is killed. Limits are whole minutes."""
+    one = make(timeout_min=1, signal_delay_s=1)
+    one.submit(patient(tmp_path, 1, "deaf"))
     cluster.wait(lambda: begun(tmp_path) == 1, 150, "task that has begun")
     first = one.jobs["t0"]
-    cluster.signal_job(first, signal.SIGSTOP)
     cluster.wait(lambda: one.poll() and one.jobs["t0"] != first, 300, "job submitted again")
     (tmp_path / "go").touch()
     reached(cluster, one, DONE)

@@ -135,6 +135,7 @@ def test_what_is_given_takes_the_place_of_what_it_excludes() -> None:
     ("options", "error"),
     [
         (["mem_gb=2", "mem_per_gpu=2G"], "mem_gb, hydra.launcher.mem_per_gpu: give one of them"),
+        (["timeout_min=2"], "signal_delay_s=120: must be below the wall time"),
         (["additional_parameters={array: 0-3}"], "additional_parameters.array: the launcher sets"),
         (["additional_parameters=3"], "additional_parameters=3: not {name: value, ...} or null"),
         (["partition.x=3"], "partition.x: no option"),

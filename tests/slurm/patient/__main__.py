@@ -9,10 +9,13 @@ from pathlib import Path
 
 
 def main(arguments: list[str]) -> int:
-    """Leave a file that has begun; 0 when the file `go` exists, 75 after a signal."""
+    """FOLDER [deaf]; a file says that it has begun; 0 when the file `go` exists; 75 after a signal,
+    which a deaf task does not hear."""
     folder, signalled = Path(arguments[0]), []
-    signal.signal(signal.SIGUSR2, lambda number, frame: signalled.append(number))
-    signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: signalled.append(number))
+        if "deaf" in arguments:
+            signal.signal(number, signal.SIG_IGN)
     (folder / f"begun-{time.monotonic_ns()}-{os.environ['SLURM_JOB_ID']}").touch()
     while not (folder / "go").exists():
         if signalled:
