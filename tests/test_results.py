@@ -17,7 +17,7 @@ from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import by_overlap
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
-from analysis.stats import paired_difference
+from analysis.stats import mean_interval, paired_difference
 from analysis.stores.mlflow_client import NoAnswer
 from pipeline.analyze import analyse_command
 from pipeline.config import ConfigError
@@ -95,6 +95,30 @@ def test_a_row_of_the_summary_is_made_from_its_export(row: tuple[str, ...]) -> N
     assert (difference, n) == (shown, str(found.interval.n))
     assert (p, time) == (p_value(found.adjusted), f"{found.times:.2f} ×")
     assert ("**" in claim) == found.primary
+
+
+ASKED = re.compile(r"^\| `(proof_\w+)` \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([^|]+) \|", re.M)
+
+
+@pytest.mark.parametrize("row", ASKED.findall(PAGES[0].read_text()), ids=lambda row: row[0])
+def test_the_gain_over_the_student_that_asks_is_made_from_its_export(row: tuple[str, ...]) -> None:
+    """The last stage's fusion less the student at the start of that stage."""
+    export, rung, fused, asks, shown = row
+    runs = _runs(f"{export}.db.xz").query("`tags.stage` == 'distill' and status == 'FINISHED'")
+    runs = runs[runs["tags.rung"] == rung].set_index("run_id")
+    names = [metrics.VAL_TOP1, metrics.SYNERGY_TOP1]
+    history = load_history(str(ROOT / "docs" / "data" / f"{export}.db.xz"), list(runs.index), names)
+    asked = []
+    for run_id in runs.index:
+        own = history[history["run_id"] == run_id]
+        last = own.loc[own["metric"] == metrics.SYNERGY_TOP1, "step"].max()
+        before = own[(own["metric"] == metrics.VAL_TOP1) & (own["step"] < last)]
+        asked.append(before.sort_values("step")["value"].iloc[-1])
+    restored = runs[f"metrics.{metrics.SYNERGY_RESTORED}"].astype(float)
+    gain = mean_interval((100 * (restored - asked)).tolist())
+    text = f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]".replace("-", "−")
+    assert (fused, asks) == (f"{100 * restored.mean():.2f}", f"{100 * sum(asked) / len(asked):.2f}")
+    assert shown.strip() == text
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,10 @@ def test_what_a_validation_image_is_worth_is_reported_where_all_runs_logged_thei
         unlike = distill("L3", 0, 0.5, **{images: other})
         assert validation_notes(runs(distill("CE", 0, 0.5, **{images: 144.0}), unlike)) == []
     assert validation_notes(runs(distill("CE", 0, 0.5))) == []
+
+
+def test_the_gain_over_the_student_that_asks_has_a_column_where_it_was_logged():
+    asked = cost_block([FULL._replace(gain_student=0.0228), BARE])
+    at = asked.header.index("over student")
+    assert [row[at] for row in asked.rows] == ["+2.28", "–"]
+    assert "over student" not in cost_block([FULL, BARE]).header

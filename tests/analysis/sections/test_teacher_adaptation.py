@@ -91,3 +91,33 @@ def test_the_gain_is_given_over_the_best_teacher_and_over_their_average():
         ("L3, the teachers' average", "2", "−2.00 [−2.00, −2.00]", "+1.00 [+1.00, +1.00]"),
     )
     assert not teacher_adaptation.section(bench_runs(runs(distill("KD", 0, 0.6)))).tables
+
+
+def test_the_gain_is_given_over_the_student_that_asks_with_what_the_fusion_reads():
+    kept = runs(
+        *[
+            distill(
+                "L2",
+                s,
+                0.6,
+                gain=0.4,
+                gain_average=0.15,
+                gain_student=0.02 + s / 100,
+                query_share=0.5,
+                token_share=0.25,
+            )
+            for s in range(2)
+        ],
+        distill("L1", 0, 0.6, gain=0.3),
+    )
+    printed = teacher_adaptation.section(bench_runs(kept))
+    gained, read = printed.tables
+    assert gained.caption.startswith(
+        "Synergy gain: validation accuracy of the last fusion less that of its"
+    )
+    assert ("L2, the student that asks", "2", "+2.50 [−3.85, +8.85]", "–") in gained.block.rows
+    assert read.block.rows == (("L2", "2", "50.00 [50.00, 50.00]", "25.00 [25.00, 25.00]"),)
+    assert (
+        "L2: the last fusion is +2.50 [−3.85, +8.85] points from the student that asks, "
+        "+40.00 [+40.00, +40.00] points from the best teacher"
+    ) in " ".join(line.replace(" (n = 2)", "") for line in printed.sentences)
