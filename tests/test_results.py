@@ -187,7 +187,7 @@ def test_the_report_says_that_the_twins_had_little_to_teach() -> None:
     path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
     reading = ExperimentReader(path, exported_experiment(path), RunFilter())
     printed = " ".join(as_terminal(report_of(reading, "ladder")).split())
-    assert "CE_matched has no teacher and reaches 89.12 [88.64, 89.61] % of validation" in printed
+    assert "CE_matched has no teacher and reaches 89.12 [88.64, 89.61] % on validation" in printed
 
 
 def test_the_second_round_rests_on_what_the_first_one_measured() -> None:
