@@ -156,19 +156,37 @@ def test_an_exported_study_is_analysed_without_its_store(finished: Path, tmp_pat
     assert len(load_runs(_uri(finished), "asib")) == before + 2  # the first one, and its launch
 
 
-def test_a_failure_is_failed_with_its_traceback_and_resumes_later(with_teachers: Path) -> None:
-    weights = next((with_teachers / "store/runs/finetune").glob("*/teacher.*.safetensors"))
-    aside = with_teachers / "aside"
-    shutil.move(weights, aside)
-    output = command.run("distill", *command.L3, cwd=with_teachers, code=1)
-    assert "FileNotFoundError" in output
-    run = load_runs(_uri(with_teachers), "asib").set_index("name").loc["distill-L3-digits-s0"]
+FAILING = """
+from pathlib import Path
+
+from trainers.methods import METHODS
+from trainers.methods.ce import Ce
+
+
+class Failing(Ce):
+    def student_terms(self, *arguments):
+        if Path("fails").exists():
+            raise RuntimeError("planted")
+        return super().student_terms(*arguments)
+
+
+METHODS["ce"] = Failing
+"""
+
+
+def test_a_failure_is_failed_with_its_traceback_and_resumes_later(clean: Path) -> None:
+    (clean / "failing.py").write_text(FAILING)
+    (clean / "fails").touch()
+    words, extended = ("method=ce", *command.TINY), {"ASIB_EXTEND": "failing"}
+    output = command.run("distill", *words, cwd=clean, code=1, **extended)
+    assert "RuntimeError: planted" in output
+    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-ce-digits-s0"]
     assert run["status"] == "FAILED"
-    assert "FileNotFoundError" in run[f"tags.{tags.ERROR}"]
+    assert "RuntimeError: planted" in run[f"tags.{tags.ERROR}"]
     assert metrics.TEST_TOP1 not in run.dropna()
-    shutil.move(aside, weights)
-    command.run("distill", *command.L3, cwd=with_teachers)
-    run = load_runs(_uri(with_teachers), "asib").set_index("name").loc["distill-L3-digits-s0"]
+    (clean / "fails").unlink()
+    command.run("distill", *words, cwd=clean, **extended)
+    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-ce-digits-s0"]
     assert run["status"] == "FINISHED"
 
 
