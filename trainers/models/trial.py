@@ -99,6 +99,9 @@ def _check(net: nn.Module, images_BCHW: Tensor, classes: int, maps: bool) -> Non
     found = outputs(train_mode(net, -1, freeze_bn=True), images_BCHW, maps=maps)
     _check_shapes(found, classes, pooled_dim(net), maps)
     found.logits.sum().backward()
+    for name, parameter in net.named_parameters():
+        if parameter.grad is None and parameter.shape[:1] == (classes,):  # a second classifier
+            raise ValueError(f"its {name} would not be used")
     net.zero_grad()
 
 

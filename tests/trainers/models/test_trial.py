@@ -87,6 +87,12 @@ def test_the_sizes_that_work_are_named() -> None:
     assert "it takes 16, 24, 32" in fault
 
 
+def test_a_second_classifier_would_be_left_out_in_silence() -> None:
+    fault = models.trial("timm:volo_d1_224", 10, 32, 3).fault
+    assert "its aux_head.weight would not be used" in fault
+    assert "choose another" in fault
+
+
 def test_a_network_without_one_classifier_is_refused() -> None:
     fault = models.trial("timm:deit_tiny_distilled_patch16_224", 10, 224, 3).fault
     assert "choose another" in fault
