@@ -93,3 +93,16 @@ def test_images_of_a_class_are_counted(capsys: pytest.CaptureFixture[str]) -> No
     preflight.describe([compose(["cfg=CE", "data.train_limit=100"])])
     line = capsys.readouterr().out
     assert line.startswith("data     digits: images (of a class): train 100 (10), val 11 (1 to 2)")
+
+
+def test_a_class_of_one_image_is_an_error_of_the_placebo_of_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = compose(["cfg=L2_null_class", *TINY])
+    assert preflight.faults([config]) == []
+    data = preflight.splits(config.data)
+    labels = torch.tensor([7, *[0] * (len(data.train.labels) - 1)])
+    alone = data._replace(train=data.train._replace(labels=labels))
+    monkeypatch.setattr(preflight, "splits", lambda _: alone)
+    (found,) = preflight.faults([config])
+    assert found.startswith("method.placebo=class: class 7 has one training image")

@@ -19,6 +19,7 @@ from trainers.distillation.stage_cache import Synergy, synergy_rows
 from trainers.distillation.state import StepInputs
 from trainers.loop import Terms, snapshot, top1
 from trainers.methods.asib.config import AsibConfig, default_token_dim
+from trainers.methods.asib.guidance import guidance
 from trainers.methods.asib.method import Asib
 from trainers.methods.base import Dims, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
@@ -812,3 +813,24 @@ def test_synergy_accuracy_is_that_of_the_mean_on_validation(
 )
 def test_small_students_get_narrow_tokens(width: int, token: int) -> None:
     assert default_token_dim(width) == token
+
+
+def test_a_donors_label_routes_and_its_weight_counts() -> None:
+    """Under a placebo of the fusion nothing of target and weight depends on the image's label."""
+    m = asib(kd_label_guard=True)
+    position = StepPosition(40, 80)
+    donor = FUSED._replace(image=torch.arange(B))
+    m.dims = m.dims._replace(labels=LABELS)  # of the donors
+    found = m._guided(AVERAGE._replace(donor=donor), (LABELS + 2) % C, UNMIXED, position)
+    expected = guidance(m.config, donor, LABELS, UNMIXED, position)
+    own = guidance(m.config, AVERAGE, (LABELS + 2) % C, UNMIXED, position)
+    fused = expected.chosen
+    assert fused is not None
+    assert 0 < fused.sum() < B
+    for b in range(B):
+        one = expected if fused[b] else own
+        assert torch.equal(found.target[b], one.target[b])
+        assert found.omega[b] == one.omega[b]
+    other = m._guided(AVERAGE._replace(donor=donor), (LABELS + 1) % C, UNMIXED, position)
+    assert torch.equal(other.target[fused], found.target[fused])
+    assert torch.equal(other.omega[fused], found.omega[fused])
