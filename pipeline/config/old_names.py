@@ -59,6 +59,8 @@ OLD_KEYS = [
     OldKey("disagree_lambda_high", "method.disagree_lambda_high"),
     OldKey("disagree_lambda_low", "method.disagree_lambda_low"),
     OldKey("feat_kd_alpha", "method.feat_kd_alpha"),
+    OldKey("feat_kd_clip", "method.feat_kd_clip"),
+    OldKey("feat_kd_huber_beta", "method.feat_kd_huber_beta"),
     OldKey("feat_kd_key", "", "features are those that the query adapter gives (distill_feat)"),
     OldKey("hybrid_beta", "method.use_dkd_with_synergy"),
     # Fusion
@@ -82,7 +84,12 @@ OLD_KEYS = [
     OldKey("synergy_temp_learnable", "method.synergy_temp_learnable"),
     OldKey("synergy_temp_init", "method.synergy_temp_init", "a logarithm"),
     OldKey("synergy_temp_reg", "method.synergy_temp_reg"),
-    OldKey("synergy_eval_teacher_indices", "method.synergy_eval_teacher_indices", "null: all"),
+    OldKey(
+        "synergy_eval_teacher_indices",
+        "method.synergy_eval_teacher_indices",
+        "null: all; there the first two",
+    ),
+    OldKey("use_mu_for_kd", "method.use_mu_for_kd"),
     # A-Step
     OldKey(
         "teacher_adapt_epochs",
@@ -119,7 +126,11 @@ OLD_KEYS = [
     OldKey("train_distill_adapter_only", "method.adapt", "adapters"),
     # Stages and freezing
     OldKey("num_stages", "method.num_stages", "the rungs set it"),
-    OldKey("student_epochs_per_stage", "budget.student_epochs", "of all stages, shared equally"),
+    OldKey(
+        "student_epochs_per_stage",
+        "budget.student_epochs_per_stage",
+        "next to budget.student_epochs, their sum; null: shared equally",
+    ),
     OldKey("student_epochs_schedule", "budget.student_epochs", "of all stages, shared equally"),
     OldKey("use_partial_freeze", "cfg", "L4 freezes; it had no effect in the original"),
     OldKey("student_freeze_level", "method.student_levels", "-1 all, 0 head, n last n blocks"),

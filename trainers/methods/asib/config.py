@@ -150,8 +150,11 @@ class AsibConfig(RungOptions):
         found += self._placebo_errors()
         if self.ce_alpha == 0 and (not taught(self) or self.kd_alpha == 0):
             found.append("method.ce_alpha=0: the student learns from nothing else")
-        if not fused(self):
-            return found
+        return found + (self._fusion_errors(adapt_epochs, student_dim) if fused(self) else [])
+
+    def _fusion_errors(self, adapt_epochs: int, student_dim: int | None) -> list[str]:
+        """Contradictions between widths, lengths and bounds of the fusion."""
+        found = []
         if self.bottleneck and 2 * math.log(self.min_std) > self.logvar_clip:
             found.append(
                 f"method.min_std={self.min_std:g} is above the largest standard deviation that "
