@@ -62,7 +62,7 @@ class Asib(AlternatingMethod):
         which: list[int] | None = None,
     ) -> Bottleneck:
         tokens = [a(p) for a, p in zip(self.teacher_adapters, pooled, strict=True)]
-        tokens = tokens if which is None else [tokens[k] for k in which]
+        tokens = tokens if which is None else [tokens[k] for k in sorted(which)]
         return self.fusion(self.query_adapter(query_BD), torch.stack(tokens, 1), sample=sample)
 
     @property
