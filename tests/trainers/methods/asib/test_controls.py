@@ -37,8 +37,7 @@ BASE = [
     "budget.student_epochs=4",
     "method.kd_cooldown_epochs=1",
     "mix.start=0.5",
-    "method.kd_max_ratio=0.02",  # so small, like the next, that it is reached
-    "method.loss_clamp_max=2",
+    "method.loss_clamp_max=2",  # so small that it is reached
 ]
 # A value of every option of ASIB that differs from its default and bites in so short a run, after
 # the options that it needs. `gate_on` is left out: it matters only where two readings disagree.
@@ -46,7 +45,7 @@ SWITCHES = """
 ce_alpha=0.5; label_smoothing=0.2; kd_target=none; kd_target=teacher; kd_target=avg
 kd_target=weighted_conf; kd_target=synergy; kd_target=auto; kd_alpha=0.6; tau=2; tau_syn=2
 teacher_weights=[0.7,0.3]; target_view=clean; target_view=same; kd_uncertainty_weight=0
-kd_uncertainty_min=0.95; kd_warmup_epochs=2; kd_cooldown_epochs=2; kd_max_ratio=10; token_dim=32
+kd_uncertainty_min=0.95; kd_warmup_epochs=2; kd_cooldown_epochs=2; kd_max_ratio=0.001; token_dim=32
 latent_dim=32; heads=2; dropout=0.5; synergy_logit_scale=0.5; enable_kd_after_syn_acc=1
 bottleneck=true; bottleneck=false; a_step_sample=false; ib_beta=0.1
 ib_beta=0.1 ib_beta_warmup_epochs=3; logvar_clip=0.01; min_std=0.9; min_cw=1; max_cw=1
