@@ -84,6 +84,8 @@ def follow(section: str, project: Path) -> list[str]:
         language, code = block[2], textwrap.dedent(block[3])
         before = section[: block.start()].rpartition("```")[2] or section[: block.start()]
         paths = re.findall(r"`([\w./]+\.(?:py|yaml))`", section[: block.start()])
+        if language == "text":  # shown, not followed
+            continue
         if language == "bash":
             commands += code.splitlines()
         elif language == "diff" and code.startswith("-"):

@@ -18,8 +18,7 @@ from sweeps.study_file import study_of
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for cached in (composition._of_ladder, composition._data_of):
-        cached.cache_clear()
+    composition._data_of.cache_clear()
     files = {
         "bench/mine.yaml": (CONF / "bench/digits.yaml")
         .read_text()
@@ -35,8 +34,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         path.write_text(text)
     monkeypatch.setenv(OWN, str(tmp_path))
     yield tmp_path
-    for cached in (composition._of_ladder, composition._data_of):
-        cached.cache_clear()
+    composition._data_of.cache_clear()
 
 
 def test_its_names_are_offered_with_their_descriptions(own: Path) -> None:
