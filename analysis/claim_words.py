@@ -119,21 +119,16 @@ def family_sentence(found: Family) -> str:
 
 
 def sentences(found: Family) -> tuple[str, ...]:
-    """The primary claim, the controls, every claim of a rung, and what else is significant."""
-    others = [c for c in found.claims if not c.primary]
-    texts = [sentence(c) for c in others if c.of_control or c.significant or c.twin]
-    if not found.controls:
-        return tuple(texts)
-    size = (family_sentence(found),) if found.size else ()
-    aside = controls_aside(found)
-    return (*primary_sentences(found), control_sentence(found), *aside, *texts, *size)
+    """The summary, and over what the level is shared; the table of claims has the others."""
+    size = (family_sentence(found),) * bool(found.controls and found.size)
+    return tuple(dict.fromkeys((*summary(found), *size)))
 
 
 def summary(found: Family) -> tuple[str, ...]:
     """The primary claim, every significant difference, and the rungs without one."""
-    if not found.controls:
-        return sentences(found)
     others = [c for c in found.claims if not c.primary]
+    if not found.controls:
+        return tuple(sentence(c) for c in others if c.of_control or c.significant or c.twin)
     texts = [sentence(c) for c in others if c.significant or c.twin]
     silent = [c for c in others if c.of_control and not c.significant and not c.twin]
     tried = [c for c in silent if c.shown.difference.decides]

@@ -14,71 +14,11 @@ from analysis.figures import style
 # Offsets in points, the most readable first: right, left, above, below, then further away.
 _NEAR = [(8, 0), (-8, 0), (7, 9), (-7, 9), (7, -9), (-7, -9), (0, 14), (0, -14)]
 _OFFSETS = [(x * far, y * far) for far in (1, 1.7, 2.5, 3.5, 5, 7) for x, y in _NEAR]
-_AT_THE_RIGHT = 0.97  # of the axis
 _STEPS = 24  # at which a line is held against what it may cross
 _FAR = 13  # points: beyond this a thin line leads to the label
 _POINT, _LINE = 5.0, 2.0  # points: half the width of a marker, and of what is kept free of a line
 
 Line = tuple[tuple[float, float], tuple[float, float]]  # upright or level, from end to end
-
-
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """The values moved apart as little as needed for a distance of `gap`, in the order given.
-
-    Neighbours that are too close become one group, evenly spaced around their mean.
-    """
-    order = sorted(range(len(values)), key=lambda index: values[index])
-    groups: list[list[int]] = []
-    for index in order:
-        groups.append([index])
-        while len(groups) > 1 and _top(groups[-2], values, gap) + gap > _bottom(
-            groups[-1], values, gap
-        ):
-            last = groups.pop()
-            groups[-1] += last
-    placed = [0.0] * len(values)
-    for group in groups:
-        for rank, index in enumerate(group):
-            placed[index] = _bottom(group, values, gap) + rank * gap
-    return placed
-
-
-def _bottom(group: list[int], values: Sequence[float], gap: float) -> float:
-    return sum(values[index] for index in group) / len(group) - gap * (len(group) - 1) / 2
-
-
-def _top(group: list[int], values: Sequence[float], gap: float) -> float:
-    return _bottom(group, values, gap) + gap * (len(group) - 1)
-
-
-def label_ends(
-    axes: Axes, ends: Sequence[tuple[float, float]], labels: Sequence[str], colours: Sequence[str]
-) -> list[Annotation]:
-    """Write each label right of the axes at the height of its line's end (data units).
-
-    Call it when the limits are set. Labels of equal ends are moved apart; a thin line leads to
-    each whose curve ends at the right, since one across the axes would look like a curve.
-    """
-    low, high = axes.get_ylim()
-    right = axes.get_xlim()[1]
-    gap = 1.35 * style.SMALL / (72 * _figure(axes).get_figheight() * 0.8) * (high - low)
-    heights = spread([min(max(y, low), high) for _, y in ends], gap)
-    return [
-        axes.annotate(
-            label,
-            end,
-            xytext=(1.03, (height - low) / (high - low)),
-            textcoords="axes fraction",
-            annotation_clip=False,
-            va="center",
-            fontsize=style.SMALL,
-            color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "relpos": (0, 0.5)}
-            if end[0] >= _AT_THE_RIGHT * right
-            else None,
-        )
-        for end, height, label, colour in zip(ends, heights, labels, colours, strict=True)
-    ]
 
 
 def place_labels(

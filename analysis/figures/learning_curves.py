@@ -20,7 +20,6 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import tags
 from analysis.figures import style
-from analysis.figures.labels import label_ends
 from analysis.ladder_numbers import A_STEP, B_STEP, label_of, rung_order
 from analysis.report_model import seeds_caption
 from analysis.runs import by_step, column
@@ -163,32 +162,57 @@ def mean_points(curves: Sequence[Points]) -> Points:
 
 
 def draw_learning_curves(info: CurvesInfo) -> Figure:
-    """A colour a rung: thin lines are seeds, the thick one their mean, markers the synergy."""
-    figure, axes = style.new_figure(
-        f"{info.bench}: learning curves", "student epoch", "validation top-1, %"
-    )
+    """A panel a rung: thin lines are seeds, the thick one their mean, markers the synergy; grey is
+    the mean of the reference, the same in each panel."""
     looks = style.looks(list(dict.fromkeys(curve.rung for curve in info.curves)))
-    style.make_room(figure, len(looks))
-    ends, labels = [], []
-    for rung, look in looks.items():
-        curves = [curve for curve in info.curves if curve.rung == rung]
-        mean = _draw_rung(axes, curves, look)
-        ends.append((mean[-1][0], 100 * mean[-1][1]) if mean else (0.0, 0.0))
-        labels.append(f"{label_of(rung)} (n = {len(curves)})" + (": no curve" if not mean else ""))
-    _draw_stages(axes, info)
-    axes.set_ylim(_view(info))
-    axes.set_xlim(0, max((x for x, _ in ends), default=0) or 1)
-    label_ends(axes, ends, labels, [look.colour for look in looks.values()])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    figure, panels = style.new_multiples(
+        f"{info.bench}: learning curves",
+        "student epoch",
+        "validation top-1, %",
+        [_of_rung(info, rung) for rung in looks] or [""],
+        [look.colour for look in looks.values()] or [style.TEXT],
+    )
+    means = {rung: mean_points([c.student for c in of]) for rung, of in _by_rung(info).items()}
+    other = reference(info)
+    last = max((x for mean in means.values() for x, _ in mean), default=0)
+    for axes, (rung, look) in zip(panels, looks.items(), strict=False):
+        if rung != other:
+            axes.plot(*_percent(means.get(other, ())), **_REFERENCE)
+        _draw_rung(axes, _by_rung(info)[rung], means[rung], look)
+        _draw_stages(axes, info)
+    for axes in panels:
+        axes.set(ylim=_view(info), xlim=(0, last or 1))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     style.legend_below(figure, _key(info))
     return figure
 
 
-def _draw_rung(axes: Axes, curves: list[Curve], look: style.Look) -> Points:
+def _by_rung(info: CurvesInfo) -> dict[str, list[Curve]]:
+    found: dict[str, list[Curve]] = {}
+    for curve in info.curves:
+        found.setdefault(curve.rung, []).append(curve)
+    return found
+
+
+def _of_rung(info: CurvesInfo, rung: str) -> str:
+    curves = _by_rung(info)[rung]
+    none = not mean_points([curve.student for curve in curves])
+    return f"{label_of(rung)} (n = {len(curves)})" + ": no curve" * none
+
+
+def reference(info: CurvesInfo) -> str:
+    """The rung that all panels show: KD, or else CE, of several that have curves; "" for none."""
+    drawn = dict.fromkeys(curve.rung for curve in info.curves if curve.student)
+    return next((rung for rung in ("KD", "CE") if rung in drawn and len(drawn) > 1), "")
+
+
+_REFERENCE: dict[str, Any] = {"color": style.BOUNDARY, "linewidth": 1.2, "zorder": 1.5}
+
+
+def _draw_rung(axes: Axes, curves: list[Curve], mean: Points, look: style.Look) -> None:
     if len(curves) > 1:
         seeds = _percent([point for curve in curves for point in (*curve.student, _GAP)])
         axes.plot(*seeds, color=look.colour, linewidth=0.5, alpha=0.3)
-    mean = mean_points([curve.student for curve in curves])
     # A line of one point would not be seen.
     marker = "." if len(mean) == 1 else ""
     (line,) = axes.plot(*_percent(mean), color=look.colour, linestyle=look.dashes, linewidth=1.8)
@@ -196,7 +220,6 @@ def _draw_rung(axes: Axes, curves: list[Curve], look: style.Look) -> Points:
     synergy = mean_points([curve.synergy for curve in curves])
     if synergy:
         axes.plot(*_percent(synergy), color=look.colour, marker=look.marker, **_SYNERGY)
-    return mean
 
 
 _SYNERGY: dict[str, Any] = {
@@ -226,6 +249,8 @@ def curves_caption(info: CurvesInfo) -> str:
         f"Validation accuracy on {info.bench} over student epochs, thick lines the mean; "
         f"{seeds_caption(counts.items())}."
     ]
+    if other := reference(info):
+        texts.append(f"Grey in each panel: the mean of {label_of(other)}.")
     if staged := dict.fromkeys(curve.rung for curve in info.curves if curve.stages):
         none = [rung for rung in counts if rung not in staged]
         texts.append("Dotted lines: where A-Steps begin" + _but(none, "have none") + ".")
@@ -247,6 +272,8 @@ def _key(info: CurvesInfo) -> list[Artist]:
     lines: list[Artist] = [Line2D([], [], color=grey, linewidth=1.8, label="student, mean")]
     if len({curve.seed for curve in info.curves}) > 1:
         lines.append(Line2D([], [], color=grey, linewidth=0.5, label="one seed"))
+    if other := reference(info):
+        lines.append(Line2D([], [], label=f"{label_of(other)}, mean", **_REFERENCE))
     if any(curve.synergy for curve in info.curves):
         label = "synergy, mean"
         lines.append(Line2D([], [], color=grey, marker="o", label=label, **_SYNERGY))

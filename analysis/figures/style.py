@@ -1,5 +1,6 @@
 """The house style of every figure: colours, markers and sizes, in one place."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,45 +19,46 @@ rcParams["text.parse_math"] = False  # names of runs and benches are no formulas
 WIDTH, HEIGHT = 7.2, 4.2  # inches: the width of a printed page without its margins
 DPI = 200
 FAINT = "#e4e4e4"
-BOUNDARY = "#a0a0a0"
+BOUNDARY = "#8c8c8c"
 TEXT = "#404040"
 SMALL = 8  # points
 _ROOMY = 11  # rungs that a figure of the usual height has room for
 
-# Okabe and Ito (2008), safe for the common forms of colour blindness; its yellow is too light for
-# thin lines. Controls are black and grey. Marker and dashes tell rungs apart without colour.
+# After Okabe and Ito (2008), safe for the common forms of colour blindness; light ones are darker
+# here, for a contrast of 3:1 with the page at least. Controls are black and grey. Marker and dashes
+# tell rungs apart without colour.
 _COLOURS = {
     "CE": "#000000",
     "KD": "#808080",
-    "L0": "#56b4e9",
+    "L0": "#1090b8",
     "L1": "#0072b2",
     "L2": "#009e73",
     "L3": "#d55e00",
-    "L4": "#cc79a7",
+    "L4": "#c0629a",
 }
-# What is next to the ladder has its own colour in every figure, of Tol's muted and dark
+# What is next to the ladder has its own colour in every figure, after Tol's muted and dark
 # ones (Paul Tol, 2021).
 _BESIDE = {
     "ce": "#555555",
     "kd": "#332288",
     "fitnet": "#117733",
-    "at": "#999933",
+    "at": "#8a8a26",
     "crd": "#882255",
-    "dkd": "#44aa99",
+    "dkd": "#2f9a8a",
     "dist": "#aa4499",
-    "kd_ls": "#6699cc",
+    "kd_ls": "#5b8fc4",
     "CE_matched": "#663333",
-    "KD_null": "#bbaa66",
-    "L2_null": "#ddcc77",
-    "L2_null_class": "#c2a500",
-    "L2_null_tokens": "#8a7a2d",
-    "L2_null_by_label": "#e6d9a8",
+    "KD_null": "#8f8350",
+    "L2_null": "#a08a1a",
+    "L2_null_class": "#b07d00",
+    "L2_null_tokens": "#6f6118",
+    "L2_null_by_label": "#a2864f",
     "L3_null": "#cc6677",
-    "L3_null_by_label": "#e3b3bb",
+    "L3_null_by_label": "#a8505f",
     "side_cccp_ppf": "#661100",
-    "side_asib_cccp": "#88ccee",
+    "side_asib_cccp": "#7b8ec8",
 }
-_OTHER_COLOURS = ("#e69f00", "#663399", "#225555", "#994455")  # of one's own methods
+_OTHER_COLOURS = ("#c27a00", "#663399", "#225555", "#994455")  # of one's own methods
 _MARKERS = {"CE": "s", "KD": "D", "L0": "v", "L1": "^", "L2": "<", "L3": "o", "L4": ">"}
 _OTHER_MARKERS = ("X", "P", "*", "p", "h", "8", "d")
 
@@ -92,10 +94,7 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes.set_title(fonts.writable(title), loc="left", fontsize=10, color=TEXT, **written(title))
     axes.set_xlabel(x_label, fontsize=9)
     axes.set_ylabel(y_label, fontsize=9)
-    axes.tick_params(labelsize=SMALL, colors=TEXT)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=FAINT, linewidth=0.5)
-    axes.set_axisbelow(True)
+    _plain(axes)
     return figure, axes
 
 
@@ -110,12 +109,12 @@ def make_room(figure: Figure, rungs: int) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
-    """One row under the axes, where it covers nothing."""
+    """One row under the axes, or two of more than five, where it covers nothing."""
     if handles:
         figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=len(handles),
+            ncols=len(handles) if len(handles) <= 5 else math.ceil(len(handles) / 2),
             fontsize=SMALL,
             frameon=False,
             columnspacing=1.5,
@@ -146,10 +145,7 @@ def new_panels(
     panels = list(grid.flat)
     for axes, label in zip(panels, y_labels, strict=True):
         axes.set_ylabel(label, fontsize=9)
-        axes.tick_params(labelsize=SMALL, colors=TEXT)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=FAINT, linewidth=0.5)
-        axes.set_axisbelow(True)
+        _plain(axes)
     for axes in panels[-1:] if stacked else panels:
         axes.set_xlabel(x_label, fontsize=9)
     title_font = {"fontsize": 10, "color": TEXT} | written(title)
@@ -157,9 +153,43 @@ def new_panels(
     return figure, panels
 
 
+def new_multiples(
+    title: str, x_label: str, y_label: str, names: Sequence[str], colours: Sequence[str]
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a small panel under each name, all with the same axes."""
+    count = len(names)
+    columns = count if count <= 3 else min(4, math.ceil(count / 2))
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(WIDTH, HEIGHT * (0.45 + 0.4 * rows)), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.flat)[:count]
+    for axes in list(grid.flat)[count:]:
+        axes.remove()
+    for axes, name, colour in zip(panels, names, colours, strict=True):
+        _plain(axes)
+        font = {"fontsize": 9, "loc": "left", "color": colour} | written(name)
+        axes.set_title(fonts.writable(name), **font)
+    for axes in panels[-columns:]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(x_label, fontsize=9)
+    title_font = {"fontsize": 10, "color": TEXT} | written(title)
+    figure.suptitle(fonts.writable(title), x=0.01, ha="left", **title_font)
+    figure.supylabel(y_label, fontsize=9)
+    return figure, panels
+
+
+def _plain(axes: Axes) -> None:
+    """Axes without what is not needed."""
+    axes.tick_params(labelsize=SMALL, colors=TEXT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=FAINT, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
 def series(index: int) -> Look:
     """The look of the index-th series where a figure is not about rungs."""
-    colours, dashes = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000"), ("-", "--", "-.")
+    colours, dashes = ("#0072b2", "#d55e00", "#009e73", "#c0629a", "#000000"), ("-", "--", "-.")
     return Look(
         colours[index % len(colours)],
         tuple(_MARKERS.values())[(index + 5) % len(_MARKERS)],

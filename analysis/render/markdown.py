@@ -20,6 +20,9 @@ def as_markdown(report: Report) -> str:
     parts += ["**Warnings**", _items(warnings)] if warnings else []
     for section in report.sections:
         parts += [f"## {plain(wording.heading(report, section))}", *_body(section, report)]
+    gaps = wording.missing(report)
+    parts += ["## Missing runs"] * bool(gaps)
+    parts += [f"{plain(gap.what)}:\n\n{_fenced(gap.command)}" for gap in gaps]
     parts += _sources(report)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -55,13 +58,12 @@ def as_note(report: Report, options: str) -> str:
 
 
 def _body(section: Section, report: Report) -> list[str]:
-    parts = [_items(section.sentences)]
+    parts = [_items(wording.more(section))]
     for table in section.tables:
         parts += [f"{plain(table.caption)}:", as_table(table.block)]
     parts += [
         f"![{plain(d.caption)}]({d.file_name}.png)\n\n*{plain(d.caption)}*" for d in section.figures
     ]
-    parts += [f"{plain(gap.what)}:\n\n{_fenced(gap.command)}" for gap in section.gaps]
     parts += [_items(section.notes)]
     named = sorted({report.sources[run].name for run in section.run_ids if run in report.sources})
     return [*parts, plain(f"Runs: {', '.join(named)}.")] if named else parts

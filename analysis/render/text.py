@@ -32,14 +32,11 @@ def as_terminal(report: Report) -> str:
 
 
 def _missing(report: Report) -> str:
-    """What is missing, grouped by the command that makes it."""
-    by_command: dict[str, list[str]] = {}
-    for gap in (gap for section in report.sections for gap in section.gaps):
-        by_command.setdefault(gap.command, []).append(gap.what)
-    lines = ["Missing:"] * bool(by_command)
-    for command, gaps in by_command.items():
-        lines.append(wrapped([f"- {'; '.join(dict.fromkeys(gaps))}:"], later="  "))
-        lines.append(as_command(command))
+    """What is missing, and the commands that make it."""
+    gaps = wording.missing(report)
+    lines = ["Missing:"] * bool(gaps)
+    for gap in gaps:
+        lines += [wrapped([f"- {gap.what}:"], later="  "), as_command(gap.command)]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """What all forms of a report say in the same words: title, summary, warnings, headings."""
 
-from analysis.report_model import Report, Section, counted
+from analysis.missing import merged
+from analysis.report_model import MissingRun, Report, Section, counted
 from analysis.stores.address import redacted
 
 NOTHING = "Nothing has finished that could be analysed. Run: python -m pipeline distill"
@@ -39,11 +40,22 @@ def summary(report: Report) -> list[tuple[str, list[str]]]:
             plain = texts and section.name in ("ladder", report.what)
             start = "" if plain else f"{section.title}: "
             sentences += [start + text for text in texts or _parts(section)]
-        missing = {gap.command for section in report.of_bench(bench) for gap in section.gaps}
-        gaps = f"{counted(len(missing), 'missing run')}, each with the command that makes it."
-        sentences += [gaps] * bool(missing)
+        commands = len(merged(gap for section in report.of_bench(bench) for gap in section.gaps))
+        make = f"{counted(commands, 'command')} {'makes' if commands == 1 else 'make'}"
+        sentences += [f"Runs are missing: {make} them."] * bool(commands)
         result.append((bench, sentences))
     return result
+
+
+def more(section: Section) -> list[str]:
+    """What a section says that the summary does not."""
+    said = section.summary or section.sentences[:1]
+    return [text for text in section.sentences if not any(text in one for one in said)]
+
+
+def missing(report: Report) -> tuple[MissingRun, ...]:
+    """What is missing, one command a kind."""
+    return merged(gap for section in report.sections for gap in section.gaps)
 
 
 def _parts(section: Section) -> list[str]:

@@ -118,6 +118,7 @@ def section(bench_runs: BenchRuns) -> Section:
         return Section("cccp", bench_runs.bench, "CCCP stability", gaps=gaps)
     claim = None if info.pair is None else family(bench_runs).of(*info.pair)
     claimed = () if claim is None else (sentence(claim),)
+    said = (*claimed, *_sentences(info))
     drawings: tuple[ReportFigure, ...] = ()
     if any(row.objective for row in info.rows):
         drawings = (ReportFigure(f"cccp_{info.bench}", draw(info), _caption(info)),)
@@ -125,8 +126,8 @@ def section(bench_runs: BenchRuns) -> Section:
         "cccp",
         bench_runs.bench,
         "CCCP stability",
-        sentences=(*claimed, *_sentences(info)),
-        summary=(" ".join([*claimed, *_sentences(info)[:1]]),),
+        sentences=said,
+        summary=(" ".join(said[: len(claimed) + 1]),) if said else (),
         tables=(Table("How each rung settles (means over seeds)", block(info)),),
         figures=drawings,
         gaps=gaps,

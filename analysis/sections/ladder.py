@@ -3,7 +3,6 @@
 from analysis.claim_words import (
     attrition,
     little_to_teach,
-    sentence,
     sentences,
     summary,
     tries,
@@ -71,12 +70,7 @@ def section(bench_runs: BenchRuns) -> Section:
         "ladder",
         bench_runs.bench,
         "Ladder",
-        sentences=(
-            *lost,
-            *sentences(found),
-            *little,
-            *shown,
-        ),
+        sentences=(*lost, *sentences(found), *shown),
         summary=(*lost, *summary(found), *shown),
         tables=(
             Table("Accuracy", accuracy_block(rows)),
@@ -87,7 +81,6 @@ def section(bench_runs: BenchRuns) -> Section:
         figures=_figures(bench_runs, kept, history, table, found),
         gaps=gaps,
         notes=(
-            *unlike,
             *interval_notes(table, kept),
             *validation_notes(kept),
             *fusion_notes(rows),
@@ -97,7 +90,6 @@ def section(bench_runs: BenchRuns) -> Section:
         run_ids=(*kept["run_id"], *tuned["run_id"]),
         frame=table_frame(table),
         warnings=(
-            *(sentence(claim) for claim in found.claims if claim.twin),
             *tries(found, kept),
             *little,
             *unlike,

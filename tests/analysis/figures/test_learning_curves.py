@@ -15,6 +15,7 @@ from analysis.figures.learning_curves import (
     draw_learning_curves,
     learning_curves,
     mean_points,
+    reference,
 )
 from tests.analysis.frames import distill, history, runs
 
@@ -74,25 +75,50 @@ def test_the_mean_stops_where_a_seed_is_missing():
     assert mean_points([]) == ()
 
 
+def lines_of(axes, colour: str) -> list[tuple[float, str]]:
+    drawn = [line for line in axes.lines if line.get_color() == colour]
+    return [(line.get_linewidth(), line.get_linestyle()) for line in drawn]
+
+
 def test_artists_of_the_learning_curves(info):
-    (axes,) = draw_learning_curves(info).axes
+    of_ce, of_kd, of_l3 = draw_learning_curves(info).axes
     looks = style.looks(["CE", "L3"])
-    drawn = [(line.get_color(), line.get_linewidth(), line.get_linestyle()) for line in axes.lines]
-    of_l3 = [line[1:] for line in drawn if line[0] == looks["L3"].colour]
-    assert of_l3 == [(0.5, "-"), (1.8, "-"), (0.9, "--")]
-    seeds = next(line for line in axes.lines if line.get_linewidth() == 0.5)
+    assert lines_of(of_l3, looks["L3"].colour) == [(0.5, "-"), (1.8, "-"), (0.9, "--")]
+    assert lines_of(of_ce, looks["CE"].colour) == [(1.8, "-")]
+    seeds = next(line for line in of_l3.lines if line.get_linewidth() == 0.5)
     assert np.isnan(seeds.get_ydata()).nonzero()[0].tolist() == [3, 7]  # a gap after each seed
-    assert [line[1:] for line in drawn if line[0] == looks["CE"].colour] == [(1.8, "-")]
-    boundaries = [line for line in axes.lines if line.get_color() == style.BOUNDARY]
-    assert [line.get_xdata()[0] for line in boundaries] == [0.0, 2.0]
-    mean = next(
-        line
-        for line in axes.lines
-        if (line.get_color(), line.get_linewidth()) == (looks["L3"].colour, 1.8)
-    )
+    stages = [line for line in of_l3.lines if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in stages] == [0.0, 2.0]
+    mean = next(line for line in of_l3.lines if line.get_linewidth() == 1.8)
     assert mean.get_ydata() == pytest.approx([10, 25, 45])
-    labels = [text.get_text() for text in axes.texts]
-    assert labels == ["CE (n = 1)", "KD (n = 1): no curve", "L3 (n = 2)"]
+    titles = [axes.get_title(loc="left") for axes in (of_ce, of_kd, of_l3)]
+    assert titles == ["CE (n = 1)", "KD (n = 1): no curve", "L3 (n = 2)"]
+
+
+def test_each_panel_shows_the_reference_and_only_one_axis_is_read(info):
+    """KD has no curve here, so that CE is what the others are held against."""
+    assert reference(info) == "CE"
+    figure = draw_learning_curves(info)
+    grey = [len(lines_of(axes, style.BOUNDARY)) for axes in figure.axes]
+    assert grey == [2, 3, 3]  # two stages, and the reference in all panels but its own
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
+    assert "Grey in each panel: the mean of CE." in curves_caption(info)
+    alone = info._replace(curves=info.curves[:1])
+    assert reference(alone) == ""
+    assert "Grey" not in curves_caption(alone)
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 18])
+def test_panels_of_many_rungs_do_not_cover_each_other(info, count):
+    curve = info.curves[-1]
+    many = [curve._replace(rung=f"a_rung_{k:02}") for k in range(count)]
+    figure = draw_learning_curves(CurvesInfo("toy", tuple(many)))
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert len(boxes) == count
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)
+    legend = figure.legends[0].get_window_extent()
+    assert not legend.count_overlaps(boxes)
 
 
 def mixing(start: str, epochs: str = "40", alpha: str = "1.0", stop: str = "None") -> dict:
@@ -147,6 +173,20 @@ def test_rungs_differ_in_colour_and_marker():
     assert len({look.colour for look in looks.values()}) == 7
     assert len({look.marker for look in looks.values()}) == 7
     assert style.looks(["dkd", "crd"])["dkd"] != style.looks(["dkd", "crd"])["crd"]
+
+
+def contrast_with_white(colour: str) -> float:
+    """As the Web Content Accessibility Guidelines 2.2 define it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+def test_every_line_can_be_seen_on_the_page():
+    names = [*style._COLOURS, *style._BESIDE, "own1", "own2", "own3", "own4"]
+    colours = [look.colour for look in style.looks(names).values()]
+    colours += [style.series(index).colour for index in range(5)] + [style.BOUNDARY, style.TEXT]
+    assert {one: contrast_with_white(one) for one in colours if contrast_with_white(one) < 3} == {}
 
 
 def test_saving_writes_each_format_with_the_same_bytes_every_time(info, tmp_path):

@@ -150,7 +150,7 @@ def test_a_bench_without_finished_runs_names_the_command_that_makes_them(store):
     run_id = store.distill("started", "L3", 0, None, status="RUNNING")
     report = analyze(store.uri, "started", "ladder")
     text = " ".join(as_terminal(report).replace("\\\n", " ").split())
-    assert "python -m pipeline distill -m bench=toy runtime.experiment=started cfg=L3" in text
+    assert "python -m pipeline distill -m bench=toy runtime.experiment=started cfg=CE,KD,L0" in text
     assert run_id in text
     (ladder,) = report.sections
     assert ladder.empty
