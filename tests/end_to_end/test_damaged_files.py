@@ -127,6 +127,7 @@ def test_a_damaged_file_is_no_dead_end(
     _damaged(store, finished, pattern, damage)
 
 
+@pytest.mark.by_hand
 @pytest.mark.faults
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("pattern", FILES)

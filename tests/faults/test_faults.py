@@ -31,6 +31,7 @@ def test_a_lost_answer(harness: Harness, faulty: FaultyServer) -> None:
     assert (row.survived, row.lost, row.doubled) == (row.tried, 0, 0), table([row])
 
 
+@pytest.mark.by_hand
 @pytest.mark.faults
 @pytest.mark.parametrize(("name", "kind"), list(cases()))
 def test_no_fault_of_a_file_loses_or_doubles_anything(
@@ -40,6 +41,7 @@ def test_no_fault_of_a_file_loses_or_doubles_anything(
     assert (row.survived, row.lost, row.doubled) == (row.tried, 0, 0), table([row])
 
 
+@pytest.mark.by_hand
 @pytest.mark.faults
 @pytest.mark.parametrize("how", ANSWERS)
 @pytest.mark.parametrize("name", COMMANDS)
