@@ -174,8 +174,8 @@ def read(overrides: list[str]) -> MultirunRequest:
         except ConfigError as error:
             errors += error.errors
             partly += [error.config] if error.config else []
-    configs = [*(config for _, config in composed), *partly]
-    errors += preflight.faults(configs, dry=dry_run(os.environ))
+    configs, dry = [config for _, config in composed], dry_run(os.environ)
+    errors += preflight.faults(configs, dry=dry) + preflight.faults(partly, dry=dry, keys=False)
     if configs and (errors or dry_run(os.environ)):
         errors += refusals(configs[0].runtime, VERB)
     if errors:

@@ -38,11 +38,16 @@ class _Network(NamedTuple):
 
 
 def faults(
-    configs: Iterable[Config], numbers: Sequence[int] | None = None, *, dry: bool = False
+    configs: Iterable[Config],
+    numbers: Sequence[int] | None = None,
+    *,
+    dry: bool = False,
+    keys: bool = True,
 ) -> list[str]:
     """Everything that is wrong, one sentence each, of the students of these configurations with
     the teachers that they read; where `numbers` is given, of these teachers alone. An absent data
-    set is none in a `dry` run, which may be on a machine without it."""
+    set is none in a `dry` run, which may be on a machine without it. A configuration with errors
+    has no `keys`: its networks are all tried, as if no run were finished."""
     found: dict[str, None] = {}
     data: dict[str, bool] = {}  # whether it can be read
     networks: dict[_Network, None] = {}
@@ -56,7 +61,8 @@ def faults(
                     found[str(error)] = None
         if data[repr(config.data)]:
             found |= dict.fromkeys(_class_faults(config))
-        networks |= dict.fromkeys(_networks(config, numbers, readable=all(data.values())))
+        readable = keys and all(data.values())
+        networks |= dict.fromkeys(_networks(config, numbers, readable=readable))
     for network in networks:
         found |= dict.fromkeys(_network_faults(network))
     return list(found)
@@ -66,7 +72,7 @@ def with_the_rest(error: ConfigError, verb: str) -> ConfigError:
     """The error of a configuration with everything else that is wrong with it."""
     if error.config is None:
         return error
-    more = [*faults([error.config]), *refusals(error.config.runtime, verb)]
+    more = [*faults([error.config], keys=False), *refusals(error.config.runtime, verb)]
     return ConfigError(list(dict.fromkeys([*error.errors, *more])))
 
 
