@@ -361,6 +361,7 @@ def test_environment_shortcuts_are_printed_and_logged(finished: Path) -> None:
     assert "reused   distill-L3-digits-s0" in output
 
 
+@pytest.mark.thorough
 def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> None:
     options = [o for o in command.TINY if not o.startswith("bench.")]
     command.run("distill", "cfg=KD", "overlap=50", *options, cwd=clean)
@@ -376,6 +377,7 @@ def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> 
     assert "resnet20 (200 images, overlap 50)" in table
 
 
+@pytest.mark.thorough
 def test_teachers_of_more_images_than_the_student_sees(clean: Path) -> None:
     options = ("cfg=KD", "data.teacher_limit=400", *command.TINY)
     command.run("distill", *options, cwd=clean)

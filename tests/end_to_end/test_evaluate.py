@@ -110,6 +110,7 @@ def _val_costs_no_reading(folder: Path, result: dict) -> None:
     assert runs.loc[STUDENT][f"metrics.{metrics.TEST_READS}"] == 2
 
 
+@pytest.mark.thorough
 def test_a_teacher_is_evaluated_and_its_count_goes_along_to_another_experiment(
     folder: Path,
 ) -> None:

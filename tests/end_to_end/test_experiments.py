@@ -54,9 +54,8 @@ def test_rungs_of_a_recipe_run(name: str, rungs: tuple[str, ...], images: str, c
     assert len(command.results(clean)) == len(rungs)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("asib_2025_08", marks=pytest.mark.thorough), "asib_stage"]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["asib_2025_08", "asib_stage"])
 def test_a_recipe_scales_to_digits(name: str, clean: Path) -> None:
     words = (f"+experiment={name}", "bench=digits", "budget=digits", "cfg=L4", *command.TINY)
     output = command.run("distill", *words, cwd=clean)
@@ -64,6 +63,7 @@ def test_a_recipe_scales_to_digits(name: str, clean: Path) -> None:
     assert line == "[CFG] kd_target=auto ce=0.70 kd=0.30 ib_beta=1e-3"
 
 
+@pytest.mark.thorough
 def test_main_finetune_and_a_list_of_teachers(clean: Path) -> None:
     """The verbs that compose take an experiment; teachers that no bench names are fine-tuned."""
     small = ("experiment=overlap_0", "bench=digits", "budget=digits", *command.TINY)

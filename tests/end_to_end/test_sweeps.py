@@ -118,6 +118,7 @@ def test_a_stopped_grid_resumes_and_is_reused(with_teachers: Path, schema: Path)
     _complete(with_teachers)
 
 
+@pytest.mark.thorough
 def test_a_configuration_may_have_the_time_of_another(
     with_teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ def test_the_probability_of_improvement_is_the_share_of_pairs() -> None:
     assert np.isnan(one.low)
 
 
+@pytest.mark.thorough
 def test_its_interval_covers() -> None:
     draw, held = np.random.default_rng(0), []
     for _ in range(60):
