@@ -2,9 +2,33 @@
 
 import math
 
-from analysis.stats import Interval
+from analysis.stats import Interval, deviation_of
 
 MISSING = "–"
+
+
+class Measure(str):
+    """A cell that was measured: its text on a screen, and its numbers in the unit of its column.
+    `accuracy`: the highest of a column is the best; `sd` is over seeds, NaN of a difference; `mark`
+    tells a significant one in print."""
+
+    shown: str  # the mean as text
+    bounds: str  # the interval as text, "" where there is none
+    mean: float
+    low: float
+    high: float
+    n: int
+    sd: float = math.nan
+    accuracy: bool = False
+    mark: str = ""
+
+    @classmethod
+    def of(cls, text: str, shown: str, bounds: str, interval: Interval, scale: float) -> "Measure":
+        """The cell of an interval whose numbers are shown times `scale`."""
+        cell = cls(text)
+        cell.shown, cell.bounds, cell.n = shown, bounds, interval.n
+        cell.mean, cell.low, cell.high = (scale * one for one in interval[1:])
+        return cell
 
 
 def percent(fraction: float) -> str:
@@ -33,11 +57,16 @@ def signed(value: float) -> str:
 def accuracy_cell(interval: Interval) -> str:
     """A fraction in percent with its interval: `90.12 [89.50, 90.74]`; where all seeds
     have the same, `90.12 (equal)`."""
-    if interval.n < 2:
-        return percent(interval.mean)
-    if interval.low == interval.high:  # as many images at every seed: a band of no width would lie
-        return f"{percent(interval.mean)} (equal)"
-    return f"{percent(interval.mean)} [{percent(interval.low)}, {percent(interval.high)}]"
+    mean, bounds = percent(interval.mean), ""
+    if interval.n == 0:
+        return mean
+    if interval.n > 1:
+        bounds = f"[{percent(interval.low)}, {percent(interval.high)}]"
+        if interval.low == interval.high:  # as many images at every seed: no band of no width
+            bounds = "(equal)"
+    cell = Measure.of(f"{mean} {bounds}".strip(), mean, bounds, interval, 100)
+    cell.sd, cell.accuracy = 100 * deviation_of(interval), True
+    return cell
 
 
 def accuracy_text(interval: Interval) -> str:
@@ -49,18 +78,23 @@ def accuracy_text(interval: Interval) -> str:
 
 def value_cell(interval: Interval, decimals: int) -> str:
     """A mean of values, not of shares, with its interval: `7.896 [7.012, 8.780]`."""
-    if interval.n < 2:
-        return number(interval.mean, decimals)
-    low, high = number(interval.low, decimals), number(interval.high, decimals)
-    return f"{number(interval.mean, decimals)} [{low}, {high}]"
+    mean, bounds = number(interval.mean, decimals), ""
+    if interval.n == 0:
+        return mean
+    if interval.n > 1:
+        bounds = f"[{number(interval.low, decimals)}, {number(interval.high, decimals)}]"
+    cell = Measure.of(f"{mean} {bounds}".strip(), mean, bounds, interval, 1)
+    cell.sd = deviation_of(interval)
+    return cell
 
 
 def paired_cell(interval: Interval) -> str:
     """A difference in points with its interval and the number of pairs."""
     if interval.n == 0:
         return MISSING
-    bounds = f" [{points(interval.low)}, {points(interval.high)}]" if interval.n > 1 else ""
-    return f"{points(interval.mean)}{bounds} n={interval.n}"
+    bounds = f"[{points(interval.low)}, {points(interval.high)}]" if interval.n > 1 else ""
+    text = " ".join(filter(None, (points(interval.mean), bounds, f"n={interval.n}")))
+    return Measure.of(text, points(interval.mean), bounds, interval, 100)
 
 
 def number(value: float, decimals: int | None = None) -> str:

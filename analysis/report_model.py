@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 
 class TextTable(NamedTuple):
-    """A table of text; the first column is a name, the others are numbers."""
+    """A table of text; the first column is a name, the others are numbers (some a `Measure`)."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -40,6 +40,9 @@ class MissingRun(NamedTuple):
 
     what: str
     command: str
+
+
+BETTER, WORSE = "*", "†"  # marks of a significant rung
 
 
 class Section(NamedTuple):

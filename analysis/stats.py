@@ -55,6 +55,15 @@ def share_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 
+def deviation_of(found: Interval, level: float = 0.95) -> float:
+    """The standard deviation of the values that a t-interval is of, one end of which may be cut;
+    NaN of fewer than two."""
+    if found.n < 2:
+        return math.nan
+    half = max(found.mean - found.low, found.high - found.mean)
+    return float(half * math.sqrt(found.n) / stats.t.ppf((1.0 + level) / 2.0, found.n - 1))
+
+
 def differences_by_seed(
     a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, float]
 ) -> tuple[float, ...]:

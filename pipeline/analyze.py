@@ -13,8 +13,9 @@ import pandas as pd
 
 from analysis import tags
 from analysis.figures import style
+from analysis.render.csv_tables import csv_tables
 from analysis.render.html import as_html
-from analysis.render.latex import as_latex
+from analysis.render.latex import SPREADS, as_latex
 from analysis.render.markdown import as_markdown, as_note
 from analysis.render.text import as_terminal
 from analysis.report_model import Report, counted
@@ -36,7 +37,7 @@ from pipeline.tracking.target import TrackingTarget
 from trainers import metrics
 
 FILTERS = ("bench", "experiment", "since", "until")
-KEYS = ("what", *FILTERS, "primary", "margin", "out", "store")
+KEYS = ("what", *FILTERS, "primary", "margin", "spread", "out", "store")
 EXPORT_KEYS = (*FILTERS, "out", "runtime.store")
 TAG = "tag."
 DEFAULT_WHAT = "ladder"
@@ -48,7 +49,7 @@ PAGE, MARKDOWN, TABLES, TABLE = "report.html", "report.md", "tables.tex", "table
 
 def analyse_command(overrides: list[str]) -> None:
     """`analyze what=ANALYSIS experiment=NAME bench=NAME tag.NAME=VALUE since=DATE until=DATE
-    primary=RUNG margin=POINTS out=FOLDER store=FILE`, each optional. An exported
+    primary=RUNG margin=POINTS spread=sd out=FOLDER store=FILE`, each optional. An exported
     `store` is read and nothing is tracked.
 
     Raises:
@@ -57,18 +58,19 @@ def analyse_command(overrides: list[str]) -> None:
     given, run_filter = _given(overrides)
     _check("analyze", given, KEYS, [text for text in overrides if "=" not in text])
     what, folder = given.get("what", DEFAULT_WHAT), given.get("out", ".")
+    spread = given.get("spread", SPREADS[0])
     _make(Path(folder))
     if "store" in given:
         try:
             name = given.get("experiment") or exported_experiment(given["store"])
         except ValueError as error:
             raise ConfigError.of(error) from error
-        _show(_report(given["store"], name, run_filter, what), given.get("out"))
+        _show(_report(given["store"], name, run_filter, what), given.get("out"), spread)
         return
     target = _target(given)
     check(target)
     with launch_run(target):
-        analyse(target, overrides, run_filter, folder=given.get("out"), what=what)
+        analyse(target, overrides, run_filter, folder=given.get("out"), what=what, spread=spread)
 
 
 def export_command(overrides: list[str]) -> None:
@@ -152,6 +154,9 @@ def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[
     what = given.get("what", DEFAULT_WHAT)
     if what not in WHAT:
         errors.append(f"what={what}: unknown{nearest(what, list(WHAT), show_all=True)}")
+    spread = given.get("spread", SPREADS[0])
+    if spread not in SPREADS:
+        errors.append(f"spread={spread}: unknown{nearest(spread, list(SPREADS), show_all=True)}")
     if errors:
         raise ConfigError(errors)
 
@@ -175,12 +180,13 @@ def analyse(
     *,
     folder: str | None = None,
     what: str = DEFAULT_WHAT,
+    spread: str = SPREADS[0],
 ) -> None:
     """Print the report of an experiment, save its files, log it as a run of the launch."""
     if target.uri.startswith(("http://", "https://")):
         say("reading: through the server (faster on its host, from its database)")
     report = _report(target.uri, target.experiment_name(), run_filter, what)
-    _log(target, overrides, report, run_filter, *_show(report, folder))
+    _log(target, overrides, report, run_filter, *_show(report, folder, spread))
 
 
 def _report(uri: str, experiment: str, run_filter: RunFilter, what: str) -> Report:
@@ -196,7 +202,7 @@ def _report(uri: str, experiment: str, run_filter: RunFilter, what: str) -> Repo
         raise ConfigError.of(error) from error
 
 
-def _show(report: Report, folder: str | None) -> tuple[dict[str, str], list[Path]]:
+def _show(report: Report, folder: str | None, spread: str) -> tuple[dict[str, str], list[Path]]:
     """Print the report and save its files: texts by name, and pictures."""
     out_folder = Path(folder) if folder else _emptied(_own_folder(report))
     text = as_terminal(report)
@@ -204,8 +210,9 @@ def _show(report: Report, folder: str | None) -> tuple[dict[str, str], list[Path
     texts = {
         PAGE: as_html(report),
         MARKDOWN: as_markdown(report),
-        TABLES: as_latex(report),
+        TABLES: as_latex(report, spread),
         "report.txt": text,
+        **csv_tables(report),
     }
     frames = [section.frame for section in report.sections if section.frame is not None]
     if frames:
@@ -229,7 +236,7 @@ def _own_folder(report: Report) -> Path:
 def _emptied(out_folder: Path) -> Path:
     """The folder, without figures and tables of an earlier report."""
     for path in out_folder.glob("*"):
-        if path.suffix in PICTURES or path.name == TABLE:
+        if path.suffix in (*PICTURES, Path(TABLE).suffix):
             path.unlink()
     return out_folder
 

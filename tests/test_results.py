@@ -256,3 +256,8 @@ def test_the_check_of_kds_weight_is_what_the_page_says() -> None:
     reported = f"({100 * sum(light.values()) / 5:.2f} %), but\nvaries more from seed to seed: "
     reported += f"L2 is over it by {100 * found.mean:.2f} points, {100 * found.low:.2f} to "
     assert reported.replace("-", "−") + f"{100 * found.high:.2f}" in PAGES[0].read_text()
+
+
+def test_an_unknown_spread_is_an_error_that_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"spread=std: unknown.*interval.*sd"):
+        analyse_command(["spread=std"])

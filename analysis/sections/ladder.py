@@ -22,6 +22,8 @@ from analysis.ladder_numbers import (
     with_epoch_costs,
 )
 from analysis.report_model import (
+    BETTER,
+    WORSE,
     MissingRun,
     ReportFigure,
     Section,
@@ -73,7 +75,7 @@ def section(bench_runs: BenchRuns) -> Section:
         sentences=(*lost, *sentences(found), *shown),
         summary=(*lost, *summary(found), *shown),
         tables=(
-            Table("Accuracy", accuracy_block(rows)),
+            Table("Accuracy", accuracy_block(rows, _marks(found))),
             Table("Cost and fusion", cost_block(rows)),
             *((Table("What is claimed", claims_table(found, margin)),) if found.claims else ()),
             *((Table("Teachers", teachers_block(teachers)),) if teachers else ()),
@@ -129,6 +131,12 @@ def _figures(bench_runs, kept, history, table, found) -> tuple[ReportFigure, ...
             learning_curves.curves_caption(curves),
         ),
     )
+
+
+def _marks(found: Family) -> dict[str, str]:
+    """The mark of each rung whose claim against the controls is significant."""
+    of_rungs = [claim for claim in found.claims if claim.of_control and claim.significant]
+    return {claim.rung: BETTER if claim.better else WORSE for claim in of_rungs}
 
 
 def margin_of(bench_runs: BenchRuns, found: Family) -> float:

@@ -1,11 +1,20 @@
 """The tables of a ladder and the notes that belong to them."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-from analysis.cells import MISSING, accuracy_cell, in_percent, number, paired_cell, percent, points
+from analysis.cells import (
+    MISSING,
+    Measure,
+    accuracy_cell,
+    in_percent,
+    number,
+    paired_cell,
+    percent,
+    points,
+)
 from analysis.correctness import CORRECT
 from analysis.ladder_numbers import LadderRow, LadderTable, TeacherRow, label_of
 from analysis.report_model import TextTable
@@ -24,6 +33,7 @@ def _label(row: LadderRow) -> str:
 Columns = dict[str, Callable[[LadderRow], str]]  # heading: cell of a row
 
 OVER_STUDENT = "over student"
+EMPTY: Mapping[str, str] = {}
 
 ACCURACY: Columns = {
     "rung": _label,
@@ -46,9 +56,16 @@ COST: Columns = {
 }
 
 
-def accuracy_block(rows: Iterable[LadderRow]) -> TextTable:
-    """Test accuracy in percent, differences to CE and KD in points, each with its interval."""
-    return _table(ACCURACY, rows)
+def accuracy_block(rows: Iterable[LadderRow], marks: Mapping[str, str] = EMPTY) -> TextTable:
+    """Test accuracy in percent, differences to CE and KD in points, each with its interval.
+    `marks` are those of significant rungs, which print has."""
+    rows = tuple(rows)
+    found = _table(ACCURACY, rows)
+    for row, cells in zip(rows, found.rows, strict=True):
+        for cell in cells:
+            if isinstance(cell, Measure) and cell.accuracy:
+                cell.mark = marks.get(row.rung, "")
+    return found
 
 
 def cost_block(rows: Iterable[LadderRow]) -> TextTable:

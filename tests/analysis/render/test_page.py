@@ -9,11 +9,11 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 
 from analysis import tags
-from analysis.render import latex, wording
+from analysis.render import wording
 from analysis.render.html import as_html
 from analysis.render.markdown import as_markdown, as_note
 from analysis.render.text import WIDTH, as_terminal
-from analysis.report_model import Report, ReportFigure, Section, TextTable
+from analysis.report_model import Report, ReportFigure, Section
 from analysis.runs import load_runs
 from analysis.sections.registry import COMPREHENSIVE, SECTIONS, analyze
 from analysis.selection.filters import RunFilter, chosen
@@ -122,27 +122,6 @@ def test_every_run_behind_a_number_is_named(found):
     assert len(found.sources) == 6
     assert all(run in html for run in found.sources)
     assert all(source.link is None for source in found.sources.values())  # a file has no pages
-
-
-def test_latex_is_escaped_and_balanced(found):
-    text = latex.as_latex(found)
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") > 0
-    assert r"\toprule" in text
-    assert not re.search(
-        r"(?<!\\)[%&_](?!.*usepackage)", re.sub(r"(?m)^%.*$| & |\\label\{[^}]*\}", "", text)
-    )
-    assert latex.latex_text("50 % of β_1 − x") == r"50 \% of $\beta$\_1 $-$ x"
-
-
-def test_latex_wraps_the_columns_that_hold_words():
-    numbers = TextTable(("rung", "n"), (("CE", "1"),))
-    assert latex.latex_columns(numbers) == "lr"
-    words = TextTable(("warning", "runs", "which"), (("w" * 45, "6", "distill-L3-toy-s0, " * 8),))
-    columns = latex.latex_columns(words)
-    shares = [float(share) for share in re.findall(r"p\{(\S+?)\\linewidth\}", columns)]
-    assert re.sub(r">\{[^}]*\}p\{[^}]*\}", "p", columns) == "prp"
-    assert shares[0] < shares[1]
-    assert 0.7 < sum(shares) < 0.95  # what the number and the space between them leave
 
 
 def test_names_from_the_store_are_no_markup(store):
