@@ -128,8 +128,8 @@ def summary(found: Family) -> tuple[str, ...]:
     """The primary claim, every significant difference, and the rungs without one."""
     others = [c for c in found.claims if not c.primary]
     if not found.controls:
-        return tuple(sentence(c) for c in others if c.of_control or c.significant or c.twin)
-    texts = [sentence(c) for c in others if c.significant or c.twin]
+        return tuple(sentence(c) for c in others if (c.of_control or c.significant) and not c.twin)
+    texts = [sentence(c) for c in others if c.significant and not c.twin]
     silent = [c for c in others if c.of_control and not c.significant and not c.twin]
     tried = [c for c in silent if c.shown.difference.decides]
     for control in found.controls:

@@ -3,6 +3,7 @@
 from analysis.claim_words import (
     attrition,
     little_to_teach,
+    sentence,
     sentences,
     summary,
     tries,
@@ -92,6 +93,7 @@ def section(bench_runs: BenchRuns) -> Section:
         run_ids=(*kept["run_id"], *tuned["run_id"]),
         frame=table_frame(table),
         warnings=(
+            *(sentence(claim) for claim in found.claims if claim.twin),
             *tries(found, kept),
             *little,
             *unlike,

@@ -73,13 +73,31 @@ def test_a_multirun_with_failures(clean: Path) -> None:
     assert len(of_stage(tracked(clean, "asib"), "distill")) == 4
 
 
+ONE_BANK_FAILS = """
+from pipeline.stages import view_bank
+
+outputs = view_bank.view_outputs
+
+
+def failing(*arguments, **options):
+    try:
+        open("failed", "x").close()  # the first bank of all processes
+    except FileExistsError:
+        return outputs(*arguments, **options)
+    raise RuntimeError("planted")
+
+
+view_bank.view_outputs = failing
+"""
+
+
 @pytest.mark.thorough
 def test_students_of_a_bank_that_fails_are_not_run(with_teachers: Path) -> None:
     """They end at once with the reason; a control without teachers is run."""
     shutil.rmtree(with_teachers / "store/runs/bank")
-    next((with_teachers / "store/runs/finetune").glob("*/teacher.*.safetensors")).unlink()
+    (with_teachers / "one_bank_fails.py").write_text(ONE_BANK_FAILS)
     sweep = ("-m", "cfg=CE,KD", *TWO, *command.TINY)
-    output = command.run("distill", *sweep, cwd=with_teachers, code=1)
+    output = command.run("distill", *sweep, cwd=with_teachers, code=1, ASIB_EXTEND="one_bank_fails")
     assert "2 of 4 jobs failed" in output
     assert re.search(rf"failed +distill-KD-digits-s0 +{NOT_RUN}", output)
     assert [
