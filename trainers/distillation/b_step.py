@@ -60,33 +60,35 @@ class BStep:
         def step(i: int) -> dict[str, Tensor]:
             done = position.epoch * len(plan.rows) + i
             set_lr(state.optimiser, self._lr(done, len(plan.rows), position))
-            terms, out = self._terms(plan.rows[i], plan.mixes[i], position)
+            rows, mix = plan.rows[i], plan.mixes[i]
+            labels = self.inputs.views.labels(rows)
+            terms, out = self._terms(rows, labels, mix, position)
             total = torch.stack(list(terms.losses.values())).sum()
             state.optimiser.zero_grad(set_to_none=True)
             total.backward()
             state.optimiser.step()
             self._average(done)
-            labels = self.inputs.views.labels(plan.rows[i])
             named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
-            seen = {metrics.TRAIN_TOP1: right(out.logits, labels, plan.mixes[i])} | terms.seen
+            seen = {metrics.TRAIN_TOP1: right(out.logits, labels, mix)} | terms.seen
             return {metrics.LOSS_TOTAL: total} | named | seen
 
         stream = (config.seed, "student", "draws", position.epoch)
         means = run_steps(state.progress, len(plan.rows), step, state.stop, stream)
         return means | self._facts(position, plan.rows, means.pop("steps_seconds"))
 
-    def _terms(self, rows_B: Tensor, mix: Mix, position: StepPosition) -> tuple[Terms, Outputs]:
+    def _terms(
+        self, rows_B: Tensor, labels_B: Tensor, mix: Mix, position: StepPosition
+    ) -> tuple[Terms, Outputs]:
         """The loss terms of a batch, and the student's outputs on it."""
         inputs, method, teacher_outputs = self.inputs, self.method, None
         with inputs.numerics.autocast(inputs.device):
             clean = inputs.views.batch(rows_B)
             images = mix_images(clean, mix)
             out = outputs(self.state.student, images, maps=method.needs_maps)
-            labels = inputs.views.labels(rows_B)
             if self.source is not None and method.needs_teachers(position):
-                at = method.needed_images(out, labels, mix) if self.source.live else None
+                at = method.needed_images(out, labels_B, mix) if self.source.live else None
                 teacher_outputs = self.source.teacher_outputs(rows_B, clean, images, at)
-            return method.student_terms(out, teacher_outputs, labels, mix, position), out
+            return method.student_terms(out, teacher_outputs, labels_B, mix, position), out
 
     def _average(self, step: int) -> None:
         """Move the average of the student, after optimiser step `step` of all."""
