@@ -140,6 +140,7 @@ def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
     assert {"report.txt", "report.md", "table.csv"} <= logged
 
 
+@pytest.mark.thorough
 def test_an_exported_study_is_analysed_without_its_store(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "study.db.xz"
     exported = command.run("export", f"out={file}", cwd=finished)
