@@ -129,12 +129,12 @@ def _plain(cell: str, usual: int | None, spread: str) -> str:
     """The text of a cell in print; n only where it is not the usual one."""
     if not isinstance(cell, Measure):
         return cell
-    beside = cell.bounds
+    variation = cell.bounds
     if spread == "sd" and not math.isnan(cell.sd):
         decimals = len(cell.shown.partition(".")[2])
-        beside = f"± {cell.sd:.{decimals}f}"
+        variation = f"± {cell.sd:.{decimals}f}"
     other = "" if cell.n == usual else f"(n = {cell.n})"
-    return " ".join(filter(None, (cell.shown, beside, other)))
+    return " ".join(filter(None, (cell.shown, variation, other)))
 
 
 def _best(column: tuple[str, ...]) -> set[str]:
@@ -155,7 +155,7 @@ def _cell(cell: str, text: str, best: bool) -> str:
 
 
 def _explained(block: TextTable, usual: int | None, spread: str) -> list[str]:
-    """What the caption says of the cells."""
+    """The part of the caption that explains the cells."""
     measures = _measures(block)
     means = any(not math.isnan(one.sd) for one in measures)
     texts = []
@@ -172,8 +172,8 @@ def _explained(block: TextTable, usual: int | None, spread: str) -> list[str]:
         texts.append("Bold: the highest.")
     marks = {one.mark for one in measures}
     meant = ((BETTER, "better than each control"), (WORSE, "worse than a control"))
-    told = [f"{mark} {text}" for mark, text in meant if mark in marks]
-    return [*texts, f"{', '.join(told)} (5 % in all, Holm)."] if told else texts
+    explained = [f"{mark} {text}" for mark, text in meant if mark in marks]
+    return [*texts, f"{', '.join(explained)} (5 % in all, Holm)."] if explained else texts
 
 
 def latex_columns(block: TextTable) -> str:
