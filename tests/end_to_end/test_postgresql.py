@@ -34,11 +34,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`postgresql://…@127.0.0.1:PORT/`, to which the name of a database is added."""
     folder = tmp_path_factory.mktemp("postgresql")
     initdb, ctl = _program("initdb"), _program("pg_ctl")
-    prefix: list[str] = []
+    user = None
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         if subprocess.run(["id", "postgres"], capture_output=True).returncode:
             pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        prefix = ["runuser", "-u", "postgres", "--"]
+        user = "postgres"
         shutil.chown(folder, "postgres")
         for parent in folder.parents:
             if parent.owner() == "root" and not parent.stat().st_mode & 1:
@@ -48,7 +48,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = free.getsockname()[1]
 
     def run(*words: str) -> None:
-        subprocess.run([*prefix, *words], check=True, cwd="/", stdout=subprocess.DEVNULL)
+        subprocess.run(words, check=True, cwd="/", stdout=subprocess.DEVNULL, user=user, group=user)
 
     secret = folder / "secret"
     secret.write_text(PASSWORD)
