@@ -8,9 +8,14 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
+
+from pipeline.storage.run_store import Store
+from pipeline.tracking.replay import replay
+from pipeline.tracking.target import TrackingTarget
 
 # Two teachers of 2 epochs, 200 images, 10 steps an epoch: a run of a second or two.
 TINY = (
@@ -102,6 +107,24 @@ def interrupt(
         if command.process.is_alive():
             os.kill(command.process.pid, number)
     return command.end()
+
+
+def copy_finished(source: Path, target: Path) -> None:
+    """Copy a folder with finished runs; its tracking store names the copy's artifacts."""
+    shutil.copytree(source, target)
+    base = sqlite3.connect(target / "mlflow.db")
+    for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+        base.execute(
+            f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(target))
+        )
+    base.commit()
+    base.close()
+    address = TrackingTarget(
+        f"sqlite:///{target}/mlflow.db", "asib", None, "test", target / "store" / "tracking"
+    )
+    for run in Store(target / "store" / "runs").runs():
+        if run.stage != "bank":
+            replay(run, address, log_model=False)  # known at the new address
 
 
 def copy_teachers(source: Path, target: Path) -> None:

@@ -13,14 +13,18 @@ from tests.end_to_end.server import Server
 
 
 @pytest.fixture(scope="session")
-def finished(schema: Path, made_once: Callable[[str, Callable], Path]) -> Path:
-    """A folder in which a tiny L3 was run to its end, never interrupted."""
+def finished(schema: Path, made_once: Callable[[str, Callable], Path]) -> Iterator[Path]:
+    """A folder in which a tiny L3 was run to its end, never interrupted. Tests that run
+    something in it do so in a copy: other workers read it."""
 
     def fill(folder: Path) -> None:
         shutil.copy(schema, folder)
         command.run("distill", *command.L3, cwd=folder)
 
-    return made_once("finished", fill)
+    folder = made_once("finished", fill)
+    changed = (folder / "mlflow.db").stat().st_mtime_ns
+    yield folder
+    assert (folder / "mlflow.db").stat().st_mtime_ns == changed, "a test has run something in it"
 
 
 @pytest.fixture

@@ -22,6 +22,14 @@ def _uri(folder: Path) -> str:
     return f"sqlite:///{folder}/mlflow.db"
 
 
+@pytest.fixture(scope="module")
+def finished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run for the commands of this file."""
+    folder = tmp_path_factory.mktemp("own") / "copy"
+    command.copy_finished(finished, folder)
+    return folder
+
+
 def test_second_call_is_reused_with_the_numbers(finished: Path) -> None:
     output = command.run("distill", *command.L3, cwd=finished)
     (result,) = command.results(finished).values()

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage.run_store import Store
-from pipeline.tracking.replay import replay
-from pipeline.tracking.target import TrackingTarget
 from tests.end_to_end import command
 
 
@@ -55,20 +52,7 @@ FILES = {  # what is printed of a damage that cannot be mended by itself, empty:
 def store(finished: Path, tmp_path: Path) -> Path:
     """A copy of a folder with a finished run, its tracking store and artifacts."""
     folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    base = sqlite3.connect(folder / "mlflow.db")
-    for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
-        base.execute(
-            f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(finished), str(folder))
-        )
-    base.commit()
-    base.close()
-    target = TrackingTarget(
-        f"sqlite:///{folder}/mlflow.db", "asib", None, "test", folder / "store" / "tracking"
-    )
-    for run in Store(folder / "store" / "runs").runs():
-        if run.stage != "bank":
-            replay(run, target, log_model=False)  # known at the new address
+    command.copy_finished(finished, folder)
     return folder
 
 
