@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.stats import NO_INTERVAL, Interval
 
@@ -58,7 +58,7 @@ class Difference(NamedTuple):
 
     def at(self, level: float) -> Interval:
         """The interval at another level."""
-        half = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
+        half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         mean = self.interval.mean
         return Interval(self.interval.n, mean, mean - half, mean + half)
 
@@ -71,13 +71,13 @@ class Difference(NamedTuple):
         """One-sided p-value that the difference is above `margin`."""
         if not self.decides:
             return math.nan
-        return float(stats.t.sf((self.interval.mean - margin) / self.error, self.freedom))
+        return float(special.stdtr(self.freedom, (margin - self.interval.mean) / self.error))
 
     def p_below(self, margin: float = 0.0) -> float:
         """One-sided p-value that the difference is below `margin`."""
         if not self.decides:
             return math.nan
-        return float(stats.t.cdf((self.interval.mean - margin) / self.error, self.freedom))
+        return float(special.stdtr(self.freedom, (self.interval.mean - margin) / self.error))
 
     def p_within(self, margin: float) -> float:
         """p that the difference is within ±`margin`: two one-sided tests (Schuirmann 1987)."""
@@ -112,7 +112,7 @@ def difference(
     none = error == 0.0 or (layout is None and np.ptp(by_seed) <= 1e-9)
     p = math.nan
     if n >= DECIDES_FROM and not none:
-        p = float(2 * stats.t.sf(abs(mean) / error, freedom))
+        p = float(2 * special.stdtr(freedom, -abs(mean) / error))
     found = Difference(
         by_seed,
         Interval(n, mean, math.nan, math.nan),

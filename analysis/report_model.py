@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 
@@ -22,6 +24,9 @@ class Table(NamedTuple):
     block: TextTable
 
 
+_DATES = {"pdf": "CreationDate", "svg": "Date"}  # what a file says of its date
+
+
 class ReportFigure(NamedTuple):
     """A figure, the name of its files, and its caption (with n)."""
 
@@ -33,6 +38,17 @@ class ReportFigure(NamedTuple):
     def file_name(self) -> str:
         """The name of its files without a suffix; a bench of another's store is no path."""
         return re.sub(r"[^\w.-]+", "-", self.name)
+
+    def write(self, target: Path | BinaryIO, form: str) -> None:
+        """Write it as png, pdf or svg. The same numbers give the same file; its parts are laid out
+        once, whatever it is written as."""
+        layout = self.figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(self.figure)
+            self.figure.set_layout_engine("none")
+        metadata = {_DATES[form]: None} if form in _DATES else None
+        with rc_context({"svg.hashsalt": self.name}):
+            self.figure.savefig(target, format=form, metadata=metadata)
 
 
 class MissingRun(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 class Interval(NamedTuple):
@@ -42,7 +42,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     if n == 1:
         return Interval(1, mean, math.nan, math.nan)
     # Not scipy's t.interval: it gives NaN where all values are equal, which is a width of 0.
-    half = float(stats.t.ppf((1.0 + level) / 2.0, n - 1) * sample.std(ddof=1) / math.sqrt(n))
+    half = float(special.stdtrit(n - 1, (1.0 + level) / 2.0) * sample.std(ddof=1) / math.sqrt(n))
     return Interval(n, mean, mean - half, mean + half)
 
 
@@ -61,7 +61,7 @@ def deviation_of(found: Interval, level: float = 0.95) -> float:
     if found.n < 2:
         return math.nan
     half = max(found.mean - found.low, found.high - found.mean)
-    return float(half * math.sqrt(found.n) / stats.t.ppf((1.0 + level) / 2.0, found.n - 1))
+    return float(half * math.sqrt(found.n) / special.stdtrit(found.n - 1, (1.0 + level) / 2.0))
 
 
 def differences_by_seed(
@@ -92,7 +92,7 @@ def correlation_interval(r: float, n: int, level: float = 0.95) -> tuple[float, 
         return math.nan, math.nan
     if abs(r) >= 1.0:
         return r, r
-    half = float(stats.norm.ppf((1.0 + level) / 2.0)) / math.sqrt(n - 3)
+    half = float(special.ndtri((1.0 + level) / 2.0)) / math.sqrt(n - 3)
     return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
@@ -116,7 +116,7 @@ def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> t
 
 def expected_maximum(count: int) -> float:
     """Mean of the largest of `count` standard normal values (Blom, 1958); 0 for one value."""
-    return float(stats.norm.ppf((count - 0.375) / (count + 0.25)))
+    return float(special.ndtri((count - 0.375) / (count + 0.25)))
 
 
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> tuple[bool, ...]:
@@ -171,8 +171,9 @@ def power(
         return 1.0 if difference else level
     freedom = (n - 1) * (error**2 / of_seeds) ** 2 if of_seeds else 1e6
     freedom = min(freedom, 1e6)
-    shift, critical = abs(difference) / error, stats.t.ppf(1 - level / 2, freedom)
-    upper, lower = stats.nct.sf(critical, freedom, shift), stats.nct.cdf(-critical, freedom, shift)
+    shift, critical = abs(difference) / error, special.stdtrit(freedom, 1 - level / 2)
+    upper = 1 - special.nctdtr(freedom, shift, critical)
+    lower = special.nctdtr(freedom, shift, -critical)
     # scipy gives NaN for a tail that is too small for it.
     return float(np.nan_to_num(upper, nan=1.0) + np.nan_to_num(lower, nan=0.0))
 
@@ -211,5 +212,5 @@ def deviation_interval(deviation: float, n: int, level: float = 0.95) -> tuple[f
     if n < 2:
         return math.nan, math.nan
     tails = ((1 + level) / 2, (1 - level) / 2)
-    low, high = (deviation * math.sqrt((n - 1) / stats.chi2.ppf(t, n - 1)) for t in tails)
+    low, high = (deviation * math.sqrt((n - 1) / special.chdtri(n - 1, 1 - t)) for t in tails)
     return float(low), float(high)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import tags
-from analysis.figures import style
 from analysis.render.csv_tables import csv_tables
 from analysis.render.html import as_html
 from analysis.render.latex import SPREADS, as_latex
@@ -250,12 +249,12 @@ def _write(out_folder: Path, texts: dict[str, str]) -> None:
 def _save(out_folder: Path, report: Report) -> list[Path]:
     """The files of all figures."""
     out_folder.mkdir(parents=True, exist_ok=True)
-    return [
-        path
-        for section in report.sections
-        for figure in section.figures
-        for path in style.save(figure.figure, out_folder / figure.file_name)
-    ]
+    files = []
+    for figure in (one for section in report.sections for one in section.figures):
+        for form in ("png", "pdf"):
+            files.append(out_folder / f"{figure.file_name}.{form}")
+            figure.write(files[-1], form)
+    return files
 
 
 def _check_bench(uri: str, experiment: str, bench: str | None) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib import rcParams
@@ -119,16 +118,6 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
             frameon=False,
             columnspacing=1.5,
         )
-
-
-def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write the figure next to `path` with each format's suffix; returns the files."""
-    files = [path.with_name(f"{path.name}.{form}") for form in formats]
-    for file in files:
-        # Without the date the same numbers give the same file.
-        metadata: dict[str, Any] = {"CreationDate": None} if file.suffix == ".pdf" else {}
-        figure.savefig(file, metadata=metadata)
-    return files
 
 
 def new_panels(

@@ -4,10 +4,9 @@ import base64
 import io
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import rc_context
 
 from analysis.render import wording
 from analysis.report_model import Report, ReportFigure, Section, Source, TextTable
@@ -96,9 +95,7 @@ def _part(report: Report, section: Section, before: int) -> Part:
 
 def _picture(figure: ReportFigure, bench: str, number: int) -> Picture:
     buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"Date": None}
-    with rc_context({"svg.hashsalt": figure.name}):  # the same numbers give the same file
-        figure.figure.savefig(buffer, format="svg", metadata=metadata)
+    figure.write(buffer, "svg")
     data = base64.b64encode(buffer.getvalue()).decode()
     address = f"data:image/svg+xml;base64,{data}"
     named = f"Figure {number}"

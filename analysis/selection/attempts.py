@@ -1,10 +1,10 @@
 """What was tried of each rung: seeds that finished, seeds that failed, and configurations."""
 
 from collections.abc import Iterable
+from math import comb
 from typing import NamedTuple
 
 import pandas as pd
-from scipy import stats
 
 from analysis import tags
 from analysis.runs import column
@@ -41,10 +41,20 @@ class Attempts(NamedTuple):
             if controls
             else (0, 0)
         )
-        table = [[len(self.failed), len(self.finished)], [lost, kept]]
-        p = float(stats.fisher_exact(table, alternative="greater").pvalue)
+        p = fisher(len(self.failed), len(self.finished), lost, kept)
         compared = self._replace(others=lost, of_others=lost + kept, p=p)
         return compared if p <= LEVEL and self.failed else None
+
+
+def fisher(failed: int, finished: int, lost: int, kept: int) -> float:
+    """One-sided p of Fisher's exact test: of all that failed (`failed` + `lost`), at least `failed`
+    fall among these runs by chance (the upper tail of the hypergeometric distribution)."""
+    own, all_failed = failed + finished, failed + lost
+    tail = sum(
+        comb(own, k) * comb(lost + kept, all_failed - k)
+        for k in range(failed, min(own, all_failed) + 1)
+    )
+    return tail / comb(own + lost + kept, all_failed)
 
 
 def attempts(runs: pd.DataFrame, kept: pd.DataFrame) -> dict[str, Attempts]:

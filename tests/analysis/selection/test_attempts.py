@@ -1,7 +1,10 @@
 """Seeds that failed are a part of the result."""
 
+import pytest
+from scipy import stats
+
 from analysis import tags
-from analysis.selection.attempts import attempts
+from analysis.selection.attempts import attempts, fisher
 from tests.analysis.frames import bench_runs, distill, runs
 
 
@@ -38,6 +41,14 @@ def test_failures_are_compared_with_those_of_the_controls_by_fishers_test() -> N
     assert more.p < 0.001
     assert found["L3"].against([found["CE"], found["KD"]]) is None
     assert found["L4"].against([]) is None
+
+
+@pytest.mark.parametrize(
+    "table", [(6, 4, 0, 20), (1, 9, 1, 9), (0, 3, 2, 5), (3, 0, 0, 0), (2, 3, 9, 1)]
+)
+def test_p_is_that_of_scipy(table: tuple[int, int, int, int]) -> None:
+    expected = stats.fisher_exact([table[:2], table[2:]], alternative="greater").pvalue
+    assert fisher(*table) == pytest.approx(expected, rel=1e-12)
 
 
 def test_failures_of_another_configuration_are_not_those_of_the_one_that_is_shown() -> None:
