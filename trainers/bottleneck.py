@@ -127,6 +127,11 @@ class SynergyHead(nn.Module):
             nn.Linear(latent_dim, num_classes),
         )
 
+    def start_at_zero(self) -> None:
+        """Make the logits 0 for every latent, until the last layer learns."""
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
     def forward(self, latent_BD: Tensor) -> Tensor:
         logits = wide(self.layers(latent_BD))
         if self.log_temperature is None:

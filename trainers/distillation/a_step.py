@@ -47,7 +47,9 @@ class AStep:
         assert method is not None, "a run without an A-Step has no A epochs in its plan"
         self.inputs, self.state, self.method = inputs, state, method
         if fresh:
-            state.stage_student, state.queries = snapshot(state.student), None
+            averaged = method.ema_query and state.ema is not None
+            state.stage_student = snapshot(state.ema if averaged else state.student)
+            state.queries = None
             state.a_best, state.pending_a_optimiser = {}, None
             rows = enumerate(teacher_val(inputs, state) if state.teachers else [])
             labels = inputs.data.val.labels

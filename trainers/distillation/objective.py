@@ -26,7 +26,8 @@ def objective(
     c, labels = method.config, inputs.data.val.labels
     method.eval()
     latent = method.fuse(student.pooled.float(), [t.pooled.float() for t in teachers])
-    s, v = student.logits.float(), method.head(latent.mu)
+    s = student.logits.float()
+    v = method.synergy_logits(latent.mu, [t.logits.float() for t in teachers])
     start = [t.bank.val.logits.float() for t in inputs.teachers]
     parts = {
         "ce_student": losses.cross_entropy(s, labels).mean(),

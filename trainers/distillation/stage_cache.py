@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from trainers import models, targets
+from trainers import models
 from trainers.distillation.frozen_trunk import Trunk, trunks
 from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
-from trainers.methods.alternating import AlternatingMethod, alternating
+from trainers.methods.alternating import AlternatingMethod, Synergy, alternating
 from trainers.models import Outputs
 from trainers.rng import seeded
 from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
 
 CHUNK = 4096  # rows of one pass of the fusion module
-
-
-class Synergy(NamedTuple):
-    """Synergy logits [R, C] fp16, the fusion's certainty [R] float32 (None: no bottleneck) and its
-    mean [R, D] fp16 (None: not requested)."""
-
-    logits: Tensor
-    certainty: Tensor | None
-    latent: Tensor | None = None
 
 
 def network_bank(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> Bank:
@@ -153,7 +143,8 @@ def synergy_rows(
     which: list[int] | None = None,
     drawn: tuple[int, int] | None = None,
 ) -> Synergy:
-    """g(mu), certainty and, if requested, mu for every row, in evaluation mode (restored).
+    """g(mu), certainty and, if requested, mu for every row, in evaluation mode (restored); logits
+    and mu in fp16.
 
     `which`: the fusion sees these teachers only. `drawn` = (seed, stage): g(z), z sampled once.
     """
@@ -163,12 +154,13 @@ def synergy_rows(
             part = slice(at, at + CHUNK)
             pooled = [t.pooled[part].float() for t in teachers]
             query = student.pooled[part].float()
-            found = method.fuse(query, pooled, sample=drawn is not None, which=which)
-            logits.append(method.head(found.z).half())
-            if found.logvar is not None:
-                sure.append(targets.certainty(found.logvar))
-            if latent:
-                means.append(found.mu.half())
+            each = [t.logits[part].float() for t in teachers]
+            found = method.synergy(query, each, pooled, sample=drawn is not None, which=which)
+            logits.append(found.logits.half())
+            if found.certainty is not None:
+                sure.append(found.certainty)
+            if latent and found.latent is not None:
+                means.append(found.latent.half())
     return Synergy(
         torch.cat(logits), torch.cat(sure) if sure else None, torch.cat(means) if means else None
     )

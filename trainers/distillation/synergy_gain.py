@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers import metrics
-from trainers.distillation.placebos import other_images, with_tokens
+from trainers.distillation.placebos import other_images
 from trainers.distillation.stage_cache import synergy_rows
 from trainers.loop import top1
 from trainers.methods.alternating import AlternatingMethod
@@ -40,21 +40,27 @@ def query_and_tokens(
     that it loses with the query, and with the teachers' tokens, of another image.
 
     A fusion that repeats its student loses all but chance without the query and nothing without
-    the tokens. `stream` = (seed, stage): of the other images.
+    the tokens. A fusion without a query has no share of it. `stream` = (seed, stage): of the other
+    images.
     """
     which = method.config.synergy_eval_teacher_indices
     other_M = other_images(len(labels_M), 1, generator(stream[0], "shares", stream[1]))
     other_M = other_M.to(labels_M.device)
-    asked = ViewOutputs(student.logits[other_M], student.pooled[other_M])
-    queried = synergy_rows(method, asked, teachers, which=which)
-    told = synergy_rows(method, student, with_tokens(teachers, other_M), which=which)
-    without_query, without_tokens = (top1(rows.logits, labels_M) for rows in (queried, told))
-    return {
+    others = [one.at(other_M) for one in teachers]
+    told = synergy_rows(method, student, others, which=which)
+    without_tokens = top1(told.logits, labels_M)
+    found = {
         metrics.SYNERGY_GAIN_STUDENT: restored - top1(student.logits, labels_M),
-        metrics.SYNERGY_OTHER_QUERY: without_query,
         metrics.SYNERGY_OTHER_TOKENS: without_tokens,
-        metrics.SYNERGY_QUERY_SHARE: _lost(restored, without_query),
         metrics.SYNERGY_TOKEN_SHARE: _lost(restored, without_tokens),
+    }
+    if not method.reads_query:
+        return found
+    queried = synergy_rows(method, student.at(other_M), teachers, which=which)
+    without_query = top1(queried.logits, labels_M)
+    return found | {
+        metrics.SYNERGY_OTHER_QUERY: without_query,
+        metrics.SYNERGY_QUERY_SHARE: _lost(restored, without_query),
     }
 
 

@@ -11,10 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainers import targets
 from trainers.distillation import placebos
 from trainers.distillation.stage_cache import (
-    Synergy,
     stage_student,
     student_bank,
     synergy_rows,
@@ -22,7 +20,7 @@ from trainers.distillation.stage_cache import (
 )
 from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
-from trainers.methods.alternating import AlternatingMethod, alternating
+from trainers.methods.alternating import AlternatingMethod, Synergy, alternating
 from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.models import outputs
 from trainers.models.freezing import freeze
@@ -97,7 +95,8 @@ class Source:
         elif self._fusion and not self._fusion.live_query:
             self._query = freeze(stage_student(state))
         fused = self._fusion is not None and self._synergy is None
-        self.live = not tables or fused or state.ema is not None  # networks are run in the loop
+        self._ema = state.ema if method.ema_teaches else None
+        self.live = not tables or fused or self._ema is not None  # networks are run in the loop
 
     @torch.no_grad()
     def teacher_outputs(
@@ -137,9 +136,9 @@ class Source:
     def _unfused(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
         """The outputs of the teachers, and of the student's average where it teaches too."""
         found = self._teachers(rows_B, images_BCHW)
-        if self._state.ema is None:
+        if self._ema is None:
             return found
-        return found._replace(ema=outputs(self._state.ema, images_BCHW).logits.float())
+        return found._replace(ema=outputs(self._ema, images_BCHW).logits.float())
 
     def _fused(
         self,
@@ -160,13 +159,15 @@ class Source:
         if self._placebo is not None and self._placebo.kind == placebos.TOKENS:
             other = self._placebo.other(rows_B)
             tokens = self._teachers(other, self._inputs.views.batch(other)).pooled
-        with evaluating(self._query):
-            query = outputs(self._query, images_BCHW).pooled
+        query = None
+        if method.reads_query:
+            with evaluating(self._query):
+                query = outputs(self._query, images_BCHW).pooled
         with evaluating(method):
-            fused = method.fuse(query, list(tokens), sample=method.samples_targets)
-            logits = method.head(fused.z)
-        sure = None if fused.logvar is None else targets.certainty(fused.logvar)
-        return found._replace(synergy=logits, certainty=sure, latent=fused.mu)
+            logits, sure, latent = method.synergy(
+                query, list(found.teachers), list(tokens), sample=method.samples_targets
+            )
+        return found._replace(synergy=logits, certainty=sure, latent=latent)
 
     def _table(self, method: AlternatingMethod, tables: Tables, stage: int) -> Synergy:
         """Synergy logits of all rows for the queries of this stage."""

@@ -6,16 +6,25 @@ Shapes: B examples, C classes, D latent width, K teachers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainers import losses
+from trainers import losses, targets
 from trainers.bottleneck import IBMBM, Bottleneck, SynergyHead
 from trainers.loop import Terms
 from trainers.methods.base import Method, StepPosition
 from trainers.models import Outputs
+
+
+class Synergy(NamedTuple):
+    """What a fusion gives of images: its logits [B, C], its certainty [B] (None: no bottleneck) and
+    its mean [B, D] (None: not kept)."""
+
+    logits: Tensor
+    certainty: Tensor | None
+    latent: Tensor | None = None
 
 
 class AlternatingMethod(Method):
@@ -33,6 +42,16 @@ class AlternatingMethod(Method):
     @property
     def live_query(self) -> bool:
         """Whether the fusion's query is the present student, not that of the stage's start."""
+        return False
+
+    @property
+    def reads_query(self) -> bool:
+        """Whether the fusion reads features of the student at all."""
+        return True
+
+    @property
+    def ema_query(self) -> bool:
+        """Whether the student of a stage's start, which the fusion reads, is its moving average."""
         return False
 
     @property
@@ -60,15 +79,36 @@ class AlternatingMethod(Method):
 
     def fuse(
         self,
-        query_BD: Tensor,
+        query_BD: Tensor | None,
         pooled: list[Tensor],
         *,
         sample: bool = False,
         which: list[int] | None = None,
     ) -> Bottleneck:
-        """The latent for a student's pooled features and those of K teachers (`which`: of these
-        teachers only)."""
+        """The latent for a student's pooled features (None: not read) and those of K teachers
+        (`which`: of these teachers only)."""
         raise NotImplementedError
+
+    def synergy_logits(
+        self, latent_BD: Tensor, teachers: list[Tensor], *, which: list[int] | None = None
+    ) -> Tensor:
+        """The logits of a latent, next to those of the K teachers (`which`: of these only)."""
+        return self.head(latent_BD)
+
+    def synergy(
+        self,
+        query_BD: Tensor | None,
+        teachers: list[Tensor],
+        pooled: list[Tensor],
+        *,
+        sample: bool = False,
+        which: list[int] | None = None,
+    ) -> Synergy:
+        """Logits, certainty and mean for a student's features and the K teachers' logits and
+        features; of a latent that is sampled (`sample`) or its mean."""
+        found = self.fuse(query_BD, pooled, sample=sample, which=which)
+        sure = None if found.logvar is None else targets.certainty(found.logvar)
+        return Synergy(self.synergy_logits(found.z, teachers, which=which), sure, found.mu)
 
     def teacher_terms(
         self,

@@ -151,8 +151,13 @@ class Method(nn.Module):
 
     @property
     def ema(self) -> tuple[float, int] | None:
-        """(decay, steps between updates) of an average of the student that teaches too."""
+        """(decay, steps between updates) of an average of the student, where it is used."""
         return None
+
+    @property
+    def ema_teaches(self) -> bool:
+        """Whether that average is a teacher too."""
+        return False
 
     @property
     def teachers_used(self) -> list[int]:

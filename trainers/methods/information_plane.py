@@ -5,6 +5,9 @@ Shapes: M validation images, D latent width, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -41,24 +44,29 @@ def information(
         )
         if latent.logvar is None:
             return {}
+        each = [t.logits.float() for t in teachers]
+        logits = partial(method.synergy_logits, teachers=each, which=which)
         return {
             metrics.VAL_RATE: float(losses.gaussian_rate(latent.mu, latent.logvar).mean()),
-            metrics.VAL_CE: sampled_cross_entropy(method, latent, labels_M, stream),
+            metrics.VAL_CE: sampled_cross_entropy(logits, latent, labels_M, stream),
             metrics.LABEL_ENTROPY: label_entropy(labels_M),
         }
 
 
 def sampled_cross_entropy(
-    method: AlternatingMethod, latent: Bottleneck, labels_M: Tensor, stream: tuple[int, ...]
+    logits: Callable[[Tensor], Tensor],
+    latent: Bottleneck,
+    labels_M: Tensor,
+    stream: tuple[int, ...],
 ) -> float:
-    """Mean cross-entropy of g(z) over `SAMPLES` draws of z."""
+    """Mean cross-entropy of the `logits` of z over `SAMPLES` draws of z."""
     assert latent.logvar is not None
     mu_MD, sigma_MD = latent.mu, (latent.logvar / 2).exp()
     seed, *position = stream
     draws, total = generator(seed, "information", *position), 0.0
     for _ in range(SAMPLES):
         noise_MD = torch.randn(mu_MD.shape, generator=draws).to(mu_MD.device)
-        logits_MC = method.head(mu_MD + sigma_MD * noise_MD)
+        logits_MC = logits(mu_MD + sigma_MD * noise_MD)
         total += float(losses.cross_entropy(logits_MC, labels_M).mean())
     return total / SAMPLES
 

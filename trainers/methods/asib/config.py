@@ -27,6 +27,10 @@ class AsibConfig(RungOptions):
         token = self.token_dim or default_token_dim(student_dim)
         return token, self.latent_dim or token
 
+    def target_scale(self) -> float:
+        """Scale of synergy logits as a target; residual ones start as the average, unscaled."""
+        return 1.0 if self.residual else self.synergy_logit_scale
+
     def a_step_epochs(self, budget: int) -> list[int]:
         """Epochs of each A-Step: the budget shared among the stages (none without fusion)."""
         return even_split(budget, self.num_stages) if fused(self) else []
@@ -147,7 +151,7 @@ class AsibConfig(RungOptions):
                 f"method.teacher_weights={weights}: teacher 1 alone has a weight, and "
                 f"method.teacher2_weight_decay_len={self.teacher2_weight_decay_len:g} takes it away"
             )
-        found += self._placebo_errors()
+        found += self._placebo_errors() + (self._query_errors() if fused(self) else [])
         if self.ce_alpha == 0 and (not taught(self) or self.kd_alpha == 0):
             found.append("method.ce_alpha=0: the student learns from nothing else")
         return found + (self._fusion_errors(adapt_epochs, student_dim) if fused(self) else [])
@@ -185,6 +189,23 @@ class AsibConfig(RungOptions):
             )
         return found
 
+    def _query_errors(self) -> list[str]:
+        """Terms of a query that is not read, and an average of teachers without a weight."""
+        found = [
+            f"method.{name}={getattr(self, name):g} compares the student's query with the latent: "
+            "method.query=none has none; give stage"
+            for name in ("w_feat", "feat_kd_alpha")
+            if self.query == "none" and getattr(self, name) > 0
+        ]
+        some, weights = self.synergy_eval_teacher_indices or [], self.teacher_weights
+        known = some and weights is not None and max(some) < len(weights)
+        if self.residual and known and weights and not sum(weights[k] for k in some) > 0:
+            found.append(
+                f"method.synergy_eval_teacher_indices={some}: method.residual starts from their "
+                f"average, and method.teacher_weights={weights} gives them no weight"
+            )
+        return found
+
     def _placebo_errors(self) -> list[str]:
         """Placebos that would take nothing away."""
         kind, target = self.placebo, f"method.kd_target={self.kd_target}"
@@ -200,6 +221,11 @@ class AsibConfig(RungOptions):
             found.append(f"method.placebo={kind}: {target} has no such information")
         if kind == "image_by_label" and self.kd_target == "synergy":
             found.append(f"method.placebo={kind}: {target} does not route by labels; give image")
+        if kind == "tokens" and self.residual:
+            found.append(
+                "method.placebo=tokens takes the features away, and method.residual reads the "
+                "logits too; give image or class"
+            )
         if self.target_view == "same":
             found.append(
                 f"method.placebo={kind} needs method.target_view two_view or clean, not same"

@@ -66,7 +66,7 @@ def guidance(
         chosen = torch.ones_like(labels.first_B, dtype=torch.bool)
         if c.kd_target == "auto":
             chosen = targets.prefer_synergy(teacher_outputs.synergy, average, labels)
-        routed = torch.softmax(teacher_outputs.synergy * (c.synergy_logit_scale / c.tau_syn), -1)
+        routed = torch.softmax(teacher_outputs.synergy * (c.target_scale() / c.tau_syn), -1)
         share = c.kd_ens_alpha * (1 - _warmed_up(c, position))
         if share > 0:
             routed = torch.lerp(routed, target, share)

@@ -8,62 +8,22 @@ K teachers.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers import losses, metrics, targets
-from trainers.bottleneck import IBMBM, Adapter, Bottleneck, SynergyHead
 from trainers.loop import Terms
-from trainers.methods.alternating import AlternatingMethod, preservation
-from trainers.methods.asib.config import AsibConfig, fused, taught
+from trainers.methods.asib.config import taught
+from trainers.methods.asib.fusing import Fusing
 from trainers.methods.asib.guidance import Guidance, guidance, kept_samples, needed_images
 from trainers.methods.asib.levels import level_of
-from trainers.methods.base import Dims, StepPosition, TeacherOutputs
+from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, Mix
 from trainers.models import Outputs
 from trainers.options import span
-from trainers.schedules import ramp, rise_from_zero
 
 
-class Asib(AlternatingMethod):
-    """The fusion module with its adapters and head (φ), and both steps' objectives."""
-
-    config: AsibConfig
-    config_type = AsibConfig
-
-    def __init__(self, config: AsibConfig, dims: Dims) -> None:
-        super().__init__(config, dims)
-        if not self.fuses:
-            return
-        token, latent = config.widths(dims.student)
-        self.query_adapter = Adapter(dims.student, token)
-        self.teacher_adapters = nn.ModuleList(Adapter(dim, token) for dim in dims.teachers)
-        self.fusion = IBMBM(
-            token,
-            token,
-            latent,
-            config.heads,
-            config.logvar_clip,
-            config.min_std,
-            stochastic=config.bottleneck,
-        )
-        start = config.synergy_temp_init if config.synergy_temp_learnable else None
-        self.head = SynergyHead(latent, dims.classes, config.dropout, log_temperature=start)
-
-    @property
-    def fuses(self) -> bool:
-        return fused(self.config)
-
-    def fuse(
-        self,
-        query_BD: Tensor,
-        pooled: list[Tensor],
-        *,
-        sample: bool = False,
-        which: list[int] | None = None,
-    ) -> Bottleneck:
-        tokens = [a(p) for a, p in zip(self.teacher_adapters, pooled, strict=True)]
-        tokens = tokens if which is None else [tokens[k] for k in sorted(which)]
-        return self.fusion(self.query_adapter(query_BD), torch.stack(tokens, 1), sample=sample)
+class Asib(Fusing):
+    """The fusion with its A-Step, and the objective of the student."""
 
     @property
     def live_targets(self) -> bool:
@@ -76,7 +36,15 @@ class Asib(AlternatingMethod):
     @property
     def ema(self) -> tuple[float, int] | None:
         c = self.config
-        return (c.ema_decay, c.ema_update_every) if taught(c) and c.ema_weight > 0 else None
+        return (c.ema_decay, c.ema_update_every) if self.ema_teaches or self.ema_query else None
+
+    @property
+    def ema_teaches(self) -> bool:
+        return taught(self.config) and self.config.ema_weight > 0
+
+    @property
+    def ema_query(self) -> bool:
+        return self.fuses and self.config.query == "ema"
 
     @property
     def samples_targets(self) -> bool:
@@ -99,90 +67,6 @@ class Asib(AlternatingMethod):
     @property
     def freeze_bn(self) -> bool:
         return self.config.freeze_bn
-
-    def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:
-        if step != "A" or not self.fuses:
-            return []
-        fixed = "teacher_adapters." if self.config.adapt == "none" else "\0"
-        return [(n, p) for n, p in self.named_parameters() if not n.startswith(fixed)]
-
-    # A-Step ---------------------------------------------------------------------------------
-
-    def synergy_only(self, position: StepPosition) -> bool:
-        """Whether this A-Step epoch trains on the labels alone."""
-        alone = round(span(self.config.synergy_only_epochs, position.step_total))
-        return position.in_step < alone
-
-    def beta(self, position: StepPosition) -> float:
-        """β of an A-Step epoch; its warm-up counts A-Step epochs over all stages."""
-        if not self.config.bottleneck or self.synergy_only(position):
-            return 0.0
-        length = span(self.config.ib_beta_warmup_epochs, position.total)
-        return self.config.ib_beta * rise_from_zero(position.epoch, length)
-
-    def surrogate_weights(self, position: StepPosition) -> tuple[float, float]:
-        """(w_kd, α_cccp·ramp): both 0 in the first stage, whose student teaches nothing."""
-        if position.stage == 0:
-            return 0.0, 0.0
-        alone = round(span(self.config.synergy_only_epochs, position.step_total))
-        rise = ramp(position.in_step - alone, self.config.cccp_ramp_epochs)
-        return self.config.w_kd, self.config.cccp_alpha * rise
-
-    def teacher_terms(
-        self,
-        student: Outputs,
-        teachers: list[Outputs],
-        start_logits: list[Tensor] | None,
-        labels_B: Tensor,
-        position: StepPosition,
-    ) -> Terms:
-        """CE of g(z), the pull towards the student, the rate, the preservation of teachers."""
-        c, sampled = self.config, self.training and self.config.a_step_sample
-        latent = self.fuse(student.pooled, [t.pooled for t in teachers], sample=sampled)
-        logits = self.head(latent.z)
-        ce_B = losses.cross_entropy(logits, labels_B, c.a_label_smoothing)
-        seen = _latent_facts(latent) | {metrics.DISTORTION: ce_B.mean()}
-        seen[metrics.TRAIN_TOP1] = (logits.argmax(1) == labels_B).float().mean()
-        seen[metrics.DISAGREEMENT] = targets.disagreement(torch.stack([t.logits for t in teachers]))
-        kept = {}  # teachers that learn stay near their start in every epoch
-        if start_logits is not None:
-            now = [t.logits for t in teachers]
-            kept["preserve"] = c.lambda_pres * preservation(now, start_logits, c.tau)
-        if self.synergy_only(position):
-            return Terms({"ce": ce_B.mean()} | kept, seen)
-        weight_B = self._certainty_weight(latent)
-        terms = {"ce": c.w_ce * (weight_B * ce_B).mean()}
-        kd_weight, cccp_weight = self.surrogate_weights(position)
-        if kd_weight + cccp_weight > 0:
-            pull = (weight_B * losses.kd(logits, student.logits.detach(), c.tau)).mean()
-            terms |= {"kd": kd_weight * pull, "cccp": cccp_weight * pull}
-        if latent.logvar is not None:
-            rate_B = losses.gaussian_rate(latent.mu, latent.logvar)
-            terms["rate"] = self.beta(position) * rate_B.mean()
-        if c.w_feat > 0:
-            query = self.query_adapter(student.pooled).detach()
-            terms["feat"] = c.w_feat * (weight_B * losses.hint(query, latent.mu)).mean()
-        if self.head.log_temperature is not None:
-            terms["temperature"] = c.synergy_temp_reg * self.head.log_temperature.square()
-            seen[metrics.SYNERGY_TEMPERATURE] = self.head.log_temperature.exp()
-        return Terms(terms | kept, seen)
-
-    def _certainty_weight(self, latent: Bottleneck) -> Tensor:
-        if latent.logvar is None:
-            return torch.ones_like(latent.mu[:, 0])
-        precision = targets.certainty(latent.logvar)
-        return targets.certainty_weight(precision, self.config.min_cw, self.config.max_cw)
-
-    def clamp_loss(self, loss: Tensor, position: StepPosition) -> Tensor:
-        """The A-Step's loss, bounded: scaled to the bound (soft) or clipped at it (hard)."""
-        c = self.config
-        if position.epoch < span(c.loss_clamp_warmup_epochs, position.total):
-            return loss
-        if c.loss_clamp == "none":
-            return loss
-        if c.loss_clamp == "hard":
-            return loss.clamp(max=c.loss_clamp_max)
-        return loss * (c.loss_clamp_max / loss.detach().clamp(min=c.loss_clamp_max))
 
     # B-Step ---------------------------------------------------------------------------------
 
@@ -299,15 +183,3 @@ class Asib(AlternatingMethod):
 def _without_ema(found: TeacherOutputs) -> TeacherOutputs:
     donor = found.donor and found.donor._replace(ema=None)
     return found._replace(ema=None, donor=donor)
-
-
-def _latent_facts(latent: Bottleneck) -> dict[str, Tensor]:
-    if latent.logvar is None:
-        return {}
-    sigma = (latent.logvar.detach() / 2).exp()
-    return {
-        metrics.RATE: losses.gaussian_rate(latent.mu, latent.logvar).mean(),
-        metrics.SIGMA_MEAN: sigma.mean(),
-        metrics.SIGMA_MIN: sigma.min(),
-        metrics.SIGMA_MAX: sigma.max(),
-    }

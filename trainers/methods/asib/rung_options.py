@@ -8,6 +8,9 @@ from trainers.methods.asib.switches import Switches, averaged, fused, taught
 from trainers.options import When, option
 
 _bottleneck = When("there is fusion, and `method.bottleneck`", lambda m: fused(m) and m.bottleneck)
+_scaled = When(
+    "there is fusion, and `method.residual` is off", lambda m: fused(m) and not m.residual
+)
 _stages = When(
     "there is fusion, and `method.num_stages` is above 1", lambda m: fused(m) and m.num_stages > 1
 )
@@ -82,7 +85,7 @@ class RungOptions(Switches):
     heads: int = option(4, "attention heads of the fusion; divides latent_dim", low=1, when=fused)
     dropout: float = option(0.05, "dropout of the synergy head", low=0, high=0.99, when=fused)
     synergy_logit_scale: float = option(
-        0.8, "scale of synergy logits where they are a target", low=0, when=fused
+        0.8, "scale of synergy logits where they are a target", low=0, when=_scaled
     )
     enable_kd_after_syn_acc: float = option(
         0.65, "synergy accuracy on validation from which the gate opens", low=0, high=1, when=fused

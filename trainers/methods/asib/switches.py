@@ -24,7 +24,10 @@ _blends = When(
     "`method.kd_ens_alpha` and `method.kd_warmup_epochs` are above 0",
     lambda m: fused(m) and m.kd_ens_alpha > 0 and m.kd_warmup_epochs > 0,
 )
-_live = When("`method.query` is live", lambda m: fused(m) and m.query == "live")
+_query = When("`method.query` is not stage", lambda m: fused(m) and m.query != "stage")
+_reads_query = When(
+    "there is fusion, and `method.query` is not none", lambda m: fused(m) and m.query != "none"
+)
 disagrees = When(
     "a disagreement weight is not 1",
     lambda m: taught(m) and (m.disagree_lambda_high, m.disagree_lambda_low) != (1.0, 1.0),
@@ -33,7 +36,11 @@ _guards = When("`method.kd_label_guard` is on", lambda m: taught(m) and m.kd_lab
 _gates = When("`method.kd_sample_gate` is on", lambda m: taught(m) and m.kd_sample_gate)
 _features = When("`method.feat_kd_alpha` is above 0", lambda m: fused(m) and m.feat_kd_alpha > 0)
 _dkd = When("`method.use_dkd_with_synergy` is on", lambda m: taught(m) and m.use_dkd_with_synergy)
-_ema = When("`method.ema_weight` is above 0", lambda m: taught(m) and m.ema_weight > 0)
+_ema_teaches = When("`method.ema_weight` is above 0", lambda m: taught(m) and m.ema_weight > 0)
+_ema = When(
+    "`method.ema_weight` is above 0, or `method.query` is ema",
+    lambda m: _ema_teaches(m) or (fused(m) and m.query == "ema"),
+)
 _temperature = When(
     "`method.synergy_temp_learnable` is on", lambda m: fused(m) and m.synergy_temp_learnable
 )
@@ -80,15 +87,26 @@ class Switches(MethodConfig):
     query: str = option(
         "stage",
         "student whose features query the fusion: stage: as at the start of the stage; live: as it "
-        "is now, with a second forward pass per step",
-        choices=("stage", "live"),
-        when=_live,
+        "is now, with a second forward pass per step; ema: its moving average at the start of the "
+        "stage; none: no student, a learned constant in their place (what a student has learned by "
+        "heart cannot leak into the fusion)",
+        choices=("stage", "live", "ema", "none"),
+        when=_query,
+    )
+    query_dropout: float = option(
+        0.0,
+        "probability that an image of the A-Step is fused with a learned constant in place of the "
+        "student's features",
+        low=0,
+        high=0.99,
+        when=_reads_query,
+        added=True,
     )
     ema_weight: float = option(
         0.0,
         "weight of the student's moving average as a teacher (each teacher: 1); 0: none",
         low=0,
-        when=_ema,
+        when=_ema_teaches,
     )
     ema_decay: float = option(
         0.999, "decay of the student's moving average", low=0, high=1, when=_ema
@@ -100,7 +118,7 @@ class Switches(MethodConfig):
         "both",
         "images of a mixed pair whose target has the student's average: both, or the first alone",
         choices=("both", "first"),
-        when=_ema,
+        when=_ema_teaches,
         added=True,
     )
     use_dkd_with_synergy: bool = option(
@@ -165,6 +183,13 @@ class Switches(MethodConfig):
         False, "average over the kept samples, not the batch", when=_gates
     )
     # The fusion.
+    residual: bool = option(
+        False,
+        "synergy logits are the teachers' average plus g, which starts at 0: the fusion starts as "
+        "the average",
+        when=fused,
+        added=True,
+    )
     use_mu_for_kd: bool = option(
         True,
         "synergy logits of the B-Step are g(mu); false: g(z), sampled once a stage",
