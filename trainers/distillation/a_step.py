@@ -47,9 +47,8 @@ class AStep:
         assert method is not None, "a run without an A-Step has no A epochs in its plan"
         self.inputs, self.state, self.method = inputs, state, method
         if fresh:
-            averaged = method.ema_query and state.ema is not None
-            state.stage_student = snapshot(state.ema if averaged else state.student)
-            state.queries = None
+            averaged = state.ema if method.ema_query else None
+            state.stage_student, state.queries = snapshot(averaged or state.student), None
             state.a_best, state.pending_a_optimiser = {}, None
             rows = enumerate(teacher_val(inputs, state) if state.teachers else [])
             labels = inputs.data.val.labels
