@@ -36,7 +36,7 @@ from pipeline.outcome import (
 RUN_STUDY = "sweeps.run_study"  # imported when it runs: it needs torch, --help does not
 WORK = "work"
 SWEEP = "sweep"
-EMPTY = ("study=", "trials=", "workers=", "launcher=")  # parameters of MLproject, not given
+EMPTY = ("study=", "trials=", "workers=")  # parameters of MLproject, not given
 
 _PAGE = """\
 python -m sweeps STUDY key=value ...
@@ -48,7 +48,8 @@ options
   trials=30                 how many in all; a larger number continues, counting over all workers
   seeds=0,1,2               a trial is the mean of its seeds
   workers=4                 processes that work on the study, each on a trial with all its seeds
-  launcher={launchers:<16} where; hydra.launcher.partition=NAME and all of conf/hydra/launcher/
+  hydra/launcher=NAME       where: {launchers}; hydra.launcher.partition=NAME
+                            and every other option of conf/hydra/launcher/NAME.yaml
   sampler=grid|tpe|gp|random   pruner=none|hyperband|median
   cfg=L2 bench=digits ...   every option of `python -m pipeline distill`, for all trials
   --dry-run                 print the plan only; DRY_RUN=1 in the environment does the same
@@ -95,7 +96,7 @@ def main(arguments: list[str]) -> int:
 def page() -> str:
     """The text of --help, with the studies of conf/study."""
     return _PAGE.format(
-        studies=help.table("study", indent=2), launchers="|".join(options_of(LAUNCHER))
+        studies=help.table("study", indent=2), launchers=", ".join(options_of(LAUNCHER))
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pipeline.cli.console import say
 from pipeline.config import Config
+from pipeline.config.composition import composed
 from pipeline.identity import absent_data
 from pipeline.session import store_of
 from pipeline.stages.matched_budget import commands
@@ -21,7 +22,7 @@ from pipeline.stages.plan import (
 )
 from sweeps import summary
 from sweeps.storage import where
-from sweeps.study import Params, Study, composed
+from sweeps.study import Params, Study
 from sweeps.trials import TrialStore
 
 

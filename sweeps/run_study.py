@@ -16,6 +16,7 @@ from analysis.suggest import nearest
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError
+from pipeline.config.composition import composed
 from pipeline.config.groups import GROUPS
 from pipeline.identity import absent_data
 from pipeline.launch.base import FAILED, Launcher, Task, environment_of
@@ -30,7 +31,7 @@ from pipeline.storage.run_store import Store
 from pipeline.tracking.target import named_experiment
 from sweeps import summary
 from sweeps.plan import commands_of, plan
-from sweeps.study import Study, composed
+from sweeps.study import Study
 from sweeps.study_file import OPTIONS, ends, idle_options, study_of
 from sweeps.tracking import NestedTarget, end, publish, study_target
 from sweeps.trials import TrialStore
@@ -162,7 +163,7 @@ def _cancel(request: StudyRequest, overrides: list[str]) -> None:
     if not launcher.survives:
         say("nothing to cancel: workers of this machine end with the command that started them")
         say("(Ctrl-C there; if it was killed its workers continue, and `kill PID` ends one after a")
-        say("checkpoint); for a cluster give its launcher, as in launcher=slurm")
+        say("checkpoint); for a cluster give its launcher, as in hydra/launcher=submitit_slurm")
         return
     say(f"cancelled {launcher.cancel()} jobs")
     if request.begun:

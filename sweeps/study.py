@@ -7,7 +7,7 @@ import json
 import math
 import typing
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import (
@@ -17,7 +17,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from pipeline.config import Config, ConfigError, compose
+from pipeline.config import Config, ConfigError
+from pipeline.config.composition import composed
 from pipeline.identity import digest_of, identity
 
 OWN = "own"  # in `enqueue`: the value of the base configuration
@@ -112,12 +113,6 @@ class Study:
         if key == ROW and self.rows:
             return list(self.rows[value])
         return [f"{key}={text_of(value)}"]
-
-
-@lru_cache(maxsize=1024)
-def composed(overrides: tuple[str, ...]) -> Config:
-    """A configuration, composed once a process for planning, checking and running."""
-    return compose(list(overrides))
 
 
 def merged(overrides: list[str]) -> list[str]:

@@ -200,7 +200,7 @@ def test_an_option_of_slurm(followed: Followed) -> None:
         from pathlib import Path
         from pipeline.launch.options import take_options
         from pipeline.launch.submission import script
-        words = ["hydra/launcher=slurm", "hydra.launcher.licenses=lab"]
+        words = ["hydra/launcher=submitit_slurm", "hydra.launcher.licenses=lab"]
         print(script(Path("x.sh"), take_options(words)[0], None, []))
     """
     assert "#SBATCH --licenses=lab" in _python(followed.project, "-c", code)

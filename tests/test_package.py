@@ -15,6 +15,7 @@ from tests.end_to_end.command import TINY
 
 ROOT = CONF.parent
 PACKAGES = ("analysis", "pipeline", "sweeps", "trainers")
+PLUGIN = "hydra_plugins/asib_launcher.py"
 BUILD = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
 ASIB = "from sweeps.__main__ import asib; asib()"
 
@@ -54,6 +55,7 @@ def test_it_has_every_module_and_every_file_of_conf(unpacked: Path) -> None:
         missing = {name for name in names if not (unpacked / name).is_file()}
         assert not missing
         assert (unpacked / package / "py.typed").is_file()
+    assert (unpacked / PLUGIN).is_file()
     files = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
     assert files == {
         path.relative_to(unpacked / "pipeline/conf")

@@ -7,13 +7,12 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config.groups import OWN
+from pipeline.config.groups import LAUNCHER, OWN
 
 HELP, HELP_FLAGS, VERSION = "help", ("-h", "--help"), "--version"
 DRY_RUN, CANCEL = "--dry-run", "--cancel"
 CONFIG_DIR = ("--config-dir", "-cd")
 SEVERAL = ("-m", "--multirun")
-LAUNCHER = "hydra/launcher"  # the group that chooses how the jobs of a command are started
 STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
 USE_STORE = (*STAGES, "evaluate", "sync")  # verbs with the option runtime.store
 # Parameters that MLproject declares, which arrive empty where they are not given.

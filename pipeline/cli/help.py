@@ -47,9 +47,10 @@ _CHOICES = {
 }
 
 _SEVERAL = """\
-several: python -m pipeline distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher={launchers}
-  hydra.launcher.jobs_parallel=2     local: how many at once (default: one per GPU)
-  hydra.launcher.partition=NAME      slurm: see conf/hydra/launcher/slurm.yaml for all
+several: python -m pipeline distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=NAME
+  hydra/launcher=NAME                {launchers}; see conf/hydra/launcher/
+  hydra.launcher.jobs_parallel=2     submitit_local: how many at once (default: one per GPU)
+  hydra.launcher.partition=NAME      submitit_slurm: the partition
   --cancel                           end what such a command has submitted
 studies: python -m sweeps --help
 """
@@ -191,7 +192,7 @@ def _choice(group: str) -> str:
 
 
 def _several() -> str:
-    return _SEVERAL.format(launchers="|".join(options_of(LAUNCHER)))
+    return _SEVERAL.format(launchers=", ".join(options_of(LAUNCHER)))
 
 
 def _sentence(text: str) -> str:

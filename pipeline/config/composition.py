@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import re
 import typing
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -25,7 +26,7 @@ from analysis.suggest import nearest
 from pipeline.config import extensions, old_names
 from pipeline.config.errors import ConfigError
 from pipeline.config.fields import build_dataclass, leaves
-from pipeline.config.groups import CONF, GROUPS, OWN, file_of, folders, options_of
+from pipeline.config.groups import CONF, GROUPS, LAUNCHER, OWN, file_of, folders, options_of
 from pipeline.config.schema import Config
 from pipeline.config.validate import contradictions
 from pipeline.config.yaml_file import yaml_reason
@@ -62,6 +63,12 @@ def compose(overrides: list[str]) -> Config:
     if own is not None and config.data.name != own:  # a separate bench, in names and tables
         config.bench.name += f"-{config.data.name}"
     return config
+
+
+@lru_cache(maxsize=1024)
+def composed(overrides: tuple[str, ...]) -> Config:
+    """`compose`, once a process: for planning, checking and running."""
+    return compose(list(overrides))
 
 
 def chosen(overrides: list[str]) -> tuple[list[str], list[str]]:
@@ -243,6 +250,10 @@ class OwnFolder(SearchPathPlugin):
 
 
 Plugins.instance().register(OwnFolder)
+# Our dataclasses check the files of conf/hydra/launcher. The schemas of the same names, which
+# hydra-submitit-launcher registers, lack our options.
+for _file in ("submitit_local.yaml", "submitit_slurm.yaml"):
+    del ConfigStore.instance().repo["hydra"]["launcher"][_file]
 
 
 @cache
@@ -261,6 +272,24 @@ def _chosen(where: tuple[Path, ...], choices: tuple[str, ...]) -> DictConfig:
             raise ConfigError([f"{where[0]}: {yaml_reason(error)}"]) from error
     OmegaConf.set_struct(config, False)
     return config
+
+
+def launcher_values(name: str) -> dict[str, Any]:
+    """The values of a file of conf/hydra/launcher, composed by Hydra.
+
+    Raises:
+        ConfigError: it cannot be composed.
+    """
+    path = file_of(LAUNCHER, name)
+    own = ["hydra.job.name=asib", "hydra.job.num=0", "hydra.job.id=0"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            words = [f"{LAUNCHER}={name}", *own]
+            config = hydra_compose("config", overrides=words, return_hydra_config=True)
+            found = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{path}: {yaml_reason(error)}"]) from error
+    return typing.cast(dict[str, Any], found)
 
 
 @cache

@@ -24,6 +24,7 @@ GROUPS = (
 )
 
 
+LAUNCHER = "hydra/launcher"  # the group that chooses how the jobs of a command are started
 OWN = "ASIB_CONF"  # the user's own folder of options, which --config-dir names too
 
 

@@ -1,4 +1,4 @@
-"""Many students with one command: `distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=slurm`.
+"""Many students with one command: `distill -m cfg=L0,L1 seed=0,1,2 hydra/launcher=submitit_slurm`.
 
 All configurations are composed and checked before anything starts. Missing teachers and view banks
 are separate jobs that the others depend on; finished runs are reused; a job that fails stops only
@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
+from hydra._internal.callbacks import Callbacks
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher as HydraLauncher
+from hydra.types import HydraContext
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from analysis.words import joined
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
-from pipeline.config import Config, ConfigError, compose
-from pipeline.config.composition import is_literal, parse_override
+from pipeline.config import Config, ConfigError
+from pipeline.config.composition import composed, is_literal, parse_override
 from pipeline.identity import KEY_LENGTH, absent_data, digest_of, run_key, teacher_numbers
 from pipeline.launch.base import Launcher, Status, Task, environment_of
 from pipeline.launch.factory import make
 from pipeline.launch.monitor import check_refused, follow, leaving_jobs
-from pipeline.launch.options import LocalConfig, SlurmConfig, take_options
+from pipeline.launch.options import CONFIGS, TARGETS, LocalConfig, SlurmConfig, take_options
 from pipeline.outcome import JobsFailed, JobsLeft
 from pipeline.session import Session, launch_of, refusals, store_of
 from pipeline.stages import preflight
@@ -91,14 +97,51 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
     configs = [student.config for student in request.students]
     preflight.describe(configs)
     show(planned_students(configs, store_of(request.runtime), settings(request.students)))
-    if dry_run(os.environ):
-        return
-    launcher = make(request.launcher, request.folder)
-    session = Session.open(request.students[0].config, VERB, overrides)
+    if not dry_run(os.environ):
+        jobs = [list(student.overrides) for student in request.students]
+        _of_hydra(request.launcher, overrides).launch(jobs, 0)
+
+
+def _of_hydra(config: LocalConfig | SlurmConfig, overrides: list[str]) -> HydraLauncher:
+    """Hydra's launcher of a configuration (a class in hydra_plugins/asib_launcher.py)."""
+    (target,) = [one for one, kind in TARGETS.items() if CONFIGS[kind] is type(config)]
+    given = {"task": overrides, "hydra": []}
+    launcher: Any = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(cast(Any, None), Callbacks()),  # jobs are composed here
+        task_function=cast(Any, distill_student),
+        config=OmegaConf.create({"hydra": {"overrides": given, "launcher": {"_target_": target}}}),
+    )
+    launcher.params = vars(config)  # not by OmegaConf, which would look for references in texts
+    return cast(HydraLauncher, launcher)
+
+
+def launch(
+    jobs: Sequence[Sequence[str]], launcher: LocalConfig | SlurmConfig, overrides: list[str]
+) -> list[JobReturn]:
+    """Run the students of these overrides, which `overrides` have expanded to; their results, read
+    from the store, with the best accuracy on validation as the value of a job.
+
+    Raises:
+        JobsFailed, Interrupted, ConfigError: as `multirun`.
+    """
+    students = [_student(tuple(one), composed(tuple(one))) for one in jobs]
+    request = MultirunRequest(_named_apart(students), launcher)
+    engine = make(launcher, request.folder)
+    session = Session.open(students[0].config, VERB, overrides)
     with session.launch():
         _continue_launch(request, session.target)
         with _noted_until_it_ends(request, session.target):
-            _run(request, launcher, session)
+            _run(request, engine, session)
+    return [_returned(student, session.store) for student in request.students]
+
+
+def _returned(student: Student, store: Store) -> JobReturn:
+    """The result of a job as Hydra's launchers give it."""
+    result = _result(store, student)
+    value = None if result is None else result.metrics.get(metrics.BEST_VAL_TOP1)
+    return JobReturn(
+        overrides=list(student.overrides), status=JobStatus.COMPLETED, _return_value=value
+    )
 
 
 def settings(students: list[Student]) -> list[tuple[tuple[str, str], ...]]:
@@ -166,22 +209,22 @@ def read(overrides: list[str]) -> MultirunRequest:
         ConfigError: all errors of all configurations and of the launcher's options.
     """
     launcher, rest, errors = take_options(overrides)
-    composed: list[tuple[tuple[str, ...], Config]] = []
+    students: list[tuple[tuple[str, ...], Config]] = []
     partly: list[Config] = []
     for one in expand(rest):
         try:
-            composed.append((one, compose(list(one))))
+            students.append((one, composed(one)))
         except ConfigError as error:
             errors += error.errors
             partly += [error.config] if error.config else []
-    configs, dry = [config for _, config in composed], dry_run(os.environ)
+    configs, dry = [config for _, config in students], dry_run(os.environ)
     errors += preflight.faults(configs, dry=dry) + preflight.faults(partly, dry=dry, keys=False)
     if configs and (errors or dry_run(os.environ)):
         errors += refusals(configs[0].runtime, VERB)
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     found: dict[str, Student] = {}
-    for one, config in composed:
+    for one, config in students:
         student = _student(one, config)
         found.setdefault(student.key or " ".join(one), student)
     return MultirunRequest(_named_apart(list(found.values())), launcher)

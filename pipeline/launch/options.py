@@ -1,11 +1,13 @@
 """Options of launchers.
 
-A launcher is chosen with `hydra/launcher=NAME`. Its options are `hydra.launcher.KEY=VALUE`; the
-defaults are in conf/hydra/launcher/NAME.yaml.
+A launcher is chosen with `hydra/launcher=NAME`; its options are `hydra.launcher.KEY=VALUE`. Hydra
+composes conf/hydra/launcher/NAME.yaml, or a file of the user's own folder, whose `_target_` is one
+of the classes in hydra_plugins/asib_launcher.py.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -13,10 +15,10 @@ from hydra.errors import HydraException
 
 from analysis.suggest import nearest
 from pipeline.cli.arguments import LAUNCHER
-from pipeline.config.composition import parse_override
+from pipeline.config.composition import launcher_values, parse_override
+from pipeline.config.errors import ConfigError
 from pipeline.config.fields import build_dataclass
-from pipeline.config.groups import folders
-from pipeline.config.yaml_file import read_yaml
+from pipeline.config.groups import options_of
 from trainers.options import option
 
 CHOICE, PREFIX = LAUNCHER, "hydra.launcher."
@@ -107,8 +109,11 @@ _OURS = {
     "ntasks",
 }
 
-CONFIGS: dict[str, type] = {"local": LocalConfig, "slurm": SlurmConfig}
-ALIASES = {"submitit_local": "local", "submitit_slurm": "slurm"}  # hydra-submitit-launcher's
+LOCAL, SLURM = "submitit_local", "submitit_slurm"  # the names of hydra-submitit-launcher
+CONFIGS: dict[str, type] = {LOCAL: LocalConfig, SLURM: SlurmConfig}
+_SHORT = {"local": LOCAL, "slurm": SLURM}
+_PLUGINS = "hydra_plugins.asib_launcher"
+TARGETS = {f"{_PLUGINS}.LocalLauncher": LOCAL, f"{_PLUGINS}.SlurmLauncher": SLURM}
 
 
 def take_options(
@@ -116,32 +121,70 @@ def take_options(
 ) -> tuple[LocalConfig | SlurmConfig, list[str], list[str]]:
     """(the launcher's configuration, the other overrides, errors in the launcher's options)."""
     errors: list[str] = []
-    chosen, given, rest = "local", dict[str, str](), []
+    chosen, given, rest = LOCAL, dict[str, str](), []
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
         if key == CHOICE:
-            chosen = ALIASES.get(value, value)
+            chosen = value
         elif key.startswith(PREFIX):
             given[key.removeprefix(PREFIX)] = value
         else:
             rest.append(text)
-    if chosen not in CONFIGS:
-        errors.append(f"{CHOICE}={chosen}: unknown{nearest(chosen, [*CONFIGS, *ALIASES], True)}")
+    offered = options_of(CHOICE)
+    name = chosen if chosen in offered else _SHORT.get(chosen, chosen)
+    if name not in offered:
+        errors.append(f"{CHOICE}={chosen}: unknown{_meant(chosen, offered)}")
         return LocalConfig(), rest, errors
-    return _configured(chosen, given, errors), rest, errors
+    try:
+        values = launcher_values(name)
+        kind = _kind(name, values.pop("_target_", None))
+    except ConfigError as error:
+        return LocalConfig(), rest, error.errors
+    return configured(kind, values, given, errors), rest, errors
 
 
-def _configured(chosen: str, given: dict[str, str], errors: list[str]) -> LocalConfig | SlurmConfig:
-    cls = CONFIGS[chosen]
+def _meant(chosen: str, offered: list[str]) -> str:
+    """The launcher that an unknown name may be meant to be."""
+    found = nearest(chosen, [*offered, *_SHORT], True)
+    return re.sub(r"mean (\w+)\?", lambda match: f"mean {_SHORT.get(match[1], match[1])}?", found)
+
+
+def _kind(name: str, target: str | None) -> str:
+    """Which of the two launchers a file of conf/hydra/launcher chooses.
+
+    Raises:
+        ConfigError: none of them.
+    """
+    kind = _SHORT.get(name, name) if target is None else TARGETS.get(target, "")
+    if kind not in CONFIGS:
+        wanted = f"let its file begin with defaults: [{SLURM}], or [{LOCAL}]"
+        raise ConfigError([f"{CHOICE}={name}: _target_={target}: no launcher of ours: {wanted}"])
+    return kind
+
+
+def of_plugin(target: str, values: dict[str, Any]) -> LocalConfig | SlurmConfig:
+    """The configuration of Hydra's launcher of that class and those values.
+
+    Raises:
+        ConfigError: errors in the values.
+    """
+    errors: list[str] = []
+    config = configured(TARGETS[target], values, {}, errors)
+    if errors:
+        raise ConfigError(errors)
+    return config
+
+
+def configured(
+    kind: str, values: dict[str, Any], given: dict[str, str], errors: list[str]
+) -> LocalConfig | SlurmConfig:
+    """The configuration of a launcher: the values of its file, and options that are given."""
+    cls, typed = CONFIGS[kind], dict[str, Any]()
     known = {field.name: str(field.type) for field in fields(cls)}
-    paths = [folder / "hydra" / "launcher" / f"{chosen}.yaml" for folder in folders()]
-    values, typed = dict[str, Any](), dict[str, Any]()
-    for path in reversed([path for path in paths if path.is_file()]):
-        values |= read_yaml(path)  # a site's own file holds what differs
     for key, text in given.items():
         name, _, part = key.partition(".")
         if name not in known or (part and not known[name].startswith("dict")):
-            errors.append(f"{PREFIX}{key}: no option of {CHOICE}={chosen}{_hint(key, chosen)}")
+            errors.append(f"{PREFIX}{key}: no option of {CHOICE}={kind}{_hint(key, kind)}")
         elif not text.strip():
             errors.append(f"{PREFIX}{key}=: empty (null: none)")
         else:

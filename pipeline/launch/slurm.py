@@ -20,7 +20,7 @@ from pipeline.launch import controller, ending, reasons
 from pipeline.launch.base import DONE, ENDED, FAILED, NOT_RUN, RUNNING, WAITING, Status, Task
 from pipeline.launch.controller import Away, Call, QueuedJob, never
 from pipeline.launch.evidence import Evidence, end_of
-from pipeline.launch.options import CHOICE, PREFIX, SlurmConfig
+from pipeline.launch.options import CHOICE, LOCAL, PREFIX, SLURM, SlurmConfig
 from pipeline.launch.outage import Outage
 from pipeline.launch.submission import SETTLE_S, Submitter
 from pipeline.storage.atomic import write_atomic
@@ -53,8 +53,8 @@ class Slurm:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise ConfigError(
                 [
-                    f"{CHOICE}=slurm: sbatch is not on this machine: run this on a login node, or "
-                    f"use {CHOICE}=local"
+                    f"{CHOICE}={SLURM}: sbatch is not on this machine: run this on a login node, "
+                    f"or use {CHOICE}={LOCAL}"
                 ]
             )
         self._submitter = Submitter(config, folder)
@@ -150,7 +150,7 @@ class Slurm:
         except Away as away:
             if not self._joined and not self.jobs and "fatal" in str(away):
                 raise ConfigError(
-                    [f"{CHOICE}=slurm: does not work on this machine: {away}"]
+                    [f"{CHOICE}={SLURM}: does not work on this machine: {away}"]
                 ) from away
             self._outage.note(away, self.left())
         for name in self.tasks:  # of which nothing is known yet

@@ -32,7 +32,7 @@ from trainers import metrics
 ROOT = Path(__file__).resolve().parents[2]
 L1 = ("cfg=L1", "method.token_dim=16", "method.heads=2", *command.TINY)
 SHORT = ("budget.student_epochs=2", "budget.adapt_epochs=2")
-TWO = ("hydra/launcher=local", "hydra.launcher.jobs_parallel=2")
+TWO = ("hydra/launcher=submitit_local", "hydra.launcher.jobs_parallel=2")
 
 
 def tracked(cwd: Path, experiment: str) -> dict[str, Run]:

@@ -19,7 +19,7 @@ clean, finished, with_teachers = runs.clean, runs.finished, runs.with_teachers
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = (
-    "hydra/launcher=slurm",
+    "hydra/launcher=submitit_slurm",
     "hydra.launcher.cpus_per_task=1",
     "hydra.launcher.mem_gb=1",
     "hydra.launcher.timeout_min=20",

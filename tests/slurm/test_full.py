@@ -99,7 +99,7 @@ def test_a_cancelled_study_stays_cancelled_and_resumes_on_command(
     """Another terminal cancels while the first command follows, after a trial was finished: new
     workers would undo that."""
     slow = longer(epochs=120)  # so that it still runs when the other command cancels it
-    options = ("seeds=0", "trials=6", "workers=2", *slow, "launcher=slurm", *SLURM[1:])
+    options = ("seeds=0", "trials=6", "workers=2", *slow, *SLURM)
     study = ("sweeps", "beta", *options)
     first = start(*study, cwd=with_teachers)
     cluster.wait(lambda: command.results(with_teachers), 300, "a trial is finished")

@@ -50,6 +50,33 @@ def test_an_array_waits_for_its_banks_and_one_job_fails(
     assert "Traceback" in failed
 
 
+def test_a_launcher_of_hydra_with_any_option_of_sbatch(
+    start: Start, cluster: Cluster, clean: Path
+) -> None:
+    """As users of hydra-submitit-launcher type it; Slurm itself shows the options."""
+    more = "hydra.launcher.additional_parameters={nice: 7, mail-type: NONE}"
+    words = ("cfg=CE", *command.TINY, *SLURM, "hydra.launcher.comment=a b", more)
+    process = start("pipeline", "distill", "-m", *words, cwd=clean)
+    seen: list[str] = []
+    try:
+        cluster.wait(
+            lambda: (
+                seen.extend(cluster.command("squeue", "-h", "-o", "%k|%y").split("\n"))
+                or "a b|7" in seen
+            ),
+            90,
+            "job with these options",
+        )
+    finally:
+        output = ended(process)
+    assert "distill-CE-digits-s0" in output
+    (result,) = command.results(clean).values()
+    assert result["metrics"][metrics.TEST_READS] == 1
+    (script,) = clean.glob("store/multirun/*/jobs/*.sh")
+    assert "#SBATCH --nice=7\n#SBATCH" in script.read_text()
+    assert not list(clean.rglob("*.pkl"))  # jobs are JSON
+
+
 @pytest.mark.thorough
 def test_a_preempted_job_resumes_to_the_same_weights(
     start: Start, cluster: Cluster, with_teachers: Path, tmp_path: Path

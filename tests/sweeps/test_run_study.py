@@ -23,7 +23,14 @@ SMALL = ["data.train_limit=100", "cfg=L1"]
 
 def test_study_options_launcher_and_overrides_are_separated() -> None:
     found = command.read(
-        "beta", ["trials=5", "workers=3", "launcher=slurm", "hydra.launcher.partition=gpu", *SMALL]
+        "beta",
+        [
+            "trials=5",
+            "workers=3",
+            "hydra/launcher=submitit_slurm",
+            "hydra.launcher.partition=gpu",
+            *SMALL,
+        ],
     )
     assert (found.study.wanted, found.workers) == (5, 3)
     assert isinstance(found.launcher, SlurmConfig)
@@ -40,7 +47,7 @@ def test_all_errors_are_reported_together() -> None:
     with pytest.raises(ConfigError) as raised:
         command.read("beta", ["workers=0", "launcher=slrm", "trials=x", "optim.lrr=1"])
     text = str(raised.value)
-    for part in ("workers=0", "did you mean slurm", "trials=x"):
+    for part in ("workers=0", "did you mean submitit_slurm", "trials=x"):
         assert part in text
 
 
@@ -67,7 +74,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 ) -> None:
     monkeypatch.setenv("DRY_RUN", "1")
     monkeypatch.chdir(tmp_path)
-    assert main(["study=beta", "trials=5", "launcher=", *SMALL]) == 0
+    assert main(["study=beta", "trials=5", *SMALL]) == 0
     output = capsys.readouterr().out
     assert "5 trials x 3 seeds (0, 1, 2), tpe" in output
     assert "3 more trials" in output

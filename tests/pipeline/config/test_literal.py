@@ -42,7 +42,7 @@ def test_no_option_is_empty(value: str) -> None:
         ("evaluate", ["run=x", "bench="]),
         ("sync", ["runtime.store="]),
         ("distill", ["-m", "seed=0,1", "hydra.launcher.jobs_parallel="]),
-        ("distill", ["hydra/launcher=slurm", "hydra.launcher.partition="]),
+        ("distill", ["hydra/launcher=submitit_slurm", "hydra.launcher.partition="]),
     ],
 )
 def test_no_verb_takes_an_empty_value(

@@ -26,7 +26,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         .replace("scikit-learn's digits", "My images"),
         "optim/adamw.yaml": "name: adamw\nlr: 1e-3\nweight_decay: 0.125\n",
         "study/mine.yaml": "base: [cfg=L1]\nspace: {method.ib_beta: [0.0, 0.5]}\nseeds: [3]\n",
-        "hydra/launcher/slurm.yaml": "partition: mine\n",
+        "hydra/launcher/submitit_slurm.yaml": "partition: mine\n",
     }
     for name, text in files.items():
         path = tmp_path / name
@@ -57,7 +57,7 @@ def test_its_file_stands_in_for_one_of_conf(own: Path) -> None:
 def test_a_study_of_it_and_a_launcher_that_holds_only_what_differs(own: Path) -> None:
     study = study_of("mine", {}, [])
     assert (study.seeds, list(study.space)) == ((3,), ["method.ib_beta"])
-    launcher, _, errors = take_options(["hydra/launcher=slurm", "hydra.launcher.mem_gb=7"])
+    launcher, _, errors = take_options(["hydra/launcher=submitit_slurm", "hydra.launcher.mem_gb=7"])
     assert isinstance(launcher, SlurmConfig)
     assert (launcher.partition, launcher.mem_gb, errors) == ("mine", 7, [])
 

@@ -1,10 +1,14 @@
 """Many students with one command: what is expanded, checked and handed to the launcher."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
 
 from pipeline.config import ConfigError, compose, composition
 from pipeline.config.groups import CONF
@@ -45,7 +49,7 @@ def test_all_errors_of_all_jobs_in_one_message() -> None:
             [
                 "cfg=L0,L9",
                 "seed=0,-1",
-                "hydra/launcher=slurm",
+                "hydra/launcher=submitit_slurm",
                 "hydra.launcher.partitoin=gpu",
                 "hydra.launcher.timeout_min=0",
             ]
@@ -58,22 +62,22 @@ def test_all_errors_of_all_jobs_in_one_message() -> None:
 
 def test_an_unknown_launcher_lists_the_launchers() -> None:
     _, _, errors = take_options(["hydra/launcher=slrum"])
-    assert "did you mean slurm?" in errors[0]
-    assert "local, slurm" in errors[0]
+    assert "did you mean submitit_slurm?" in errors[0]
+    assert "submitit_local, submitit_slurm" in errors[0]
 
 
 def test_an_option_of_another_launcher_names_that_launcher() -> None:
     _, _, errors = take_options(["hydra.launcher.gres=null"])
     assert errors == [
-        "hydra.launcher.gres: no option of hydra/launcher=local, but of hydra/launcher=slurm: give "
-        "that too"
+        "hydra.launcher.gres: no option of hydra/launcher=submitit_local, but of "
+        "hydra/launcher=submitit_slurm: give that too"
     ]
 
 
 def test_launcher_options_have_types() -> None:
     config, rest, errors = take_options(
         [
-            "hydra/launcher=slurm",
+            "hydra/launcher=submitit_slurm",
             "hydra.launcher.partition=a,b",
             "hydra.launcher.gres=null",
             "hydra.launcher.setup=['module load x']",
@@ -88,7 +92,7 @@ def test_launcher_options_have_types() -> None:
 
 def slurm_options(*texts: str) -> SlurmConfig:
     config, _, errors = take_options(
-        ["hydra/launcher=slurm", *(f"hydra.launcher.{text}" for text in texts)]
+        ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{text}" for text in texts)]
     )
     assert not errors
     assert isinstance(config, SlurmConfig)
@@ -144,7 +148,7 @@ def test_what_is_given_takes_the_place_of_what_it_excludes() -> None:
 )
 def test_options_of_slurm_that_cannot_be_are_errors(options: list[str], error: str) -> None:
     texts = [f"hydra.launcher.{text}" for text in options]
-    _, _, errors = take_options(["hydra/launcher=slurm", *texts])
+    _, _, errors = take_options(["hydra/launcher=submitit_slurm", *texts])
     assert any(error in one for one in errors), errors
 
 
@@ -251,7 +255,43 @@ def test_the_shipped_defaults_fit_a_node_of_one_core_and_4_gb() -> None:
 def test_the_shipped_file_has_every_option_with_its_default() -> None:
     for name, one in (("slurm", SlurmConfig()), ("local", LocalConfig())):
         assert take_options([f"hydra/launcher={name}"]) == (one, [], [])
-        assert read_yaml(CONF / f"hydra/launcher/{name}.yaml").keys() == vars(one).keys()
+        assert take_options([f"hydra/launcher=submitit_{name}"]) == (one, [], [])
+        written = read_yaml(CONF / f"hydra/launcher/submitit_{name}.yaml").keys()
+        assert written == vars(one).keys() | {"_target_"}
+
+
+def test_every_option_of_hydra_submitit_launcher_is_one_here() -> None:
+    for theirs, ours in ((SlurmQueueConf, SlurmConfig), (LocalQueueConf, LocalConfig)):
+        assert {f.name for f in fields(theirs)} - {"_target_"} <= {f.name for f in fields(ours)}
+
+
+@pytest.mark.parametrize("config", [SlurmConfig(setup=["echo ${HOME}"]), LocalConfig()])
+def test_students_are_run_by_a_launcher_of_hydra(
+    config: SlurmConfig | LocalConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(multirun, "launch", lambda *arguments: found.append(arguments))
+    launcher = multirun._of_hydra(config, ["-m", "cfg=CE"])
+    bases = [base.__name__ for base in type(launcher).__mro__]
+    assert "BaseSubmititLauncher" in bases
+    assert type(launcher) in Plugins.instance().discover(Launcher)
+    launcher.launch([["cfg=CE"]], 0)
+    assert found == [([["cfg=CE"]], config, ["-m", "cfg=CE"])]
+
+
+def test_a_launcher_of_the_users_own_begins_with_one_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "hydra" / "launcher"
+    folder.mkdir(parents=True)
+    text = "defaults: [submitit_slurm]\npartition: big\n"
+    (folder / "dgx.yaml").write_text(text)
+    (folder / "strange.yaml").write_text("_target_: elsewhere.Launcher\n")
+    monkeypatch.setenv("ASIB_CONF", str(tmp_path))
+    config, _, errors = take_options(["hydra/launcher=dgx", "hydra.launcher.qos=high"])
+    assert (config, errors) == (SlurmConfig(partition="big", qos="high"), [])
+    _, _, errors = take_options(["hydra/launcher=strange"])
+    assert "elsewhere.Launcher: no launcher of ours" in errors[0]
 
 
 def test_the_same_experiment_is_one_job() -> None:

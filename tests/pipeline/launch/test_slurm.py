@@ -520,7 +520,7 @@ def test_without_slurm_the_message_names_the_local_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="hydra/launcher=local"):
+    with pytest.raises(ConfigError, match="hydra/launcher=submitit_local"):
         slurm.Slurm(SlurmConfig(), tmp_path)
 
 
