@@ -16,6 +16,7 @@ from analysis.difference import NO_DIFFERENCE, Difference, difference
 from analysis.ladder_numbers import (
     CONTROLS,
     RUNG_ORDER,
+    STACK,
     best_control,
     images_of,
     logged_by_seed,
@@ -216,7 +217,7 @@ def claims_of(
         if rung not in (*CONTROLS, *ALONE) and PLACEBO not in rung
     ]
     of_controls = [_counted(claim) for claim in of_controls if claim.comparisons]
-    pairs = [*_checks(rungs), *of_time]
+    pairs = [*_checks(rungs), *_over_stack(rungs, primary), *of_time]
     checks = [Claim(bench, a, (compare(a, b),), of_control=False) for a, b in pairs]
     found = sorted(of_controls, key=lambda claim: not claim.primary) + checks
     return _corrected(found, primary.beforehand, benches)
@@ -256,6 +257,14 @@ def _checks(rungs: Sequence[str]) -> list[tuple[str, str]]:
     placebos = [(a, b) for a in rungs for b in rungs if b.startswith(a + PLACEBO)]
     controls = [(c, "CE") for c in CONTROLS if c in rungs and c != "CE" and "CE" in rungs]
     return [*steps, *placebos, *controls]
+
+
+def _over_stack(rungs: Sequence[str], primary: Declared) -> list[tuple[str, str]]:
+    """A learned fusion less the plain one, where the primary claim leaves it out of its controls:
+    otherwise it is one of those that each rung has to beat."""
+    named = primary.controls_of(primary.rung)
+    apart = STACK in rungs and primary.rung in rungs and bool(named) and STACK not in named
+    return [(primary.rung, STACK)] if apart else []
 
 
 def _p(claim: Claim) -> float:

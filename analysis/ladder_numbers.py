@@ -23,8 +23,11 @@ RUNG_ORDER = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
 # Methods of the literature have small letters: `kd` is Hinton's with its own weights, `KD` the
 # ladder's control, which is ASIB with everything but the teachers' average off; so are ce and CE.
 METHOD_ORDER = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
-CONTROLS = ("CE", "KD", "kd")  # `kd` is the tuned baseline
-UNFUSED = ("CE", "KD", "CE_matched", "KD_null")  # of ASIB's rungs those without a fusion module
+# `kd` is the tuned baseline; the others are plain ways to use several teachers, or none.
+STACK = "stack"
+CONTROLS = ("CE", "KD", "kd", "KD_conf", "self", STACK)
+_NEXT_TO_KD = CONTROLS[3:]
+UNFUSED = (*CONTROLS, "CE_matched", "KD_null")  # of ASIB's rungs those without a fusion module
 A_STEP, B_STEP = 0.0, 1.0  # values of stage/step
 
 # Read epoch by epoch for the table: their last values alone would mislead.
@@ -115,10 +118,11 @@ def label_of(rung: str) -> str:
 
 
 def rung_order(rungs) -> list[str]:
-    """The ladder from CE to L4, then its side branches by name, then the methods of the
-    literature from the oldest, then what is of one's own by name."""
+    """The ladder from CE to L4, with plain controls next to KD, then its side branches by name,
+    then the methods of the literature from the oldest, then what is of one's own by name."""
     present = set(rungs)
-    known = [rung for rung in RUNG_ORDER if rung in present]
+    ordered = (*RUNG_ORDER[:2], *_NEXT_TO_KD, *RUNG_ORDER[2:])
+    known = [rung for rung in ordered if rung in present]
     methods = [name for name in METHOD_ORDER if name in present]
     others = sorted(present - set(known) - set(methods))
     ladder = [rung for rung in others if is_rung(rung)]
@@ -127,7 +131,7 @@ def rung_order(rungs) -> list[str]:
 
 def is_rung(name: str) -> bool:
     """Whether it is a rung of ASIB's ladder or a side branch, not a method of the literature."""
-    return name[:1].isupper() or name.startswith("side_")
+    return name[:1].isupper() or name.startswith("side_") or name in _NEXT_TO_KD
 
 
 def of_asib(kept: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from trainers.options import default_of
 from trainers.schedules import even_split
 
 KEY_LENGTH = 12
+CONTROL = "CE"  # the rung without teachers
 
 
 def run_key(stage: str, config: Config, *, teacher: int = 0) -> str:
@@ -76,6 +77,8 @@ def identity(
             key_of(identity("finetune", config, teacher=k, options_only=options_only))
             for k in teacher_numbers(config)
         ]
+        if (own := own_teacher(config)) is not None:
+            keys.append(key_of(identity("distill", own, options_only=options_only)))
         return {
             "stage": "distill",
             "version": DISTILL_VERSION,
@@ -165,8 +168,15 @@ def distill_config(config: Config) -> DistillConfig:
     )
 
 
+def own_teacher(config: Config) -> Config | None:
+    """The configuration of the student that teaches another one of its network and seed
+    (self-training); None: the teachers are the bench's."""
+    method = config.method.own_teacher()
+    return None if method is None else replace(config, cfg=CONTROL, method=method)
+
+
 def teacher_numbers(config: Config) -> range:
-    """The numbers of the teachers that the method reads: all of them or none."""
+    """The numbers of the bench's teachers that the method reads: all of them or none."""
     return range(len(config.teacher) if config.method.reads_teachers() else 0)
 
 

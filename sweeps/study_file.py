@@ -151,7 +151,8 @@ def _claim(value: Any) -> bool:
         return False
     margin, control = value.get("margin", 0.5), value.get("control", EACH)
     number = isinstance(margin, int | float) and 0 < margin < 100
-    fits = number and isinstance(control, str) and _seeds(value.get("seeds", [0]))
+    named = isinstance(control, str) or (_texts(control) and bool(control))
+    fits = number and named and _seeds(value.get("seeds", [0]))
     return fits and value.keys() <= {"rung", "control", "margin", "seeds"}
 
 
@@ -168,7 +169,8 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "claim": (
         _claim,
-        "not {rung: L4}, with control: KD, margin: 0.5 (points) and seeds: [0, 1, 2] as wanted",
+        "not {rung: L4}, with control: KD (or [CE, KD]), margin: 0.5 (points) and seeds: [0, 1, 2] "
+        "as wanted",
     ),
     "enqueue": (
         lambda v: isinstance(v, list) and all(isinstance(one, dict) for one in v),

@@ -14,12 +14,12 @@ EACH = "each"  # control: better than each of the controls
 
 
 class Declared(NamedTuple):
-    """A claim: a rung against a control (`EACH`: all of them), the margin of equivalence as a
-    fraction, and the seeds. `at` is when it was declared, None where it is chosen at analysis;
+    """A claim: a rung against these controls (none named: all that ran), the margin of equivalence
+    as a fraction, and the seeds. `at` is when it was declared, None where it is chosen at analysis;
     `beforehand`: whether it was fixed before the results, by a declaration or by default."""
 
     rung: str
-    control: str = EACH
+    controls: tuple[str, ...] = ()
     margin: float | None = None
     seeds: tuple[int, ...] = ()
     at: pd.Timestamp | None = None
@@ -27,7 +27,7 @@ class Declared(NamedTuple):
 
     def controls_of(self, rung: str) -> tuple[str, ...]:
         """The controls that the claim of a rung names; empty: all that ran."""
-        return (self.control,) if rung == self.rung and self.control != EACH else ()
+        return self.controls if rung == self.rung else ()
 
     @property
     def when(self) -> str:
@@ -42,6 +42,10 @@ def as_tag(claim: dict[str, object]) -> str:
     return json.dumps(claim, sort_keys=True)
 
 
+def _controls(control: str | list[str]) -> tuple[str, ...]:
+    return () if control == EACH else (control,) if isinstance(control, str) else tuple(control)
+
+
 def declared(bench_runs: BenchRuns) -> Declared:
     """The first claim that a study of the bench declared; another rung that the user names, or no
     declaration, makes it one that is chosen at analysis."""
@@ -52,7 +56,7 @@ def declared(bench_runs: BenchRuns) -> Declared:
         found = json.loads(run[f"tags.{tags.CLAIM}"])
         claim = Declared(
             str(found["rung"]),
-            str(found.get("control", EACH)),
+            _controls(found.get("control", EACH)),
             None if found.get("margin") is None else float(found["margin"]) / 100,
             tuple(found.get("seeds", ())),
             run["start_time"],

@@ -48,8 +48,10 @@ def _data(config: Config) -> list[str]:
     blind = not has_validation(data)
     if blind and config.select == "best":
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")
-    if blind and config.method.reads_validation():
-        found.append("data.val_fraction=0 leaves nothing to choose method.weighting=validation by")
+    if blind and (option := config.method.reads_validation()):
+        found.append(f"data.val_fraction=0 leaves nothing to choose {option} by")
+    if data.views == 0 and (option := config.method.reads_banks()):
+        found.append(f"data.views=0: {option} is fitted to fixed views of the images")
     if blind and config.method.uses_gate():
         found.append("data.val_fraction=0: the gate reads synergy accuracy on validation images")
     return found

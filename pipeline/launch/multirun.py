@@ -30,7 +30,14 @@ from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError
 from pipeline.config.composition import composed, is_literal, parse_override
-from pipeline.identity import KEY_LENGTH, absent_data, digest_of, run_key, teacher_numbers
+from pipeline.identity import (
+    KEY_LENGTH,
+    absent_data,
+    digest_of,
+    own_teacher,
+    run_key,
+    teacher_numbers,
+)
 from pipeline.launch.base import Launcher, Status, Task, environment_of
 from pipeline.launch.factory import make
 from pipeline.launch.monitor import check_refused, follow, leaving_jobs
@@ -291,11 +298,13 @@ def tasks_of(
 ) -> list[Task]:
     """Tasks for missing teachers and view banks, then one for every student."""
     teachers: dict[str, Task] = {}
-    found = []
+    found, names = [], {student.key: student.name for student in students}
     for student in students:
         after = missing_teachers(student.config, list(student.overrides), store, environment)
         teachers |= {key: task for key, task in after.items() if key not in teachers}
         waits = tuple(sorted(teachers[key].name for key in after))
+        if (own := own_teacher(student.config)) and (key := run_key(VERB, own)) in names:
+            waits += (names[key],)
         arguments = (VERB, *student.overrides)
         found.append(Task(student.name, "pipeline", arguments, environment, after=waits))
     return [*teachers.values(), *found]

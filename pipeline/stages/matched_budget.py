@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.config import Config, compose
+from pipeline.identity import CONTROL
 
-CONTROL = "CE"
 _OWN = ("cfg", "budget.matched_to", "budget.matched_with")  # of CE_matched alone
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from analysis import tags
 from pipeline.cli.console import out, say
 from pipeline.config import Config
-from pipeline.identity import absent_data, digest_of, identity, key_of, teacher_numbers
+from pipeline.identity import absent_data, digest_of, identity, key_of, own_teacher, teacher_numbers
 from pipeline.stages.names import kind_of, run_kind, run_name, without_seed
 from pipeline.stages.view_bank import bank_key, bank_record, has_banks, is_made
 from pipeline.storage.run_store import DamagedRun, RunFolder, Store, if_intact
@@ -65,6 +65,8 @@ def _stages(config: Config, store: Store, past: Past) -> dict[str, Planned]:
     absent = absent_data(config)
     what = identity("distill", config, options_only=bool(absent))
     kind, name, key = run_kind("distill", config), run_name("distill", config), key_of(what)
+    if (own := own_teacher(config)) is not None:
+        found |= _stages(own, store, past)
     if config.budget.matched_to is not None:
         after = f"after {config.budget.matched_to} and CE"
         return found | {key: Planned(name, None, after, None, absent=absent)}

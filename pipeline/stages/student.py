@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.identity import (
     distill_config,
     identity,
+    own_teacher,
     recipe_key,
     run_key,
     setting_key,
@@ -69,7 +70,7 @@ class StudentStage:
             tags.RUNG: config.rung,
             tags.METHOD: config.method.name,
             tags.TEACHERS: ",".join(config.teachers()[k].model for k in self.teachers.numbers),
-            tags.TEACHER_KEYS: ",".join(own["teachers"]),
+            tags.TEACHER_KEYS: ",".join(own["teachers"][: len(self.teachers.numbers)]),
             tags.VERSION: str(own["version"]),
             tags.RECIPE: recipe_key(requested),
             tags.SETTING: setting_key(requested),
@@ -94,6 +95,8 @@ class StudentStage:
         """Finish the teachers that the method reads; then say what the student learns from."""
         for number in self.teachers.numbers:
             finetune_teacher(self.config, number, self.session)
+        if (own := own_teacher(self.config)) is not None:
+            distill_student(own, self.session)
         say(headline(self.config))
 
     def new_state(self) -> DistillState:

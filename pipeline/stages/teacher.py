@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from torch import nn
 
 from analysis import tags
 from pipeline.cli.console import say
 from pipeline.config import Config
-from pipeline.identity import finetune_config, identity, of_teachers, run_key
+from pipeline.identity import finetune_config, identity, of_teachers, own_teacher, run_key
 from pipeline.session import Session
 from pipeline.stages.images import on_device
 from pipeline.stages.names import run_name
 from pipeline.stages.network import network
 from pipeline.stages.run_spec import overlap_tag, run_spec
 from pipeline.stages.runner import run
-from pipeline.stages.view_bank import bank_key, has_banks, is_made, view_bank
+from pipeline.stages.view_bank import bank_key, bank_key_of, has_banks, is_made, view_bank
 from pipeline.storage.run_record import RunResult, RunSpec
 from trainers import metrics
 from trainers.data import Splits, TrainingData
@@ -119,6 +120,33 @@ def make_bank(config: Config, number: int, session: Session) -> None:
     Teachers(config, session, on_device(config, session), [number])()
 
 
+class Trained(NamedTuple):
+    """A finished run whose network teaches, and the name of its view bank."""
+
+    stage: str
+    weights: str
+    key: str
+    model: str
+    bank_name: str
+
+
+def trained(config: Config, numbers: Iterable[int]) -> list[Trained]:
+    """These teachers of the bench, or the student that teaches in their place."""
+    if (own := own_teacher(config)) is not None:
+        key, name = run_key("distill", own), run_name("distill", own)
+        return [Trained("distill", "student", key, own.student.model, f"bank-{name}")]
+    return [
+        Trained(
+            "finetune",
+            "teacher",
+            run_key("finetune", config, teacher=number),
+            config.teachers()[number].model,
+            run_name("bank", config, number),
+        )
+        for number in numbers
+    ]
+
+
 class Teachers:
     """Trained teachers with their view banks, loaded at the first call."""
 
@@ -129,24 +157,23 @@ class Teachers:
 
     def __call__(self) -> list[Teacher]:
         if self._loaded is None:
-            self._loaded = [self._load(number) for number in self.numbers]
+            self._loaded = [self._load(one) for one in trained(self.config, self.numbers)]
         return self._loaded
 
-    def _load(self, number: int) -> Teacher:
+    def _load(self, one: Trained) -> Teacher:
         config, session = self.config, self.session
-        stage, key = finetune_config(config, number), run_key("finetune", config, teacher=number)
-        folder = session.store.run("finetune", key)
+        folder = session.store.run(one.stage, one.key)
         result = folder.result()
-        assert result is not None, f"teacher {key} is not finished"
-        model = network(stage.teacher.model, stage.data, stage.numerics, session.device)
-        model.load_state_dict(folder.load_tensors("teacher", result.weights["teacher"]))
+        assert result is not None, f"teacher {one.key} is not finished"
+        model = network(one.model, config.data, config.numerics, session.device)
+        model.load_state_dict(folder.load_tensors(one.weights, result.weights[one.weights]))
         freezing.freeze(model)
         if not has_banks(config):  # fresh crops: teachers are run in the loop
             return Teacher(model, self._validation_outputs(model))
         bank, seconds = view_bank(
             session,
-            bank_key(config, number),
-            run_name("bank", config, number),
+            bank_key_of(config, one.key),
+            one.bank_name,
             model,
             training(self.data),
             config.data,

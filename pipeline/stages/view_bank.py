@@ -34,10 +34,15 @@ CHUNKS_A_PART = 128
 
 
 def bank_key(config: Config, teacher: int) -> str:
-    """The key of a view bank: of the teacher, data, recipe of the views and numerics."""
+    """The key of the view bank of one of the bench's teachers."""
+    return bank_key_of(config, run_key("finetune", config, teacher=teacher))
+
+
+def bank_key_of(config: Config, run: str) -> str:
+    """The key of a view bank: of the network's run, data, recipe of the views and numerics."""
     recipe = {
         "version": BANK_VERSION,
-        "teacher": run_key("finetune", config, teacher=teacher),
+        "teacher": run,
         "data": splits(config.data).digest,
         "chunk": BANK_CHUNK,
         "views": canonical(config.data),

@@ -151,6 +151,23 @@ def test_a_primary_claim_is_declared_at_launch_or_chosen_at_analysis():
     assert text == "Primary claim: L5 against CE and KD: no run of L5."
 
 
+def test_a_claim_may_name_its_controls_and_the_stack_is_then_compared_on_its_own():
+    rows = store(CE=1.0, KD=2.0, self=3.0, L2=6.0, stack=6.5)
+    study = {"tags.bench": "toy", "tags.stage": "study"}
+
+    def of(control: object) -> list[tuple[str, list[str]]]:
+        tag = as_tag({"rung": "L2", "control": control})
+        claims = found(*rows, study | {f"tags.{tags.CLAIM}": tag}).claims
+        return [(c.rung, [x.reference for x in c.comparisons]) for c in claims if c.rung == "L2"]
+
+    assert of(["CE", "KD", "self"]) == [("L2", ["CE", "KD", "self"]), ("L2", ["stack"])]
+    assert of("each") == [("L2", ["CE", "KD", "self", "stack"])]
+    assert of(["stack", "KD"]) == [("L2", ["stack", "KD"])]
+    claim = the(found(*rows), "L2")
+    assert claim.reference == "stack"
+    assert not claim.better
+
+
 def test_twins_are_told_by_their_weights_and_not_by_equal_accuracies():
     digest = f"metrics.{metrics.STATE}student"
     rows = [

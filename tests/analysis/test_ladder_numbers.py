@@ -58,8 +58,8 @@ def test_order_is_the_ladders_then_by_name():
 
 
 def test_methods_of_the_literature_stand_after_the_ladder():
-    rungs = ["own", "kd_ls", "kd", "side_cccp_ppf", "ce", "KD", "CE", "crd", "KD_null"]
-    want = ["CE", "KD", "KD_null", "side_cccp_ppf", "ce", "kd", "crd", "kd_ls", "own"]
+    rungs = ["own", "stack", "kd_ls", "kd", "self", "side_cccp_ppf", "ce", "KD", "CE", "crd"]
+    want = ["CE", "KD", "self", "stack", "side_cccp_ppf", "ce", "kd", "crd", "kd_ls", "own"]
     assert rung_order(rungs) == want
     assert set(METHOD_ORDER) == set(METHODS) - {"asib"}
 

@@ -137,7 +137,14 @@ def test_a_primary_claim_is_declared_in_the_file_and_is_no_part_of_the_key() -> 
 
 
 @pytest.mark.parametrize(
-    "claim", ["L4", {"control": "KD"}, {"rung": "L4", "margin": 0}, {"rung": "L4", "seed": [0]}]
+    "claim",
+    [
+        "L4",
+        {"control": "KD"},
+        {"rung": "L4", "control": []},
+        {"rung": "L4", "margin": 0},
+        {"rung": "L4", "seed": [0]},
+    ],
 )
 def test_a_claim_that_cannot_be_read_is_one_message(
     claim: Any, monkeypatch: pytest.MonkeyPatch

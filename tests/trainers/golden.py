@@ -62,8 +62,9 @@ BASELINES = tuple(name for name in METHODS if name != "asib")
 
 # Teachers this good leave auto routing nothing to choose, and the placebos nothing to take.
 MORE = {f"{rung}_null": ["method.kd_target=synergy"] for rung in ("L2", "L3")}
-# Other placebos leave no trace in so short a trajectory of such teachers.
-RUNGS = tuple(rung for rung in tiny.RUNGS if "_null_" not in rung)
+# Other placebos, and other shares of the average, leave no trace in so short a trajectory of such
+# teachers.
+RUNGS = tuple(rung for rung in tiny.RUNGS if "_null_" not in rung and rung != "KD_conf")
 
 
 class Start(NamedTuple):

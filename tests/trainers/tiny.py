@@ -42,6 +42,9 @@ RUNGS = (
     "L3_null",
     "L3_null_by_label",
     "KD_null",
+    "KD_conf",
+    "stack",
+    "self",
 )
 OVERRIDES = [
     "bench=digits",
@@ -145,6 +148,8 @@ def frozen_teacher(model: nn.Module, config: FinetuneConfig, data: TrainingData)
 
 
 def teachers_of(config: DistillConfig, world: World) -> list[Teacher]:
+    if config.method.own_teacher() is not None:
+        return world.teachers[:1]  # a network of the student's kind
     return world.teachers if config.method.reads_teachers() else []
 
 

@@ -115,6 +115,6 @@ class BStep:
         if method.needs_teachers(position) and (own := method.trainable("B")):
             found[metrics.KD_MODULE_GRAD] = measures.weakest_gradient(own)
         weight = method.kd_weight(position)
-        if weight is not None and method.config.reads_teachers():
+        if weight is not None and self.inputs.teachers:
             found[metrics.KD_WEIGHT] = weight
         return found

@@ -12,13 +12,14 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from trainers import models
+from trainers import models, stacking
 from trainers.distillation.frozen_trunk import Trunk, trunks
 from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
 from trainers.methods.alternating import AlternatingMethod, Synergy, alternating
 from trainers.models import Outputs
 from trainers.rng import seeded
+from trainers.stacking import Stack
 from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
 
 CHUNK = 4096  # rows of one pass of the fusion module
@@ -114,6 +115,23 @@ def teacher_trunks(inputs: StepInputs, state: DistillState) -> list[Trunk | None
             inputs.numerics,
         )
     return state.trunks
+
+
+def stack(inputs: StepInputs, state: DistillState) -> Stack:
+    """The regression on all teachers' features, fitted to the labelled views once a run."""
+    if state.stack is None:
+        what, labels = state.method.stack_features, inputs.data.train.labels
+        assert what is not None
+        count = len(labels) * inputs.views.count
+        banks = [teacher.bank for teacher in inputs.teachers]
+        state.stack = stacking.fit(
+            stacking.stacked([getattr(bank.train, what)[:count] for bank in banks]),
+            labels.repeat_interleave(inputs.views.count),
+            stacking.stacked([getattr(bank.val, what) for bank in banks]),
+            inputs.data.val.labels,
+            inputs.config.data.classes,
+        )
+    return state.stack
 
 
 def student_bank(inputs: StepInputs, state: DistillState) -> Bank:

@@ -24,6 +24,7 @@ from trainers.models import freezing
 from trainers.numerics import Numerics
 from trainers.optim import build_optimiser
 from trainers.rng import seeded
+from trainers.stacking import Stack
 from trainers.view_bank import Bank
 
 
@@ -93,6 +94,7 @@ class DistillState:
     queries: Bank | None = None  # of this stage's student; made when needed, never saved
     adapted: list[Bank] | None = None  # of the own teachers as they are; likewise
     trunks: list[Trunk | None] | None = None  # of the own teachers; likewise
+    stack: Stack | None = None  # of all teachers, where the method reads it; likewise
     stop: Callable[[], bool] = lambda: False
 
     @classmethod

@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainers.distillation import placebos
+from trainers import stacking
+from trainers.distillation import placebos, stage_cache
 from trainers.distillation.stage_cache import (
     stage_student,
     student_bank,
@@ -87,6 +88,7 @@ class Source:
         self._placebo = placebos.of_stage(inputs, method, position.stage)
         self._fusion = alternating(method) if state.gate_open else None
         self._query, self._synergy = state.student, None
+        self._stack = stage_cache.stack(inputs, state) if method.stack_features else None
         self._teachers: Teachers = Live(inputs, state)
         if tables:
             self._teachers = banks = Tables(inputs, state, position.stage)
@@ -134,8 +136,14 @@ class Source:
         return found._replace(synergy=donor.synergy, certainty=donor.certainty, latent=donor.latent)
 
     def _unfused(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
-        """The outputs of the teachers, and of the student's average where it teaches too."""
+        """The outputs of the teachers, of their stack where the method reads it, and of the
+        student's average where it teaches too."""
         found = self._teachers(rows_B, images_BCHW)
+        if self._stack is not None:
+            reads_pooled = self._state.method.stack_features == "pooled"
+            features = found.pooled if reads_pooled else found.teachers.unbind()
+            logits_BC = self._stack.logits(stacking.stacked(list(features)))
+            found = found._replace(stack=logits_BC)
         if self._ema is None:
             return found
         return found._replace(ema=outputs(self._ema, images_BCHW).logits.float())

@@ -27,16 +27,26 @@ class MethodConfig:
         return []
 
     def reads_teachers(self) -> bool:
-        """Whether teachers are needed at all."""
+        """Whether the bench's teachers are needed at all."""
         return True
+
+    def own_teacher(self) -> MethodConfig | None:
+        """The method whose student, of the same network and seed, is the only teacher (None: the
+        teachers are the bench's)."""
+        return None
 
     def uses_gate(self) -> bool:
         """Whether a synergy accuracy is measured and read."""
         return False
 
-    def reads_validation(self) -> bool:
-        """Whether the objective itself is chosen on validation images."""
-        return False
+    def reads_validation(self) -> str:
+        """The option and value by which the objective itself is chosen on validation images;
+        empty: by none."""
+        return ""
+
+    def reads_banks(self) -> str:
+        """The option and value that need the teachers' view banks; empty: none does."""
+        return ""
 
     def levels(self, whose: str) -> list[int]:
         """Levels of freezing of the stages, of the `student` or of every `teacher`."""
@@ -114,6 +124,7 @@ class TeacherOutputs(NamedTuple):
     certainty [B] of the fusion (None: no bottleneck); latent [B, D], the fusion's mean;
     pooled: a teacher's features [B, D_k] each; maps: a teacher's feature maps each (empty unless
     the method `needs_maps`); image [B]: which training image each is;
+    stack [B, C]: logits of a regression on all of them (None: the method does not read it);
     ema [B, C]: logits of an exponential average of the student;
     donor: outputs on other images, by which a placebo has these images taught and routed;
     at [N]: which images of the batch all of this is of (None: of all of them).
@@ -126,6 +137,7 @@ class TeacherOutputs(NamedTuple):
     pooled: tuple[Tensor, ...] = ()
     maps: tuple[tuple[Tensor, ...], ...] = ()
     image: Tensor | None = None
+    stack: Tensor | None = None
     ema: Tensor | None = None
     donor: TeacherOutputs | None = None
     at: Tensor | None = None
@@ -158,6 +170,11 @@ class Method(nn.Module):
     def ema_teaches(self) -> bool:
         """Whether that average is a teacher too."""
         return False
+
+    @property
+    def stack_features(self) -> str | None:
+        """What a regression on all teachers reads of each: pooled or logits (None: no stack)."""
+        return None
 
     @property
     def teachers_used(self) -> list[int]:

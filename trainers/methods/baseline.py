@@ -92,8 +92,8 @@ class LogitConfig(BaselineConfig):
         weighting = VALIDATION if specialised else "equal"
         return found | ({"weighting": weighting} if self.weighting == AUTO else {})
 
-    def reads_validation(self) -> bool:
-        return self.weighting == VALIDATION
+    def reads_validation(self) -> str:
+        return "method.weighting=validation" if self.weighting == VALIDATION else ""
 
 
 class Baseline(Method):

@@ -36,9 +36,8 @@ def test_methods_are_ranked_and_compared_with_kd_after_holm():
 def test_methods_without_a_reference_are_ranked_and_not_compared():
     found = methods.section(bench_runs(runs(distill("ce", 0, 0.7), distill("ce", 1, 0.72))))
     assert found.sentences[0].startswith("Highest mean test accuracy of 1 method: ce")
-    assert (
-        found.sentences[1] == "Nothing to compare with: none of CE, KD, kd (method) has finished."
-    )
+    controls = "CE, KD, kd (method), KD_conf, self, stack"
+    assert found.sentences[1] == f"Nothing to compare with: none of {controls} has finished."
     assert found.tables[0].block.rows[0][3:5] == ("–", "–")
     assert "Dashed" not in found.figures[0].caption
 
@@ -77,7 +76,7 @@ def test_a_rung_alone_has_nothing_to_be_compared_with():
     found = methods.section(bench_runs(runs(*(distill("L3", s, 0.5) for s in (0, 1)))))
     assert found.sentences == (
         "Highest mean test accuracy of 1 method: L3, 50.00 % at every seed (n = 2).",
-        "Nothing to compare with: none of CE, KD, kd (method) has finished.",
+        "Nothing to compare with: none of CE, KD, kd (method), KD_conf, self, stack has finished.",
     )
     (drawing,) = found.figures
     assert "Dashed" not in drawing.caption

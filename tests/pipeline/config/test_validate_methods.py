@@ -27,6 +27,12 @@ CASES = [
         ["method=kd", "method.weighting=validation", "data.val_fraction=0", "select=last"],
         "data.val_fraction=0 leaves nothing to choose method.weighting=validation by",
     ),
+    (
+        ["cfg=stack", "data.val_fraction=0", "select=last"],
+        "data.val_fraction=0 leaves nothing to choose method.kd_target=stack by",
+    ),
+    (["cfg=stack", "data.views=0"], "method.kd_target=stack is fitted to fixed views"),
+    (["cfg=stack", "method.placebo=teachers"], "method.kd_target=stack reads features, not logits"),
     (["method=kd", "method.teacher=worst"], "not auto, best, avg or the number of a teacher"),
     (["cfg=L3", "method.teacher_levels=[-5]"], "method.teacher_levels=-5: must be >= -1"),
     (["method.teacher_weights=[2,-1]"], "method.teacher_weights=-1.0: must be >= 0"),

@@ -13,8 +13,9 @@ from trainers.distillation.state import StepInputs
 from trainers.distillation.teacher_outputs import Source
 from trainers.methods.asib.guidance import guidance
 from trainers.methods.base import StepPosition, TeacherOutputs
-from trainers.mixing import Mix, Shown, mix_images, shown
+from trainers.mixing import UNMIXED, Mix, Shown, mix_images, shown
 from trainers.models import outputs
+from trainers.stacking import fit
 
 MIXED = ["mix.start=0", "mix.mixup_alpha=0.4", "mix.cutmix_alpha=0"]
 FIRST = StepPosition(0, 4, 0, 0, 1)
@@ -272,3 +273,25 @@ def test_bodies_of_teachers_whose_heads_learn_are_not_run(world: World) -> None:
         "/fc.weight",
         "/fc.bias",
     ]
+
+
+@pytest.mark.parametrize("features", ["pooled", "logits"])
+@pytest.mark.parametrize("view", ["two_view", "same"])
+def test_the_stack_is_a_regression_on_what_all_teachers_say(
+    world: World, features: str, view: str
+) -> None:
+    config = tiny.rung("stack", f"method.stack_features={features}", f"method.target_view={view}")
+    state = tiny.new_state(config, world)
+    inputs = StepInputs.prepare(config, world.data, world.teachers, state)
+    rows = torch.arange(0, 60, 3)
+    clean = inputs.views.batch(rows)
+    found = Source(inputs, state, FIRST).teacher_outputs(rows, clean, clean)
+    val = world.data.val.labels
+    every = [t.bank.train for t in world.teachers], [t.bank.val for t in world.teachers]
+    train, held = (torch.cat([getattr(one, features).float() for one in part], 1) for part in every)
+    fitted = fit(train, inputs.views.labels(torch.arange(len(train))), held, val, 10)
+    said = [outputs(t.model, clean) for t in world.teachers]
+    own = torch.cat([getattr(one, features) for one in said], 1).detach()
+    torch.testing.assert_close(found.stack, fitted.logits(own), atol=5e-3, rtol=5e-3)
+    guided = guidance(state.method.config, found, inputs.views.labels(rows), UNMIXED, FIRST)
+    torch.testing.assert_close(guided.target, torch.softmax(found.stack / 4, -1))

@@ -9,6 +9,7 @@ from typing import Any
 from trainers.methods.asib import levels
 from trainers.methods.asib.rung_options import RungOptions
 from trainers.methods.asib.switches import disagrees, fades, fused, taught
+from trainers.methods.base import MethodConfig
 from trainers.options import default_of, span
 from trainers.schedules import even_split, kd_weight
 
@@ -36,11 +37,20 @@ class AsibConfig(RungOptions):
         return even_split(budget, self.num_stages) if fused(self) else []
 
     def reads_teachers(self) -> bool:
-        return taught(self)
+        return taught(self) and self.kd_target != "self"
+
+    def own_teacher(self) -> MethodConfig | None:
+        return replace(self, kd_target="none") if self.kd_target == "self" else None
 
     def uses_gate(self) -> bool:
         """Whether a synergy accuracy is measured and read."""
         return fused(self)
+
+    def reads_validation(self) -> str:
+        return "method.kd_target=stack" if self.kd_target == "stack" else ""
+
+    def reads_banks(self) -> str:
+        return self.reads_validation()
 
     def stage_count(self) -> int:
         return self.num_stages if fused(self) else 1
@@ -217,6 +227,8 @@ class AsibConfig(RungOptions):
                 f"method.placebo=teachers: the fusion of {target} reads features, not logits; give "
                 "tokens, image or class"
             )
+        elif kind == "teachers" and self.kd_target == "stack":
+            found.append(f"method.placebo=teachers: {target} reads features, not logits")
         elif not taught(self) or (kind != "teachers" and not fused(self)):
             found.append(f"method.placebo={kind}: {target} has no such information")
         if kind == "image_by_label" and self.kd_target == "synergy":

@@ -86,6 +86,11 @@ def base_logits(c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPo
     """The teachers' logits without the fusion, [B, C]."""
     if c.kd_target == "teacher":
         found = teacher_outputs.teachers[c.teacher_index]
+    elif c.kd_target == "self":
+        (found,) = teacher_outputs.teachers
+    elif c.kd_target == "stack":
+        assert teacher_outputs.stack is not None
+        found = teacher_outputs.stack
     elif c.kd_target == "weighted_conf":
         share_KB = targets.confidence_shares(teacher_outputs.teachers, c.tau_gate)
         found = targets.weighted_logits(teacher_outputs.teachers, share_KB)

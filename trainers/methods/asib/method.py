@@ -47,6 +47,10 @@ class Asib(Fusing):
         return self.fuses and self.config.query == "ema"
 
     @property
+    def stack_features(self) -> str | None:
+        return self.config.stack_features if self.config.kd_target == "stack" else None
+
+    @property
     def samples_targets(self) -> bool:
         return self.config.bottleneck and not self.config.use_mu_for_kd
 

@@ -35,10 +35,12 @@ class RungOptions(Switches):
     label_smoothing: float = option(0.05, "label smoothing of the B-Step", low=0, high=1)
     kd_target: str = option(
         "auto",
-        "none: no teacher; teacher: one of them; avg: their weighted mean; weighted_conf: their "
-        "mean, each weighted per sample by its confidence; synergy: the fusion's logits when the "
-        "gate is open; auto: per sample, whichever of fusion and mean has the lower cross-entropy",
-        choices=("none", "teacher", "avg", "weighted_conf", "synergy", "auto"),
+        "none: no teacher; self: the student of CE at the same seed; teacher: one of them; avg: "
+        "their weighted mean; weighted_conf: their mean, each weighted per sample by its "
+        "confidence; stack: a regression on all teachers' features, its penalty chosen on "
+        "validation; synergy: the fusion's logits when the gate is open; auto: per sample, "
+        "whichever of fusion and mean has the lower cross-entropy",
+        choices=("none", "self", "teacher", "avg", "weighted_conf", "stack", "synergy", "auto"),
     )
     kd_alpha: float = option(0.3, "weight of the distillation term", low=0, when=taught)
     tau: float = option(4.0, "temperature of the distillation term", low=1e-2, when=taught)

@@ -11,6 +11,7 @@ from trainers.options import When, option
 taught = When("`method.kd_target` is not none", lambda m: m.kd_target != "none")
 fused = When("`method.kd_target` is synergy or auto", lambda m: m.kd_target in ("synergy", "auto"))
 _one_teacher = When("`method.kd_target` is teacher", lambda m: m.kd_target == "teacher")
+_stacks = When("`method.kd_target` is stack", lambda m: m.kd_target == "stack")
 _confidence = When("`method.kd_target` is weighted_conf", lambda m: m.kd_target == "weighted_conf")
 averaged = When(
     "`method.kd_target` is avg, synergy or auto",
@@ -59,6 +60,12 @@ class Switches(MethodConfig):
     """Switches that are off by default."""
 
     # Targets.
+    stack_features: str = option(
+        "pooled",
+        "what the regression of kd_target=stack reads of every teacher",
+        choices=("pooled", "logits"),
+        when=_stacks,
+    )
     teacher_index: int = option(
         0, "number of the teacher of kd_target=teacher", low=0, when=_one_teacher
     )

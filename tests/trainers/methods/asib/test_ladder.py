@@ -39,6 +39,9 @@ BRANCHES: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "L3_null": ("L3", {"method.placebo": ("none", "image")}),
     "L3_null_by_label": ("L3", {"method.placebo": ("none", "image_by_label")}),
     "KD_null": ("KD", {"method.placebo": ("none", "teachers")}),
+    "KD_conf": ("KD", {"method.kd_target": ("avg", "weighted_conf")}),
+    "self": ("KD", {"method.kd_target": ("avg", "self")}),
+    "stack": ("KD", {"method.kd_target": ("avg", "stack")}),
     "CE_matched": ("CE", {"budget.matched_to": (None, "L4")}),
 }
 RUNGS = ("CE", *FACTORS)
