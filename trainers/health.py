@@ -24,6 +24,7 @@ SPREAD = 1e-3  # standard deviation over mean of a weight that counts as constan
 NEAR = 0.05  # relative, of a mean standard deviation
 EMPTY = 1.0  # nats: a rate too small for the label of one of three classes
 LITTLE = 0.1  # of the fusion's accuracy
+LEAK = 0.05  # of accuracy, after two standard errors were taken off
 AROUND_ONE = 0.25  # of its extremes over a batch
 
 
@@ -74,6 +75,13 @@ def tokens_carry_little(epochs: Epochs) -> bool | None:
     tokens of another image: it repeats its query, which is the student's own."""
     share = epochs[-1].get(metrics.SYNERGY_TOKEN_SHARE)
     return None if share is None or synergy_at_chance(epochs) else share < LITTLE
+
+
+def query_leaks(epochs: Epochs) -> bool | None:
+    """On training images the fusion owes its query more accuracy than on validation images: the
+    student knows the training images by heart, and its query carries their labels."""
+    leak = epochs[-1].get(metrics.SYNERGY_QUERY_LEAK)
+    return None if leak is None else leak > LEAK
 
 
 def validation_at_chance(epochs: Epochs) -> bool | None:
@@ -184,6 +192,13 @@ WARNINGS: dict[str, HealthWarning] = {
         "is the student's own knowledge (compare synergy/gain_student). Try teachers that know "
         "more than the student, method.w_kd=0 with method.cccp_alpha=0, a larger method.a_lr or "
         "fewer method.num_stages.",
+    ),
+    "query_leaks": HealthWarning(
+        query_leaks,
+        "The fusion trusts the student's query more than it should: on training images, which the "
+        "student knows by heart, the query gives it accuracy that it has not on validation images "
+        "(synergy/query_leak; compare synergy/train_top1 with synergy/restored). Try "
+        "method.query=none, method.query_dropout, or more labelled images.",
     ),
     "validation_at_chance": HealthWarning(
         validation_at_chance,

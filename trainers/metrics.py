@@ -150,6 +150,18 @@ SYNERGY_TOKEN_SHARE = _metric(
     "share of synergy/restored that is lost with the teachers' tokens of another image",
     unit="share",
 )
+SYNERGY_TRAIN_TOP1 = _metric(
+    "synergy/train_top1",
+    "accuracy of the restored fusion on labelled training images, at most 4096",
+    unit="share",
+)
+SYNERGY_QUERY_LEAK = _metric(
+    "synergy/query_leak",
+    "accuracy that the fusion loses with the query of another image: by how much more on training "
+    "than on validation images, less two standard errors",
+    unit="share",
+    better="lower",
+)
 GATE = _metric("synergy/gate", "gate of the B-Step: 1 open, 0 closed")
 SYNERGY_SHARE = _metric(
     "synergy/share", "share of the samples whose target is the synergy logits", unit="share"

@@ -41,7 +41,7 @@ def dotted(more: dict[str, float]) -> dict[str, float]:
 
 
 def last(synergy: float, gate: float) -> dict[str, float]:
-    chance = {"synergy/chance": 0.14, "synergy/token_share": 0.5}
+    chance = {"synergy/chance": 0.14, "synergy/token_share": 0.5, "synergy/query_leak": 0.05}
     return a_step(synergy__restored=synergy, synergy__gate=gate) | chance
 
 
@@ -58,6 +58,7 @@ HEALTHY = [
 BROKEN = {
     "synergy_at_chance": [a_step(), last(0.14, 1.0)],
     "tokens_carry_little": [a_step(), last(0.5, 1.0) | {"synergy/token_share": 0.09}],
+    "query_leaks": [a_step(), last(0.8, 1.0) | {"synergy/query_leak": 0.051}],
     "validation_at_chance": [B | {"val/best_top1": 0.14, "val/chance": 0.14}],
     "gate_never_open": [last(0.5, 0.0), b_step(), last(0.5, 0.0), b_step()],
     "gate_always_open": [last(0.5, 1.0), b_step(), last(0.5, 1.0), b_step()],

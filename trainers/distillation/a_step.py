@@ -5,6 +5,7 @@ Shapes: B a batch, R rows (images × views), M validation images, K teachers, C 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,15 +26,16 @@ from trainers.distillation.stage_cache import (
     tuned_outputs,
 )
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
-from trainers.distillation.synergy_gain import query_and_tokens, unfused
+from trainers.distillation.synergy_gain import Read, query_and_tokens, unfused
 from trainers.loop import run_steps, snapshot, top1
 from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
 from trainers.methods.information_plane import information
 from trainers.models import Outputs, freezing, outputs
-from trainers.view_bank import Bank, ViewOutputs
+from trainers.view_bank import BANK_CHUNK, Bank, ViewOutputs
 
 ADAPTERS = ("query_adapter.", "teacher_adapters.")
+SAMPLE = 4096  # training images, at most, of which the accuracy of the fusion is measured
 FUSION = ("fusion.", "head.")  # parameters that ib_mbm_lr_factor scales
 
 
@@ -232,16 +234,35 @@ class AStep:
         if self.pooled is not None:
             state.adapted = reclassified(state.teachers, self.pooled)
         teachers, student, seed = self._val(), self.student.val, self.inputs.config.seed
+        val, train = Read(student, teachers, labels), self._some_training_images()
         return {
             metrics.GATE: float(state.gate_open),
             metrics.SYNERGY_RESTORED: restored,
             metrics.SYNERGY_CHANCE: measures.chance(labels),
             **self._gains(teachers, restored),
-            **query_and_tokens(
-                self.method, student, teachers, labels, restored, (seed, self.stage)
-            ),
+            **query_and_tokens(self.method, val, train, restored, (seed, self.stage)),
             **objective(self.inputs, self.method, student, teachers),
         }
+
+    @torch.no_grad()
+    def _some_training_images(self) -> Read:
+        """What the fusion reads of a view of the labelled images, of at most SAMPLE of them."""
+        inputs, views = self.inputs, self.inputs.views
+        count = len(inputs.data.train.labels)
+        image_N = torch.arange(0, count, -(-count // SAMPLE), device=inputs.device)
+        parts: list[tuple[Outputs, list[Outputs]]] = []
+        for rows in (image_N * views.count).split(BANK_CHUNK):
+            with inputs.numerics.autocast(inputs.device):
+                read = self.tokens.other(rows) if self.tokens else rows
+                parts.append((self._student(rows), self._teachers(read)[0]))
+
+        def joined(each: Sequence[Outputs]) -> ViewOutputs:
+            logits, pooled = ([getattr(p, name) for p in each] for name in ("logits", "pooled"))
+            return ViewOutputs(torch.cat(logits), torch.cat(pooled))
+
+        students, teachers = zip(*parts, strict=True)
+        columns = [joined(column) for column in zip(*teachers, strict=True)]
+        return Read(joined(students), columns, inputs.data.train.labels[image_N])
 
     def _read_gate(self) -> float:
         """Open or close the gate of the B-Step; give the synergy accuracy of the restored state."""
