@@ -23,6 +23,7 @@ SETTING = "setting"  # key of data, student and budget: runs of one setting may 
 OVERLAP = "overlap"  # percent of the classes that both teachers were trained on
 STUDY = "study"
 TRIAL = "trial"
+LAUNCHER = "launcher"  # options of the launcher that ran it as a job, as they were typed
 GIT = "git"  # revision, with "-dirty" where the tree was changed
 REUSED = "reused"  # "true" on a run that was replayed from the local store
 ERROR = "error"  # last line of the traceback of a FAILED run

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
+from analysis.words import joined
 from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
+from pipeline.config.groups import launcher_words
 from pipeline.outcome import last_line
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
@@ -62,6 +64,7 @@ class Session:
         if errors:
             raise ConfigError(errors)
         target.register = runtime.register
+        target.launcher = joined(launcher_words(overrides)) or target.launcher
         session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
         if session.device.type == "cuda":
             use_repeatable_kernels()

@@ -78,11 +78,17 @@ class BenchRuns:
         another = "method" in given or ("cfg" in given and any(map(_is_method, common)))
         other = another and not len(own)
         shared = [w for w in common if not (_own(w, given) or (other and w.startswith("method.")))]
-        shared += self._experiment(shared)
+        shared += [*self._experiment(shared), *self._launcher()]
         on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
         words = [f"{key}={value}" for key, value in given.items()]
         several = ["-m"] * any("," in value for value in given.values())
         return joined(["python", "-m", "pipeline", "distill", *several, *on_bench, *shared, *words])
+
+    def _launcher(self) -> list[str]:
+        """The options of the launcher that ran the latest run as a job."""
+        latest = self.kept.sort_values("start_time")[-1:]
+        lines = column(latest, f"tags.{tags.LAUNCHER}").dropna()
+        return [word for line in lines for word in separated(line)]
 
     @cached_property
     def seeds(self) -> list[int]:

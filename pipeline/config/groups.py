@@ -25,6 +25,16 @@ GROUPS = (
 
 
 LAUNCHER = "hydra/launcher"  # the group that chooses how the jobs of a command are started
+
+
+def launcher_words(overrides: list[str]) -> list[str]:
+    """Those of the overrides that choose the launcher and its options."""
+    short = LAUNCHER.rpartition("/")[2]  # as a study may write it
+    named = [LAUNCHER + w[len(short) :] if w.startswith(f"{short}=") else w for w in overrides]
+    own = (f"{LAUNCHER}=", "hydra.launcher.")
+    return [word for word in named if word.lstrip("+").startswith(own)]
+
+
 OWN = "ASIB_CONF"  # the user's own folder of options, which --config-dir names too
 
 

@@ -15,7 +15,7 @@ from analysis.stores.address import redacted
 from pipeline.launch.controller import never
 from pipeline.launch.ending import Ending
 from pipeline.outcome import last_reason, reason_of
-from pipeline.tracking.target import LAUNCH, TrackingTarget
+from pipeline.tracking.target import LAUNCH, LAUNCHED_BY, TrackingTarget
 
 log = logging.getLogger("pipeline")
 
@@ -78,7 +78,8 @@ class Launcher(Protocol):
 
 
 def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[str, str], ...]:
-    """The environment variables that give a task its tracking store, experiment and parent run.
+    """The environment variables that give a task its tracking store, experiment and parent run, and
+    the options of the launcher.
 
     An address with a password stays in the environment, which tasks inherit, and is not written
     to files.
@@ -93,6 +94,8 @@ def environment_of(target: TrackingTarget, run_id: str | None) -> tuple[tuple[st
         found["MLFLOW_RUN_ID"] = run_id
     else:  # the store is away: whoever reaches it first opens the launch run of all
         found[LAUNCH] = f"{target.verb}:{target.command}"
+    if target.launcher:
+        found[LAUNCHED_BY] = target.launcher
     return tuple(found.items())
 
 

@@ -44,6 +44,7 @@ def run_spec(
             tags.RUN_KEY: key_of(dict(identity)),
             tags.GIT: provenance.git_revision(),
             "device": device_name(session.device),
+            **({tags.LAUNCHER: session.target.launcher} if session.target.launcher else {}),
             **run_tags,
         },
         texts=_texts(config, overrides),

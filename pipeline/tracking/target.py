@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _INHERITED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 NOT_CHOSEN = "0"  # id of the experiment `Default`
 LAUNCH = "ASIB_LAUNCH"  # variable: verb and command whose launch run a job joins
+LAUNCHED_BY = "ASIB_LAUNCHED_BY"  # variable: options of the launcher that started a job
 COMMAND = "command"  # tag of the runs that one call of a verb makes, one of each stage
 CARRIED = (metrics.TEST_TOP1, metrics.BEST_VAL_TOP1, metrics.RUN_SECONDS)
 # Without these a call to a server that is away blocks for minutes.
@@ -58,6 +59,7 @@ class TrackingTarget:
     joined: bool = False  # the launch is that of the command which started this one as a job
     project_run: str | None = None  # the run that `mlflow run` opened
     register: str | None = None  # name in the model registry that students are registered under
+    launcher: str = ""  # options of the launcher that runs the jobs of the command, as typed
     numbers: dict[str, float] = field(default_factory=dict)  # metrics of the launch run
     _record: LaunchRecord | None = field(default=None, repr=False, init=False)
     _others: list[LaunchRecord] = field(default_factory=list, repr=False, init=False)
@@ -87,6 +89,7 @@ class TrackingTarget:
             store / "tracking",
             project_run=run_id,
             joined=bool(command),
+            launcher=os.environ.pop(LAUNCHED_BY, ""),
         )
         found.command = command or found.command
         return found

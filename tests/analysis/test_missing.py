@@ -1,7 +1,9 @@
 """Gaps that differ in the rung alone are one command."""
 
+from analysis import tags
 from analysis.missing import merged
 from analysis.report_model import MissingRun
+from tests.analysis.frames import bench_runs, distill, runs
 
 RUN = "python -m pipeline distill"
 
@@ -23,6 +25,18 @@ def test_rungs_of_one_kind_are_one_command():
         MissingRun("CE and KD have not finished", f"{RUN} -m bench=toy cfg=CE,KD seed=0,1"),
         MissingRun("L0 and L1 have no seed 1", f"{RUN} -m bench=toy cfg=L0,L1 seed=1"),
     )
+
+
+def test_commands_have_the_launcher_of_the_latest_run():
+    launcher = {
+        f"tags.{tags.LAUNCHER}": "hydra/launcher=submitit_slurm hydra.launcher.partition=gpu"
+    }
+    of = bench_runs(runs(distill("CE", 0, 0.5), distill("KD", 0, 0.6, **launcher)))
+    assert of.multirun(cfg="L0").endswith(
+        "bench=toy hydra/launcher=submitit_slurm hydra.launcher.partition=gpu cfg=L0 seed=0,1,2"
+    )
+    of = bench_runs(runs(distill("CE", 0, 0.5, **launcher), distill("KD", 0, 0.6)))
+    assert "launcher" not in of.multirun(cfg="L0")
 
 
 def test_other_options_and_other_verbs_are_other_commands():

@@ -25,6 +25,11 @@ def test_self_training_runs_its_teacher_first_and_shares_it(with_teachers: Path)
 
 
 def test_jobs_of_self_training_wait_for_their_teacher(with_teachers: Path) -> None:
-    output = command.run("distill", "-m", "cfg=self,CE", *command.TINY, cwd=with_teachers)
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.jobs_parallel=2"]
+    given = ["cfg=self,CE", *launcher, *command.TINY]
+    output = command.run("distill", *given, cwd=with_teachers)
     assert len(re.findall(r"(?m)^distill-(CE|self)-digits-s0 .*finished", output)) == 2
     assert len(command.results(with_teachers)) == 2
+    runs = load_runs(f"sqlite:///{with_teachers}/mlflow.db", "asib")
+    students = runs[runs["tags.stage"].eq("distill")]
+    assert set(students["tags.launcher"]) == {" ".join(launcher)}
