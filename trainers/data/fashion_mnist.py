@@ -37,7 +37,8 @@ DEFLATE_MOST = 1100  # bytes out of one byte in: no deflated stream holds more
 
 
 def read(config: DataConfig) -> Raw:
-    """The four files, plain or gzipped, from a folder or a torchvision root."""
+    """The four files, plain or gzipped, from a folder or a torchvision root; a `data.image_size`
+    that divides theirs gives the means of square blocks of pixels."""
     if config.download:
         from torchvision.datasets import FashionMNIST
 
@@ -61,12 +62,23 @@ def read(config: DataConfig) -> Raw:
         if labels.size and labels.max() >= len(FASHION_CLASSES):
             raise DataDamaged(f"{found[f'{part}_labels']}: label {labels.max()} of 10 classes")
     return Raw(
-        arrays["train_pixels"][:, None],
+        _reduced(arrays["train_pixels"], config.image_size)[:, None],
         arrays["train_labels"],
-        arrays["test_pixels"][:, None],
+        _reduced(arrays["test_pixels"], config.image_size)[:, None],
         arrays["test_labels"],
         FASHION_CLASSES,
     )
+
+
+def _reduced(pixels_NHW: np.ndarray, size: int) -> np.ndarray:
+    """Means of square blocks of pixels, uint8 [N, size, size]; the images as they are
+    where `size` does not divide theirs."""
+    count, height, width = pixels_NHW.shape
+    if size >= height or height != width or height % size:
+        return pixels_NHW
+    block = height // size
+    sums = pixels_NHW.reshape(count, size, block, size, block).sum((2, 4), dtype=np.uint32)
+    return ((sums + block**2 // 2) // block**2).astype(np.uint8)
 
 
 def _first_existing(places: list[Path], stem: str) -> Path | None:

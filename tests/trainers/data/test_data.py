@@ -253,6 +253,16 @@ def test_fashion_mnist_is_read_plain_and_gzipped_and_from_a_torchvision_root(
     assert found == pairs
 
 
+def test_smaller_fashion_images_are_means_of_blocks(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    small = load(DataConfig(name="fashion_mnist", root=str(tmp_path), image_size=14))
+    whole = arrays()["test_pixels"][7, 4:6, 20:22].astype(float)
+    assert small.test.pixels[7, 0, 2, 10] == int(whole.mean() + 0.5)
+    assert small.test.pixels.shape == (20, 1, 14, 14)
+    with pytest.raises(DataDamaged, match=r"shape \(1, 28, 28\)"):
+        load(DataConfig(name="fashion_mnist", root=str(tmp_path), image_size=20))
+
+
 @pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 4), (0, 3, 3)])
 @pytest.mark.parametrize("write", [write_plain, write_gz])
 def test_idx_arrays_of_any_shape_are_read(
