@@ -15,7 +15,7 @@ from trainers.distillation.state import Teacher
 from trainers.loop import snapshot
 from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
-from trainers.mixing import plan_epoch
+from trainers.mixing import batch_sizes, plan_epoch
 
 BARE = "bare loop"
 WARM_UP = 2  # rounds that are not counted
@@ -102,13 +102,14 @@ def bare_epoch(run: Run) -> Epoch:
 def _ready_batches(run: Run) -> list[tuple[Tensor, Tensor]]:
     """Normalised float images and labels of an epoch's first batches."""
     config, views = run.config, run.inputs().views
+    images = len(run.data.train.labels)
     plan = plan_epoch(
         config.seed,
         "student",
         0,
-        images=len(run.data.train.labels),
+        images=images,
         views=views.count,
-        batch=config.optim.batch,
+        sizes=batch_sizes(images, 0, batch=config.optim.batch),
         mix=None,
         size=config.data.image_size,
         device=views.device,

@@ -63,6 +63,10 @@ def identity(
     def digest(data: DataConfig) -> str:
         return digest_of(vars(data)) if options_only else splits(data).digest
 
+    def unlabelled(data: DataConfig) -> dict[str, str]:
+        found = None if options_only else splits(data).unlabelled
+        return {"unlabelled": found.digest} if found is not None else {}
+
     if stage == "finetune":
         spec = finetune_config(config, teacher)
         path = spec.teacher.ckpt
@@ -70,8 +74,8 @@ def identity(
         if path:
             source = {"file": path if options_only else file_digest(path)}
         outside = _outside(ARCHITECTURES.get(spec.teacher.model), DATASETS.get(spec.data.name))
-        data = digest(spec.data)
-        return {"stage": "finetune", **source, "config": canonical(spec), "data": data} | outside
+        own = {"config": canonical(spec), "data": digest(spec.data)}
+        return {"stage": "finetune", **source, **own} | outside
     if stage == "distill":
         keys = [
             key_of(identity("finetune", config, teacher=k, options_only=options_only))
@@ -79,11 +83,13 @@ def identity(
         ]
         if (own := own_teacher(config)) is not None:
             keys.append(key_of(identity("distill", own, options_only=options_only)))
+        data = distill_config(config).data
         return {
             "stage": "distill",
             "version": DISTILL_VERSION,
             "config": _canonical_distill(config),
-            "data": digest(config.data),
+            "data": digest(data),
+            **unlabelled(data),
             "teachers": keys,
             **_corrected(config),
         } | _outside(
@@ -133,12 +139,14 @@ def setting_key(found: dict[str, Any]) -> str:
 
 
 def of_teachers(config: Config) -> Config:
-    """The configuration with the data that its teachers are trained on. No validation image of
-    the students is among their training images: the subset is drawn after the split."""
-    limit = config.data.teacher_limit
-    if limit is None:
+    """The configuration with the data that its teachers are trained on: images with a label. No
+    validation image of the students is among them: the subset is drawn after the split."""
+    data = config.data
+    limit = data.train_limit if data.teacher_limit is None else data.teacher_limit
+    if (limit, 0) == (data.train_limit, data.unlabelled):
         return config
-    return replace(config, data=replace(config.data, train_limit=limit, teacher_limit=None))
+    own = replace(data, train_limit=limit, teacher_limit=None, unlabelled=0)
+    return replace(config, data=own)
 
 
 def finetune_config(config: Config, teacher: int) -> FinetuneConfig:
@@ -148,8 +156,13 @@ def finetune_config(config: Config, teacher: int) -> FinetuneConfig:
 
 
 def distill_config(config: Config) -> DistillConfig:
-    """The distillation stage's part of a configuration."""
-    budget = config.budget
+    """The distillation stage's part of a configuration. A student without teachers learns nothing
+    from unlabelled images; they only count for the steps of an epoch that are not given."""
+    budget, data, optim = config.budget, config.data, config.optim
+    if not config.method.reads_teachers() and optim.steps_per_epoch is not None:
+        data = replace(data, unlabelled=0)
+    if data.unlabelled == 0 or not config.method.reads_teachers():
+        optim = replace(optim, unlabelled_share=default_of(type(optim), "unlabelled_share"))
     if not config.method.uses_gate():  # no A-Step: its budget changes nothing
         budget = replace(budget, adapt_epochs=0)
     stages = config.method.stage_count()
@@ -158,9 +171,9 @@ def distill_config(config: Config) -> DistillConfig:
     return DistillConfig(
         config.student,
         config.method,
-        config.data,
+        data,
         config.mix,
-        config.optim,
+        optim,
         budget,
         config.numerics,
         config.select,

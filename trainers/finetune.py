@@ -27,7 +27,7 @@ from trainers.loop import (
     run_steps,
     validation,
 )
-from trainers.mixing import MixConfig, mix_images, plan_epoch
+from trainers.mixing import MixConfig, batch_sizes, mix_images, plan_epoch
 from trainers.models import outputs
 from trainers.numerics import Numerics
 from trainers.optim import OptimConfig, build_optimiser, set_lr
@@ -178,13 +178,14 @@ def _train_epoch(
     mixing = recipe.mix if recipe.mix.active(epoch, recipe.epochs) else None
     classes, labels_N = config.teacher.classes, views.images.labels
     own = None if classes is None else images_of(classes, labels_N)
+    count, optim = len(labels_N if own is None else own), recipe.optim
     plan = plan_epoch(
         config.teacher.seed,
         "teacher",
         epoch,
-        images=len(labels_N if own is None else own),
+        images=count,
         views=views.count,
-        batch=recipe.optim.batch,
+        sizes=batch_sizes(count, 0, batch=optim.batch, steps=optim.steps_per_epoch),
         mix=mixing,
         size=config.data.image_size,
         device=device,

@@ -132,13 +132,17 @@ def validation(logits_BC: Tensor, labels_B: Tensor) -> dict[str, float]:
     return {metrics.VAL_TOP1: top1(logits_BC, labels_B), metrics.VAL_LOSS: float(loss)}
 
 
-def right(logits_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor:
-    """Share of correct predictions, λ-weighted over both labels of mixed images. Scalar."""
-    guess = logits_BC.detach().argmax(1)
-    first = (guess == labels_B).float().mean()
-    if mix.partner is None:
+def right(logits_BC: Tensor, labels_L: Tensor, mix: Mix) -> Tensor:
+    """Share of correct predictions among the images with a label, the first L of the batch,
+    λ-weighted over both labels of mixed images. Scalar."""
+    guess, partner = (
+        logits_BC.detach()[: len(labels_L)].argmax(1),
+        mix.of_first(len(labels_L)).partner,
+    )
+    first = (guess == labels_L).float().mean()
+    if partner is None:
         return first
-    return mix.lam * first + (1 - mix.lam) * (guess == labels_B[mix.partner]).float().mean()
+    return mix.lam * first + (1 - mix.lam) * (guess == labels_L[partner]).float().mean()
 
 
 def keep_best(

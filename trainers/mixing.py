@@ -57,6 +57,12 @@ class Mix(NamedTuple):
     partner: Tensor | None = None
     box: tuple[int, int, int, int] | None = None
 
+    def of_first(self, count: int) -> Mix:
+        """The mix of the first images of the batch, whose partners are among them."""
+        if self.partner is None or len(self.partner) == count:
+            return self
+        return self._replace(partner=self.partner[:count])
+
     def blend(self, value_B: Tensor, partners_B: Tensor | None = None) -> Tensor:
         """λ·value + (1-λ)·value[partner]: mixes targets and per-sample weights. `partners`: the
         values of images as partners, where they differ."""
@@ -92,10 +98,11 @@ class Shown(NamedTuple):
 
 
 def shown(labels_B: Tensor, mix: Mix) -> Shown:
-    """The labels that the images of a batch show."""
-    if mix.partner is None:
+    """The labels that the images of a batch show (its first ones, where only these have labels)."""
+    partner = mix.of_first(len(labels_B)).partner
+    if partner is None:
         return Shown(labels_B)
-    return Shown(labels_B, labels_B[mix.partner], mix.lam)
+    return Shown(labels_B, labels_B[partner], mix.lam)
 
 
 def mix_images(images_BCHW: Tensor, mix: Mix) -> Tensor:
@@ -112,10 +119,32 @@ def mix_images(images_BCHW: Tensor, mix: Mix) -> Tensor:
 
 
 class EpochPlan(NamedTuple):
-    """rows [steps, B] into the clean views, and one Mix a step."""
+    """rows [steps, B] into the clean views, and one Mix a step. The first `labelled` rows of every
+    batch are of images with a label, and mixed among themselves, as the others are."""
 
     rows: Tensor
     mixes: list[Mix]
+    labelled: int
+
+
+class BatchSizes(NamedTuple):
+    """Images with a label and without one in every batch, and steps of an epoch."""
+
+    labelled: int
+    unlabelled: int
+    steps: int
+
+
+def batch_sizes(
+    images: int, unlabelled: int, *, batch: int, share: float = 0.0, steps: int | None = None
+) -> BatchSizes:
+    """Of `images` with a label and others: `share` is that of the others in a batch (0: none).
+    Without a number of steps an epoch is one pass over all images of both kinds."""
+    others = 0
+    if unlabelled and share:
+        others = min(unlabelled, batch - 1, max(1, round(batch * share)))
+    labelled = min(images, batch - others)
+    return BatchSizes(labelled, others, steps or max(1, (images + unlabelled) // batch))
 
 
 def plan_epoch(
@@ -125,27 +154,45 @@ def plan_epoch(
     *,
     images: int,
     views: int,
-    batch: int,
+    sizes: BatchSizes,
+    unlabelled: int = 0,
     mix: MixConfig | None,
     size: int,
     device: torch.device,
 ) -> EpochPlan:
-    """Order, views and mixes of one epoch. Every image once; an incomplete last batch is left
-    out (so a batch is never of one image) unless it is the only one.
+    """Order, views and mixes of one epoch. Images of either kind come in passes, each in a new
+    order; an incomplete last batch of a pass is left out (so no image is twice in a batch).
 
     Order and views are streams of their own, so that switching mixing off changes neither.
     """
-    batch = min(batch, images)
-    steps = images // batch
-    order = _numpy(seed, purpose, "order", epoch).permutation(images)[: steps * batch]
-    view = _numpy(seed, purpose, "view", epoch).integers(views, size=images)[order]
-    rows = torch.from_numpy((order * views + view).reshape(steps, batch)).to(device)
+    steps = sizes.steps
+
+    def rows_of(count: int, batch: int, *kind: str) -> np.ndarray:
+        """Rows [steps, batch] of the views of images 0 … count - 1."""
+        whole = count // batch  # batches of a pass
+        orders = _numpy(seed, purpose, "order", *kind, epoch)
+        drawn = _numpy(seed, purpose, "view", *kind, epoch)
+        found = []
+        for _ in range(-(-steps // whole)):
+            order = orders.permutation(count)[: whole * batch]
+            found.append(order * views + drawn.integers(views, size=count)[order])
+        return np.concatenate(found).reshape(-1, batch)[:steps]
+
+    parts = [rows_of(images, sizes.labelled)]
+    if sizes.unlabelled:
+        others = rows_of(unlabelled, sizes.unlabelled, "unlabelled")
+        parts.append(images * views + others)
+    rows = torch.from_numpy(np.concatenate(parts, 1)).to(device)
     if mix is None:
-        return EpochPlan(rows, [UNMIXED] * steps)
-    draw = _numpy(seed, purpose, "mix", epoch)
-    partners = torch.from_numpy(np.stack([draw.permutation(batch) for _ in range(steps)]))
-    on_device = partners.to(device)
-    return EpochPlan(rows, [_draw_mix(draw, mix, on_device[i], size) for i in range(steps)])
+        return EpochPlan(rows, [UNMIXED] * steps, sizes.labelled)
+    draw, apart = (_numpy(seed, purpose, "mix", *kind, epoch) for kind in ((), ("unlabelled",)))
+    partners = np.stack([draw.permutation(sizes.labelled) for _ in range(steps)])
+    if sizes.unlabelled:
+        more = np.stack([apart.permutation(sizes.unlabelled) for _ in range(steps)])
+        partners = np.concatenate([partners, sizes.labelled + more], 1)
+    on_device = torch.from_numpy(partners).to(device)
+    mixes = [_draw_mix(draw, mix, on_device[i], size) for i in range(steps)]
+    return EpochPlan(rows, mixes, sizes.labelled)
 
 
 def _numpy(seed: int, *purpose: str | int) -> np.random.Generator:

@@ -48,6 +48,13 @@ class OptimConfig:
     )
     min_lr: float = option(1e-6, "learning rate of the last step", low=0, when=_cosine)
     batch: int = option(128, "images per step", low=1)
+    steps_per_epoch: int | None = option(
+        None,
+        "steps of an epoch, with passes over the images as they are needed (null: one pass over "
+        "all images, unlabelled ones included)",
+        low=1,
+        added=True,
+    )
 
     def lr_at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Learning rate of optimiser step `step`, counted over all epochs."""
@@ -57,6 +64,19 @@ class OptimConfig:
         warmup = span(self.warmup_epochs, epochs) * steps_per_epoch
         total = steps_per_epoch * epochs
         return cosine_lr(step, total, base=self.lr, floor=self.min_lr, warmup=warmup)
+
+
+@dataclass
+class StudentOptimConfig(OptimConfig):
+    """The same for a student, which may learn from unlabelled images too."""
+
+    unlabelled_share: float = option(
+        0.5,
+        "share of the unlabelled images in every batch, where data.unlabelled gives some",
+        low=0.01,
+        high=0.99,
+        added=True,
+    )
 
 
 def build_optimiser(

@@ -74,10 +74,25 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
     return -(target_BC * torch.log_softmax(losses.wide(logits_BC), dim=-1)).sum(-1)
 
 
-def label_loss(logits_BC: Tensor, labels_B: Tensor, smoothing: float, mix: Mix) -> Tensor:
-    """Mean cross-entropy of images with their smoothed labels, mixed as they are. Scalar."""
-    labels_BC = soft_labels(labels_B, logits_BC.shape[1], smoothing, mix)
-    return soft_cross_entropy(logits_BC, labels_BC).mean()
+def label_loss(logits_BC: Tensor, labels_L: Tensor, smoothing: float, mix: Mix) -> Tensor:
+    """Mean cross-entropy of the images with a label, the first L of the batch, with their smoothed
+    labels, mixed as they are. Scalar."""
+    count = len(labels_L)
+    labels_LC = soft_labels(labels_L, logits_BC.shape[1], smoothing, mix.of_first(count))
+    return soft_cross_entropy(logits_BC[:count], labels_LC).mean()
+
+
+def target_classes(labels_L: Tensor, target_BC: Tensor, mix: Mix) -> tuple[Tensor, Tensor | None]:
+    """The class that decoupled losses take for the target, of both sources of mixed images (None:
+    unmixed): the label, and of an image without one the largest of its target. [B] each."""
+    guess = target_BC[len(labels_L) :].argmax(1)
+    first, partner = torch.cat([labels_L, guess]), mix.of_first(len(labels_L)).partner
+    return first, None if partner is None else torch.cat([labels_L[partner], guess])
+
+
+def all_of_batch(value_L: Tensor, count: int, value: float) -> Tensor:
+    """Values of the images with a label, and one `value` for the others of the batch. [B]."""
+    return torch.cat([value_L, value_L.new_full((count - len(value_L),), value)])
 
 
 def logits_of(probs_BC: Tensor, temperature: float) -> Tensor:

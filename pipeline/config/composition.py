@@ -193,7 +193,9 @@ def parse_override(text: str) -> Override:
 def _parse_value(key: str, value: str, values: list[tuple[str, Any]], errors: list[str]) -> None:
     """Text stays text where the option is text (a path may hold anything); the rest is read by
     Hydra's grammar."""
-    if _annotation_of(key) is str or (_is_text(key) and value != "null"):
+    annotation = _annotation_of(key)
+    number = int in typing.get_args(annotation)  # or a word
+    if annotation is str or (_is_text(key) and value != "null" and not number):
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
         values.append((key, value[1:-1] if quoted else value))
         return

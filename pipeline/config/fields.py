@@ -100,7 +100,8 @@ def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
             errors.append(f"{key}={number}: must be {between}{range_name(low, high)}{hint}")
         elif number != number or number in (float("inf"), float("-inf")):
             errors.append(f"{key}={number}: not a finite number")
-    if info.choices is not None and value is not None:
+    counts = isinstance(value, int) and info.low is not None  # a number, or one of the words
+    if info.choices is not None and value is not None and not counts:
         allowed, free = info.choices(), info.free
         if value not in allowed and not (free and models.exists(str(value))):
             also = [f"{free}<name>"] if free else []
@@ -141,8 +142,9 @@ def type_name(annotation: Any) -> str:
         return f"a list, each {type_name(typing.get_args(annotation)[0])}"
     if typing.get_origin(annotation) is dict:
         return "{name: value, ...}"
-    parts = [a for a in typing.get_args(annotation) if a is not type(None)]
-    return " or ".join([type_name(a) for a in parts] + ["null"])
+    parts = typing.get_args(annotation)
+    null = ["null"] if type(None) in parts else []
+    return " or ".join([type_name(a) for a in parts if a is not type(None)] + null)
 
 
 def range_name(low: float | None, high: float | None) -> str:

@@ -11,7 +11,7 @@ from trainers.distillation.config import BudgetConfig, StudentConfig
 from trainers.finetune import TeacherConfig
 from trainers.mixing import MixConfig
 from trainers.numerics import Numerics
-from trainers.optim import OptimConfig
+from trainers.optim import StudentOptimConfig
 from trainers.options import option
 
 
@@ -84,7 +84,7 @@ class Config:
     student: StudentConfig = option(StudentConfig, "student")
     method: Any = option(dict, "method")
     mix: MixConfig = option(MixConfig, "mixing of the B-Step")
-    optim: OptimConfig = option(OptimConfig, "the student's optimiser")
+    optim: StudentOptimConfig = option(StudentOptimConfig, "the student's optimiser")
     budget: BudgetConfig = option(BudgetConfig, "epochs")
     numerics: Numerics = option(Numerics, "precision and memory format")
     runtime: RuntimeConfig = option(RuntimeConfig, "device, paths, cadence")

@@ -39,6 +39,14 @@ def _data(config: Config) -> list[str]:
         found.append("data.std: values above 0")
     if data.crop_pad >= data.image_size:
         found.append(f"data.crop_pad={data.crop_pad}: less than data.image_size needed")
+    placebo = getattr(config.method, "placebo", "none")
+    if data.unlabelled != 0 and placebo in ("teachers", "class"):
+        found.append(
+            f"method.placebo={placebo} needs the label of every image, and "
+            f"data.unlabelled={data.unlabelled} gives images without; give image or tokens"
+        )
+    if data.unlabelled != 0 and config.optim.batch < 2:
+        found.append("optim.batch=1: one image with and one without a label are needed")
     limit, few = data.teacher_limit, data.train_limit
     if limit is not None and (few is None or limit < few):
         found.append(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -15,25 +16,37 @@ from pipeline.config import Config, RuntimeConfig
 from pipeline.identity import hold, splits
 from pipeline.session import Session
 from pipeline.storage.atomic import write_atomic
-from trainers.data import Images, Splits
+from trainers.data import Images, Splits, Unlabelled
 from trainers.data.mapped import device_bytes, read_mapped
 from trainers.options import bytes_of
+
+T = TypeVar("T", Images, Unlabelled)
 
 
 def on_device(config: Config, session: Session) -> Splits:
     """The data set with its training and validation images on the device; training images that
     need more than `runtime.device_budget` there are mapped."""
-    data = splits(config.data)
-    needed, budget = device_bytes(data.train, config.data), budget_bytes(config.runtime, session)
+    data, device = splits(config.data), session.device
+    parts = [part for part in (data.train, data.unlabelled) if part is not None]
+    needed = sum(device_bytes(part, config.data) for part in parts)
+    budget = budget_bytes(config.runtime, session)
     if needed > budget and not data.train.mapped:
-        path = Path(config.runtime.store).resolve() / "pixels" / f"{data.train.digest}.u8"
-        say(f"training images need {needed / 1e6:.1f} MB of {budget / 1e6:.1f}: mapped from {path}")
-        data = data._replace(train=in_file(data.train, path))
+        folder = Path(config.runtime.store).resolve() / "pixels"
+        say(f"training images need {needed / 1e6:.1f} MB of {budget / 1e6:.1f}: mapped in {folder}")
+        train = in_file(data.train, folder / f"{data.train.digest}.u8")
+        others = data.unlabelled and in_file(
+            data.unlabelled, folder / f"{data.unlabelled.digest}.u8"
+        )
+        data = data._replace(train=train, unlabelled=others)
         hold(config.data, data)  # frees the copy in memory
-    return data._replace(train=data.train.to(session.device), val=data.val.to(session.device))
+    return data._replace(
+        train=data.train.to(device),
+        val=data.val.to(device),
+        unlabelled=data.unlabelled and data.unlabelled.to(device),
+    )
 
 
-def in_file(images: Images, path: Path) -> Images:
+def in_file(images: T, path: Path) -> T:
     """These images with their pixels in a file, which is written if it is missing or damaged."""
     if path.is_file():
         try:

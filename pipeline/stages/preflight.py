@@ -13,10 +13,18 @@ from typing import NamedTuple
 
 from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError
-from pipeline.identity import of_teachers, run_key, splits, teacher_numbers
+from pipeline.identity import (
+    absent_data,
+    distill_config,
+    of_teachers,
+    run_key,
+    splits,
+    teacher_numbers,
+)
 from pipeline.session import refusals, store_of
 from trainers import models
 from trainers.data import DataConfig, DataMissing, Images
+from trainers.distillation.state import step_sizes
 from trainers.errors import UserError
 from trainers.methods import METHODS
 from trainers.models import weight_files
@@ -79,6 +87,7 @@ def with_the_rest(error: ConfigError, verb: str) -> ConfigError:
 def describe(configs: Iterable[Config]) -> None:
     """Print how many images of every class are used, of each data set that can be read; a class
     without a training image is a warning."""
+    configs = list(configs)
     read = {repr(one.data): one.data for c in configs for one in (c, of_teachers(c))}
     for config in read.values():
         try:
@@ -100,6 +109,29 @@ def describe(configs: Iterable[Config]) -> None:
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             classes = f"{', '.join(names[:_LISTED])}{more}"
             say(f"warning  {config.name}: no training image of class {classes}", "yellow")
+    for text in dict.fromkeys(_steps(config) for config in configs):
+        if text:
+            say(f"data     {text}")
+
+
+def _steps(config: Config) -> str:
+    """`200 labelled images, 20,000 unlabelled, 15 steps an epoch of 64 + 64`; empty where every
+    image has its label."""
+    if config.data.unlabelled == 0 or absent_data(config):
+        return ""
+    data, own = splits(config.data), distill_config(config)
+    labelled, others = (
+        len(data.train.labels),
+        len(data.unlabelled.pixels if data.unlabelled else ()),
+    )
+    taught = config.method.reads_teachers()
+    sizes = step_sizes(own, labelled, others, mixed=taught)
+    batch = f"{sizes.labelled} + {sizes.unlabelled}" if taught else f"{sizes.labelled}"
+    return (
+        f"{config.rung}: {labelled:,} labelled images, {others:,} unlabelled"
+        f"{'' if taught else ' (of no use without teachers)'}, {sizes.steps:,} steps an epoch of "
+        f"{batch}"
+    )
 
 
 def _counted(images: Images, classes: int) -> str:

@@ -192,4 +192,4 @@ class Teachers:
 
 def training(data: Splits) -> TrainingData:
     """The part of a data set that trainers may see."""
-    return TrainingData(data.train, data.val)
+    return TrainingData(data.train, data.val, data.unlabelled)

@@ -44,12 +44,18 @@ def bank_key_of(config: Config, run: str) -> str:
         "version": BANK_VERSION,
         "teacher": run,
         "data": splits(config.data).digest,
+        **_unlabelled(config.data),
         "chunk": BANK_CHUNK,
         "views": canonical(config.data),
         "numerics": canonical(config.numerics),
         "dtype": "float16",
     }
     return digest_of(recipe)[:KEY_LENGTH]
+
+
+def _unlabelled(config: DataConfig) -> dict[str, str]:
+    found = splits(config).unlabelled
+    return {"unlabelled": found.digest} if found is not None else {}
 
 
 def has_banks(config: Config) -> bool:
@@ -84,7 +90,7 @@ def view_bank(
         LeaseLost: another process took over.
     """
     folder = session.store.run("bank", key)
-    views = Views(data.train, config, numerics)
+    views = Views(data.train, config, numerics, data.unlabelled)
     normalise = Normaliser(config, numerics, views.device)
 
     def make(lease: Lease) -> BankRecord:

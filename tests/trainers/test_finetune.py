@@ -13,7 +13,7 @@ from trainers.data import DataConfig, TrainingData, load
 from trainers.data.views import Views
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import Epoch, NonFinite
-from trainers.mixing import plan_epoch
+from trainers.mixing import batch_sizes, plan_epoch
 from trainers.rng import seeded
 
 MIXED = [
@@ -88,7 +88,7 @@ def test_it_is_plain_training_on_the_labels(world: World) -> None:
             epoch,
             images=200,
             views=2,
-            batch=50,
+            sizes=batch_sizes(200, 0, batch=50),
             mix=None,
             size=8,
             device=torch.device("cpu"),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainers.mixing import UNMIXED, EpochPlan, Mix, MixConfig, mix_images, plan_epoch
+from trainers.mixing import UNMIXED, EpochPlan, Mix, MixConfig, batch_sizes, mix_images, plan_epoch
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def plan(
         epoch,
         images=images,
         views=views,
-        batch=batch,
+        sizes=batch_sizes(images, 0, batch=batch),
         mix=mix,
         size=size,
         device=CPU,

@@ -32,7 +32,7 @@ def test_draws_are_the_same_on_every_machine_and_version() -> None:
         0,
         images=12,
         views=4,
-        batch=6,
+        sizes=mixing.batch_sizes(12, 0, batch=6),
         mix=mixing.MixConfig(),
         size=16,
         device=torch.device("cpu"),

@@ -20,12 +20,15 @@ from trainers.data.base import (
     DataDamaged,
     DataMissing,
     Images,
+    Partition,
     Raw,
     Splits,
     TrainingData,
+    Unlabelled,
     stratified,
 )
 from trainers.data.fashion_mnist import DEBIAN_FASHION, read_idx
+from trainers.rng import generator
 
 __all__ = [
     "DATASETS",
@@ -37,8 +40,10 @@ __all__ = [
     "Raw",
     "Splits",
     "TrainingData",
+    "Unlabelled",
     "has_validation",
     "load",
+    "partition",
     "read_idx",
     "stratified",
 ]
@@ -64,22 +69,64 @@ def load(config: DataConfig) -> Splits:
     """
     raw = DATASETS[config.name](config)
     _check(raw, config)
-    fraction = config.val_fraction if raw.val is None else 0.0
-    rest, val = stratified(raw.train_labels, fraction, f"{config.name}/val")
-    if config.train_limit is not None and config.train_limit < len(rest):
-        if config.train_limit < config.classes:
-            raise DataDamaged(f"data.train_limit={config.train_limit}: fewer images than classes")
-        _, keep = stratified(raw.train_labels[rest], config.train_limit / len(rest), "limit")
-        _, few = stratified(raw.train_labels[val], config.train_limit / len(rest), "limit-val")
-        rest, val = rest[keep], val[few]
-    own = (raw.train_pixels[val], raw.train_labels[val]) if raw.val is None else raw.val
+    parts = partition(raw, config)
+    if raw.val is None:
+        val = (raw.train_pixels[parts.val], raw.train_labels[parts.val])
+    else:
+        share = min(1.0, (config.val_limit or np.inf) / len(raw.val[1]))
+        some = stratified(raw.val[1], share, "limit-val")[1]
+        val = (raw.val[0][some], raw.val[1][some])
     return Splits(
-        _images(raw.train_pixels[rest], raw.train_labels[rest]),
-        _images(*own),
+        _images(raw.train_pixels[parts.train], raw.train_labels[parts.train]),
+        _images(*val),
         _images(raw.test_pixels, raw.test_labels),
         raw.class_names,
         raw.sources,
+        _unlabelled(raw, parts.unlabelled) if len(parts.unlabelled) else None,
     )
+
+
+def partition(raw: Raw, config: DataConfig) -> Partition:
+    """Which images are for what. The labelled ones and those of validation are stratified; the
+    unlabelled ones are the first of the others, in an order that no label enters.
+
+    Raises:
+        DataDamaged: fewer images than options ask for.
+    """
+    fraction = config.val_fraction if raw.val is None else 0.0
+    rest, val = stratified(raw.train_labels, fraction, f"{config.name}/val")
+    train, share = rest, 1.0
+    if config.train_limit is not None and config.train_limit < len(rest):
+        if config.train_limit < config.classes:
+            raise DataDamaged(f"data.train_limit={config.train_limit}: fewer images than classes")
+        share = config.train_limit / len(rest)
+        train = rest[stratified(raw.train_labels[rest], share, "limit")[1]]
+    if config.val_limit is not None:
+        share = min(1.0, config.val_limit / max(1, len(val)))
+    if share < 1:
+        val = val[stratified(raw.train_labels[val], share, "limit-val")[1]]
+    return Partition(train, val, _others(raw, rest, train, config))
+
+
+def _others(raw: Raw, rest: np.ndarray, train: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Numbers of the unlabelled images: of a larger number the smaller one is the beginning."""
+    wanted, own = config.unlabelled, 0 if raw.unlabelled is None else len(raw.unlabelled)
+    if wanted == 0:
+        return np.empty(0, dtype=int)
+    pool = np.concatenate([rest, len(raw.train_labels) + np.arange(own)])
+    order = torch.randperm(len(pool), generator=generator(0, "unlabelled")).numpy()
+    left = pool[order][~np.isin(pool[order], train)]
+    if not len(left):
+        raise DataDamaged(
+            f"data.unlabelled={wanted}: all {len(train)} training images have labels; give "
+            "data.train_limit, or in data set folder a folder `unlabelled`"
+        )
+    if wanted != "all" and int(wanted) > len(left):
+        raise DataDamaged(
+            f"data.unlabelled={wanted}: {len(left)} images are left without a label; give at most "
+            "that many, or all"
+        )
+    return left if wanted == "all" else left[: int(wanted)]
 
 
 def has_validation(config: DataConfig) -> bool:
@@ -89,11 +136,12 @@ def has_validation(config: DataConfig) -> bool:
 
 def _check(raw: Raw, config: DataConfig) -> None:
     """What no data set may get wrong, whatever its loader looked at."""
-    expected = (config.channels, config.image_size, config.image_size)
+    expected, own = (config.channels, config.image_size, config.image_size), raw.unlabelled
     for part, pixels, labels in (
         ("training", raw.train_pixels, raw.train_labels),
         ("test", raw.test_pixels, raw.test_labels),
         *((("validation", *raw.val),) if raw.val is not None else ()),
+        *((("unlabelled", own, np.zeros(len(own), int)),) if own is not None and len(own) else ()),
     ):
         if pixels.shape[1:] != expected:
             raise DataDamaged(
@@ -114,6 +162,19 @@ def _check(raw: Raw, config: DataConfig) -> None:
                 f"data set {config.name} has labels up to {labels.max()}, the configuration "
                 f"(data.classes) expects {config.classes} classes"
             )
+
+
+def _unlabelled(raw: Raw, chosen: np.ndarray) -> Unlabelled:
+    """The pixels of the chosen images; their labels end here."""
+    count = len(raw.train_labels)
+    pixels = np.empty((len(chosen), *raw.train_pixels.shape[1:]), dtype=np.uint8)
+    known = chosen < count
+    pixels[known] = raw.train_pixels[chosen[known]]
+    if raw.unlabelled is not None:
+        pixels[~known] = raw.unlabelled[chosen[~known] - count]
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(pixels.data)
+    return Unlabelled(torch.from_numpy(pixels), digest.hexdigest())
 
 
 def _images(pixels: np.ndarray, labels: np.ndarray) -> Images:

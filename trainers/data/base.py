@@ -53,6 +53,20 @@ class DataConfig:
     train_limit: int | None = option(
         None, "train on a stratified subset of this many images", low=1, identity=False
     )
+    unlabelled: int | str = option(
+        0,
+        "further training images, without their labels, from which the student learns what the "
+        "teachers say of them: a number, or all that are left",
+        low=0,
+        choices=("all",),
+        identity=False,
+    )
+    val_limit: int | None = option(
+        None,
+        "validate on a stratified subset of this many images (null: in proportion to train_limit)",
+        low=1,
+        identity=False,
+    )
     teacher_limit: int | None = option(
         None,
         "train the teachers on a subset of this many images, which contains the student's "
@@ -109,8 +123,21 @@ class Images(NamedTuple):
         return self.pixels[image_B.cpu()].to(self.device, non_blocking=True)
 
 
+class Unlabelled(NamedTuple):
+    """Images without labels: pixels [N, C, H, W] uint8 and their sha256; mapped as, and only
+    where, the labelled ones are."""
+
+    pixels: Tensor
+    digest: str
+    mapped: bool = False
+
+    def to(self, device: torch.device | str) -> Unlabelled:
+        """On a device, unless they are mapped."""
+        return self if self.mapped else self._replace(pixels=self.pixels.to(device))
+
+
 class Splits(NamedTuple):
-    """The three parts of a data set. Trainers get train and val; only finalise opens test.
+    """The parts of a data set. Trainers get train, val and unlabelled; only finalise opens test.
 
     `sources`: (file name, sha256) of the files of a data set whose copies differ.
     """
@@ -120,19 +147,21 @@ class Splits(NamedTuple):
     test: Images
     class_names: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
+    unlabelled: Unlabelled | None = None
 
     @property
     def digest(self) -> str:
-        """One digest of everything a stage can see."""
+        """One digest of all images that have labels."""
         parts = (self.train.digest, self.val.digest, self.test.digest)
         return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
 class TrainingData(NamedTuple):
-    """What trainers may see: no test images."""
+    """What trainers may see: no test images, and no label of the unlabelled ones."""
 
     train: Images
     val: Images
+    unlabelled: Unlabelled | None = None
 
 
 class DataMissing(UserError, FileNotFoundError):
@@ -154,6 +183,17 @@ class Raw(NamedTuple):
     sources: tuple[tuple[str, str], ...] = ()
     # Validation images of the data set's own: pixels and labels. None: a part of the training ones.
     val: tuple[np.ndarray, np.ndarray] | None = None
+    # Pixels of images that have no label. None: there are none.
+    unlabelled: np.ndarray | None = None
+
+
+class Partition(NamedTuple):
+    """Numbers of images among the training images of a data set's files, sorted. `unlabelled`, in
+    random order, counts on through the images that have no label in the files."""
+
+    train: np.ndarray
+    val: np.ndarray
+    unlabelled: np.ndarray
 
 
 def stratified(

@@ -1,4 +1,5 @@
-"""folder: any tree of root/train/<class>/…/<image> and root/test (or val)/<class>/…/<image>."""
+"""folder: any tree of root/train/<class>/…/<image> and root/test (or val)/<class>/…/<image>; images
+without a label are in root/unlabelled."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VALIDATION = ("val", "valid", "validation")
+VALIDATION, UNLABELLED = ("val", "valid", "validation"), "unlabelled"
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")  # none that is a program, as EPS is
 MOST_PIXELS = 2**26  # of one image: it is decoded whole, in up to 256 MB
@@ -61,7 +62,17 @@ def read(config: DataConfig) -> Raw:
         *_decoded(test, classes, config),
         classes,
         val=None if val is None else _decoded(val, classes, config),
+        unlabelled=_unlabelled(config),
     )
+
+
+def _unlabelled(config: DataConfig) -> np.ndarray | None:
+    """The images of root/unlabelled, in subfolders or not, by path: decoded only where
+    `data.unlabelled` takes some."""
+    folder = _root(config) / UNLABELLED
+    if config.unlabelled == 0 or not folder.is_dir():
+        return None
+    return _pixels(_images(folder), config)
 
 
 def has_validation(config: DataConfig) -> bool:
@@ -118,16 +129,22 @@ def _decoded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pixels [N, C, S, S], labels [N]), by class, then by name."""
     found = [(path, label) for label, name in enumerate(classes) for path in _images(part / name)]
+    pixels = _pixels([path for path, _ in found], config)
+    return pixels, np.array([label for _, label in found], dtype=np.int64)
+
+
+def _pixels(paths: Sequence[Path], config: DataConfig) -> np.ndarray:
+    """The decoded images, [N, C, S, S]."""
     size, channels = config.image_size, config.channels
-    pixels = np.empty((len(found), channels, size, size), dtype=np.uint8)
+    pixels = np.empty((len(paths), channels, size, size), dtype=np.uint8)
 
     def fill(number: int) -> None:
-        pixels[number] = decode(found[number][0], size, channels)
+        pixels[number] = decode(paths[number], size, channels)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(fill, range(len(found))):  # the first error ends it
+        for _ in pool.map(fill, range(len(paths))):  # the first error ends it
             pass
-    return pixels, np.array([label for _, label in found], dtype=np.int64)
+    return pixels
 
 
 def _images(folder: Path) -> list[Path]:

@@ -6,14 +6,17 @@ The same bits as resident ones: `Images.at` gathers a batch's images and sends t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from trainers.data.base import DataConfig, Images
+from trainers.data.base import DataConfig, Images, Unlabelled
+
+T = TypeVar("T", Images, Unlabelled)
 
 
-def device_bytes(images: Images, config: DataConfig) -> int:
+def device_bytes(images: Images | Unlabelled, config: DataConfig) -> int:
     """What images need on a device to train from: their pixels and the padded copy of them."""
     count, channels, height, width = images.pixels.shape
     pad = 2 * config.crop_pad
@@ -21,7 +24,7 @@ def device_bytes(images: Images, config: DataConfig) -> int:
     return count * channels * (height * width + padded)
 
 
-def read_mapped(images: Images, path: Path) -> Images:
+def read_mapped(images: T, path: Path) -> T:
     """These images with their pixels read from a file that holds just them.
 
     Raises:

@@ -4,7 +4,8 @@ Every training image has V fixed views, drawn from (data digest, view seed): all
 their crops from them. Teachers are run once over the fixed views
 (`trainers.view_bank`), never in the loop.
 
-Shapes: N training images, V views, R = N·V rows (image-major), M validation images, B a batch.
+Shapes: N training images, the labelled ones first, V views, R = N·V rows (image-major), M
+validation images, B a batch.
 """
 
 from __future__ import annotations
@@ -13,40 +14,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.data import DataConfig, Images
+from trainers.data import DataConfig, Images, Unlabelled
 from trainers.numerics import Numerics
 from trainers.rng import generator, stream_seed
 
 
 class Views:
-    """The fixed crop/flip views of a set of training images, on the images' device.
+    """The fixed crop/flip views of a set of training images, on the images' device, and of
+    unlabelled ones after them.
 
     Images on the device are padded once; mapped ones batch by batch, with the same result.
     """
 
-    def __init__(self, images: Images, config: DataConfig, numerics: Numerics) -> None:
+    def __init__(
+        self,
+        images: Images,
+        config: DataConfig,
+        numerics: Numerics,
+        unlabelled: Unlabelled | None = None,
+    ) -> None:
         self.fresh, self.count = config.views == 0, max(1, config.views)
-        self.images, self._flips = images, config.flip
+        self.images, self.unlabelled, self._flips = images, unlabelled, config.flip
         device, pad = images.device, config.crop_pad
         self._pad, self._mode = pad, config.pad_mode
         self._normalise = Normaliser(config, numerics, device)
-        self._windows = None if images.mapped else _windows(images.pixels, pad, self._mode)
-        draw = torch.Generator().manual_seed(
-            stream_seed(config.view_seed, "views", images.digest, config.views, pad, config.flip)
+        self._windows = None
+        if not images.mapped:
+            both = torch.cat([images.pixels, unlabelled.pixels]) if unlabelled else images.pixels
+            self._windows = _windows(both, pad, self._mode)
+        recipe = (config.views, pad, config.flip)
+        self._draw(
+            *(
+                torch.Generator().manual_seed(
+                    stream_seed(config.view_seed, "views", part.digest, *recipe)
+                )
+                for part in (images, unlabelled)
+                if part is not None
+            )
         )
-        self._draw(draw)
 
     def redraw(self, seed: int, purpose: str, epoch: int) -> None:
         """Fresh crops for an epoch, where there are no fixed views (`data.views` 0): the same for
         every method at one seed."""
         if self.fresh:
-            self._draw(generator(seed, purpose, "crops", epoch))
+            crops = (seed, purpose, "crops")
+            self._draw(generator(*crops, epoch), generator(*crops, "unlabelled", epoch))
 
-    def _draw(self, draw: torch.Generator) -> None:
-        shape, sides = (len(self.images.labels), self.count), 2 * self._pad + 1
-        self._dy = torch.randint(sides, shape, generator=draw).to(self.device)
-        self._dx = torch.randint(sides, shape, generator=draw).to(self.device)
-        flip = torch.rand(shape, generator=draw) < 0.5
+    def _draw(self, *draws: torch.Generator) -> None:
+        """Crops of the labelled images from the first generator, of the others from the second:
+        the labelled ones have the same views whatever others there are."""
+        sides, parts = 2 * self._pad + 1, []
+        counts = (self.labelled, self.total - self.labelled)
+        for count, draw in zip(counts, draws, strict=False):
+            shape = (count, self.count)
+            dy, dx = (torch.randint(sides, shape, generator=draw) for _ in range(2))
+            parts.append((dy, dx, torch.rand(shape, generator=draw) < 0.5))
+        dy, dx, flip = (torch.cat(part) for part in zip(*parts, strict=True))
+        self._dy, self._dx = dy.to(self.device), dx.to(self.device)
         self._flip = flip.to(self.device) if self._flips else None
 
     @property
@@ -54,9 +78,19 @@ class Views:
         return self.images.device
 
     @property
+    def labelled(self) -> int:
+        """How many of the images have labels: the first ones."""
+        return len(self.images.labels)
+
+    @property
+    def total(self) -> int:
+        """N, of both kinds."""
+        return self.labelled + (len(self.unlabelled.pixels) if self.unlabelled else 0)
+
+    @property
     def rows(self) -> int:
         """R = N·V."""
-        return len(self.images.labels) * self.count
+        return self.total * self.count
 
     def batch(self, row_B: Tensor) -> Tensor:
         """The clean views of these rows, normalised float32 [B, C, H, W]."""
@@ -71,10 +105,23 @@ class Views:
     def _crops(self, image_B: Tensor, dy_B: Tensor, dx_B: Tensor) -> Tensor:
         if self._windows is not None:
             return self._windows[image_B, :, dy_B, dx_B]
-        windows = _windows(self.images.at(image_B), self._pad, self._mode)
+        windows = _windows(self._pixels(image_B), self._pad, self._mode)
         return windows[torch.arange(len(image_B), device=self.device), :, dy_B, dx_B]
 
+    def _pixels(self, image_B: Tensor) -> Tensor:
+        """The pixels of mapped images, gathered on the host."""
+        if self.unlabelled is None:
+            return self.images.at(image_B)
+        known, others, index = self.images.pixels, self.unlabelled.pixels, image_B.cpu()
+        found = torch.empty((len(index), *others.shape[1:]), dtype=torch.uint8)
+        first = index < len(known)
+        found[first] = known[index[first]]
+        found[~first] = others[index[~first] - len(known)]
+        return found.to(self.device, non_blocking=True)
+
     def labels(self, row_B: Tensor) -> Tensor:
+        """The labels of rows of labelled images; of another row it is an error (an index out of
+        range), as there is none."""
         return self.images.labels[row_B // self.count]
 
 

@@ -108,7 +108,7 @@ class AStep:
     def _train(self, position: StepPosition) -> dict[str, float]:
         inputs, method, optimiser = self.inputs, self.method, self.optimiser
         learning = [p for group in optimiser.param_groups for p in group["params"]]
-        plan = inputs.plan("fusion", position, None)
+        plan = inputs.plan("fusion", position, None, unlabelled=False)
         method.train()
 
         def step(i: int) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The B-Step: the student learns; teachers, fusion module and head are frozen.
 
-Shapes: B a batch, R rows (images × views), K teachers, C classes.
+Shapes: B a batch, L of it, the first, with a label, R rows (images × views), K teachers, C classes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,12 @@ class BStep:
     def _train(self, position: StepPosition) -> dict[str, float]:
         state, config = self.state, self.inputs.config
         mixes = config.mix.active(position.epoch, position.total)
-        plan = self.inputs.plan("student", position, config.mix if mixes else None)
+        plan = self.inputs.plan(
+            "student",
+            position,
+            config.mix if mixes else None,
+            unlabelled=config.method.reads_teachers(),
+        )
         self.method.train(bool(self.method.trainable("B")))
         freezing.train_mode(state.student, self.level, self.method.freeze_bn)
 
@@ -61,7 +66,7 @@ class BStep:
             done = position.epoch * len(plan.rows) + i
             set_lr(state.optimiser, self._lr(done, len(plan.rows), position))
             rows, mix = plan.rows[i], plan.mixes[i]
-            labels = self.inputs.views.labels(rows)
+            labels = self.inputs.views.labels(rows[: plan.labelled])
             terms, out = self._terms(rows, labels, mix, position)
             total = torch.stack(list(terms.losses.values())).sum()
             state.optimiser.zero_grad(set_to_none=True)
@@ -77,7 +82,7 @@ class BStep:
         return means | self._facts(position, plan.rows, means.pop("steps_seconds"))
 
     def _terms(
-        self, rows_B: Tensor, labels_B: Tensor, mix: Mix, position: StepPosition
+        self, rows_B: Tensor, labels_L: Tensor, mix: Mix, position: StepPosition
     ) -> tuple[Terms, Outputs]:
         """The loss terms of a batch, and the student's outputs on it."""
         inputs, method, teacher_outputs = self.inputs, self.method, None
@@ -86,9 +91,9 @@ class BStep:
             images = mix_images(clean, mix)
             out = outputs(self.state.student, images, maps=method.needs_maps)
             if self.source is not None and method.needs_teachers(position):
-                at = method.needed_images(out, labels_B, mix) if self.source.live else None
+                at = method.needed_images(out, labels_L, mix) if self.source.live else None
                 teacher_outputs = self.source.teacher_outputs(rows_B, clean, images, at)
-            return method.student_terms(out, teacher_outputs, labels_B, mix, position), out
+            return method.student_terms(out, teacher_outputs, labels_L, mix, position), out
 
     def _average(self, step: int) -> None:
         """Move the average of the student, after optimiser step `step` of all."""

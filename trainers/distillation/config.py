@@ -9,7 +9,7 @@ from trainers import models
 from trainers.data import DataConfig
 from trainers.mixing import MixConfig
 from trainers.numerics import Numerics
-from trainers.optim import OptimConfig
+from trainers.optim import StudentOptimConfig
 from trainers.options import When, option
 from trainers.schedules import even_split
 
@@ -74,7 +74,7 @@ class DistillConfig:
     method: Any
     data: DataConfig
     mix: MixConfig
-    optim: OptimConfig
+    optim: StudentOptimConfig
     budget: BudgetConfig
     numerics: Numerics
     select: str = "best"

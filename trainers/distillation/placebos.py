@@ -27,14 +27,20 @@ class Placebo:
 
     def __init__(self, kind: str, inputs: StepInputs, stage: int) -> None:
         views, draw = inputs.views, generator(inputs.config.seed, "placebo", stage)
-        labels, classes = views.images.labels, inputs.config.data.classes
+        labels, classes, more = views.images.labels, inputs.config.data.classes, views.unlabelled
         self.kind, self._order = kind, torch.empty(0)
+        if kind in (TEACHERS, CLASS) and more is not None:
+            raise ValueError(f"placebo {kind} needs the label of every image")
         if kind == TEACHERS:
             self._order = orders(views.rows, classes, draw).to(views.device)
         elif kind == CLASS:
             self._other = others_of_class(labels.cpu(), views.count, draw).to(views.device)
         else:
-            self._other = other_images(len(labels), views.count, draw).to(views.device)
+            other = other_images(len(labels), views.count, draw)
+            if more is not None:  # another image of the same kind
+                rest = other_images(len(more.pixels), views.count, draw)
+                other = torch.cat([other, len(other) + rest])
+            self._other = other.to(views.device)
 
     def other(self, row_B: Tensor) -> Tensor:
         """For each row that of another image, of the same view. Shape [B]."""

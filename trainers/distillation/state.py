@@ -19,7 +19,7 @@ from trainers.loop import Progress, top1
 from trainers.methods import METHODS
 from trainers.methods.alternating import AlternatingMethod
 from trainers.methods.base import Dims, Method, StepPosition
-from trainers.mixing import EpochPlan, MixConfig, plan_epoch
+from trainers.mixing import BatchSizes, EpochPlan, MixConfig, batch_sizes, plan_epoch
 from trainers.models import freezing
 from trainers.numerics import Numerics
 from trainers.optim import build_optimiser
@@ -117,7 +117,7 @@ class DistillState:
             models.pooled_dim(student),
             tuple(t.bank.width for t in teachers),
             d.classes,
-            len(data.train.labels),
+            len(data.train.labels) + len(data.unlabelled.pixels if data.unlabelled else ()),
             best_teacher(data, teachers),
             labels=data.train.labels,
         )
@@ -193,7 +193,7 @@ class StepInputs(NamedTuple):
     ) -> StepInputs:
         """Views and normalisation for a run; without mixed precision where it was given up."""
         numerics = config.numerics.plain() if state.progress.autocast_off else config.numerics
-        views = Views(data.train, config.data, numerics)
+        views = Views(data.train, config.data, numerics, data.unlabelled)
         return cls(
             config, numerics, data, teachers, views, Normaliser(config.data, numerics, views.device)
         )
@@ -202,18 +202,39 @@ class StepInputs(NamedTuple):
     def device(self) -> torch.device:
         return self.views.device
 
-    def plan(self, purpose: str, position: StepPosition, mix: MixConfig | None) -> EpochPlan:
-        """Order, views and mixes of an epoch; fresh crops are drawn."""
-        config = self.config
-        self.views.redraw(config.seed, purpose, position.epoch)
+    def plan(
+        self, purpose: str, position: StepPosition, mix: MixConfig | None, *, unlabelled: bool
+    ) -> EpochPlan:
+        """Order, views and mixes of an epoch, with or without `unlabelled` images; fresh crops are
+        drawn."""
+        config, views = self.config, self.views
+        views.redraw(config.seed, purpose, position.epoch)
+        others = views.total - views.labelled
+        sizes = step_sizes(config, views.labelled, others, mixed=unlabelled)
         return plan_epoch(
             config.seed,
             purpose,
             position.epoch,
-            images=len(self.data.train.labels),
-            views=self.views.count,
-            batch=config.optim.batch,
+            images=views.labelled,
+            unlabelled=others,
+            views=views.count,
+            sizes=sizes,
             mix=mix,
             size=config.data.image_size,
             device=self.device,
         )
+
+
+def step_sizes(
+    config: DistillConfig, labelled: int, unlabelled: int, *, mixed: bool = True
+) -> BatchSizes:
+    """What a batch holds, and how many steps an epoch of either step has. In batches that are not
+    `mixed`, those of the A-Step and of students without teachers, every image has a label."""
+    optim = config.optim
+    return batch_sizes(
+        labelled,
+        unlabelled,
+        batch=optim.batch,
+        share=optim.unlabelled_share if mixed else 0.0,
+        steps=optim.steps_per_epoch,
+    )

@@ -35,7 +35,7 @@ class At(Baseline):
     needs_maps = True
 
     def distance(
-        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         return torch.stack(
             [self._blocks(student.maps, maps) for maps in teacher_outputs.maps]

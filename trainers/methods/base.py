@@ -1,6 +1,7 @@
 """Base of all methods: loss terms of the outputs of networks, never the networks themselves.
 
-Shapes: B examples, C classes, D features, K teachers.
+Shapes: B examples, L of them, the first, with a label (all, unless there are unlabelled images),
+C classes, D features, K teachers.
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ class MethodConfig:
 
 
 class Dims(NamedTuple):
-    """What a method's own modules are built for: pooled widths, classes, training images and
-    their labels [N] (None: unknown), the teacher and the weighting of all teachers with the best
-    validation accuracy, and (C, H, W) of every feature map that `Outputs.maps` gives (empty unless
-    the method `needs_maps`)."""
+    """What a method's own modules are built for: pooled widths, classes, training images, the
+    labels of the first of them (None: unknown; images without a label follow), the teacher and the
+    weighting of all teachers with the best validation accuracy, and (C, H, W) of every feature map
+    that `Outputs.maps` gives (empty unless the method `needs_maps`)."""
 
     student: int
     teachers: tuple[int, ...]
@@ -198,7 +199,7 @@ class Method(nn.Module):
         """Whether teacher outputs are needed at this moment of the B-Step."""
         raise TypeError(f"{type(self).__name__} does not define needs_teachers")
 
-    def needed_images(self, student: Outputs, labels_B: Tensor, mix: Mix) -> Tensor | None:
+    def needed_images(self, student: Outputs, labels_L: Tensor, mix: Mix) -> Tensor | None:
         """Indices of the images of a batch that teachers have to see where they are run live, for a
         student that saw the mixed images (None: all)."""
         return None
@@ -207,11 +208,12 @@ class Method(nn.Module):
         self,
         student: Outputs,
         teacher_outputs: TeacherOutputs | None,
-        labels_B: Tensor,
+        labels_L: Tensor,
         mix: Mix,
         position: StepPosition,
     ) -> Terms:
-        """The B-Step's terms for a student that saw the mixed images."""
+        """The B-Step's terms for a student that saw the mixed images. Images without a label have
+        no part in the labels' cross-entropy."""
         raise TypeError(f"{type(self).__name__} has no B-Step")
 
     def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:

@@ -1,7 +1,7 @@
 """Base of the methods of the literature: cross-entropy plus one weighted distillation term, and the
 teachers of that term.
 
-Shapes: B examples, C classes, K teachers in use.
+Shapes: B examples, L of them, the first, with a label, C classes, K teachers in use.
 """
 
 from __future__ import annotations
@@ -122,21 +122,21 @@ class Baseline(Method):
         self,
         student: Outputs,
         teacher_outputs: TeacherOutputs | None,
-        labels_B: Tensor,
+        labels_L: Tensor,
         mix: Mix,
         position: StepPosition,
     ) -> Terms:
         c = self.config
-        ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)
+        ce = targets.label_loss(student.logits, labels_L, c.label_smoothing, mix)
         terms, weight = {"ce": c.ce_weight * ce}, self.weight(position)
         if weight == 0 or teacher_outputs is None:
             return Terms(terms, {})
-        terms[c.name] = weight * self.distance(student, teacher_outputs, labels_B, mix)
+        terms[c.name] = weight * self.distance(student, teacher_outputs, labels_L, mix)
         seen = {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
         return Terms(terms, seen if len(teacher_outputs.teachers) > 1 else {})
 
     def distance(
-        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         """The method's own term, unweighted, mean over the batch. Scalar."""
         raise TypeError(f"{type(self).__name__} has no term of its own")

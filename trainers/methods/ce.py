@@ -42,10 +42,10 @@ class Ce(Method):
         self,
         student: Outputs,
         teacher_outputs: TeacherOutputs | None,
-        labels_B: Tensor,
+        labels_L: Tensor,
         mix: Mix,
         position: StepPosition,
     ) -> Terms:
         c = self.config
-        ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)
+        ce = targets.label_loss(student.logits, labels_L, c.label_smoothing, mix)
         return Terms({"ce": c.ce_weight * ce}, {})

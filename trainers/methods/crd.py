@@ -1,6 +1,7 @@
 """Contrastive representation distillation (Tian et al. 2020, arXiv 1910.10699).
 
-Shapes: B examples, N training images, D width of the common space, K negatives, I = 1 + K.
+Shapes: B examples, L of them, the first, with a label, N training images, D width of the common
+space, K negatives, I = 1 + K.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Crd(Baseline):
 
     Of mixed images: λ·NCE(own image) + (1-λ)·NCE(partner), each against its own negatives; the
     teacher's pooled features are mixed likewise; the memory of the own image moves by
-    λ·(1 - momentum), that of the partner not at all, because the partner has its own turn.
+    λ·(1 - momentum), that of the partner not at all, because the partner has its own turn. An
+    image without a label is a class of its own.
     """
 
     config: CrdConfig
@@ -54,21 +56,22 @@ class Crd(Baseline):
             Contrast(config, dims.student, dims.teachers[k], dims.images)
             for k in self.teachers_used
         )
-        labels = torch.arange(dims.images) if dims.labels is None else dims.labels
-        for name, value in classes_of(labels.cpu())._asdict().items():
+        known = torch.empty(0, dtype=torch.int64) if dims.labels is None else dims.labels.cpu()
+        alone = dims.classes + torch.arange(dims.images - len(known))  # a class of its own each
+        for name, value in classes_of(torch.cat([known, alone]))._asdict().items():
             self.register_buffer(name, value, persistent=False)
 
     def trainable(self, step: str) -> list[tuple[str, nn.Parameter]]:
         return list(self.named_parameters()) if step == "B" else []
 
     def distance(
-        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         assert teacher_outputs.image is not None
         classes = Classes(*(getattr(self, name) for name in Classes._fields))
         counted = len(classes.order) <= self.config.negatives
         drawn = draw(teacher_outputs.image, self.config.negatives, classes, counted=counted)
-        with torch.autocast(labels_B.device.type, enabled=False):
+        with torch.autocast(labels_L.device.type, enabled=False):
             found = [
                 contrast(student.pooled, mix.blend(pooled), drawn, mix)
                 for contrast, pooled in zip(self.contrasts, teacher_outputs.pooled, strict=True)

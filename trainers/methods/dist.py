@@ -34,7 +34,7 @@ class Dist(LogitBaseline):
     config_type = DistConfig
 
     def distance(
-        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         c = self.config
         p = torch.softmax(losses.wide(student.logits) / c.tau, -1)

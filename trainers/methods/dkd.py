@@ -30,7 +30,7 @@ class DkdConfig(LogitConfig):
 
 class Dkd(LogitBaseline):
     """CE + min(1, (e+1)/warmup)·mean_i (α·TCKD + β·NCKD); of mixed images λ·DKD(y_a) +
-    (1-λ)·DKD(y_b)."""
+    (1-λ)·DKD(y_b). The target class of an image without a label is the largest of its target."""
 
     config: DkdConfig
     config_type = DkdConfig
@@ -40,17 +40,19 @@ class Dkd(LogitBaseline):
         return self.config.weight * ramp(position.epoch, warmup)
 
     def distance(
-        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         c, logits_BC = self.config, self.teacher_logits(teacher_outputs)
         if self.blends(mix):
             logits_BC = targets.logits_of(self.target(logits_BC, mix, c.tau), c.tau)
+
+        first_B, second_B = targets.target_classes(labels_L, logits_BC, mix)
 
         def dkd(y_B: Tensor) -> Tensor:
             return losses.dkd(
                 student.logits, logits_BC, y_B, alpha=c.alpha, beta=c.beta, temperature=c.tau
             ).mean()
 
-        if mix.partner is None or c.target_view == "clean":
-            return dkd(labels_B)
-        return mix.lam * dkd(labels_B) + (1 - mix.lam) * dkd(labels_B[mix.partner])
+        if second_B is None or c.target_view == "clean":
+            return dkd(first_B)
+        return mix.lam * dkd(first_B) + (1 - mix.lam) * dkd(second_B)

@@ -51,7 +51,7 @@ class Fitnet(Baseline):
         return list(self.named_parameters()) if step == "B" else []
 
     def distance(
-        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         found = []
         for regressor, maps in zip(self.regressors, teacher_outputs.maps, strict=True):

@@ -39,7 +39,7 @@ class Kd(LogitBaseline):
         return logits_BC
 
     def distance(
-        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix
+        self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         tau = self.config.tau
         q = self.target(self.compared(self.teacher_logits(teacher_outputs)), mix, tau)

@@ -1,6 +1,6 @@
 """Targets and weights of ASIB's B-Step: a target and a weight for each image, and kept samples.
 
-Shapes: B examples, C classes, K teachers.
+Shapes: B examples, L of them, the first, with a label, C classes, K teachers.
 """
 
 from __future__ import annotations
@@ -51,22 +51,28 @@ class Guidance(NamedTuple):
 def guidance(
     c: AsibConfig,
     teacher_outputs: TeacherOutputs,
-    labels_B: Tensor,
+    labels_L: Tensor,
     mix: Mix,
     position: StepPosition,
+    unlabelled: int = 0,
 ) -> Guidance:
     """Targets and weights of the images that `teacher_outputs` describes (clean source images, or
-    mixed as `mix` says; some of the batch, `at`). Without synergy logits (closed gate) it is the
+    mixed as `mix` says; some of the batch, `at`), the last of which are `unlabelled`: of these the
+    fusion is the target wherever there are synergy logits. Without them (closed gate) it is the
     teachers' average."""
-    labels = shown(labels_B, mix).at(teacher_outputs.at)
+    known = teacher_outputs.teachers.shape[1] - unlabelled
+    at = None if teacher_outputs.at is None else teacher_outputs.at[:known]
+    labels = shown(labels_L, mix).at(at)
     average = base_logits(c, teacher_outputs, position)
     seen = {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
     logits, target, chosen = average, torch.softmax(average / c.tau, -1), None
     if teacher_outputs.synergy is not None:
-        chosen = torch.ones_like(labels.first_B, dtype=torch.bool)
+        synergy = teacher_outputs.synergy
+        chosen = torch.ones(len(synergy), dtype=torch.bool, device=synergy.device)
         if c.kd_target == "auto":
-            chosen = targets.prefer_synergy(teacher_outputs.synergy, average, labels)
-        routed = torch.softmax(teacher_outputs.synergy * (c.target_scale() / c.tau_syn), -1)
+            better_L = targets.prefer_synergy(synergy[:known], average[:known], labels)
+            chosen = targets.all_of_batch(better_L, len(synergy), True)
+        routed = torch.softmax(synergy * (c.target_scale() / c.tau_syn), -1)
         share = c.kd_ens_alpha * (1 - _warmed_up(c, position))
         if share > 0:
             routed = torch.lerp(routed, target, share)
@@ -104,39 +110,43 @@ def base_logits(c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPo
 
 
 def kept_samples(
-    c: AsibConfig, student_BC: Tensor, labels_B: Tensor, mix: Mix
+    c: AsibConfig, student_BC: Tensor, labels_L: Tensor, mix: Mix
 ) -> tuple[Tensor, Tensor]:
     """(which samples are distilled [B] 0/1 float, by how much their sum is divided).
 
     Kept are samples whose probability of the label is below the threshold, at least
-    `kd_sample_min_ratio` and at most `kd_sample_max_ratio` of the batch, the hardest first.
+    `kd_sample_min_ratio` and at most `kd_sample_max_ratio` of those with a label, the hardest
+    first; and all samples without a label.
     """
-    count = len(labels_B)
+    count, known = len(student_BC), len(labels_L)
     if not c.kd_sample_gate:
         return torch.ones_like(student_BC[:, 0]), torch.tensor(float(count))
-    own = _label_probability(student_BC.detach(), shown(labels_B, mix))
-    low, high = (math.ceil(r * count) for r in (c.kd_sample_min_ratio, c.kd_sample_max_ratio))
+    own = _label_probability(student_BC[:known].detach(), shown(labels_L, mix))
+    low, high = (math.ceil(r * known) for r in (c.kd_sample_min_ratio, c.kd_sample_max_ratio))
     number = (own < c.kd_sample_thr).sum().clamp(low, high)
-    rank = torch.empty_like(labels_B)
-    rank[own.argsort(stable=True)] = torch.arange(count, device=rank.device)
-    kept = (rank < number).float()
+    rank = torch.empty_like(labels_L)
+    rank[own.argsort(stable=True)] = torch.arange(known, device=rank.device)
+    kept = targets.all_of_batch((rank < number).float(), count, 1.0)
     return kept, kept.sum().clamp(min=1) if c.kd_sample_reweight else torch.tensor(float(count))
 
 
-def needed_images(c: AsibConfig, student_BC: Tensor, labels_B: Tensor, mix: Mix) -> Tensor | None:
+def needed_images(c: AsibConfig, student_BC: Tensor, labels_L: Tensor, mix: Mix) -> Tensor | None:
     """Which images teachers have to see for the samples that can be kept (None: all of the batch).
 
     Their number depends on the configuration alone, so that nothing waits for a GPU.
     """
-    most = math.ceil(c.kd_sample_max_ratio * len(labels_B))
+    known = len(labels_L)
+    most = math.ceil(c.kd_sample_max_ratio * known)
     sources = mix.partner is not None and c.target_view == "two_view"
-    if not c.kd_sample_gate or most * (1 + sources) >= len(labels_B):
+    if not c.kd_sample_gate or most * (1 + sources) >= known:
         return None
-    own = _label_probability(student_BC.detach(), shown(labels_B, mix))
+    own = _label_probability(student_BC[:known].detach(), shown(labels_L, mix))
     hardest = own.argsort(stable=True)[: max(1, most)]
-    if mix.partner is None or not sources:
-        return hardest
-    return torch.cat([hardest, mix.partner[hardest]])
+    found = [hardest]
+    if mix.partner is not None and sources:
+        found.append(mix.partner[hardest])
+    others = torch.arange(known, len(student_BC), device=hardest.device)
+    return torch.cat([*found, others])
 
 
 def _weights(
@@ -146,7 +156,7 @@ def _weights(
     chosen_B: Tensor | None,
     labels: Shown,
 ) -> list[Tensor]:
-    """The weights that are on, [B] each."""
+    """The weights that are on, [B] each; those that need a label are 1 where there is none."""
     found = []
     if c.kd_uncertainty_weight > 0:
         found.append(
@@ -158,14 +168,18 @@ def _weights(
     if (c.disagree_lambda_high, c.disagree_lambda_low) != (1.0, 1.0):
         high, low, mode = c.disagree_lambda_high, c.disagree_lambda_low, c.disagree_mode
 
-        def apart(label_B: Tensor) -> Tensor:
-            apart_B = targets.apart(teacher_outputs.teachers, label_B, mode)
-            return torch.where(apart_B, high, low)
+        def apart(label_N: Tensor) -> Tensor:
+            some_KNC = teacher_outputs.teachers[:, : len(label_N)]
+            return torch.where(targets.apart(some_KNC, label_N, mode), high, low)
 
-        found.append(labels.over(apart))
+        if mode == "both_wrong":
+            found.append(targets.all_of_batch(labels.over(apart), len(logits_BC), 1.0))
+        else:  # no label enters
+            found.append(apart(logits_BC[:, 0]))
     if c.kd_label_guard:
-        own_B = _label_probability(logits_BC, labels)
-        found.append(own_B.clamp(min=c.kd_correct_min))
+        own_L = _label_probability(logits_BC[: len(labels.first_B)], labels)
+        own_L = own_L.clamp(min=c.kd_correct_min)
+        found.append(targets.all_of_batch(own_L, len(logits_BC), 1.0))
     return found
 
 

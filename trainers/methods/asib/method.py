@@ -81,32 +81,37 @@ class Asib(Fusing):
     def needs_teachers(self, position: StepPosition) -> bool:
         return self.kd_weight(position) > 0
 
-    def needed_images(self, student: Outputs, labels_B: Tensor, mix: Mix) -> Tensor | None:
-        return needed_images(self.config, student.logits, labels_B, mix)
+    def needed_images(self, student: Outputs, labels_L: Tensor, mix: Mix) -> Tensor | None:
+        return needed_images(self.config, student.logits, labels_L, mix)
 
     def student_terms(
         self,
         student: Outputs,
         teacher_outputs: TeacherOutputs | None,
-        labels_B: Tensor,
+        labels_L: Tensor,
         mix: Mix,
         position: StepPosition,
     ) -> Terms:
-        """ce_alpha·CE + kd_eff·mean_i ω_i·τ²·KL(q_i ‖ SM(s_i/τ)), with the ratio cap."""
-        c = self.config
-        ce = targets.label_loss(student.logits, labels_B, c.label_smoothing, mix)
+        """ce_alpha·CE + kd_eff·mean_i ω_i·τ²·KL(q_i ‖ SM(s_i/τ)). The ratio cap is that of images
+        with a label, whose cross-entropy there is: the others' distillation has none."""
+        c, known = self.config, len(labels_L)
+        ce = targets.label_loss(student.logits, labels_L, c.label_smoothing, mix)
         weight = self.kd_weight(position)
         if weight == 0 or teacher_outputs is None:
             return Terms({"ce": c.ce_alpha * ce}, {})
-        guided = self._guided(teacher_outputs, labels_B, mix, position)
-        kept_B, count = kept_samples(c, student.logits, labels_B, mix)
+        guided = self._guided(teacher_outputs, labels_L, mix, position, len(student.logits))
+        kept_B, count = kept_samples(c, student.logits, labels_L, mix)
         omega_B = guided.omega * kept_B
-        per_image_B = self._distance(student.logits, guided.target, labels_B, mix)
-        kd = (omega_B * per_image_B).sum() / count
-        scale = torch.ones_like(kd)
+        per_image_B = self._distance(student.logits, guided.target, labels_L, mix)
+        weighted_B = omega_B * per_image_B
+        kd, scale = weighted_B[:known].sum() / count, torch.ones_like(ce)
         if position.epoch >= span(c.kd_warmup_epochs, position.total):
-            scale = (c.kd_max_ratio * ce / kd.clamp_min(1e-12)).detach().clamp(max=1.0)
+            others = len(weighted_B) - known
+            mean = weighted_B[:known].sum() / (count - others).clamp(min=1)
+            scale = (c.kd_max_ratio * ce / mean.clamp_min(1e-12)).detach().clamp(max=1.0)
         terms = {"ce": c.ce_alpha * ce, "kd": weight * scale * kd}
+        if known < len(weighted_B):
+            terms["kd"] = terms["kd"] + weight * weighted_B[known:].sum() / count
         seen = guided.seen | {
             metrics.KD_SCALE: scale,
             metrics.KD_SHARE: terms["kd"] / (terms["kd"] + terms["ce"]),
@@ -120,34 +125,46 @@ class Asib(Fusing):
         return Terms(terms, seen)
 
     def _guided(
-        self, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix, position: StepPosition
+        self,
+        teacher_outputs: TeacherOutputs,
+        labels_L: Tensor,
+        mix: Mix,
+        position: StepPosition,
+        count: int,
     ) -> Guidance:
-        """Target and weight of every image as the student sees it."""
+        """Target and weight of every image, of `count`, as the student sees it."""
         c, ema = self.config, teacher_outputs.ema
-        guided = self._guided_source(teacher_outputs, labels_B, mix, position)
+        guided = self._guided_source(teacher_outputs, labels_L, mix, position, count)
         if c.target_view != "two_view" or mix.partner is None:
             return guided
         partners = guided
         if ema is not None and c.ema_view == "first":
             plain = _without_ema(teacher_outputs)
-            partners = self._guided_source(plain, labels_B, mix, position)
+            partners = self._guided_source(plain, labels_L, mix, position, count)
         target_BC = mix.blend(guided.target, partners.target)
         return guided._replace(target=target_BC, omega=mix.blend(guided.omega, partners.omega))
 
     def _guided_source(
-        self, teacher_outputs: TeacherOutputs, labels_B: Tensor, mix: Mix, position: StepPosition
+        self,
+        teacher_outputs: TeacherOutputs,
+        labels_L: Tensor,
+        mix: Mix,
+        position: StepPosition,
+        count: int,
     ) -> Guidance:
         """Target and weight of every image that the teachers saw; under a placebo of the fusion
         those of a donor, routed by the donor's own label."""
+        others = count - len(labels_L)
         c, donor = self.config, teacher_outputs.donor
         as_shown = mix if c.target_view == "same" else UNMIXED
-        found = guidance(c, teacher_outputs, labels_B, as_shown, position)
+        found = guidance(c, teacher_outputs, labels_L, as_shown, position, others)
         if donor is not None:
             assert self.dims.labels is not None
             assert donor.image is not None
-            donor_labels = self.dims.labels[donor.image]
-            found = found.where_fused(guidance(c, donor, donor_labels, UNMIXED, position))
-        return found.of_batch(teacher_outputs.at, len(labels_B))
+            donor_labels = self.dims.labels[donor.image[: len(donor.image) - others]]
+            of_donor = guidance(c, donor, donor_labels, UNMIXED, position, others)
+            found = found.where_fused(of_donor)
+        return found.of_batch(teacher_outputs.at, count)
 
     def _latent_distance(
         self, student: Outputs, teacher_outputs: TeacherOutputs, mix: Mix
@@ -166,22 +183,24 @@ class Asib(Fusing):
         return losses.huber(query, aim_BD, c.feat_kd_huber_beta)
 
     def _distance(
-        self, student_BC: Tensor, target_BC: Tensor, labels_B: Tensor, mix: Mix
+        self, student_BC: Tensor, target_BC: Tensor, labels_L: Tensor, mix: Mix
     ) -> Tensor:
-        """τ²·KL(q ‖ SM(s/τ)), or its decoupled form with the labels that the image shows. [B]."""
+        """τ²·KL(q ‖ SM(s/τ)), or its decoupled form with the labels that the image shows (without
+        a label, with the largest of its target). [B]."""
         c = self.config
         if not c.use_dkd_with_synergy:
             return losses.kl_to(target_BC, student_BC, c.tau)
         logits_BC = targets.logits_of(target_BC, c.tau)
+        first_B, second_B = targets.target_classes(labels_L, target_BC, mix)
 
         def dkd(y_B: Tensor) -> Tensor:
             return losses.dkd(
                 student_BC, logits_BC, y_B, alpha=c.dkd_alpha, beta=c.dkd_beta, temperature=c.tau
             )
 
-        if mix.partner is None or c.target_view == "clean":
-            return dkd(labels_B)
-        return mix.lam * dkd(labels_B) + (1 - mix.lam) * dkd(labels_B[mix.partner])
+        if second_B is None or c.target_view == "clean":
+            return dkd(first_B)
+        return mix.lam * dkd(first_B) + (1 - mix.lam) * dkd(second_B)
 
 
 def _without_ema(found: TeacherOutputs) -> TeacherOutputs:
