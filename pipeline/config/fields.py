@@ -100,7 +100,7 @@ def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
             errors.append(f"{key}={number}: must be {between}{range_name(low, high)}{hint}")
         elif number != number or number in (float("inf"), float("-inf")):
             errors.append(f"{key}={number}: not a finite number")
-    counts = isinstance(value, int) and info.low is not None  # a number, or one of the words
+    counts = isinstance(value, int) and info.low is not None  # a number, not one of the words
     if info.choices is not None and value is not None and not counts:
         allowed, free = info.choices(), info.free
         if value not in allowed and not (free and models.exists(str(value))):

@@ -146,10 +146,11 @@ def _value(value: Any) -> str:
 
 
 def _allowed(info: OptionInfo) -> str:
-    if info.choices is not None:
-        also = [f"{info.free}<name>"] if info.free else []
-        return ", ".join(f"`{name}`" for name in [*info.choices(), *also])
-    return range_name(info.low, info.high) if (info.low, info.high) != (None, None) else ""
+    bounded = (info.low, info.high) != (None, None)
+    numbers = [range_name(info.low, info.high)] if bounded else []
+    also = [f"`{info.free}<name>`"] if info.free else []
+    words = [f"`{name}`" for name in info.choices()] if info.choices is not None else []
+    return ", ".join([*numbers, *words, *also])
 
 
 IDENTITY = {field.name for field in fields(DistillConfig)} | {"teacher"}

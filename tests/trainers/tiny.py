@@ -140,7 +140,7 @@ def make_small_world() -> World:
 def frozen_teacher(model: nn.Module, config: FinetuneConfig, data: TrainingData) -> Teacher:
     """A teacher with its bank, as the shell makes it."""
     freezing.freeze(model).zero_grad(set_to_none=True)
-    views = Views(data.train, config.data, config.numerics)
+    views = Views(data.train, config.data, config.numerics, data.unlabelled)
     train = assemble(view_outputs(model, views, config.numerics), views.rows, views.device)
     normalise = Normaliser(config.data, config.numerics, views.device)
     val = image_outputs(model, data.val, normalise, config.numerics)

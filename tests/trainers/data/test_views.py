@@ -128,5 +128,5 @@ def test_the_seed_of_a_run_does_not_move_the_views(world: World) -> None:
 
 
 def test_the_data_of_trainers_has_no_test_images(world: World) -> None:
-    assert TrainingData._fields == ("train", "val")
+    assert TrainingData._fields == ("train", "val", "unlabelled")
     assert isinstance(world.data, TrainingData)

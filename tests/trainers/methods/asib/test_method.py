@@ -821,7 +821,7 @@ def test_a_donors_label_routes_and_its_weight_counts() -> None:
     position = StepPosition(40, 80)
     donor = FUSED._replace(image=torch.arange(B))
     m.dims = m.dims._replace(labels=LABELS)  # of the donors
-    found = m._guided(AVERAGE._replace(donor=donor), (LABELS + 2) % C, UNMIXED, position)
+    found = m._guided(AVERAGE._replace(donor=donor), (LABELS + 2) % C, UNMIXED, position, B)
     expected = guidance(m.config, donor, LABELS, UNMIXED, position)
     own = guidance(m.config, AVERAGE, (LABELS + 2) % C, UNMIXED, position)
     fused = expected.chosen
@@ -831,6 +831,6 @@ def test_a_donors_label_routes_and_its_weight_counts() -> None:
         one = expected if fused[b] else own
         assert torch.equal(found.target[b], one.target[b])
         assert found.omega[b] == one.omega[b]
-    other = m._guided(AVERAGE._replace(donor=donor), (LABELS + 1) % C, UNMIXED, position)
+    other = m._guided(AVERAGE._replace(donor=donor), (LABELS + 1) % C, UNMIXED, position, B)
     assert torch.equal(other.target[fused], found.target[fused])
     assert torch.equal(other.omega[fused], found.omega[fused])
