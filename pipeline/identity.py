@@ -74,8 +74,8 @@ def identity(
         if path:
             source = {"file": path if options_only else file_digest(path)}
         outside = _outside(ARCHITECTURES.get(spec.teacher.model), DATASETS.get(spec.data.name))
-        own = {"config": canonical(spec), "data": digest(spec.data)}
-        return {"stage": "finetune", **source, **own} | outside
+        kept = {"config": canonical(spec), "data": digest(spec.data)}
+        return {"stage": "finetune", **source, **kept} | outside
     if stage == "distill":
         keys = [
             key_of(identity("finetune", config, teacher=k, options_only=options_only))
@@ -159,9 +159,10 @@ def distill_config(config: Config) -> DistillConfig:
     """The distillation stage's part of a configuration. A student without teachers learns nothing
     from unlabelled images; they only count for the steps of an epoch that are not given."""
     budget, data, optim = config.budget, config.data, config.optim
-    if not config.method.reads_teachers() and optim.steps_per_epoch is not None:
+    taught = config.method.is_taught()
+    if not taught and optim.steps_per_epoch is not None:
         data = replace(data, unlabelled=0)
-    if data.unlabelled == 0 or not config.method.reads_teachers():
+    if data.unlabelled == 0 or not taught:
         optim = replace(optim, unlabelled_share=default_of(type(optim), "unlabelled_share"))
     if not config.method.uses_gate():  # no A-Step: its budget changes nothing
         budget = replace(budget, adapt_epochs=0)

@@ -109,28 +109,25 @@ def describe(configs: Iterable[Config]) -> None:
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             classes = f"{', '.join(names[:_LISTED])}{more}"
             say(f"warning  {config.name}: no training image of class {classes}", "yellow")
-    for text in dict.fromkeys(_steps(config) for config in configs):
-        if text:
-            say(f"data     {text}")
+    steps: dict[str, list[str]] = {}
+    for one in configs:
+        if one.data.unlabelled != 0 and not absent_data(one):
+            rungs = steps.setdefault(_steps(one), [])
+            rungs += [one.rung] if one.rung not in rungs else []
+    for text, rungs in steps.items():
+        say(f"data     {', '.join(rungs)}: {text}")
 
 
 def _steps(config: Config) -> str:
-    """`200 labelled images, 20,000 unlabelled, 15 steps an epoch of 64 + 64`; empty where every
-    image has its label."""
-    if config.data.unlabelled == 0 or absent_data(config):
-        return ""
-    data, own = splits(config.data), distill_config(config)
-    labelled, others = (
-        len(data.train.labels),
-        len(data.unlabelled.pixels if data.unlabelled else ()),
-    )
-    taught = config.method.reads_teachers()
-    sizes = step_sizes(own, labelled, others, mixed=taught)
+    """`200 labelled images, 20,000 unlabelled, 15 steps an epoch of 64 + 64`."""
+    data, taught = splits(config.data), config.method.is_taught()
+    known, others = len(data.train.labels), len(data.unlabelled.pixels if data.unlabelled else ())
+    sizes = step_sizes(distill_config(config), known, others, mixed=taught)
     batch = f"{sizes.labelled} + {sizes.unlabelled}" if taught else f"{sizes.labelled}"
+    unused = "" if taught else " (not used: no teacher)"
     return (
-        f"{config.rung}: {labelled:,} labelled images, {others:,} unlabelled"
-        f"{'' if taught else ' (of no use without teachers)'}, {sizes.steps:,} steps an epoch of "
-        f"{batch}"
+        f"{known:,} labelled images, {others:,} unlabelled{unused}, {sizes.steps:,} steps an epoch "
+        f"of {batch}"
     )
 
 

@@ -186,6 +186,35 @@ def test_teachers_of_more_images_see_those_of_the_student_and_none_that_select_i
     assert student.test.digest == teacher.test.digest
 
 
+FEW = ("data.train_limit=100", "data.val_limit=100", "optim.steps_per_epoch=9")
+
+
+def test_unlabelled_images_are_in_the_key_of_whom_they_teach_alone() -> None:
+    def keys(cfg: str, *overrides: str) -> list[str]:
+        config = compose([f"cfg={cfg}", *FEW, *overrides])
+        return [run_key("finetune", config, teacher=0), run_key("distill", config)]
+
+    (teacher, alone), (same, some) = keys("KD"), keys("KD", "data.unlabelled=30")
+    assert teacher == same
+    share = "optim.unlabelled_share=0.3"
+    every = keys("KD", "data.unlabelled=all")[1]
+    other = keys("KD", "data.unlabelled=30", share)[1]
+    assert len({alone, some, every, other}) == 4
+    assert keys("KD", "data.unlabelled=1194")[1] == every  # all there are
+    assert keys("KD", share)[1] == alone
+    assert keys("CE", "data.unlabelled=30", share) == keys("CE")  # it has no use for them
+    assert keys("self", "data.unlabelled=30")[1] != keys("self")[1]
+
+
+def test_a_control_with_few_labels_is_of_the_same_setting() -> None:
+    found = [
+        setting_key(identity("distill", compose([f"cfg={cfg}", *FEW, *more])))
+        for cfg in ("CE", "KD", "L3", "self")
+        for more in ([], ["data.unlabelled=all"])
+    ]
+    assert len(set(found)) == 1
+
+
 def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:
     def keys(*overrides: str) -> list[str]:
         config = compose(["cfg=KD", *overrides])

@@ -57,7 +57,7 @@ class BStep:
             "student",
             position,
             config.mix if mixes else None,
-            unlabelled=config.method.reads_teachers(),
+            unlabelled=config.method.is_taught(),
         )
         self.method.train(bool(self.method.trainable("B")))
         freezing.train_mode(state.student, self.level, self.method.freeze_bn)

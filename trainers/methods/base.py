@@ -36,6 +36,11 @@ class MethodConfig:
         teachers are the bench's)."""
         return None
 
+    def is_taught(self) -> bool:
+        """Whether there is a teacher at all, of the bench or of its own: without one nothing is
+        learned from unlabelled images."""
+        return self.reads_teachers() or self.own_teacher() is not None
+
     def uses_gate(self) -> bool:
         """Whether a synergy accuracy is measured and read."""
         return False

@@ -35,6 +35,17 @@ CASES = [
     (["cfg=stack", "method.placebo=teachers"], "method.kd_target=stack reads features, not logits"),
     (["method=kd", "method.teacher=worst"], "not auto, best, avg or the number of a teacher"),
     (["cfg=L3", "method.teacher_levels=[-5]"], "method.teacher_levels=-5: must be >= -1"),
+    (
+        ["cfg=KD_null", "data.train_limit=50", "data.unlabelled=all"],
+        "method.placebo=teachers needs the label of every image, and data.unlabelled=all gives",
+    ),
+    (
+        ["cfg=L2_null_class", "data.train_limit=50", "data.unlabelled=9"],
+        "method.placebo=class needs the label of every image, and data.unlabelled=9 gives",
+    ),
+    (["data.unlabelled=-3"], "data.unlabelled=-3: must be >= 0"),
+    (["data.unlabelled=al"], "data.unlabelled=al: unknown; did you mean all?"),
+    (["data.unlabelled=1.5"], "data.unlabelled=1.5: unknown"),
     (["method.teacher_weights=[2,-1]"], "method.teacher_weights=-1.0: must be >= 0"),
     (["method.synergy_eval_teacher_indices=[]"], "[]: at least one teacher, none twice"),
     (["method.synergy_eval_teacher_indices=[0,0]"], "[0, 0]: at least one teacher, none twice"),

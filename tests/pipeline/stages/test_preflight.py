@@ -106,3 +106,13 @@ def test_a_class_of_one_image_is_an_error_of_the_placebo_of_classes(
     monkeypatch.setattr(preflight, "splits", lambda _: alone)
     (found,) = preflight.faults([config])
     assert found.startswith("method.placebo=class: class 7 has one training image")
+
+
+def test_a_batch_of_both_kinds_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["data.train_limit=50", "data.unlabelled=900", "optim.steps_per_epoch=7"]
+    configs = [compose(["bench=digits", f"cfg={cfg}", *few]) for cfg in ("KD", "L3", "self", "CE")]
+    preflight.describe(configs)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "steps" in line]
+    both = "50 labelled images, 900 unlabelled, 7 steps an epoch of 50 + 64"
+    alone = "50 labelled images, 900 unlabelled (not used: no teacher), 7 steps an epoch of 50"
+    assert lines == [f"data     KD, L3, self: {both}", f"data     CE: {alone}"]

@@ -92,6 +92,23 @@ def test_validation_images_of_its_own(name: str, tmp_path: Path) -> None:
         load(files.config("folder", tmp_path))
 
 
+def test_images_without_a_label_are_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    files.write_image_folder(tmp_path, parts=("train", "test"))
+    for name, grey in (("a.png", 7), ("deep/b.png", 9), (".hidden.png", 11)):
+        path = tmp_path / "unlabelled" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 12), (grey,) * 3).save(path)
+    alone = load(files.config("folder", tmp_path))
+    assert alone.unlabelled is None
+    found = load(files.config("folder", tmp_path, unlabelled="all"))
+    assert found.digest == alone.digest
+    assert found.unlabelled is not None
+    assert sorted(found.unlabelled.pixels[:, 0, 0, 0].tolist()) == [7, 9]
+    (tmp_path / "unlabelled" / "broken.png").write_text("no image")
+    with pytest.raises(DataDamaged, match=r"broken.png: cannot be decoded"):
+        load(files.config("folder", tmp_path, unlabelled=1))
+
+
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     files.write_image_folder(tmp_path)
     for path in sorted((tmp_path / "train" / "dog").iterdir()):
