@@ -32,6 +32,7 @@ from pipeline.config.groups import options_of
 from pipeline.outcome import FINISHED
 from pipeline.storage.atomic import write_atomic
 from pipeline.tracking.launch_run import check, launch_run
+from pipeline.tracking.plain_runs import REPORT_STAGE
 from pipeline.tracking.target import TrackingTarget
 from trainers import metrics
 
@@ -283,16 +284,17 @@ def _log(
     """The report as an `analyze` run, its summary as the run's description."""
     client = target.client()
     run_tags = {
-        tags.STAGE: "analyze",
+        tags.STAGE: REPORT_STAGE,
         tags.PARENT: target.parent_id(),
         tags.BENCH: run_filter.bench or "all",
         tags.NOTE: as_note(report, joined(overrides)),
     }
     kind = "" if report.what == DEFAULT_WHAT else f"-{report.what}"
     name = f"analyze{kind}-{run_filter.bench or 'all'}"
-    run_id = target.created(run_tags, name)
+    run = target.created(run_tags, name)
+    run_id = str(run.run_id)
     for file, text in texts.items():
         client.log_text(run_id, text, file)
     for path in pictures:
         client.log_artifact(run_id, os.fspath(path))
-    target.end_created(run_id, FINISHED, {})
+    target.ended(run, FINISHED, {})

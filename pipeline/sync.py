@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from analysis import tags
 from analysis.runs import opened
 from analysis.stores.address import redacted
 from analysis.stores.protocol import StoreReader
@@ -17,16 +15,16 @@ from pipeline.config import ConfigError, compose
 from pipeline.outcome import FINISHED, KILLED, JobsFailed, last_line
 from pipeline.session import Session
 from pipeline.storage.atomic import CorruptFile
-from pipeline.storage.lease import Lease, Watch, try_acquire
+from pipeline.storage.free_leases import free_leases
+from pipeline.storage.lease import Lease
 from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.acceptance import acceptance
 from pipeline.tracking.answer import AWAY
 from pipeline.tracking.audit import LACKS, RIGHT, WRONG, TrackedRun, judged, tracked_runs
-from pipeline.tracking.creation import same_runs
-from pipeline.tracking.launches import LAUNCH_STAGE, LaunchRecord, begun
+from pipeline.tracking.plain_sync import Patience, PlainSync
 from pipeline.tracking.restore import whole_spec
-from pipeline.tracking.target import COMMAND, TrackingTarget
+from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload
 from pipeline.tracking.upload_state import UploadState, records
 
@@ -58,8 +56,8 @@ def sync_command(overrides: list[str]) -> None:
 
 def sync(session: Session, *, read: bool = False) -> None:
     """Compare every run of the store with the tracking store, and send or repair what differs, in
-    the experiment and launch run that it belongs to. Runs that are being trained are left to
-    their own process; one whose process is gone becomes KILLED.
+    the experiment and launch run that it belongs to. Runs that a process works on are left to it;
+    one whose process is gone becomes KILLED.
 
     Files are compared by name and size, and by content where the artifact store is a folder of
     this machine, or with `read`, which downloads them.
@@ -67,8 +65,11 @@ def sync(session: Session, *, read: bool = False) -> None:
     answer = acceptance(session.target)
     if answer.kind == AWAY:
         raise JobsFailed(f"{answer.sentence}: nothing was sent; run the same command later")
-    _end_launches(session)
-    sent, failed, targets = 0, list[str](), _Targets(session)
+    runtime = session.runtime
+    patience = Patience(runtime.heartbeat_s, runtime.expiry_s, session.stop)
+    plain = PlainSync(session.target, patience, read=read)
+    failed, targets = list[str](), _Targets(session, plain)
+    sent = plain.parents(failed)
     try:
         for due in _different(session):
             with due.lease:
@@ -79,6 +80,7 @@ def sync(session: Session, *, read: bool = False) -> None:
                     failed.append(due.folder.key)
     finally:
         targets.end_launches()
+    sent += plain.children(failed)
     say(f"synced   {sent} run{'' if sent == 1 else 's'} with {redacted(session.target.uri)}")
     if failed:
         raise JobsFailed(f"{len(failed)} runs could not be sent: {', '.join(failed)}")
@@ -87,12 +89,13 @@ def sync(session: Session, *, read: bool = False) -> None:
 class _Targets:
     """The tracking targets of records."""
 
-    def __init__(self, session: Session) -> None:
-        self.target = session.target
+    def __init__(self, session: Session, plain: PlainSync) -> None:
+        self.target, self._plain = session.target, plain
         self._found: dict[tuple[str, str | None, str], TrackingTarget] = {}
 
     def of(self, record: UploadState) -> TrackingTarget:
-        goal = (record.experiment, record.launch_id, record.command)
+        launch = self._plain.launch_of(record)
+        goal = (record.experiment, launch, record.command)
         if goal not in self._found:
             self._found[goal] = replace(
                 self.target,
@@ -156,26 +159,18 @@ def _of_experiment(
 
 
 def _free(dues: list[Due], session: Session) -> Iterator[tuple[Due, Lease]]:
-    """The runs that no process trains. A lease of another host is watched until it moves or has
-    expired, all of them together."""
-    runtime, waiting = session.runtime, list[tuple[Due, Watch]]()
-    for due in dues:
-        watch = Watch(heartbeat_s=runtime.heartbeat_s, expiry_s=runtime.expiry_s)
-        if lease := try_acquire(due.folder.path, watch=watch):
-            yield due, lease
-        else:
-            waiting.append((due, watch))
-    end = time.monotonic() + runtime.expiry_s + 2 * runtime.heartbeat_s
-    first = {id(watch): (watch.generation, watch.holder.beat) for _, watch in waiting}
-    while waiting and time.monotonic() < end and not session.stop():
-        time.sleep(min(1.0, runtime.heartbeat_s))
-        for due, watch in list(waiting):
-            if lease := try_acquire(due.folder.path, watch=watch):
-                waiting.remove((due, watch))
-                yield due, lease
-            elif (watch.generation, watch.holder.beat) != first[id(watch)]:
-                waiting.remove((due, watch))
-                say(f"running  {due.folder.stage}  key {due.folder.key}: its own process sends it")
+    """The runs that no process trains."""
+
+    def held(due: Due) -> None:
+        say(f"running  {due.folder.stage}  key {due.folder.key}: its own process sends it")
+
+    return free_leases(
+        [(due, due.folder.path) for due in dues],
+        heartbeat_s=session.runtime.heartbeat_s,
+        expiry_s=session.runtime.expiry_s,
+        should_stop=session.stop,
+        on_held=held,
+    )
 
 
 def _judged(
@@ -224,45 +219,3 @@ def _send(due: Different, target: TrackingTarget, session: Session, *, read: boo
     word = "repaired" if due.kind == WRONG else "sent    "
     say(f"{word} {due.folder.stage}  key {due.folder.key}")
     return True
-
-
-def _end_launches(session: Session) -> None:
-    """End the runs of commands that could not do so: with their own status, or as KILLED."""
-    target = session.target
-    for record in begun(target.lock_folder, redacted(target.uri)):
-        lease = record.lease()
-        if lease is None:
-            continue  # its command runs
-        status = record.status or KILLED
-        with lease:
-            if record.stage != LAUNCH_STAGE:
-                _end_created(record, target, status)
-                continue
-            own = replace(
-                target,
-                experiment=record.experiment,
-                launch_id=record.launch_id,
-                verb=record.verb,
-                command=record.command,
-                own_launch=True,
-                numbers=record.numbers,
-                _experiment_id=None,
-            )
-            own.take_over(record)
-            own.end_launch(status, record.tags)
-        say(f"ended    launch-{record.verb}  {status}")
-
-
-def _end_created(record: LaunchRecord, target: TrackingTarget, status: str) -> None:
-    """End an evaluation or a report; one that never reached the store is none."""
-    client, experiment = target.client(), record.experiment.removeprefix("#")
-    identity = {tags.STAGE: record.stage, COMMAND: record.command}
-    found = same_runs(client, experiment, identity)
-    for extra in found[1:]:
-        client.delete_run(extra)
-    for run_id in found[:1]:
-        for key, text in record.tags.items():
-            client.set_tag(run_id, key, text)
-        client.set_terminated(run_id, status)
-        say(f"ended    {record.stage}  run {run_id}  {status}")
-    record.remove()

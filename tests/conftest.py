@@ -4,6 +4,7 @@ without the data set of Debian's package: what passes here passes on a new machi
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,3 +73,14 @@ def faulty(schema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     found = FaultyServer(copy_schema(schema, tmp_path / "server"), monkeypatch)
     yield found
     found.stop()
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The signal handlers are restored after commands that take them over."""
+    from pipeline.session import STOP_SIGNALS  # takes torch
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

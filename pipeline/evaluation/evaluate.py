@@ -5,6 +5,7 @@ The evaluation is logged as a child of the run that it evaluates.
 
 from __future__ import annotations
 
+import io
 import logging
 from typing import Any, NamedTuple
 
@@ -25,9 +26,10 @@ from pipeline.storage.atomic import write_atomic
 from pipeline.storage.run_store import if_intact
 from pipeline.tracking.acceptance import acceptance
 from pipeline.tracking.answer import AWAY
+from pipeline.tracking.plain_runs import EVALUATE_STAGE, PlainRun
 from pipeline.tracking.replay import arrived, replay
 from pipeline.tracking.target import TrackingTarget
-from pipeline.tracking.values import flat, log_data, now_ms
+from pipeline.tracking.values import flat
 from trainers import measures, metrics
 from trainers.data import Images, Splits
 from trainers.data.views import Normaliser
@@ -66,7 +68,7 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
         raise ConfigError([f"split={wanted.split}: it has no images (data.val_fraction=0)"])
     try:
         parent = _tracked(subject, session) if of_run else _launch(session)
-        run_id = _create(wanted, subject, parent, session, data)
+        run = _create(wanted, subject, parent, session, data)
     except Exception as error:  # whatever MLflow raises; what is no outage is raised again
         if (answer := acceptance(session.target)).kind != AWAY:
             raise
@@ -81,14 +83,26 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
             images, reads = _open_test(subject, data, parent, client)
         found = _measure(net, subject, images, session)
         facts = _facts(wanted, subject, data, session, reads)
-        _log(found, facts, client, run_id)
+        _record(found, facts, run)
     except BaseException as error:
-        session.target.end_created(run_id, str(outcome(error).launch), error_tags(error))
+        session.target.ended(run, str(outcome(error).launch), error_tags(error))
         raise
-    session.target.end_created(run_id, FINISHED, {})
     out.print(as_report(found, facts), markup=False, highlight=False)
+    _end(run, session.target)
+
+
+def _end(run: PlainRun, target: TrackingTarget) -> None:
+    """Send the evaluation, which is in its record."""
+    try:
+        target.ended(run, FINISHED, {})
+    except Exception as error:  # whatever MLflow raises; what is no outage is raised again
+        if (answer := acceptance(target)).kind != AWAY:
+            raise
+        log.debug("not sent", exc_info=error)
+        say(f"not logged: {answer.sentence}; `python -m pipeline sync` logs it when it is back")
+        return
     say("logged   report.txt, evaluation.json, per_class.csv, confusion.csv, confusion.png")
-    say(f"         in run {run_id}")
+    say(f"         in run {run.run_id}")
 
 
 def _measure_alone(
@@ -258,13 +272,10 @@ def _facts(
 
 def _create(
     wanted: Request, subject: LoadedModel, parent: Parent, session: Session, data: Splits
-) -> str:
-    """Create the run of the evaluation, with tags, parameters and data set; return its id."""
-    from mlflow.entities import Param
-
-    client = session.target.client()
+) -> PlainRun:
+    """Create the run of the evaluation, with tags; its parameters are sent with its numbers."""
     run_tags = {
-        tags.STAGE: "evaluate",
+        tags.STAGE: EVALUATE_STAGE,
         tags.PARENT: parent.run_id,
         tags.SPLIT: wanted.split,
         tags.EVALUATED: subject.key,
@@ -272,25 +283,22 @@ def _create(
         tags.STUDENT: subject.model,
         "device": device_name(session.device),
     }
-    name = f"evaluate-{wanted.split}-{subject.name}"
-    run_id = session.target.created(run_tags, name, parent.experiment_id)
     given = {"run": wanted.run, "split": wanted.split, "overrides": joined(session.overrides)}
-    params = given | {key: str(value) for key, value in flat({"data": vars(subject.data)})}
-    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
-    described = {"name": subject.data.name, "digest": data.digest}
-    log_data(client, run_id, described, wanted.split)
-    return run_id
+    return session.target.created(
+        run_tags,
+        f"evaluate-{wanted.split}-{subject.name}",
+        parent.experiment_id,
+        params=given | dict(flat({"data": vars(subject.data)})),
+        data={"name": subject.data.name, "digest": data.digest},
+    )
 
 
-def _log(found: Evaluation, facts: Facts, client: Any, run_id: str) -> None:
-    from mlflow.entities import Metric
-
-    values = {metrics.EVAL + what: value for what, value in found.flat().items()}
+def _record(found: Evaluation, facts: Facts, run: PlainRun) -> None:
+    """The numbers and files of the evaluation, in the record of its run."""
+    run.numbers = {metrics.EVAL + what: value for what, value in found.flat().items()}
     if facts.test_reads is not None:
-        values[metrics.TEST_READS] = float(facts.test_reads)
-    now = now_ms()
-    client.log_batch(run_id, metrics=[Metric(key, v, now, 0) for key, v in values.items()])
+        run.numbers[metrics.TEST_READS] = float(facts.test_reads)
     written = artifacts(found, facts)
-    for name, text in written.texts.items():
-        client.log_text(run_id, text, name)
-    client.log_figure(run_id, written.figure, "confusion.png")
+    picture = io.BytesIO()
+    written.figure.savefig(picture, format="png")
+    run.write_files(written.texts, {"confusion.png": picture.getvalue()})

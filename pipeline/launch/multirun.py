@@ -184,9 +184,7 @@ def _continue_launch(request: MultirunRequest, target: TrackingTarget) -> None:
     file = _launch_file(request, target)
     if target.launch_id is None and file.is_file():
         run_id, _, command = file.read_text(errors="replace").partition("\n")
-        if run_id:
-            target.launch_id, target.own_launch = run_id, True
-        target.command = command or target.command
+        target.continue_launch(run_id or None, command)
 
 
 def _note_launch(request: MultirunRequest, launcher: Launcher, target: TrackingTarget) -> None:

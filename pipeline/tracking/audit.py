@@ -1,8 +1,8 @@
-"""Comparison of a tracking store with the run folders, value by value.
+"""Comparison of a tracking store with the local store, value by value.
 
-The run folder is the truth. What a tracked run lacks is sent. A run with a value that the folder
-does not have (two processes sent it, or an epoch was trained again) is made again, since MLflow
-cannot delete single values.
+The run folder, or the record of a run without one, is the truth. What a tracked run lacks is sent.
+A run with a value that the store does not have (two processes sent it, or an epoch was trained
+again) is made again, since MLflow cannot delete single values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.stores.protocol import RunInfo, StoreReader
+from analysis.stores.protocol import RunInfo, RunRows, StoreReader
 from pipeline.outcome import FAILED, FINISHED, KILLED
 from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from trainers import metrics
@@ -34,9 +34,12 @@ class TrackedRun:
     points: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-def tracked_runs(store: StoreReader, experiment_id: str, wanted: set[str]) -> dict[str, TrackedRun]:
-    """These runs of an experiment, by id, with all values of all metrics."""
-    rows = store.runs(experiment_id)
+def tracked_runs(
+    store: StoreReader, experiment_id: str, wanted: set[str], rows: RunRows | None = None
+) -> dict[str, TrackedRun]:
+    """These runs of an experiment, by id, with all values of all metrics; `rows` are its runs,
+    where they have been read."""
+    rows = rows or store.runs(experiment_id)
     found = {info.run_id: TrackedRun(info) for info in rows.infos if info.run_id in wanted}
     for run_id, name, text in rows.params:
         if run_id in found:
@@ -52,33 +55,48 @@ def tracked_runs(store: StoreReader, experiment_id: str, wanted: set[str]) -> di
     return found
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a run should be: values by metric and step, parameters, tags, one of some statuses, and
+    the time in ms of its end (None: any)."""
+
+    points: dict[tuple[str, int], float]
+    params: dict[str, str]
+    tags: dict[str, str]
+    statuses: tuple[str, ...]
+    end_ms: int | None = None
+
+
 def judged(
     run: TrackedRun, spec: RunSpec, result: RunResult | None, history: list[HistoryEntry]
 ) -> str:
-    """Whether a tracked run is right, lacks something, or has something wrong. `history` are the
-    stored epochs of a run without a result; no process trains it."""
-    expected = dict(_points(history if result is None else result.history))
-    if result is not None:
-        last = max((entry["index"] for entry in result.history), default=0)
-        for name, value in result.metrics.items():
-            expected.setdefault((name, last), value)
-    if _wrong(run, expected) or any(
-        run.params.get(name, text) != text for name, text in spec.params.items()
+    """Whether a tracked stage run is right, lacks something, or has something wrong. `history` are
+    the stored epochs of a run without a result; no process trains it."""
+    points = dict(_points(history if result is None else result.history))
+    if result is None:
+        return compared(run, Expected(points, spec.params, spec.tags, (FAILED, KILLED)))
+    last = max((entry["index"] for entry in result.history), default=0)
+    for name, value in result.metrics.items():
+        points.setdefault((name, last), value)
+    every = spec.tags | result.tags
+    return compared(run, Expected(points, spec.params, every, (FINISHED,), result.time))
+
+
+def compared(run: TrackedRun, expected: Expected, *, points: bool = True) -> str:
+    """Whether a tracked run is right, lacks something, or has something wrong; `points`: its
+    metrics too."""
+    if (points and _wrong(run, expected.points)) or any(
+        run.params.get(name, text) != text for name, text in expected.params.items()
     ):
         return WRONG
-    wanted = spec.tags | (result.tags if result is not None else {})
     complete = (
-        expected.keys() <= run.points.keys()
-        and spec.params.keys() <= run.params.keys()
-        and all(run.tags.get(name) == text for name, text in wanted.items())
+        expected.points.keys() <= run.points.keys()
+        and expected.params.keys() <= run.params.keys()
+        and all(run.tags.get(name) == text for name, text in expected.tags.items())
+        and run.info.status in expected.statuses
+        and expected.end_ms in (None, run.info.end_ms)
     )
-    return RIGHT if complete and _status(run, result) else LACKS
-
-
-def _status(run: TrackedRun, result: RunResult | None) -> bool:
-    if result is None:
-        return run.info.status in (FAILED, KILLED)
-    return (run.info.status, run.info.end_ms) == (FINISHED, result.time)
+    return RIGHT if complete else LACKS
 
 
 def _wrong(run: TrackedRun, expected: dict[tuple[str, int], float]) -> bool:

@@ -21,6 +21,7 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
     record = UploadState.load(folder, target)
     if record.run_id is None:
         target.begin()
+        record.reused = True
         record.save(folder, target)  # where it is due: `sync` sends it if this call cannot
     whole = record.finished and record.files and record.run_id is not None
     if whole and target.register is None and not is_gone(target.client(), str(record.run_id)):
@@ -29,7 +30,7 @@ def replay(folder: RunFolder, target: TrackingTarget, *, log_model: bool) -> str
     assert result is not None, f"{folder.path} is not finished"
     with acquire(folder.path, poll_s=0.05) as lease:
         upload = RunUpload(folder, target, lease)  # with what another has sent meanwhile
-        upload.start(reused=True)
+        upload.start()
         upload.finish(result, log_model=log_model)
     return str(upload.record.run_id)
 

@@ -9,56 +9,17 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from pipeline.storage.atomic import CorruptFile, sha256
 from pipeline.storage.run_record import RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
-from pipeline.tracking.creation import BadAnswer
+from pipeline.tracking.artifacts import Artifacts
 from pipeline.tracking.restore import SPEC_FILE, WEIGHTS, file_name
 from pipeline.tracking.target import TrackingTarget
 
 MODEL_FILES = ("MLmodel", "data/model.pt2")  # without which a student's model cannot be loaded
-
-
-class Artifacts:
-    """One artifact root; `read`: compare contents also where they have to be downloaded."""
-
-    def __init__(self, root: str, target: TrackingTarget, *, read: bool = False) -> None:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        if not root:
-            raise BadAnswer("the run has no artifact store")
-        self.repository: Any = get_artifact_repository(root, tracking_uri=target.uri)
-        self._here, self._read = local_folder(root), read
-
-    def sizes(self, folder: str | None = None) -> dict[str, int]:
-        """The size of every file in a folder."""
-        listed = self.repository.list_artifacts(folder)
-        return {one.path: one.file_size or 0 for one in listed if not one.is_dir}
-
-    def is_same(self, path: str, size: int, digest: str, found: dict[str, int]) -> bool:
-        """Whether a listed file is the one of this size and sha256."""
-        if found.get(path) != size:
-            return False
-        return all(sha256(file) == digest for file in self.contents(path))
-
-    def contents(self, path: str) -> Iterator[Path]:
-        """A file to read, where it may be read: none or one."""
-        if self._here is not None:
-            yield self._here / path
-        elif self._read:
-            with tempfile.TemporaryDirectory() as scratch:
-                yield Path(self.repository.download_artifacts(path, scratch))
-
-
-def local_folder(root: str) -> Path | None:
-    """The folder of an artifact root on this machine; None for another kind of store."""
-    parts = urlsplit(root)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 class RunFiles:
@@ -74,7 +35,7 @@ class RunFiles:
         read: bool = False,
     ) -> None:
         self.folder, self.spec, self.target, self.run = folder, spec, target, run
-        self._artifacts = Artifacts(run.info.artifact_uri, target, read=read)
+        self._artifacts = Artifacts(run.info.artifact_uri, target.uri, read=read)
         self._read = read
 
     def lacking(self, result: RunResult | None, *, log_model: bool) -> list[str]:
@@ -143,7 +104,7 @@ class RunFiles:
 
     def _is_whole(self, root: str) -> bool:
         """Whether a model can be loaded, as far as can be seen: its archive has checksums."""
-        artifacts = Artifacts(root, self.target, read=self._read)
+        artifacts = Artifacts(root, self.target.uri, read=self._read)
         found = artifacts.sizes() | artifacts.sizes("data")
         archive = MODEL_FILES[1]
         return all(found.get(name) for name in MODEL_FILES) and all(

@@ -30,17 +30,20 @@ class RunWriter:
         run_id_of(found, self.run_id)
         return found
 
-    def description(self, params: Mapping[str, Any], data: dict[str, str]) -> None:
-        """Parameters, and the data set (name, digest)."""
+    def description(
+        self, params: Mapping[str, Any], data: dict[str, str], use: str = "training"
+    ) -> None:
+        """Parameters, and the data set (name, digest), if any, with its use."""
         from mlflow.entities import Param
 
         texts = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
         listed = [Param(key, value) for key, value in texts.items()]
         for at in range(0, len(listed), PARAMS_A_CALL):
             self._client().log_batch(self.run_id, params=listed[at : at + PARAMS_A_CALL])
-        log_data(self._client(), self.run_id, data, "training")
+        if data:
+            log_data(self._client(), self.run_id, data, use)
         kept = self.run()
-        if texts.keys() - kept.data.params.keys() or not kept.inputs.dataset_inputs:
+        if texts.keys() - kept.data.params.keys() or (data and not kept.inputs.dataset_inputs):
             raise BadAnswer("parameters that were accepted are not in the tracking store")
 
     def lacking(self, points: list[Any]) -> list[Any]:

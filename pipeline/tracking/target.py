@@ -12,18 +12,19 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis import tags
 from analysis.stores.address import redacted
-from pipeline.storage.lease import Lease, acquire
+from pipeline.storage.lease import Lease, acquire, try_acquire
 from pipeline.tracking.acceptance import DATABASE_SERVERS, acceptance
 from pipeline.tracking.answer import AWAY
-from pipeline.tracking.creation import BadAnswer, delete_extras, only_run, source_tags
+from pipeline.tracking.creation import BadAnswer
 from pipeline.tracking.database import make_sqlite
-from pipeline.tracking.launches import FOLDER, LAUNCH_STAGE, LaunchRecord
+from pipeline.tracking.plain_runs import FOLDER, LAUNCH_STAGE, PlainRun, read
+from pipeline.tracking.plain_upload import PlainUpload
 from trainers import metrics
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _INHERITED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 NOT_CHOSEN = "0"  # id of the experiment `Default`
 LAUNCH = "ASIB_LAUNCH"  # variable: verb and command whose launch run a job joins
 LAUNCHED_BY = "ASIB_LAUNCHED_BY"  # variable: options of the launcher that started a job
-COMMAND = "command"  # tag of the runs that one call of a verb makes, one of each stage
 CARRIED = (metrics.TEST_TOP1, metrics.BEST_VAL_TOP1, metrics.RUN_SECONDS)
 # Without these a call to a server that is away blocks for minutes.
 _PATIENCE = {
@@ -55,14 +55,12 @@ class TrackingTarget:
     verb: str
     lock_folder: Path
     command: str = field(default_factory=lambda: secrets.token_hex(6))  # which call of the verb
-    own_launch: bool = False
     joined: bool = False  # the launch is that of the command which started this one as a job
     project_run: str | None = None  # the run that `mlflow run` opened
     register: str | None = None  # name in the model registry that students are registered under
     launcher: str = ""  # options of the launcher that runs the jobs of the command, as typed
     numbers: dict[str, float] = field(default_factory=dict)  # metrics of the launch run
-    _record: LaunchRecord | None = field(default=None, repr=False, init=False)
-    _others: list[LaunchRecord] = field(default_factory=list, repr=False, init=False)
+    _record: PlainRun | None = field(default=None, repr=False, init=False)
     _lease: Lease | None = field(default=None, repr=False, init=False)
     _client: MlflowClient | None = field(default=None, repr=False)
     _experiment_id: str | None = None
@@ -156,58 +154,93 @@ class TrackingTarget:
         """The launch run; one of our own is opened where `mlflow run` gave none."""
         if self.launch_id is None:
             self.begin()
-            project = {} if self.project_run is None else {"project_run": self.project_run}
-            self.launch_id = self.created({tags.STAGE: "launch"} | project, f"launch-{self.verb}")
-            self.own_launch = not self.joined
+            record = self._record or self.plain_run(LAUNCH_STAGE, self.experiment)
+            record.name = f"launch-{self.verb}"
+            if self.project_run is not None:
+                record.tags["project_run"] = self.project_run
+            self.launch_id = self.opened(record)
+            if self._record is not None:
+                self._record.save()
         return self.launch_id
 
     def begin(self) -> None:
         """A record of a launch run that this process opens, now or when the store is there, for
         `sync` to end it where this process cannot."""
         if self._record is None and self.launch_id is None and not self.joined:
-            self._record = self._noted(LAUNCH_STAGE, self.experiment)
+            new = self.plain_run(LAUNCH_STAGE, self.experiment)
+            self._record = read(new.file) or new
+            self._record.status = None
+            self._hold(self._record)
+            self._record.save()
 
-    def _noted(self, stage: str, experiment: str) -> LaunchRecord:
+    @property
+    def own_launch(self) -> bool:
+        """Whether this process ends the launch run."""
+        return self._record is not None
+
+    def continue_launch(self, run_id: str | None, command: str) -> None:
+        """Take over the launch run that a call of this verb has left."""
+        self.command = command or self.command
+        self.begin()
+        if run_id is not None and self._record is not None:
+            self.launch_id = self._record.run_id = run_id
+
+    def plain_run(self, stage: str, experiment: str) -> PlainRun:
+        """The record, not saved yet, of a run that this command makes."""
         folder, where = self.lock_folder / FOLDER / self.command, redacted(self.uri)
-        record = LaunchRecord(str(folder), where, experiment, self.verb, self.command, stage=stage)
-        self._lease = self._lease or record.lease()
+        return PlainRun(str(folder), where, experiment, self.verb, self.command, stage)
+
+    def _hold(self, record: PlainRun) -> None:
+        self._lease = self._lease or try_acquire(record.lease_folder)
+
+    def created(
+        self,
+        run_tags: Mapping[str, str],
+        name: str,
+        experiment_id: str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        data: Mapping[str, str] | None = None,
+    ) -> PlainRun:
+        """The run of these tags that this command makes, once: a repeated call gives the same run.
+        `sync` ends it where this process cannot."""
+        record = self.plain_run(run_tags[tags.STAGE], self._name_of(experiment_id))
+        record.name, record.tags = name, {**run_tags}
+        record.parent = record.tags.pop(tags.PARENT, None)
+        record.params = {key: str(value) for key, value in (params or {}).items()}
+        record.data = {**(data or {})}
+        self._hold(record)
+        record.save()
+        self.opened(record)
         record.save()
         return record
 
-    def take_over(self, record: LaunchRecord) -> None:
-        """End the launch run of a command that could not: `record` is removed when its end has
-        arrived."""
-        self._record = record
-
-    def created(
-        self, run_tags: Mapping[str, str], name: str, experiment_id: str | None = None
-    ) -> str:
-        """The id of the run of these tags that this command makes, once: a repeated call gives the
-        same run."""
-        client, experiment = self.client(), experiment_id or self.experiment_id()
-        identity = {tags.STAGE: run_tags[tags.STAGE], COMMAND: self.command}
-        if run_tags[tags.STAGE] != LAUNCH_STAGE:
-            self._others.append(self._noted(run_tags[tags.STAGE], f"#{experiment}"))
-        every = source_tags() | {**run_tags} | identity
+    def opened(self, record: PlainRun) -> str:
+        """The id in the store of a run that this process works on."""
+        upload = self.upload(record)
         with acquire(self.lock_folder, poll_s=0.05):
-            return only_run(
-                client,
-                experiment,
-                identity,
-                lambda: client.create_run(experiment, tags=every, run_name=name),
-            )
+            return upload.begin()
 
-    def end_created(self, run_id: str, status: str, run_tags: Mapping[str, str]) -> None:
+    def _name_of(self, experiment_id: str | None) -> str:
+        if experiment_id in (None, self.experiment_id()):
+            return self.experiment
+        return str(self.client().get_experiment(experiment_id).name)
+
+    def elsewhere(self, experiment: str) -> TrackingTarget:
+        """The same store, and another experiment, without a launch."""
+        return replace(self, experiment=experiment, launch_id=None, numbers={}, _experiment_id=None)
+
+    def upload(self, record: PlainRun) -> PlainUpload:
+        """The upload of a run without a run folder."""
+        at = self if record.experiment == self.experiment else self.elsewhere(record.experiment)
+        return PlainUpload(record, self.client(), at.experiment_id())
+
+    def ended(self, record: PlainRun, status: str, run_tags: Mapping[str, str]) -> None:
         """End a run that this command has created, with tags; `sync` does so where this fails."""
-        for record in self._others:
-            record.launch_id, record.status, record.tags = run_id, status, dict(run_tags)
-            record.save()  # before it is sent, which may fail
-        client = self.client()
-        for key, text in run_tags.items():
-            client.set_tag(run_id, key, text)
-        client.set_terminated(run_id, status)
-        while self._others:
-            self._others.pop().remove()
+        record.ended(status, run_tags)
+        record.save()  # before it is sent, which may fail
+        self.upload(record).send()
+        record.save()
 
     def carry(self, prefix: str, values: Mapping[str, float]) -> None:
         """Give the launch run the final metrics of a student, to be sent at its end."""
@@ -218,16 +251,15 @@ class TrackingTarget:
     def end_launch(self, status: str, run_tags: Mapping[str, str]) -> None:
         """Send the numbers of the launch run and, where this process opened it (`mlflow run` ends
         its own), end it, with tags."""
-        if (record := self._record) is not None:
-            record.status, record.launch_id = status, self.launch_id
-            record.tags, record.numbers = dict(run_tags), self.numbers
-            record.save()  # before it is sent, which may fail
         try:
-            if record is not None:
+            if self._record is None:
+                self._send_numbers()
+            else:
+                self._record.numbers = dict(self.numbers)
+                self._record.ended(status, run_tags)
+                self._record.save()  # before it is sent, which may fail
                 self.parent_id()
-            self._end_launch(status, run_tags)
-            if record is not None:
-                record.remove()
+                self.ended(self._record, status, run_tags)
         finally:
             self.leave_launch()
 
@@ -239,18 +271,13 @@ class TrackingTarget:
                 self._record.remove()  # left on purpose
         self._record = self._lease = None
 
-    def _end_launch(self, status: str, run_tags: Mapping[str, str]) -> None:
+    def _send_numbers(self) -> None:
+        """To the launch run that another command, or `mlflow run`, has opened."""
         if self.launch_id is None:
             return
         client = self.client()
         for name, value in self.numbers.items():
             client.log_metric(self.launch_id, name, value, step=0)
-        if self.own_launch:
-            for key, text in run_tags.items():
-                client.set_tag(self.launch_id, key, text)
-            client.set_terminated(self.launch_id, status)
-            identity = {tags.STAGE: "launch", COMMAND: self.command}
-            delete_extras(client, self.experiment_id(), identity, self.launch_id)
 
 
 def named_experiment(environment: Mapping[str, str | None]) -> str | None:

@@ -53,13 +53,13 @@ class RunUpload:
         self.lease.check()
         return self.target.client()
 
-    def start(self, *, reused: bool = False) -> None:
+    def start(self) -> None:
         """Find or make the run, and describe it."""
         spec = self._spec()
         if not self.sure and self.record.run_id is not None:
             self._look_again()
         if self.record.run_id is None:
-            self.record.run_id = self._find() or self._create(spec, reused)
+            self.record.run_id = self._find() or self._create(spec)
             self._save()
         if not self.record.described:
             self._describe(spec)
@@ -144,7 +144,7 @@ class RunUpload:
             self.record, run_id=None, epochs=0, described=False, finished=False, files=False
         )
         self.client.delete_run(old)
-        new = self.record.run_id = self._create(self._spec(), reused=False)
+        new = self.record.run_id = self._create(self._spec())
         self._save()
         for child in same_runs(self.client, self.target.experiment_id(), {tags.PARENT: old}):
             self.client.set_tag(child, tags.PARENT, new)
@@ -201,11 +201,11 @@ class RunUpload:
             "folder": self._spec().folder,
         }
 
-    def _create(self, spec: RunSpec, reused: bool) -> str:
+    def _create(self, spec: RunSpec) -> str:
         self.record.launch_id, self.record.folder = self.target.parent_id(), spec.folder
         parent = {tags.PARENT: self.record.launch_id}
         run_tags = source_tags() | spec.tags | self._identity() | parent
-        if reused:
+        if self.record.reused:
             run_tags[tags.REUSED] = "true"
         client, experiment = self.client, self.target.experiment_id()
         return only_run(

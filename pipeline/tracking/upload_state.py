@@ -32,6 +32,7 @@ class UploadState:
     files: bool = False  # weights, texts and the model
     model: bool = False  # an MLflow model is among the files
     folder: str = ""  # the folder's random name, from its spec
+    reused: bool = False  # it was finished before it was wanted in this experiment
 
     @staticmethod
     def name(target: TrackingTarget) -> str:

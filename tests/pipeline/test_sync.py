@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pipeline.launch.base import environment_of
 from pipeline.storage.lease import acquire
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.audit import RIGHT, judged, tracked_runs
+from pipeline.tracking.plain_runs import PlainRun
 from pipeline.tracking.replay import replay
 from pipeline.tracking.restore import whole_result
 from pipeline.tracking.target import TrackingTarget, quiet_mlflow
@@ -36,6 +39,15 @@ class Place:
         self.target = TrackingTarget(uri, "asib", None, "distill", folder / "tracking")
         self.run_id = replay(self.run, self.target, log_model=False)
         self.target.end_launch("FINISHED", {})
+
+    def lose(self) -> None:
+        """All runs and experiments are gone from the store."""
+        with closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as base, base:
+            for (table,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+                if table not in ("alembic_version", "workspaces", "experiments"):
+                    base.execute(f'DELETE FROM "{table}"')
+            base.execute("DELETE FROM experiments WHERE experiment_id > 0")
+        self.target._experiment_id = None
 
     def sync(self) -> int:
         return main(["sync", f"runtime.store={self.root}"])
@@ -209,8 +221,8 @@ def test_a_launch_whose_end_did_not_arrive_is_ended(
     assert len(place.runs("launch")) == 3
 
 
-def _artifact(place: Place, pattern: str) -> Path:
-    root = place.client.get_run(place.run_id).info.artifact_uri
+def _artifact(place: Place, pattern: str, run_id: str | None = None) -> Path:
+    root = place.client.get_run(run_id or place.run_id).info.artifact_uri
     (found,) = Path(root.removeprefix("file://")).glob(pattern)
     return found
 
@@ -281,7 +293,7 @@ def test_evaluations_and_reports_that_could_not_end_are_ended(
     """With their own status where the store went away, as KILLED where the process was killed;
     one that never arrived leaves nothing."""
 
-    def begun(stage: str) -> tuple[TrackingTarget, str]:
+    def begun(stage: str) -> tuple[TrackingTarget, PlainRun]:
         target = TrackingTarget(place.uri, "asib", None, "evaluate", place.target.lock_folder)
         return target, target.created({tags.STAGE: stage, tags.PARENT: place.run_id}, stage)
 
@@ -291,22 +303,23 @@ def test_evaluations_and_reports_that_could_not_end_are_ended(
     away_at_end, first = begun("evaluate")
     living, second = begun("analyze")
     whole, third = begun("evaluate")
-    whole.end_created(third, "FINISHED", {})
+    whole.ended(third, "FINISHED", {})
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "set_terminated", away)
         with pytest.raises(ConnectionError):
-            away_at_end.end_created(first, "FAILED", {tags.ERROR: "x"})
+            away_at_end.ended(first, "FAILED", {tags.ERROR: "x"})
         patched.setattr(MlflowClient, "create_run", away)
         with pytest.raises(ConnectionError):
             begun("evaluate")
     away_at_end.leave_launch()
     assert place.sync() == 0
-    statuses = [place.client.get_run(run_id).info.status for run_id in (first, second, third)]
+    whole.leave_launch()
+    statuses = [place.client.get_run(one.run_id).info.status for one in (first, second, third)]
     assert statuses == ["FAILED", "RUNNING", "FINISHED"]
     living.leave_launch()
     assert place.sync() == 0
-    assert place.client.get_run(second).info.status == "KILLED"
-    assert not list(place.target.lock_folder.glob("launches/*/analyze.json"))
+    assert place.client.get_run(second.run_id).info.status == "KILLED"
+    assert len(place.runs("evaluate")) == 2
 
 
 def test_jobs_whose_command_found_no_store_share_one_launch(
@@ -335,3 +348,108 @@ def test_a_store_that_is_away_is_one_message(
     assert "nothing was sent; run the same command later" in output.out
     assert "Traceback" not in output.out + output.err
     assert "geheim" not in output.out + output.err
+
+
+PLAIN_DAMAGES: list[Callable[[Place, str], object]] = [
+    lambda place, run_id: place.client.set_terminated(run_id, "FAILED"),
+    lambda place, run_id: place.client.update_run(run_id, status="RUNNING"),
+    lambda place, run_id: place.client.set_terminated(run_id, "FINISHED", 5),
+    lambda place, run_id: place.client.set_tag(run_id, tags.BENCH, "another"),
+    lambda place, run_id: place.client.set_tag(run_id, tags.PARENT, "another"),
+    lambda place, run_id: place.client.log_metric(run_id, "eval/top1", 0.9),
+    lambda place, run_id: place.client.log_metric(run_id, "eval/other", 0.9, step=3),
+    lambda place, run_id: _cut(_artifact(place, "report.txt", run_id)),
+    lambda place, run_id: _artifact(place, "report.txt", run_id).unlink(),
+    lambda place, run_id: place.client.delete_run(run_id),
+]
+
+
+def evaluation(place: Place) -> PlainRun:
+    """A finished evaluation of the run."""
+    target = TrackingTarget(place.uri, "asib", None, "evaluate", place.target.lock_folder)
+    run_tags = {
+        tags.STAGE: "evaluate",
+        tags.PARENT: place.run_id,
+        tags.BENCH: "digits",
+        tags.EVALUATED: place.run.key,
+        tags.SPLIT: "val",
+    }
+    data = {"name": "digits", "digest": "d" * 40}
+    run = target.created(run_tags, "evaluate-val", params={"run": "teacher"}, data=data)
+    run.numbers = {"eval/top1": 0.5}
+    run.write_files({"report.txt": "top-1 50 %"}, {"confusion.png": b"png"})
+    target.ended(run, "FINISHED", {})
+    target.leave_launch()
+    return run
+
+
+def shown(place: Place, stage: str) -> list[dict[str, Any]]:
+    """The runs of a stage, value by value, without what the store itself chooses."""
+    found = []
+    for run in place.runs(stage):
+        files = Path(run.info.artifact_uri.removeprefix("file://"))
+        found.append(
+            {
+                "info": (run.info.run_name, run.info.status, run.info.end_time),
+                "params": run.data.params,
+                "metrics": run.data.metrics,
+                "tags": run.data.tags,
+                "data": [one.dataset.digest for one in run.inputs.dataset_inputs],
+                "files": {path.name: path.read_bytes() for path in sorted(files.glob("*.*"))},
+            }
+        )
+    return found
+
+
+@pytest.mark.parametrize("damage", PLAIN_DAMAGES)
+def test_an_evaluation_is_made_equal_to_its_record(
+    place: Place, damage: Callable[[Place, str], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = evaluation(place)
+    before = shown(place, "evaluate")
+    damage(place, str(run.run_id))
+    assert place.sync() == 0
+    assert shown(place, "evaluate") == before
+    capsys.readouterr()
+    assert place.sync() == 0
+    assert "synced   0 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", PLAIN_DAMAGES[:3])
+def test_a_launch_is_made_equal_to_its_record(
+    place: Place, damage: Callable[[Place, str], object]
+) -> None:
+    before = shown(place, "launch")
+    damage(place, place.runs("launch")[0].info.run_id)
+    assert place.sync() == 0
+    assert shown(place, "launch") == before
+
+
+def test_a_store_that_was_lost_is_made_again_with_all_its_runs(place: Place) -> None:
+    """Launches, stage runs and evaluations, each under its parent of the new store."""
+    evaluation(place)
+    before = {stage: shown(place, stage) for stage in ("launch", "finetune", "evaluate")}
+    place.lose()
+    assert place.sync() == 0
+    after = {stage: shown(place, stage) for stage in ("launch", "finetune", "evaluate")}
+    (launch,), (run,), (child,) = (place.runs(stage) for stage in before)
+    assert run.data.tags[tags.PARENT] == launch.info.run_id
+    assert child.data.tags[tags.PARENT] == run.info.run_id
+    for runs in (*before.values(), *after.values()):
+        for one in runs:
+            one["tags"].pop(tags.PARENT, None)
+    assert after == before
+
+
+def test_a_report_that_was_deleted_stays_deleted(place: Place) -> None:
+    target = TrackingTarget(place.uri, "asib", None, "analyze", place.target.lock_folder)
+    run = target.created({tags.STAGE: "analyze", tags.BENCH: "digits"}, "analyze-digits")
+    target.ended(run, "FINISHED", {})
+    target.leave_launch()
+    place.client.set_tag(str(run.run_id), tags.BENCH, "another")
+    assert place.sync() == 0
+    (report,) = place.runs("analyze")
+    assert report.data.tags[tags.BENCH] == "digits"
+    place.client.delete_run(report.info.run_id)
+    assert place.sync() == 0
+    assert place.runs("analyze") == []

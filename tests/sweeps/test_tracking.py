@@ -13,9 +13,10 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis import tags
+from pipeline.__main__ import main
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
-from sweeps.tracking import VALUES, publish, study_target
+from sweeps.tracking import VALUES, end, publish, study_target, trial_target
 from sweeps.trials import TrialStore
 from tests.sweeps.test_trials import GRID, trial_store
 from trainers import metrics
@@ -41,15 +42,25 @@ class Place:
         assert self.publish()
 
     def publish(self) -> bool:
-        return publish(self.trials, study_target(self.trials, self.target), self.session)
+        study = study_target(self.trials, self.target)
+        sent = publish(self.trials, study, self.session)
+        study.leave_launch()  # as the end of the process does
+        return sent
+
+    def of(self, stage: str) -> list[Any]:
+        query = f"tags.{tags.STAGE} = '{stage}'"
+        return list(self.client.search_runs([self.target.experiment_id()], query))
 
     def run(self) -> Any:
-        query = f"tags.{tags.STAGE} = 'trial'"
-        (found,) = self.client.search_runs([self.target.experiment_id()], query)
+        (found,) = self.of("trial")
         return found
 
+    def sync(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", self.target.uri)
+        assert main(["sync", f"runtime.store={self.target.lock_folder.parent}"]) == 0
+
     def file(self) -> Path:
-        (found,) = self.trials.place("0").glob("mlflow-*.json")
+        (found,) = self.target.lock_folder.glob("launches/*/trial-0.json")
         return found
 
 
@@ -57,6 +68,12 @@ class Place:
 def place(schema: Path, tmp_path: Path) -> Place:
     shutil.copy(schema, tmp_path)
     return Place(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def _is_right(place: Place) -> bool:
+    run = place.run()
+    wanted = {metrics.BEST_VAL_TOP1: 0.5, metrics.TEST_TOP1: 0.25, metrics.RUN_SECONDS: 3.0}
+    return run.info.status == "FINISHED" and run.data.metrics == wanted
 
 
 DAMAGES: list[Callable[[Place], object]] = [
@@ -76,8 +93,44 @@ def test_a_trial_that_is_wrong_in_the_tracking_store_is_mended(
 ) -> None:
     damage(place)
     assert place.publish()
-    run = place.run()
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics[metrics.BEST_VAL_TOP1] == 0.5
-    assert run.data.metrics[metrics.TEST_TOP1] == 0.25
-    assert run.data.metrics[metrics.RUN_SECONDS] == 3.0
+    assert _is_right(place)
+
+
+@pytest.mark.parametrize("damage", DAMAGES[:5])
+def test_sync_alone_mends_a_study_and_its_trials(
+    place: Place,
+    damage: Callable[[Place], object],
+    monkeypatch: pytest.MonkeyPatch,
+    signals: None,
+) -> None:
+    """Without the study's command, its storage or its sampler."""
+    target = study_target(place.trials, place.target)
+    end(place.trials, target, "FINISHED", {})
+    damage(place)
+    (study,) = place.of("study")
+    place.client.set_terminated(study.info.run_id, "FAILED")
+    place.client.set_tag(study.info.run_id, tags.BENCH, "another")
+    shutil.rmtree(place.trials.folder)
+    place.sync(monkeypatch)
+    assert _is_right(place)
+    (study,) = place.of("study")
+    assert (study.info.status, study.data.tags[tags.BENCH]) == ("FINISHED", "digits")
+    assert place.run().data.tags[tags.PARENT] == study.info.run_id
+
+
+def test_a_study_whose_workers_are_gone_becomes_killed(
+    place: Place, monkeypatch: pytest.MonkeyPatch, signals: None
+) -> None:
+    claimed = place.trials.take(2)
+    assert claimed is not None
+    study = study_target(place.trials, place.target)
+    trial_target(place.trials, claimed.label, study).parent_id()
+    place.sync(monkeypatch)
+    assert [run.info.status for run in place.of("study")] == ["RUNNING"]
+    study.leave_launch()
+    place.sync(monkeypatch)  # its command has ended, a worker runs a trial
+    assert [run.info.status for run in place.of("study")] == ["RUNNING"]
+    claimed.lease.release()
+    place.sync(monkeypatch)
+    assert [run.info.status for run in place.of("study")] == ["KILLED"]
+    assert sorted(run.info.status for run in place.of("trial")) == ["FINISHED", "KILLED"]
