@@ -28,6 +28,13 @@ class Artifacts:
         listed = self.repository.list_artifacts(folder)
         return {one.path: one.file_size or 0 for one in listed if not one.is_dir}
 
+    def tree(self, folder: str | None = None) -> dict[str, int]:
+        """The size of every file in a folder and those below."""
+        found = dict[str, int]()
+        for one in self.repository.list_artifacts(folder):
+            found |= self.tree(one.path) if one.is_dir else {one.path: one.file_size or 0}
+        return found
+
     def is_same(self, path: str, size: int, digest: str, found: dict[str, int]) -> bool:
         """Whether a listed file is the one of this size and sha256."""
         if found.get(path) != size:

@@ -63,10 +63,10 @@ def log_student(
     target: TrackingTarget,
     run_id: str,
     step: int,
-) -> None:
+) -> str:
     """Log the student under its run, with a signature, ready for `mlflow models serve`, and linked
-    to the run's metrics of a step. All other models of the run are deleted: damaged ones, and those
-    that an interrupted call has left."""
+    to the run's metrics of a step; return the address of its files. All other models of the run are
+    deleted: damaged ones, and those that an interrupted call has left."""
     client = target.client()
     known = {one.model_id for one in _models_of(client, target.experiment_id(), run_id)}
     _log(folder, spec, result, target, run_id, step)
@@ -77,6 +77,7 @@ def log_student(
     for extra in models:
         if extra.model_id != new[-1].model_id:
             client.delete_logged_model(extra.model_id)
+    return str(new[-1].artifact_location)
 
 
 def linked_models(target: TrackingTarget, run: Any) -> list[LoggedModel]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.tracking.artifacts import Artifacts
 from pipeline.tracking.restore import SPEC_FILE, WEIGHTS, file_name
 from pipeline.tracking.target import TrackingTarget
 
+ModelFiles = Mapping[str, tuple[int, str | None]]  # by path: size, and sha256 but of the archive
 MODEL_FILES = ("MLmodel", "data/model.pt2")  # without which a student's model cannot be loaded
 
 
@@ -32,9 +34,11 @@ class RunFiles:
         target: TrackingTarget,
         run: Any,
         *,
+        model: ModelFiles | None = None,
         read: bool = False,
     ) -> None:
         self.folder, self.spec, self.target, self.run = folder, spec, target, run
+        self.model = model or {}
         self._artifacts = Artifacts(run.info.artifact_uri, target.uri, read=read)
         self._read = read
 
@@ -65,7 +69,9 @@ class RunFiles:
         if log_model and self._model_is_due(result):
             from pipeline.tracking.model_export import log_student
 
-            log_student(self.folder, self.spec, result, self.target, self.run.info.run_id, step)
+            run_id = self.run.info.run_id
+            root = log_student(self.folder, self.spec, result, self.target, run_id, step)
+            self.model = self._model_files(root)
 
     def _texts(self) -> dict[str, bytes]:
         """The texts that are lacking."""
@@ -103,13 +109,35 @@ class RunFiles:
         return not any(self._is_whole(model.artifact_location) for model in models)
 
     def _is_whole(self, root: str) -> bool:
-        """Whether a model can be loaded, as far as can be seen: its archive has checksums."""
+        """Whether a model is as it was logged. Its archive has checksums of its own; of a model of
+        an older version, no more is known than that it can be loaded."""
         artifacts = Artifacts(root, self.target.uri, read=self._read)
-        found = artifacts.sizes() | artifacts.sizes("data")
-        archive = MODEL_FILES[1]
-        return all(found.get(name) for name in MODEL_FILES) and all(
-            _is_intact(file) for file in artifacts.contents(archive)
+        found = artifacts.tree()
+        return (
+            all(found.get(name) for name in MODEL_FILES)
+            and all(
+                found.get(path) == size
+                if digest is None
+                else artifacts.is_same(path, size, digest, found)
+                for path, (size, digest) in self.model.items()
+            )
+            and all(_is_intact(file) for file in artifacts.contents(MODEL_FILES[1]))
         )
+
+    def _model_files(self, root: str) -> ModelFiles:
+        """The files of a model that has just been logged. MLflow has made them: no other copy is
+        kept, and its archive is not downloaded."""
+        artifacts = Artifacts(root, self.target.uri, read=True)
+        sizes = artifacts.tree()
+        return {
+            path: (size, None if path == MODEL_FILES[1] else _digest(artifacts, path))
+            for path, size in sizes.items()
+        }
+
+
+def _digest(artifacts: Artifacts, path: str) -> str:
+    (digest,) = [sha256(file) for file in artifacts.contents(path)]
+    return digest
 
 
 def _is_intact(archive: Path) -> bool:

@@ -113,9 +113,7 @@ class RunUpload:
             spec = self._spec()
             self._writer.tags(spec.tags | result.tags | {tags.NOTE: description(spec, result)})
         if not self.record.files:
-            self.record.files = self._stored(
-                lambda: self._files().send(result, last, log_model=log_model)
-            )
+            self.record.files = self._stored(lambda: self._send_files(result, last, log_model))
             self.record.model = self.record.files and log_model and "student" in result.weights
         # When it ended, not when it was sent: one that is replayed would seem to take hours.
         self._writer.end("FINISHED", result.time)
@@ -124,11 +122,17 @@ class RunUpload:
         self._save()
         self._stored(lambda: self.register(result))
 
+    def _send_files(self, result: RunResult, step: int, log_model: bool) -> None:
+        files = self._files()
+        files.send(result, step, log_model=log_model)
+        self.record.model_files = dict(files.model)
+
     def lacks_files(self, result: RunResult | None, *, read: bool) -> bool:
         """Whether files that were sent are absent in the artifact store, or differ there from the
         run folder; `read`: contents are compared though they have to be downloaded."""
         spec, run = self._spec(), self._run()
-        files = RunFiles(self.folder, spec, self.target, run, read=read)
+        model = self.record.model_files
+        files = RunFiles(self.folder, spec, self.target, run, model=model, read=read)
         return bool(files.lacking(result, log_model=self.record.model))
 
     def mend(self, *, again: bool) -> None:
@@ -231,7 +235,8 @@ class RunUpload:
         """The files of the run, at the address that the run has; MLflow's client would go on with
         whatever it was answered first."""
         self.lease.check()
-        return RunFiles(self.folder, self._spec(), self.target, self._run())
+        model = self.record.model_files
+        return RunFiles(self.folder, self._spec(), self.target, self._run(), model=model)
 
     def _run(self) -> Any:
         """The run as the store has it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from analysis.stores.address import redacted
 from pipeline.storage.atomic import CorruptFile
@@ -31,6 +31,7 @@ class UploadState:
     command: str = ""  # which call of that verb: runs of one call share a launch run
     files: bool = False  # weights, texts and the model
     model: bool = False  # an MLflow model is among the files
+    model_files: dict[str, tuple[int, str | None]] = field(default_factory=dict)  # as it was logged
     folder: str = ""  # the folder's random name, from its spec
     reused: bool = False  # it was finished before it was wanted in this experiment
 

@@ -159,7 +159,7 @@ def test_the_claim_is_written_into_the_run_of_the_study_with_its_seeds(tmp_path:
     study = study_of("ladder", {"seeds": "3,4,5"}, ["data.train_limit=200"])
     trial_store = SimpleNamespace(study=study, folder=tmp_path)
     target = TrackingTarget("sqlite:///none.db", "e", None, "sweep", tmp_path)
-    found = study_target(trial_store, target).tags[tags.CLAIM]  # type: ignore[arg-type]
+    found = study_target(trial_store, target).run.tags[tags.CLAIM]  # type: ignore[arg-type]
     assert json.loads(found) == {"rung": "L4", "seeds": [3, 4, 5]}
     trial_store.study = replace(study, claim=None)
-    assert tags.CLAIM not in study_target(trial_store, target).tags  # type: ignore[arg-type]
+    assert tags.CLAIM not in study_target(trial_store, target).run.tags  # type: ignore[arg-type]
