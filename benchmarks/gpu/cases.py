@@ -50,6 +50,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "L2 live query": _L2 | {"query": "live"},
     "L2 no query": _L2 | {"query": "none"},
     "L2 query dropout, residual": _L2 | {"query_dropout": 0.5, "residual": True},
+    "L2 folds": _L2 | {"folds": 3},
     "L2 EMA": _L2 | {"ema_weight": 0.5},
     "L2 target same": _L2 | {"target_view": "same"},
     "L2 DKD": _L2 | {"use_dkd_with_synergy": True},

@@ -247,6 +247,7 @@ SWITCHES = {
     "label guard": ("L2", ["kd_label_guard=true", "disagree_mode=both_wrong"]),
     "decoupled": ("L2", ["use_dkd_with_synergy=true", "feat_kd_alpha=0.1"]),
     "tokens": ("L2_null_tokens", []),
+    "folds": ("L2", ["query=none", "folds=3", "residual=true"]),
     "by label": ("L2_null_by_label", []),
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainers import measures, metrics, models
 from trainers.averages import moving_average
-from trainers.distillation import placebos
+from trainers.distillation import folds, placebos
 from trainers.distillation.objective import objective
 from trainers.distillation.stage_cache import (
     heads_only,
@@ -28,7 +28,7 @@ from trainers.distillation.stage_cache import (
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
 from trainers.distillation.synergy_gain import Read, query_and_tokens, unfused
 from trainers.loop import run_steps, snapshot, top1
-from trainers.methods.alternating import alternating
+from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.methods.base import StepPosition
 from trainers.methods.information_plane import information
 from trainers.models import Outputs, freezing, outputs
@@ -59,6 +59,7 @@ class AStep:
             }
         self.student = student_bank(inputs, state)
         placebo, self.stage = placebos.of_stage(inputs, method, position.stage), position.stage
+        self.folds = folds.of_run(inputs, method)
         self.tokens = placebo if placebo and placebo.kind == placebos.TOKENS else None
         self.fresh = inputs.views.fresh
         if self.fresh:
@@ -97,8 +98,9 @@ class AStep:
         """AdamW with moments of this step's own: older ones belong to a state that the step
         before did not keep."""
         c, named = self.method.config, self.method.trainable("A")
-        fusion = [p for n, p in named if n.startswith(FUSION)]
-        others = [p for n, p in named if not n.startswith(FUSION)] + self.tuned
+        scaled = [any(f".{part}" in f".{name}" for part in FUSION) for name, _ in named]
+        fusion = [p for (_, p), one in zip(named, scaled, strict=True) if one]
+        others = [p for (_, p), one in zip(named, scaled, strict=True) if not one] + self.tuned
         groups: list[dict[str, Any]] = [
             {"params": fusion, "lr": c.a_lr * c.ib_mbm_lr_factor},
             {"params": others},
@@ -108,15 +110,16 @@ class AStep:
     def _train(self, position: StepPosition) -> dict[str, float]:
         inputs, method, optimiser = self.inputs, self.method, self.optimiser
         learning = [p for group in optimiser.param_groups for p in group["params"]]
-        plan = inputs.plan("fusion", position, None, unlabelled=False)
+        rows_SB = inputs.plan("fusion", position, None, unlabelled=False).rows
+        batches = self.folds.batches(rows_SB) if self.folds else [(0, rows) for rows in rows_SB]
         method.train()
 
         def step(i: int) -> dict[str, Tensor]:
-            rows = plan.rows[i]
+            number, rows = batches[i]
             with inputs.numerics.autocast(inputs.device):
                 student = self._student(rows)
                 teachers, start = self._teachers(self.tokens.other(rows) if self.tokens else rows)
-                terms = method.teacher_terms(
+                terms = method.members[number].teacher_terms(
                     student, teachers, start, inputs.views.labels(rows), position
                 )
             total = torch.stack(list(terms.losses.values())).sum()
@@ -129,28 +132,29 @@ class AStep:
             return {metrics.LOSS_TOTAL: total} | named | terms.seen
 
         stream = (inputs.config.seed, "fusion", "draws", position.epoch)
-        means = run_steps(self.state.progress, len(plan.rows), step, self.state.stop, stream)
+        means = run_steps(self.state.progress, len(batches), step, self.state.stop, stream)
         method.eval()
-        means |= self._gradients()
+        means |= self._gradients(method.members[batches[-1][0]])
         for k, teacher in enumerate(self.state.teachers):
             means[metrics.teacher(k, "trainable_requested")] = freezing.requested_fraction(
                 teacher, method.teacher_level(position.stage)
             )
             means[metrics.teacher(k, "trainable")] = freezing.moved_fraction(teacher)
-        means[metrics.STEP_SECONDS] = means["steps_seconds"] / len(plan.rows)
-        means[metrics.IMAGES_PER_SECOND] = plan.rows.numel() / means.pop("steps_seconds")
+        means[metrics.STEP_SECONDS] = means["steps_seconds"] / len(batches)
+        images = sum(len(rows) for _, rows in batches)
+        means[metrics.IMAGES_PER_SECOND] = images / means.pop("steps_seconds")
         return means
 
-    def _gradients(self) -> dict[str, float]:
+    def _gradients(self, method: AlternatingMethod) -> dict[str, float]:
         """The weakest gradient of the epoch's last step, of adapters and of the fusion's parts (0
-        where one does not learn), and the floor of σ."""
-        method, learning = self.method, {name for name, _ in self.method.trainable("A")}
+        where one does not learn), and the floor of σ; of the fusion that learned in it."""
+        learning = {name for name, _ in method.trainable("A")}
         named = list(method.named_parameters())
         adapters = [(n, p) for n, p in named if n.startswith(ADAPTERS)]
         found = {metrics.ADAPTER_GRAD: 0.0}
         if all(name in learning for name, _ in adapters):
             found[metrics.ADAPTER_GRAD] = measures.weakest_gradient(adapters, depth=2)
-        parts = [(n, p) for n, p in named if not n.startswith(ADAPTERS)]
+        parts = [(n, p) for n, p in named if not n.startswith((*ADAPTERS, "query_token"))]
         found[metrics.FUSION_GRAD] = measures.weakest_gradient(parts, depth=2)
         if method.config.bottleneck:
             found[metrics.SIGMA_FLOOR] = method.fusion.sigma_floor
@@ -262,7 +266,8 @@ class AStep:
 
         students, teachers = zip(*parts, strict=True)
         columns = [joined(column) for column in zip(*teachers, strict=True)]
-        return Read(joined(students), columns, inputs.data.train.labels[image_N])
+        share = self.folds.share(image_N * views.count) if self.folds else None
+        return Read(joined(students), columns, inputs.data.train.labels[image_N], share)
 
     def _read_gate(self) -> float:
         """Open or close the gate of the B-Step; give the synergy accuracy of the restored state."""

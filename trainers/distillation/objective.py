@@ -21,10 +21,17 @@ def objective(
     + λ_pres·L_pres], γ = w_kd + α_cccp, and its parts unweighted.
 
     Alternation lowers it in exact block-coordinate descent; with gradient steps on training
-    images that is observed, not guaranteed.
+    images that is observed, not guaranteed. Of several fusions it is the mean of each one's.
     """
-    c, labels = method.config, inputs.data.val.labels
     method.eval()
+    found = [_of_one(inputs, one, student, teachers) for one in method.members]
+    return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+
+
+def _of_one(
+    inputs: StepInputs, method: AlternatingMethod, student: ViewOutputs, teachers: list[ViewOutputs]
+) -> dict[str, float]:
+    c, labels = method.config, inputs.data.val.labels
     latent = method.fuse(student.pooled.float(), [t.pooled.float() for t in teachers])
     s = student.logits.float()
     v = method.synergy_logits(latent.mu, [t.logits.float() for t in teachers])

@@ -160,11 +160,13 @@ def synergy_rows(
     latent: bool = False,
     which: list[int] | None = None,
     drawn: tuple[int, int] | None = None,
+    share_FR: Tensor | None = None,
 ) -> Synergy:
     """g(mu), certainty and, if requested, mu for every row, in evaluation mode (restored); logits
     and mu in fp16.
 
     `which`: the fusion sees these teachers only. `drawn` = (seed, stage): g(z), z sampled once.
+    `share_FR`: of several fusions, the share of each in the logits of a row (None: the same).
     """
     logits, sure, means = [], [], []
     with evaluating(method), seeded(*drawn, "synergy") if drawn else nullcontext():
@@ -173,7 +175,14 @@ def synergy_rows(
             pooled = [t.pooled[part].float() for t in teachers]
             query = student.pooled[part].float()
             each = [t.logits[part].float() for t in teachers]
-            found = method.synergy(query, each, pooled, sample=drawn is not None, which=which)
+            found = method.synergy(
+                query,
+                each,
+                pooled,
+                sample=drawn is not None,
+                which=which,
+                share_FB=None if share_FR is None else share_FR[:, part],
+            )
             logits.append(found.logits.half())
             if found.certainty is not None:
                 sure.append(found.certainty)

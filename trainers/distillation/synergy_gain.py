@@ -32,11 +32,13 @@ def unfused(
 
 
 class Read(NamedTuple):
-    """What a fusion reads of images, and their labels [M]."""
+    """What a fusion reads of images, and their labels [M]; of several fusions the share of each in
+    the logits [F, M] (None: the same)."""
 
     student: ViewOutputs
     teachers: list[ViewOutputs]
     labels: Tensor
+    share: Tensor | None = None
 
 
 def query_and_tokens(
@@ -88,7 +90,7 @@ def _others(read: Read, seed: int, stage: int) -> Tensor:
 def _right(method: AlternatingMethod, read: Read) -> Tensor:
     """1 where the fusion finds the label, 0 elsewhere, [M] float32."""
     which = method.config.synergy_eval_teacher_indices
-    fused = synergy_rows(method, read.student, read.teachers, which=which)
+    fused = synergy_rows(method, read.student, read.teachers, which=which, share_FR=read.share)
     return (fused.logits.argmax(1) == read.labels).float()
 
 

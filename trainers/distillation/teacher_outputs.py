@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainers import stacking
-from trainers.distillation import placebos, stage_cache
+from trainers.distillation import folds, placebos, stage_cache
 from trainers.distillation.stage_cache import (
     stage_student,
     student_bank,
@@ -86,6 +86,7 @@ class Source:
         self._mixed = method.live_targets or method.needs_maps
         tables = not (self._mixed or inputs.views.fresh)
         self._placebo = placebos.of_stage(inputs, method, position.stage)
+        self._folds = folds.of_run(inputs, method)
         self._fusion = alternating(method) if state.gate_open else None
         self._query, self._synergy = state.student, None
         self._stack = stage_cache.stack(inputs, state) if method.stack_features else None
@@ -173,7 +174,11 @@ class Source:
                 query = outputs(self._query, images_BCHW).pooled
         with evaluating(method):
             logits, sure, latent = method.synergy(
-                query, list(found.teachers), list(tokens), sample=method.samples_targets
+                query,
+                list(found.teachers),
+                list(tokens),
+                sample=method.samples_targets,
+                share_FB=self._folds.share(rows_B) if self._folds else None,
             )
         return found._replace(synergy=logits, certainty=sure, latent=latent)
 
@@ -181,8 +186,8 @@ class Source:
         """Synergy logits of all rows for the queries of this stage."""
         student = student_bank(self._inputs, self._state)
         teachers = [bank.train for bank in tables.banks]
+        rows = torch.arange(self._inputs.views.rows, device=self._inputs.device)
         if self._placebo is not None and self._placebo.kind == placebos.TOKENS:
-            rows = torch.arange(self._inputs.views.rows, device=self._inputs.device)
             teachers = placebos.with_tokens(teachers, self._placebo.other(rows))
         return synergy_rows(
             method,
@@ -190,4 +195,5 @@ class Source:
             teachers,
             latent=method.config.feat_kd_alpha > 0,
             drawn=(self._inputs.config.seed, stage) if method.samples_targets else None,
+            share_FR=self._folds.share(rows) if self._folds else None,
         )

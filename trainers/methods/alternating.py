@@ -40,6 +40,11 @@ class AlternatingMethod(Method):
         return True
 
     @property
+    def members(self) -> list[AlternatingMethod]:
+        """The fusions that learn in the A-Step: this one, or one for every fold of the images."""
+        return [self]
+
+    @property
     def live_query(self) -> bool:
         """Whether the fusion's query is the present student, not that of the stage's start."""
         return False
@@ -103,9 +108,22 @@ class AlternatingMethod(Method):
         *,
         sample: bool = False,
         which: list[int] | None = None,
+        share_FB: Tensor | None = None,
     ) -> Synergy:
         """Logits, certainty and mean for a student's features and the K teachers' logits and
-        features; of a latent that is sampled (`sample`) or its mean."""
+        features; of a latent that is sampled (`sample`) or its mean. Of several fusions their mean,
+        weighted by `share_FB` (None: equally)."""
+        found = [one._synergy(query_BD, teachers, pooled, sample, which) for one in self.members]
+        return found[0] if len(found) == 1 else _mean(found, share_FB)
+
+    def _synergy(
+        self,
+        query_BD: Tensor | None,
+        teachers: list[Tensor],
+        pooled: list[Tensor],
+        sample: bool,
+        which: list[int] | None,
+    ) -> Synergy:
         found = self.fuse(query_BD, pooled, sample=sample, which=which)
         sure = None if found.logvar is None else targets.certainty(found.logvar)
         return Synergy(self.synergy_logits(found.z, teachers, which=which), sure, found.mu)
@@ -124,6 +142,18 @@ class AlternatingMethod(Method):
     def clamp_loss(self, loss: Tensor, position: StepPosition) -> Tensor:
         """The A-Step's total loss as it is minimised."""
         return loss
+
+
+def _mean(found: list[Synergy], share_FB: Tensor | None) -> Synergy:
+    """The weighted mean of what several fusions give."""
+    logits_FBC, sure = torch.stack([one.logits for one in found]), [one.certainty for one in found]
+    if share_FB is None:
+        share_FB = logits_FBC.new_full(logits_FBC.shape[:2], 1 / len(found))
+    certain = [one for one in sure if one is not None]
+    return Synergy(
+        (share_FB[:, :, None] * logits_FBC).sum(0),
+        (share_FB * torch.stack(certain)).sum(0) if certain else None,
+    )
 
 
 def alternating(method: Method) -> AlternatingMethod | None:

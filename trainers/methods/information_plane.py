@@ -36,21 +36,31 @@ def information(
     CE is unsmoothed and unweighted, its mean taken over `SAMPLES` draws of z for every image
     (Alemi et al. 2018, arXiv 1711.00464). `stream`: the seed and position that the draws belong
     to; they are their own, so training draws the same with and without this. Without a
-    bottleneck there is no rate: an empty dict.
+    bottleneck there is no rate: an empty dict. Of several fusions it is the mean of each one's.
     """
     with evaluating(method):
-        latent = method.fuse(
-            student.pooled.float(), [t.pooled.float() for t in teachers], which=which
-        )
-        if latent.logvar is None:
-            return {}
-        each = [t.logits.float() for t in teachers]
-        logits = partial(method.synergy_logits, teachers=each, which=which)
-        return {
-            metrics.VAL_RATE: float(losses.gaussian_rate(latent.mu, latent.logvar).mean()),
-            metrics.VAL_CE: sampled_cross_entropy(logits, latent, labels_M, stream),
-            metrics.LABEL_ENTROPY: label_entropy(labels_M),
-        }
+        found = [_of_one(one, student, teachers, labels_M, stream, which) for one in method.members]
+    return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+
+
+def _of_one(
+    method: AlternatingMethod,
+    student: ViewOutputs,
+    teachers: list[ViewOutputs],
+    labels_M: Tensor,
+    stream: tuple[int, ...],
+    which: list[int] | None,
+) -> dict[str, float]:
+    latent = method.fuse(student.pooled.float(), [t.pooled.float() for t in teachers], which=which)
+    if latent.logvar is None:
+        return {}
+    each = [t.logits.float() for t in teachers]
+    logits = partial(method.synergy_logits, teachers=each, which=which)
+    return {
+        metrics.VAL_RATE: float(losses.gaussian_rate(latent.mu, latent.logvar).mean()),
+        metrics.VAL_CE: sampled_cross_entropy(logits, latent, labels_M, stream),
+        metrics.LABEL_ENTROPY: label_entropy(labels_M),
+    }
 
 
 def sampled_cross_entropy(

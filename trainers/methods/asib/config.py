@@ -161,7 +161,9 @@ class AsibConfig(RungOptions):
                 f"method.teacher_weights={weights}: teacher 1 alone has a weight, and "
                 f"method.teacher2_weight_decay_len={self.teacher2_weight_decay_len:g} takes it away"
             )
-        found += self._placebo_errors() + (self._query_errors() if fused(self) else [])
+        found += self._placebo_errors() + (
+            self._query_errors() + self._fold_errors() if fused(self) else []
+        )
         if self.ce_alpha == 0 and (not taught(self) or self.kd_alpha == 0):
             found.append("method.ce_alpha=0: the student learns from nothing else")
         return found + (self._fusion_errors(adapt_epochs, student_dim) if fused(self) else [])
@@ -215,6 +217,22 @@ class AsibConfig(RungOptions):
                 f"average, and method.teacher_weights={weights} gives them no weight"
             )
         return found
+
+    def _fold_errors(self) -> list[str]:
+        """What is of all images, and so leaves no fold out."""
+        clashes = {
+            "query=live": self.query == "live",
+            "adapt=backbone": self.adapt == "backbone",
+            "target_view=same": self.target_view == "same",
+            f"feat_kd_alpha={self.feat_kd_alpha:g}": self.feat_kd_alpha > 0,
+        }
+        found = [f"method.{name}" for name, holds in clashes.items() if holds]
+        if self.folds == 1 or not found:
+            return []
+        return [
+            f"method.folds={self.folds} does not go with {' and '.join(found)}: live queries, "
+            "mixed images, adapted teachers and targets of features leave no fold out"
+        ]
 
     def _placebo_errors(self) -> list[str]:
         """Placebos that would take nothing away."""

@@ -5,6 +5,8 @@ Shapes: B examples, C classes, D latent width, K teachers.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ from trainers.schedules import ramp, rise_from_zero
 
 
 class Fusing(AlternatingMethod):
-    """φ: the fusion module with its adapters and head."""
+    """φ: the fusion module with its adapters and head, or one such for every fold."""
 
     config: AsibConfig
     config_type = AsibConfig
@@ -28,6 +30,10 @@ class Fusing(AlternatingMethod):
     def __init__(self, config: AsibConfig, dims: Dims) -> None:
         super().__init__(config, dims)
         if not self.fuses:
+            return
+        if config.folds > 1:
+            one = replace(config, folds=1)
+            self.folds = nn.ModuleList(type(self)(one, dims) for _ in range(config.folds))
             return
         token, latent = config.widths(dims.student)
         adapter = Adapter(dims.student, token)  # built always: the others start alike without it
@@ -53,6 +59,10 @@ class Fusing(AlternatingMethod):
     @property
     def fuses(self) -> bool:
         return fused(self.config)
+
+    @property
+    def members(self) -> list[AlternatingMethod]:
+        return [self] if self.config.folds == 1 else [*self.folds]
 
     @property
     def reads_query(self) -> bool:

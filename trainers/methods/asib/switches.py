@@ -190,6 +190,16 @@ class Switches(MethodConfig):
         False, "average over the kept samples, not the batch", when=_gates
     )
     # The fusion.
+    folds: int = option(
+        1,
+        "cross-fitting: so many fusions, each trained without one fold of the labelled images; the "
+        "logits of an image are of the fusion that has not seen it, of all others their mean; 1: "
+        "one fusion",
+        low=1,
+        high=20,
+        when=fused,
+        added=True,
+    )
     residual: bool = option(
         False,
         "synergy logits are the teachers' average plus g, which starts at 0: the fusion starts as "

@@ -98,6 +98,12 @@ def test_a_residual_fusion_learns_its_last_layer_first() -> None:
     [
         ({"query": "none", "w_feat": 1.0}, "method.w_feat=1 compares the student's query"),
         ({"query": "none", "feat_kd_alpha": 1.0}, "method.query=none has none; give stage"),
+        (
+            {"folds": 3, "query": "live", "adapt": "backbone", "target_view": "same"},
+            "method.folds=3 does not go with method.query=live and method.adapt=backbone and "
+            "method.target_view=same: ",
+        ),
+        ({"folds": 2, "feat_kd_alpha": 0.5}, "does not go with method.feat_kd_alpha=0.5"),
         ({"residual": True, "placebo": "tokens"}, "method.residual reads the logits too"),
         (
             {

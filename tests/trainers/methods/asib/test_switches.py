@@ -340,6 +340,8 @@ RUNS = {
     "no query on fresh crops": ("L3", ["method.query=none", "data.views=0"]),
     "dropped query": ("L2", ["method.query_dropout=0.5"]),
     "query of the average": ("L2", ["method.query=ema", "method.ema_decay=0.5"]),
+    "folds": ("L2", ["method.folds=3"]),
+    "folds on fresh crops": ("L1", ["method.folds=2", "data.views=0", "method.query=none"]),
     "residual": ("L2", ["method.residual=true"]),
     "ema": ("L1", ["method.ema_weight=1", "method.ema_decay=0.5", "method.ema_update_every=2"]),
     "ema on mixed images": ("side_asib_cccp", ["method.ema_weight=1", "method.ema_decay=0.5"]),
