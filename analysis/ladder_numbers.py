@@ -27,7 +27,12 @@ METHOD_ORDER = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 STACK = "stack"
 CONTROLS = ("CE", "KD", "kd", "KD_conf", "self", STACK)
 _NEXT_TO_KD = CONTROLS[3:]
-UNFUSED = (*CONTROLS, "CE_matched", "KD_null")  # of ASIB's rungs those without a fusion module
+UNFUSED = (
+    *CONTROLS,
+    "CE_matched",
+    "CE_all",
+    "KD_null",
+)  # of ASIB's rungs those without a fusion module
 A_STEP, B_STEP = 0.0, 1.0  # values of stage/step
 
 # Read epoch by epoch for the table: their last values alone would mislead.

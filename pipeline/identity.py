@@ -138,6 +138,12 @@ def setting_key(found: dict[str, Any]) -> str:
     return digest_of(setting)[:KEY_LENGTH]
 
 
+def with_few_labels(config: Config) -> Config:
+    """The configuration whose students one with `data.every_label` is the ceiling of: both are of
+    one setting."""
+    return replace(config, data=replace(config.data, every_label=False))
+
+
 def of_teachers(config: Config) -> Config:
     """The configuration with the data that its teachers are trained on: images with a label. No
     validation image of the students is among them: the subset is drawn after the split."""
@@ -145,7 +151,7 @@ def of_teachers(config: Config) -> Config:
     limit = data.train_limit if data.teacher_limit is None else data.teacher_limit
     if (limit, 0) == (data.train_limit, data.unlabelled):
         return config
-    own = replace(data, train_limit=limit, teacher_limit=None, unlabelled=0)
+    own = replace(data, train_limit=limit, teacher_limit=None, unlabelled=0, every_label=False)
     return replace(config, data=own)
 
 
@@ -160,7 +166,7 @@ def distill_config(config: Config) -> DistillConfig:
     from unlabelled images; they only count for the steps of an epoch that are not given."""
     budget, data, optim = config.budget, config.data, config.optim
     taught = config.method.is_taught()
-    if not taught and optim.steps_per_epoch is not None:
+    if not taught and optim.steps_per_epoch is not None and not data.every_label:
         data = replace(data, unlabelled=0)
     if data.unlabelled == 0 or not taught:
         optim = replace(optim, unlabelled_share=default_of(type(optim), "unlabelled_share"))

@@ -38,6 +38,7 @@ _COLOURS = {
 # What is next to the ladder has its own colour in every figure, after Tol's muted and dark
 # ones (Paul Tol, 2021).
 _BESIDE = {
+    "CE_all": "#4d4d4d",
     "KD_conf": "#606c5a",
     "self": "#7a5195",
     "stack": "#005f60",

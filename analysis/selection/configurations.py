@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import tags
 from analysis.runs import Selection, column, split
 
-ALONE = ("CE", "CE_matched", "ce", "self")  # students without the bench's teachers
+ALONE = ("CE", "CE_matched", "CE_all", "ce", "self")  # students without the bench's teachers
 RUNG_COLUMNS = (f"tags.{tags.BENCH}", f"tags.{tags.RUNG}")
 
 # Of runs that count: the configuration that their rung is shown with, and why that one; empty

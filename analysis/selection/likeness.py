@@ -11,7 +11,7 @@ from analysis.selection.configurations import RUNG_COLUMNS
 
 # Parameters that have to be equal; what a rung or a method is made of is not among them.
 _PROBLEM = re.compile(
-    r"params\.((data\.(?!root|download|teacher_limit)|student\.|mix\.|numerics\.|optim\.batch).*"
+    r"params\.((data\.(?!root|download|teacher_limit|every_label)|student\.|mix\.|numerics\.|optim\.batch).*"
     r"|budget\.student_epochs|select)"
 )
 _OF_TEACHERS = re.compile(r"params\.(teacher\..*|data\.teacher_limit)")

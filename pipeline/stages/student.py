@@ -18,6 +18,7 @@ from pipeline.identity import (
     run_key,
     setting_key,
     teacher_numbers,
+    with_few_labels,
 )
 from pipeline.session import Session
 from pipeline.stages.images import on_device
@@ -62,6 +63,7 @@ class StudentStage:
 
     def spec(self) -> RunSpec:
         config, requested = self.config, identity("distill", self.requested)
+        setting = identity("distill", with_few_labels(self.requested))
         own = identity("distill", config)
         run_tags = {
             tags.STAGE: "distill",
@@ -73,7 +75,7 @@ class StudentStage:
             tags.TEACHER_KEYS: ",".join(own["teachers"][: len(self.teachers.numbers)]),
             tags.VERSION: str(own["version"]),
             tags.RECIPE: recipe_key(requested),
-            tags.SETTING: setting_key(requested),
+            tags.SETTING: setting_key(setting),
             tags.VARIANT: variant(config),
         }
         params: dict[str, str] = {}

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import ConfigError, compose
-from pipeline.identity import identity, of_teachers, recipe_key, run_key, setting_key, splits
+from pipeline.identity import (
+    identity,
+    of_teachers,
+    recipe_key,
+    run_key,
+    setting_key,
+    splits,
+    with_few_labels,
+)
 from trainers.data import Images
 
 # Keys of published configurations. If one changes, every finished run of it is trained again:
@@ -213,6 +221,21 @@ def test_a_control_with_few_labels_is_of_the_same_setting() -> None:
         for more in ([], ["data.unlabelled=all"])
     ]
     assert len(set(found)) == 1
+
+
+def test_the_ceiling_has_all_labels_and_is_of_the_same_setting() -> None:
+    few, more = compose(["cfg=CE", *FEW]), ["data.unlabelled=all"]
+    ceiling = compose(["cfg=CE_all", *FEW, *more])
+    data, rest = splits(ceiling.data), splits(compose(["cfg=CE", *FEW, *more]).data)
+    assert data.unlabelled is None
+    assert rest.unlabelled is not None
+    assert len(data.train.labels) == len(rest.train.labels) + len(rest.unlabelled.pixels)
+    assert (data.val.digest, data.test.digest) == (rest.val.digest, rest.test.digest)
+    keys = [run_key("distill", one) for one in (few, ceiling)]
+    assert keys[0] != keys[1] != run_key("distill", compose(["cfg=CE_all", *FEW]))
+    assert keys[0] == run_key("distill", compose(["cfg=CE_all", *FEW]))  # nothing is unlabelled
+    settings = [setting_key(identity("distill", with_few_labels(c))) for c in (few, ceiling)]
+    assert settings[0] == settings[1]
 
 
 def test_overlap_is_in_the_keys_of_teachers_and_of_whom_they_teach() -> None:

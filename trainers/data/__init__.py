@@ -70,6 +70,8 @@ def load(config: DataConfig) -> Splits:
     raw = DATASETS[config.name](config)
     _check(raw, config)
     parts = partition(raw, config)
+    if config.every_label:
+        parts = _all_labelled(parts, len(raw.train_labels))
     if raw.val is None:
         val = (raw.train_pixels[parts.val], raw.train_labels[parts.val])
     else:
@@ -127,6 +129,21 @@ def _others(raw: Raw, rest: np.ndarray, train: np.ndarray, config: DataConfig) -
             "that many, or all"
         )
     return left if wanted == "all" else left[: int(wanted)]
+
+
+def _all_labelled(parts: Partition, labels: int) -> Partition:
+    """With the unlabelled images among those of training.
+
+    Raises:
+        DataDamaged: some have no label (there are `labels` of them).
+    """
+    alone = int((parts.unlabelled >= labels).sum())
+    if alone:
+        raise DataDamaged(
+            f"data.every_label=true: {alone} images of the folder `unlabelled` have no label"
+        )
+    train = np.sort(np.concatenate([parts.train, parts.unlabelled]))
+    return parts._replace(train=train, unlabelled=parts.unlabelled[:0])
 
 
 def has_validation(config: DataConfig) -> bool:

@@ -61,6 +61,11 @@ class DataConfig:
         choices=("all",),
         identity=False,
     )
+    every_label: bool = option(
+        False,
+        "give the unlabelled images their labels: the ceiling of a study with few labels",
+        identity=False,
+    )
     val_limit: int | None = option(
         None,
         "validate on a stratified subset of this many images (null: in proportion to train_limit)",

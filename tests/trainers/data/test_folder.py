@@ -104,6 +104,8 @@ def test_images_without_a_label_are_in_a_folder_of_their_own(tmp_path: Path) -> 
     assert found.digest == alone.digest
     assert found.unlabelled is not None
     assert sorted(found.unlabelled.pixels[:, 0, 0, 0].tolist()) == [7, 9]
+    with pytest.raises(DataDamaged, match=r"every_label=true: 2 images of the folder"):
+        load(files.config("folder", tmp_path, unlabelled="all", every_label=True))
     (tmp_path / "unlabelled" / "broken.png").write_text("no image")
     with pytest.raises(DataDamaged, match=r"broken.png: cannot be decoded"):
         load(files.config("folder", tmp_path, unlabelled=1))
