@@ -10,21 +10,25 @@ import logging
 import sys
 
 from analysis.suggest import nearest
-from pipeline.cli import help, version
+from pipeline.cli import completion, help, version
 from pipeline.cli.arguments import (
     CANCEL,
+    COMPOSE,
     HELP,
     HELP_FLAGS,
+    HYDRA_HELP,
     LAUNCHER,
-    STAGES,
+    SHOW,
     VERSION,
     is_multirun,
     overrides_of,
+    plain_switches,
+    strange_words,
     wants_help,
-    without_cfg,
     without_config_dir,
     without_dry_run,
 )
+from pipeline.cli.hydra_flags import PAGE, Shown, taken
 from pipeline.cli.redaction import hide_credentials
 from pipeline.outcome import (
     DONE,
@@ -40,6 +44,7 @@ VERBS = {  # imported when they run: most need torch, --help does not
     "finetune": "pipeline.train:finetune_command",
     "bank": "pipeline.train:bank_command",
     "distill": "pipeline.train:distill_command",
+    SHOW: "pipeline.show:show",
     "evaluate": "pipeline.evaluation.evaluate:evaluate_command",
     "analyze": "pipeline.analyze:analyse_command",
     "export": "pipeline.analyze:export_command",
@@ -54,10 +59,15 @@ def main(arguments: list[str]) -> int:
     hide_credentials()
     print_anywhere()
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
-    words, shows = without_cfg(without_config_dir(without_dry_run(arguments)))
+    arguments = without_config_dir(without_dry_run(plain_switches(arguments)))
+    shown, words, errors = taken(arguments)
     verb, *rest = words or [HELP]
-    if verb == VERSION:
+    if (wanted := shown.completion) is not None:
+        return exit_code_of(lambda: completion.command(wanted, completion.PIPELINE, list(VERBS)))
+    if VERSION in words:
         print(f"{version.NAME} {version.version()}")
+    elif HYDRA_HELP in words:
+        print(PAGE)
     elif verb in (HELP, *HELP_FLAGS):
         print(help.page())
     elif verb not in VERBS:
@@ -65,8 +75,8 @@ def main(arguments: list[str]) -> int:
         return USER_ERROR.exit_code
     elif wants_help(rest):
         print(help.of_verb(verb))
-    elif shows:
-        return exit_code_of(lambda: _show(verb, rest))
+    elif shown or verb == SHOW or errors:
+        return exit_code_of(lambda: _show(verb, rest, shown, errors))
     elif is_multirun(rest) and verb != "distill":
         print(f"{verb}: only distill runs several (-m, {LAUNCHER}=…)", file=sys.stderr)
         return USER_ERROR.exit_code
@@ -75,14 +85,17 @@ def main(arguments: list[str]) -> int:
     return (DONE if arguments else USER_ERROR).exit_code
 
 
-def _show(verb: str, arguments: list[str]) -> None:
-    """Print the configuration of a verb that runs stages, and run nothing."""
-    if verb not in STAGES:
-        raise imported("pipeline.config:ConfigError")([f"--cfg: {verb} composes no run"])
-    given = overrides_of(verb, arguments)
-    if verb in ("finetune", "bank"):
-        _, given = imported("pipeline.cli.environment:listed_teachers")(given)
-    print(imported("pipeline.config.sources:as_yaml")(given))
+def _show(verb: str, arguments: list[str], shown: Shown, errors: list[str]) -> None:
+    """Print the configuration of a verb that runs stages, and run nothing.
+
+    Raises:
+        ConfigError: `errors` of flags, or those of the configuration.
+    """
+    if verb not in COMPOSE and shown:
+        errors = [*errors, f"--cfg, --info: {verb} composes no run"]
+    if errors := [*errors, *strange_words(arguments)]:
+        raise imported("pipeline.config:ConfigError")(errors)
+    imported(VERBS[SHOW])(verb, overrides_of(verb, arguments), shown)
 
 
 def _run(verb: str, arguments: list[str]) -> None:

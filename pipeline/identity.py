@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,34 @@ def canonical(value: Any) -> Any:
             continue
         kept[field.name] = canonical(own)
     return kept
+
+
+def key_options(stage: str, config: Config) -> set[str]:
+    """The dotted options that the key of a stage depends on in this configuration; of finetune,
+    those of all teachers."""
+    found = set[str]()
+    if stage == "distill":
+        found |= set(_counting(distill_config(config), ""))
+        found -= {f"method.{name}" for name in config.method.without_effect()}
+    numbers = range(len(config.teacher)) if stage == "finetune" else teacher_numbers(config)
+    for number in numbers:
+        spec = finetune_config(config, number)
+        found |= set(_counting(spec.teacher, f"teacher.{number}."))
+        found |= set(_counting(spec.data, "data.")) | set(_counting(spec.numerics, "numerics."))
+        found |= {"select"} | ({"overlap", "overlap_seed"} if config.specialised else set())
+    return found
+
+
+def _counting(value: Any, prefix: str) -> Iterator[str]:
+    """The options below a dataclass that can change a result of its configuration."""
+    for field in fields(value):
+        info, own = field.metadata.get("info"), getattr(value, field.name)
+        if info is not None and (not info.identity or (info.when and not info.when(value))):
+            continue
+        if is_dataclass(own):
+            yield from _counting(own, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
 
 
 def _canonical_distill(config: Config) -> dict[str, Any]:

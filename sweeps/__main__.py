@@ -8,20 +8,23 @@ from __future__ import annotations
 import sys
 
 from pipeline.__main__ import main as pipeline
-from pipeline.cli import help, version
+from pipeline.cli import completion, help, version
 from pipeline.cli.arguments import (
     CANCEL,
     HELP,
     HELP_FLAGS,
+    HYDRA_HELP,
     LAUNCHER,
     VERSION,
     as_overrides,
     lasting,
+    plain_switches,
     strange_words,
     wants_help,
     without_config_dir,
     without_dry_run,
 )
+from pipeline.cli.hydra_flags import PAGE, taken
 from pipeline.cli.redaction import hide_credentials
 from pipeline.config.groups import options_of, unknown
 from pipeline.outcome import (
@@ -70,21 +73,30 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in (HELP, *HELP_FLAGS):
         print(page())
         return (DONE if arguments else USER_ERROR).exit_code
-    if arguments[0] == VERSION:
+    if HYDRA_HELP in arguments:
+        print(PAGE)
+        return DONE.exit_code
+    if VERSION in arguments:
         print(f"{version.NAME} {version.version()}")
         return DONE.exit_code
-    arguments = without_config_dir(without_dry_run(arguments))
+    arguments = without_config_dir(without_dry_run(plain_switches(arguments)))
+    shown, arguments, errors = taken(arguments)
+    if (wanted := shown.completion) is not None:
+        return exit_code_of(lambda: completion.command(wanted, completion.SWEEPS))
     works, rest = arguments[:1] == [WORK], arguments[1:] if arguments[:1] == [WORK] else arguments
     plain = as_overrides([text for text in rest if text not in HELP_FLAGS])
-    names = [text.removeprefix("study=") for text in plain if "=" not in text or _names(text)]
-    given = [text for text in plain if "=" in text and not _names(text) and text not in EMPTY]
+    names = [text.removeprefix("study=") for text in plain if not _sets(text) or _names(text)]
+    given = [text for text in plain if _sets(text) and not _names(text) and text not in EMPTY]
     if wants_help(rest):
         return exit_code_of(lambda: _help(names))
-    if strange := strange_words(rest):
+    if strange := [*errors, *strange_words(rest)]:
         return exit_code_of(lambda: _refuse(strange))
     if len(names) != 1:
         print(f"one study is needed, not {names}: python -m sweeps --help", file=sys.stderr)
         return USER_ERROR.exit_code
+    if shown:
+        show = f"{RUN_STUDY}:show_study"
+        return exit_code_of(lambda: imported(show)(names[0], lasting(given), shown))
     if works:
         return exit_code_of(lambda: imported(f"{RUN_STUDY}:run_worker")(names[0], lasting(given)))
     cancel = CANCEL in rest
@@ -119,6 +131,11 @@ def _refuse(errors: list[str]) -> None:
     from pipeline.config import ConfigError
 
     raise ConfigError(errors)
+
+
+def _sets(text: str) -> bool:
+    """Whether it is key=value, or ~key."""
+    return "=" in text or text.startswith("~")
 
 
 def _names(text: str) -> bool:

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from analysis.suggest import nearest
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
+from pipeline.cli.hydra_flags import Shown
 from pipeline.config import Config, ConfigError
 from pipeline.config.composition import composed
 from pipeline.config.groups import GROUPS
@@ -26,6 +27,7 @@ from pipeline.launch.multirun import missing_teachers
 from pipeline.launch.options import CHOICE, LocalConfig, SlurmConfig, take_options
 from pipeline.outcome import KILLED, JobsFailed
 from pipeline.session import Session, launch_of, refusals
+from pipeline.show import show
 from pipeline.stages import preflight
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import named_experiment
@@ -155,6 +157,17 @@ def run_study(name: str, overrides: list[str], *, cancel: bool = False) -> None:
             _follow(request, trial_store, launcher, session, target)
     finally:
         _report(request, trial_store, target)
+
+
+def show_study(name: str, overrides: list[str], wanted: Shown) -> None:
+    """Print the base of a study, which all its trials share, as `--cfg` and `--info` ask for.
+
+    Raises:
+        ConfigError: errors of the study or the command.
+    """
+    request = read(name, overrides)
+    launcher = [t for t in request.execution if t.lstrip("+").startswith(("hydra/", "hydra."))]
+    show("distill", [*request.study.base, f"seed={request.study.seeds[0]}", *launcher], wanted)
 
 
 def _cancel(request: StudyRequest, overrides: list[str]) -> None:

@@ -6,21 +6,20 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
-from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.selection.declared import EACH
 from analysis.suggest import nearest
-from pipeline.cli.console import say
-from pipeline.config import Config, ConfigError
-from pipeline.config.composition import is_literal
+from pipeline.config import Config, ConfigError, compose
 from pipeline.config.groups import file_of, unknown
+from pipeline.config.sweep import values_of
 from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import same_experiment
 from sweeps.study import Params, Study, merged
+from sweeps.varied import first_values, sweeps_of, within
 from trainers.data import has_validation
 
 SAMPLERS = ("grid", "tpe", "gp", "random")
@@ -53,49 +52,33 @@ def study_of(name: str, given: dict[str, str], overrides: list[str]) -> Study:
     found, more = _fitting({key: _read(key, text) for key, text in given.items()}, "")
     values, errors = values | found, errors + more
     space = dict(values.get("space") or {})
-    several, others = _grids(overrides, space)
+    several, others, wrong_sweeps = sweeps_of(overrides, space)
+    errors += wrong_sweeps
     if several:
         values["space"] = space | several
-    values["base"] = merged([*values.get("base", []), *others])
+    added = {key: value for key, value in several.items() if key not in space}
+    base = [text for text in values.get("base", []) if not _keys([text]) & added.keys()]
+    values["base"] = merged([*base, *others])
+    values["enqueue"] = [first_values(added) | entry for entry in values.get("enqueue", [])]
     values["seeds"] = tuple(values.get("seeds", [0]))
     values["enqueue"] = tuple(values.get("enqueue", []))
     study = Study(name=name, **values)
     errors += _study_errors(study, where, others)
     if errors:
-        raise ConfigError(list(dict.fromkeys(errors)))
+        raise ConfigError(list(dict.fromkeys([*errors, *_errors_of(others)])))
     if wrong := _configuration_errors(study):
         raise ConfigError(list(dict.fromkeys(wrong.errors)), wrong.config)
-    study = _of_lists(study, several)
+    study = within(study, several)
     return study
 
 
-def _grids(overrides: list[str], space: dict[str, Any]) -> tuple[dict[str, list[Any]], list[str]]:
-    """(values that replace the study's, as in method.ib_beta=0,1e-3; the other overrides)."""
-    found, others = dict[str, list[Any]](), []
-    for text in overrides:
-        key, _, value = text.lstrip("+").partition("=")
-        if key in space and "," in value and not is_literal(key):
-            found[key] = list(OmegaConf.create(f"[{value.strip('[]')}]"))
-        else:
-            others.append(text)
-    return found, others
-
-
-def _of_lists(study: Study, several: dict[str, list[Any]]) -> Study:
-    """The study without those configurations to try first that are in none of the lists given on
-    the command line; they are printed."""
-    if study.sampler == "grid":
-        return study
-    kept = []
-    for entry, params in zip(study.enqueue, study.known_params, strict=True):
-        common = sorted(several.keys() & params.keys())
-        outside = [key for key in common if params[key] not in several[key]]
-        if outside:
-            left = ", ".join(f"{key}={params[key]}" for key in outside)
-            say(f"left out {left}: first in the file of the study, not in the list that was given")
-        else:
-            kept.append(entry)
-    return replace(study, enqueue=tuple(kept))
+def _errors_of(overrides: list[str]) -> list[str]:
+    """The errors of overrides by themselves."""
+    try:
+        compose(overrides)
+    except ConfigError as error:
+        return error.errors
+    return []
 
 
 def entries() -> list[str]:
@@ -110,6 +93,8 @@ def _read(key: str, text: str) -> Any:
         return int(plain)
     if key == "seeds" and re.fullmatch(r"\d+(,\d+)*", plain):
         return [int(part) for part in plain.split(",")]
+    if key == "seeds" and isinstance(several := values_of(f"seed={text}"), list):
+        return several
     return text
 
 
@@ -223,7 +208,7 @@ def _wrong(value: Any, grid: bool) -> str | None:
     if not isinstance(value, dict) or {"low", "high"} - set(value) or set(value) - set(RANGE):
         return "a list of values, or {low: …, high: …, log: true}"
     if grid:
-        return "a grid needs a list of values (or another sampler)"
+        return "a grid needs a list of values (or another sampler, as in sampler=tpe trials=30)"
     low, high = value["low"], value["high"]
     for end in ("low", "high"):
         if isinstance(value[end], str):

@@ -14,6 +14,7 @@ from pipeline.config import Config, compose, reference
 from pipeline.config.fields import leaves
 from pipeline.config.groups import CONF
 from pipeline.config.reference import COMMAND, ROOT
+from pipeline.config.sweep import expand
 from pipeline.launch import multirun
 from sweeps import run_study
 from sweeps.study_file import read_study
@@ -78,7 +79,7 @@ def test_commands_are_accepted() -> None:
         if "-m" in rest:
             _, overrides, errors = multirun.take_options(overrides)
             assert not errors
-            combinations = multirun.expand(overrides)
+            combinations = expand(overrides)
             compose(list(combinations[0]))
             compose(list(combinations[-1]))
         elif verb in COMPOSING and not any("PATH" in text for text in overrides):

@@ -10,10 +10,14 @@ from pathlib import Path
 from pipeline.config.groups import LAUNCHER, OWN
 
 HELP, HELP_FLAGS, VERSION = "help", ("-h", "--help"), "--version"
+HYDRA_HELP = "--hydra-help"
 DRY_RUN, CANCEL = "--dry-run", "--cancel"
 CONFIG_DIR = ("--config-dir", "-cd")
 SEVERAL = ("-m", "--multirun")
-STAGES = ("main", "finetune", "bank", "distill")  # verbs that the environment's shortcuts are for
+SWITCHES = ("--multirun", DRY_RUN, CANCEL, "--resolve", "--run")  # flags without a value
+SHOW = "show"  # distill, printed in the place of running it
+STAGES = ("main", "finetune", "bank", "distill")  # verbs that run stages
+COMPOSE = (*STAGES, SHOW)  # verbs that the environment's shortcuts are for
 USE_STORE = (*STAGES, "evaluate", "sync")  # verbs with the option runtime.store
 # Parameters that MLproject declares, which arrive empty where they are not given.
 DECLARED = {
@@ -27,56 +31,13 @@ DECLARED = {
 PATHS = ("out", "store", "runtime.store")  # options of verbs that are or may be paths
 
 
-SHOWN = ("job", "all", "hydra")  # what Hydra's --cfg can print
-HYDRA_FLAGS = {
-    "--config-name": "the configuration is conf/config.yaml; choose its groups, as in bench=digits "
-    "or experiment=NAME",
-    "--config-path": "the configuration is in conf/; --config-dir names a folder of your own",
-    "--info": "--cfg prints the configuration with the source of every value",
-    "--resolve": "--cfg prints resolved values",
-    "--package": "--cfg prints the whole configuration",
-    "--run": "leave it out: one run is the default",
-    "--shell-completion": "there is none; --help lists verbs and options",
-    "--hydra-help": "python -m pipeline --help",
-}
-_SHORT = {
-    "-cn": "--config-name",
-    "-cp": "--config-path",
-    "-i": "--info",
-    "-p": "--package",
-    "-r": "--run",
-    "-sc": "--shell-completion",
-}
-
-
-def without_cfg(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """(the other arguments, whether Hydra's `--cfg job` or `-c job` is among them). `--cfg L3` is
-    MLflow's form of cfg=L3."""
-    words = list(arguments)
-    for number, word in enumerate(words):
-        after = words[number + 1] if number + 1 < len(words) else SHOWN[0]
-        if word in ("--cfg", "-c") and (after in SHOWN or "=" in after or after.startswith("-")):
-            return words[:number] + words[number + 1 + (after in SHOWN) :], True
-        if word in [f"--cfg={what}" for what in SHOWN]:
-            return words[:number] + words[number + 1 :], True
-    return words, False
-
-
 def strange_words(arguments: Sequence[str]) -> list[str]:
-    """A sentence for each flag of Hydra and each deletion that has no meaning here, and for each
-    word with a line end or another control character."""
+    """A sentence for each word with a line end or another control character."""
     found = []
     for word in arguments:
         if {unicodedata.category(character) for character in word} & {"Cc", "Cs"}:
             windows = " (a script with Windows' line ends?)" if word.endswith("\r") else ""
             found.append(f"{word!r}: a control character or a byte that is no UTF-8{windows}")
-            continue
-        flag = _SHORT.get(word, word.partition("=")[0])
-        if flag in HYDRA_FLAGS:
-            found.append(f"{word}: no flag here: {HYDRA_FLAGS[flag]}")
-        elif word.startswith("~"):
-            key = word[1:].partition("=")[0]
-            found.append(f"{word}: nothing is deleted here; a value is taken away with {key}=null")
     return found
 
 
@@ -107,20 +68,20 @@ def wants_help(arguments: Sequence[str]) -> bool:
 
 def is_multirun(arguments: Sequence[str]) -> bool:
     """Whether several runs are requested: by -m, or by a launcher."""
-    return any(a in SEVERAL or a.lstrip("-+").startswith(f"{LAUNCHER}=") for a in arguments)
+    chosen = (text.lstrip("+").startswith(f"{LAUNCHER}=") for text in as_overrides(arguments))
+    return any(word in SEVERAL for word in arguments) or any(chosen)
 
 
-def named_experiment(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `-cn experiment/NAME` as `experiment=NAME`."""
-    found = list(arguments)
-    for number, word in enumerate(found):
-        flag, equals, name = word.partition("=")
-        if _SHORT.get(flag, flag) != "--config-name":
-            continue
-        after = name if equals else (found[number + 1 : number + 2] or [""])[0]
-        if after.startswith("experiment/"):
-            found[number : number + 1 + (not equals)] = [after.replace("/", "=", 1)]
-            break
+def plain_switches(arguments: Sequence[str]) -> list[str]:
+    """The arguments with switches as they are typed: MLflow passes -P multirun=true on as
+    `--multirun true`."""
+    found: list[str] = []
+    for word in arguments:
+        if found and found[-1] in SWITCHES and word in ("true", "false"):
+            if word == "false":
+                found.pop()
+        else:
+            found.append(word)
     return found
 
 
@@ -161,13 +122,14 @@ def overrides_of(verb: str, arguments: Sequence[str]) -> list[str]:
     from pipeline.cli.environment import dry_run, with_shortcuts
     from pipeline.config import ConfigError
 
-    arguments = named_experiment(arguments)
     if strange := strange_words(arguments):
         raise ConfigError(strange)
     given = [text for text in as_overrides(arguments) if text not in DECLARED.get(verb, ())]
     if verb in USE_STORE:
         given = lasting(given)
-    if verb not in STAGES:
+    if verb not in COMPOSE:
+        if deleted := [text for text in given if text.startswith("~")]:
+            raise ConfigError([f"{text}: {verb} composes no run" for text in deleted])
         if dry_run(os.environ):
             plans = f"{', '.join(STAGES)} and of studies"
             raise ConfigError([f"DRY_RUN shows the plan of {plans}, not of {verb}: leave it out"])

@@ -18,6 +18,7 @@ verbs (each has its own page: python -m pipeline VERB --help)
   finetune   the teachers of a bench             teacher=all|0|NAME,NAME
   bank       their view banks (teachers first)   teacher=all|0|NAME,NAME
   distill    a student (missing teachers first)  cfg=L3 bench=digits seed=0
+  show       the configuration of distill, with the source of every value; of two, what differs
   evaluate   a finished network                  run=KEY|MLFLOW_RUN_ID|FILE split=val|test|train
   analyze    report, tables and figures          what=ladder|beta|... experiment=NAME
   export     what a report reads, as one file    out=NAME.db.xz
@@ -57,7 +58,8 @@ studies: python -m sweeps --help
 
 _SHORTCUTS = """\
 --dry-run shows the plan; so does DRY_RUN=1 in the environment, where TEACHER_PAIR=a,b STUDENT=
-METHOD= SEED= set options; --config-dir FOLDER (or ASIB_CONF) adds files of your own to conf/
+METHOD= SEED= set options; --config-dir FOLDER (or ASIB_CONF) adds files of your own to conf/;
+--cfg prints the configuration; --hydra-help lists Hydra's other flags
 """
 
 _ENDS = """\
@@ -95,6 +97,17 @@ Stores the teacher outputs for every view of every image; trains missing teacher
 distill key=value ...
 
 Trains one student; missing teachers and view banks are made first.
+""",
+    "show": """\
+show key=value ...
+
+Prints the configuration of distill; runs nothing. Every value has its source (a file, or the
+command line), and whether it is part of the key of the run. `main`, `finetune`, `bank`, `distill`
+and studies print theirs with --cfg.
+  cfg=L2,L3              of several, what differs: option by option, and whether they are one
+                         experiment
+  --package NAME         this part only, such as optim or method.tau
+  --info [WHAT]          what Hydra composes it from: defaults, defaults-tree, searchpath, plugins
 """,
     "evaluate": """\
 evaluate run=RUN key=value ...
@@ -156,7 +169,7 @@ wrong there: values, statuses, tags, and files by name and size.
                          machine is downloaded
 """,
 }
-_TRAINING = ("main", "finetune", "bank", "distill")
+_TRAINING = ("main", "finetune", "bank", "distill", "show")
 
 
 def page() -> str:

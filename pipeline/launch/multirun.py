@@ -7,7 +7,6 @@ the jobs that depend on it.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,6 @@ import torch
 from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
@@ -29,7 +27,8 @@ from analysis.words import joined
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError
-from pipeline.config.composition import composed, is_literal, parse_override
+from pipeline.config.composition import composed
+from pipeline.config.sweep import expand
 from pipeline.identity import (
     KEY_LENGTH,
     absent_data,
@@ -75,6 +74,7 @@ class MultirunRequest:
 
     students: list[Student]
     launcher: LocalConfig | SlurmConfig
+    same: tuple[str, ...] = ()  # configurations that are no run of their own, a sentence each
 
     @property
     def runtime(self) -> Any:
@@ -103,6 +103,8 @@ def multirun(overrides: list[str], *, cancel: bool = False) -> None:
         return
     configs = [student.config for student in request.students]
     preflight.describe(configs)
+    for sentence in request.same:
+        say(sentence)
     show(planned_students(configs, store_of(request.runtime), settings(request.students)))
     if not dry_run(os.environ):
         jobs = [list(student.overrides) for student in request.students]
@@ -216,7 +218,7 @@ def read(overrides: list[str]) -> MultirunRequest:
     launcher, rest, errors = take_options(overrides)
     students: list[tuple[tuple[str, ...], Config]] = []
     partly: list[Config] = []
-    for one in expand(rest):
+    for one in _expanded(rest, errors):
         try:
             students.append((one, composed(one)))
         except ConfigError as error:
@@ -229,29 +231,30 @@ def read(overrides: list[str]) -> MultirunRequest:
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     found: dict[str, Student] = {}
+    same = []
     for one, config in students:
         student = _student(one, config)
-        found.setdefault(student.key or " ".join(one), student)
-    return MultirunRequest(_named_apart(list(found.values())), launcher)
+        first = found.setdefault(student.key or " ".join(one), student)
+        if first is not student:
+            same.append(_of_one_run(first, student))
+    return MultirunRequest(_named_apart(list(found.values())), launcher, tuple(dict.fromkeys(same)))
 
 
-def expand(overrides: list[str]) -> list[tuple[str, ...]]:
-    """Every combination of the values that Hydra's grammar sweeps: `a,b`, `range(1,4)`,
-    `choice(a,b)`; in the order of nested loops, the first override outermost."""
-    return list(itertools.product(*(_values(text) for text in overrides)))
-
-
-def _values(text: str) -> list[str]:
-    if is_literal(text.partition("=")[0]):
-        return [text]
+def _expanded(overrides: list[str], errors: list[str]) -> list[tuple[str, ...]]:
     try:
-        parsed = parse_override(text)
-    except HydraException:
-        return [text]  # such as a path; composing reports what is wrong
-    if not parsed.is_sweep_override() or not parsed.is_discrete_sweep():
-        return [text]
-    key = text.partition("=")[0]
-    return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+        return expand(overrides)
+    except ConfigError as error:
+        errors += error.errors
+        return []
+
+
+def _of_one_run(first: Student, other: Student) -> str:
+    """The sentence on two configurations that are one experiment."""
+    own = [text for text in other.overrides if text not in first.overrides]
+    if not own:
+        return f"given twice, run once: {first.name}"
+    before = " ".join(text for text in first.overrides if text not in other.overrides)
+    return f"one experiment, run once: {first.name} with {before} and with {' '.join(own)}"
 
 
 def _student(overrides: tuple[str, ...], config: Config) -> Student:

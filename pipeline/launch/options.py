@@ -15,10 +15,11 @@ from hydra.errors import HydraException
 
 from analysis.suggest import nearest
 from pipeline.cli.arguments import LAUNCHER
-from pipeline.config.composition import launcher_values, parse_override
 from pipeline.config.errors import ConfigError
 from pipeline.config.fields import build_dataclass
 from pipeline.config.groups import options_of
+from pipeline.config.hydra_files import launcher_values
+from pipeline.config.overrides import parse_override
 from trainers.options import option
 
 CHOICE, PREFIX = LAUNCHER, "hydra.launcher."

@@ -67,6 +67,10 @@ class MethodConfig:
         """The few options that tell a run at a glance, by short name."""
         return {"method": str(getattr(self, "name", ""))}
 
+    def without_effect(self) -> list[str]:
+        """Options without effect next to the values of others: all their values are one run."""
+        return []
+
     def in_key(
         self, kept: dict[str, Any], student_dim: int | None, teachers: int
     ) -> dict[str, Any]:

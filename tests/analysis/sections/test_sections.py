@@ -15,7 +15,7 @@ from analysis.sections import (
     teacher_adaptation,
 )
 from analysis.stats import mean_interval
-from pipeline.launch.multirun import expand
+from pipeline.config.sweep import expand
 from tests.analysis.frames import bench_runs, distill, history, runs, with_beta
 
 EMPTY = runs(distill("L3", 0, None, status="RUNNING"))

@@ -15,8 +15,6 @@ from sweeps.__main__ import main as sweep
         ("seed=1\r", r"'seed=1\r': a control character .*Windows' line ends"),
         ("runtime.store=a\nb", r"'runtime.store=a\nb': a control character"),
         ("runtime.store=\udcff", "no UTF-8"),
-        ("--config-name", "--config-name: no flag here: the configuration is"),
-        ("~teacher.1", "~teacher.1: nothing is deleted here"),
     ],
 )
 def test_strange_words(

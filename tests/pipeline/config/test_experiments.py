@@ -7,11 +7,12 @@ import shlex
 
 import pytest
 
-from pipeline.cli.arguments import named_experiment, overrides_of
+from pipeline.cli.arguments import overrides_of
+from pipeline.cli.hydra_flags import taken
 from pipeline.config import Config, compose
 from pipeline.config.groups import CONF, options_of
 from pipeline.config.sources import sources
-from pipeline.launch.multirun import expand
+from pipeline.config.sweep import expand
 
 EXPERIMENTS = options_of("experiment")
 COMMAND = re.compile(r"^# python -m pipeline (\w+) (.*)$", re.M)
@@ -49,13 +50,8 @@ def test_the_commands_in_the_head_are_accepted(name: str) -> None:
     ids=" ".join,
 )
 def test_every_spelling_chooses_an_experiment(words: list[str]) -> None:
-    config = compose(overrides_of("distill", [*words, "+seed=3"]))
+    config = compose(overrides_of("distill", taken([*words, "+seed=3"])[1]))
     assert (config.cfg, config.bench.name, config.seed) == ("L1", "cifar100", 3)
-
-
-def test_another_config_name_is_left_to_its_message() -> None:
-    for words in (["-cn", "other"], ["-cn"], ["--config-name=other"]):
-        assert named_experiment(words) == words
 
 
 def test_what_is_given_wins_over_an_experiment() -> None:

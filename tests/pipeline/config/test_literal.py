@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.config import ConfigError, compose
-from pipeline.config.composition import _known, is_literal
+from pipeline.config.overrides import _known, is_literal
+from pipeline.config.sweep import expand
 from pipeline.launch import multirun
 from sweeps.__main__ import main as sweep
 
@@ -103,7 +104,7 @@ def test_the_home_folder_in_options_of_verbs(
 @pytest.mark.parametrize("key", ["runtime.store", "runtime.experiment", "data.root"])
 def test_text_is_neither_swept_nor_read(key: str, value: str) -> None:
     assert is_literal(key)
-    assert multirun.expand([f"{key}={value}", "seed=0,1"]) == [
+    assert expand([f"{key}={value}", "seed=0,1"]) == [
         (f"{key}={value}", "seed=0"),
         (f"{key}={value}", "seed=1"),
     ]
@@ -118,4 +119,4 @@ def test_an_option_of_the_command_itself_has_one_value() -> None:
 
 def test_names_are_swept() -> None:
     assert not is_literal("student.model")
-    assert len(multirun.expand(["student.model=resnet8,resnet20", "cfg=L0,L1"])) == 4
+    assert len(expand(["student.model=resnet8,resnet20", "cfg=L0,L1"])) == 4

@@ -1,27 +1,17 @@
-"""The configuration as `--cfg` prints it, Hydra's other flags, and YAML files that are none."""
+"""The sources of values, and YAML files that are none."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import yaml
 
-from pipeline.__main__ import main
-from pipeline.cli.arguments import HYDRA_FLAGS, without_cfg
 from pipeline.config import ConfigError, compose
-from pipeline.config.sources import as_yaml, sources
+from pipeline.config.sources import sources
 from pipeline.config.yaml_file import read_yaml
 from sweeps import study_file
 
 WORDS = ["cfg=L2", "bench=digits", "teacher.1.seed=5", "runtime.experiment=it's # 1"]
-
-
-def test_what_is_printed_is_the_configuration() -> None:
-    plain = asdict(compose(WORDS))
-    plain["teacher"] = {int(number): one for number, one in plain["teacher"].items()}
-    assert yaml.safe_load(as_yaml(WORDS)) == yaml.safe_load(yaml.safe_dump(plain))
 
 
 def test_every_value_has_its_source() -> None:
@@ -32,29 +22,8 @@ def test_every_value_has_its_source() -> None:
     assert found["cfg"] == "conf/cfg/L2.yaml"
     assert "select" not in found
     assert sources(["method=kd"])["method.name"] == "conf/method/kd.yaml"
-
-
-@pytest.mark.parametrize("words", [["--cfg", "job"], ["--cfg=job"], ["-c", "all"], ["--cfg"]])
-def test_cfg_is_printed_and_nothing_is_run(
-    words: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["distill", *words, "seed=3"]) == 0
-    assert "seed: 3  # command line" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_mlflow_passes_the_rung_on_as_a_flag() -> None:
-    assert without_cfg(["distill", "--cfg", "L3"]) == (["distill", "--cfg", "L3"], False)
-
-
-@pytest.mark.parametrize("word", [*HYDRA_FLAGS, "-cn", "~teacher.1", "~method.tau=1"])
-def test_what_hydra_knows_gets_a_sentence(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["distill", word]) == 2
-    assert f"  - {word}: n" in capsys.readouterr().err
+    deleted = sources(["cfg=L3", "~method.num_stages"])
+    assert deleted["method.num_stages"] == "default of the option"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
 
-from pipeline.config import ConfigError, compose, composition
+from pipeline.config import ConfigError, compose, overrides
 from pipeline.config.groups import CONF
+from pipeline.config.sweep import expand
 from pipeline.config.yaml_file import read_yaml
 from pipeline.identity import run_key
 from pipeline.launch import local as local_jobs
@@ -31,7 +32,7 @@ SMALL = "data.train_limit=100"
 
 
 def test_combinations_are_those_of_hydra_in_the_order_of_nested_loops() -> None:
-    found = multirun.expand(["cfg=L0,L1", "seed=range(0,2)", "optim.lr=choice(0.1,1e-2)", SMALL])
+    found = expand(["cfg=L0,L1", "seed=range(0,2)", "optim.lr=choice(0.1,1e-2)", SMALL])
     assert len(found) == 8
     assert found[0] == ("cfg=L0", "seed=0", "optim.lr=0.1", SMALL)
     assert found[1] == ("cfg=L0", "seed=0", "optim.lr=0.01", SMALL)
@@ -40,7 +41,7 @@ def test_combinations_are_those_of_hydra_in_the_order_of_nested_loops() -> None:
 
 @pytest.mark.parametrize("text", ["data.mean=[1,2]", "runtime.store=/a b=c", "method.a='x,y'"])
 def test_lists_and_quoted_texts_are_one_value(text: str) -> None:
-    assert multirun.expand([text]) == [(text,)]
+    assert expand([text]) == [(text,)]
 
 
 def test_all_errors_of_all_jobs_in_one_message() -> None:
@@ -315,7 +316,7 @@ def test_functions_of_hydra_are_one_message_where_python_runs_without_assertions
         def parse_override(self, text: str) -> None:
             raise AttributeError("'TerminalNodeImpl' object has no attribute 'function'")
 
-    monkeypatch.setattr(composition, "OverridesParser", SimpleNamespace(create=Broken))
+    monkeypatch.setattr(overrides, "OverridesParser", SimpleNamespace(create=Broken))
     with pytest.raises(ConfigError, match=r"seed=range\(0,2\).*needs Python without -O"):
         multirun.read(["cfg=CE", "seed=range(0,2)"])
 

@@ -76,7 +76,8 @@ class AsibConfig(RungOptions):
     def in_key(
         self, kept: dict[str, Any], student_dim: int | None, teachers: int
     ) -> dict[str, Any]:
-        same: dict[str, Any] = {name: default_of(type(self), name) for name in self._dead()}
+        dead = self.without_effect()
+        same: dict[str, Any] = {name: default_of(type(self), name) for name in dead}
         if self.teacher_weights is not None:
             shares = [weight / sum(self.teacher_weights) for weight in self.teacher_weights]
             same["teacher_weights"] = shares if len(set(shares)) > 1 else None
@@ -93,8 +94,7 @@ class AsibConfig(RungOptions):
             found.pop("synergy_eval_teacher_indices", None)
         return found
 
-    def _dead(self) -> list[str]:
-        """Options without effect next to the values of others: all their values are one run."""
+    def without_effect(self) -> list[str]:
         dead = {
             "kd_uncertainty_min": self.kd_uncertainty_weight == 0,
             "ib_beta_warmup_epochs": self.ib_beta == 0,
