@@ -217,6 +217,14 @@ def canonical(value: Any) -> Any:
     return kept
 
 
+# Options that choose the images and labels, whose digest is in the key in their place.
+_OF_IMAGES = {
+    f"data.{name}"
+    for name in ("name", "image_size", "channels", "val_fraction", "train_limit", "val_limit")
+}
+_OF_OTHERS = {"data.teacher_limit", "data.unlabelled"}  # the same, where there are such images
+
+
 def key_options(stage: str, config: Config) -> set[str]:
     """The dotted options that the key of a stage depends on in this configuration; of finetune,
     those of all teachers."""
@@ -224,12 +232,17 @@ def key_options(stage: str, config: Config) -> set[str]:
     if stage == "distill":
         found |= set(_counting(distill_config(config), ""))
         found -= {f"method.{name}" for name in config.method.without_effect()}
+        found |= _OF_IMAGES
+        found |= _OF_OTHERS if config.method.is_taught() else set()
     numbers = range(len(config.teacher)) if stage == "finetune" else teacher_numbers(config)
     for number in numbers:
         spec = finetune_config(config, number)
         found |= set(_counting(spec.teacher, f"teacher.{number}."))
         found |= set(_counting(spec.data, "data.")) | set(_counting(spec.numerics, "numerics."))
-        found |= {"select"} | ({"overlap", "overlap_seed"} if config.specialised else set())
+        found |= {"data.teacher_limit"}
+        found |= {"select", *_OF_IMAGES} | (
+            {"overlap", "overlap_seed"} if config.specialised else set()
+        )
     return found
 
 
