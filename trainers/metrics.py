@@ -170,6 +170,22 @@ SYNERGY_TEMPERATURE = _metric(
     "synergy/temperature", "learned temperature of the synergy logits (synergy_temp_learnable)"
 )
 
+# What there is to teach: of the teachers as they were loaded, on validation images; once, with the
+# first epoch.
+ROOM_BEST_TEACHER = _metric(
+    "room/best_teacher", "validation accuracy of the best teacher", unit="share", better="higher"
+)
+ROOM_AVERAGE = _metric(
+    "room/average", "validation accuracy of the teachers' average", unit="share", better="higher"
+)
+ROOM_STACK = _metric(
+    "room/stack",
+    "validation accuracy of a regression on all teachers' features, fitted to at most 2000 "
+    "labelled images",
+    unit="share",
+    better="higher",
+)
+
 # Distillation term.
 KD_WEIGHT = _metric("kd/weight", "weight of the distillation term in the epoch (kd_eff)")
 KD_SHARE = _metric("kd/share", "weighted distillation term over the total loss", unit="share")

@@ -42,9 +42,11 @@ def fit(
     val_MD: Tensor,
     val_labels_M: Tensor,
     classes: int,
+    steps: int = STEPS,
 ) -> Stack:
     """The regression that minimises mean cross-entropy + penalty/2·‖W‖² on standardised features,
-    with the penalty of the lowest validation cross-entropy. The same numbers give the same fit.
+    with the penalty of the lowest validation cross-entropy; `steps`: at most, for each penalty. The
+    same numbers give the same fit.
 
     Raises:
         ValueError: there are no validation images to choose the penalty by.
@@ -58,7 +60,7 @@ def fit(
     weight = x_ND.new_zeros(classes, x_ND.shape[1])
     bias, best = x_ND.new_zeros(classes), None
     for penalty in PENALTIES:  # each starts from the one before
-        weight, bias = _minimum(x_ND, labels_N, weight, bias, penalty)
+        weight, bias = _minimum(x_ND, labels_N, weight, bias, penalty, steps)
         logits_MC = functional.linear(val, weight, bias)
         loss = float(functional.cross_entropy(logits_MC, val_labels_M))
         if best is None or loss < best.val_loss:
@@ -70,11 +72,11 @@ def fit(
 
 
 def _minimum(
-    x_ND: Tensor, labels_N: Tensor, weight: Tensor, bias: Tensor, penalty: float
+    x_ND: Tensor, labels_N: Tensor, weight: Tensor, bias: Tensor, penalty: float, steps: int
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of the smallest penalised cross-entropy, by L-BFGS."""
     weight, bias = (one.clone().requires_grad_() for one in (weight, bias))
-    search = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+    search = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         search.zero_grad()

@@ -30,6 +30,9 @@ class ViewOutputs(NamedTuple):
         """The rows of a batch, raised to float32."""
         return ViewOutputs(self.logits[row_B].float(), self.pooled[row_B].float())
 
+    def cpu(self) -> ViewOutputs:
+        return ViewOutputs(self.logits.cpu(), self.pooled.cpu())
+
 
 class Bank(NamedTuple):
     """A network's outputs on all training views (R rows) and on the validation images (M)."""

@@ -19,6 +19,7 @@ from analysis.sections import (
     ladder,
     methods,
     overlap,
+    room,
     study,
     teacher_adaptation,
 )
@@ -33,6 +34,7 @@ SECTIONS: dict[str, Callable[[BenchRuns], Section]] = {
     "beta": beta.section,
     "information_plane": information_plane.section,
     "cccp": cccp.section,
+    "room": room.section,
     "teacher_adaptation": teacher_adaptation.section,
     "freezing": freezing.section,
     "overlap": overlap.section,
@@ -40,8 +42,12 @@ SECTIONS: dict[str, Callable[[BenchRuns], Section]] = {
 }
 COMPREHENSIVE = "comprehensive"
 WHAT = (*SECTIONS, "study", COMPREHENSIVE)
-_ALONE = SECTIONS | {"ladder": ladder.alone, "study": study.section}  # as the only one
-_OF_A_STUDY = ("beta", "overlap")  # that a report of everything has where such a study ran
+_ALONE = SECTIONS | {
+    "ladder": ladder.alone,
+    "room": room.alone,
+    "study": study.section,
+}  # as the only one
+_IF_ANY = ("beta", "overlap", "room")  # that a report of everything has where they found something
 ACROSS_OVERLAPS = ("overlap", "health")
 
 
@@ -72,7 +78,7 @@ def report_of(reader: ExperimentReader, what: str = COMPREHENSIVE) -> Report:
         for bench in benches(runs, filters)
         for name in (SECTIONS if what == COMPREHENSIVE else (what,))
         for section in _of_bench(name, bench, reader, count, alone=what != COMPREHENSIVE)
-        if what != COMPREHENSIVE or name not in _OF_A_STUDY or not section.empty
+        if what != COMPREHENSIVE or name not in _IF_ANY or not section.empty
     )
     found = _together(what, reader, count) + found
     if filters.narrow:  # a run that a filter leaves out is not missing

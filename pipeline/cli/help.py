@@ -126,7 +126,8 @@ analyze key=value ...
 Report, tables and figures from the tracking store alone: printed, written to
 report/EXPERIMENT/WHAT-FILTERS/ and logged as a run.
   what=ladder            each rung against each control (default); or methods, beta, cccp,
-                         freezing, information_plane, teacher_adaptation, overlap, health, study;
+                         freezing, information_plane, teacher_adaptation, room, overlap, health,
+                         study;
                          comprehensive is all of them but study
 {_FILTERS}\
   primary=RUNG           whose claim against the controls was fixed beforehand: L4 (default)

@@ -19,6 +19,7 @@ from pipeline.cli.console import out, say
 from pipeline.config import Config
 from pipeline.identity import absent_data, digest_of, identity, key_of, own_teacher, teacher_numbers
 from pipeline.stages.names import kind_of, run_kind, run_name, without_seed
+from pipeline.stages.room import Rooms
 from pipeline.stages.view_bank import bank_key, bank_record, has_banks, is_made
 from pipeline.storage.run_store import DamagedRun, RunFolder, Store, if_intact
 from trainers import metrics
@@ -38,10 +39,17 @@ class Planned(NamedTuple):
     seconds: float | None
     setting: Setting = ()
     absent: str = ""  # why the data set cannot be read, where it cannot
+    room: str = ""  # what its teachers know, where a finished run has measured it
 
 
 Kind = tuple[str, str]  # what a stage is called, without its seed, and the digest of its data
-Past = dict[Kind, list[float]]  # seconds an epoch of finished runs; of view banks in all
+
+
+class Past(NamedTuple):
+    """What finished runs tell: seconds an epoch (of view banks in all), and their room."""
+
+    seconds: dict[Kind, list[float]]
+    rooms: Rooms
 
 
 def planned_students(
@@ -71,7 +79,9 @@ def _stages(config: Config, store: Store, past: Past) -> dict[str, Planned]:
         after = f"after {config.budget.matched_to} and CE"
         return found | {key: Planned(name, None, after, None, absent=absent)}
     expected = _expected(past, kind, what)
-    return found | {key: _planned(name, store.run("distill", key), expected, absent)}
+    student = _planned(name, store.run("distill", key), expected, absent)
+    room = "" if absent or not numbers else past.rooms.line(what)
+    return found | {key: student._replace(room=room)}
 
 
 def planned_teachers(config: Config, numbers: Iterable[int], store: Store) -> list[Planned]:
@@ -104,6 +114,8 @@ def show(stages: list[Planned], workers: int = 1) -> None:
     about = f": {', and '.join([*known, *open_])}" if left else ""
     for absent in dict.fromkeys(stage.absent for stage in stages if stage.absent):
         say(unknown(absent))
+    for room in dict.fromkeys(stage.room for stage in stages if stage.room):
+        say(room)
     if not any(stage.absent for stage in stages):
         say(f"{len(stages) - len(left)} finished, {len(left)} to run{about}")
 
@@ -182,7 +194,7 @@ def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> 
             continue
         key = bank_key(config, number)
         made = is_made(store, key)
-        of_all = past.get((kind, ""))
+        of_all = past.seconds.get((kind, ""))
         seconds = 0.0 if made else median(of_all) if of_all else None
         found[key] = Planned(name, key, FINISHED if made else "new", seconds)
     return found
@@ -210,7 +222,7 @@ def _planned(name: str, folder: RunFolder, expected: float | None, absent: str) 
 
 def _expected(past: Past, kind: str, what: dict[str, Any]) -> float | None:
     """Seconds of a stage of this identity."""
-    of_epoch = past.get((kind, what["data"]))
+    of_epoch = past.seconds.get((kind, what["data"]))
     return median(of_epoch) * _epochs(what) if of_epoch else None
 
 
@@ -223,12 +235,12 @@ def _epochs(what: dict[str, Any]) -> int:
 
 
 def _past(store: Store) -> Past:
-    """Seconds of the finished runs and view banks of the store."""
-    found: Past = {}
+    """Seconds and room of the finished runs and view banks of the store."""
+    found = Past({}, Rooms())
     for folder in store.runs():
-        claimed = _bank_time(folder) if folder.stage == "bank" else _run_time(folder)
+        claimed = _bank_time(folder) if folder.stage == "bank" else _run_time(folder, found.rooms)
         if claimed is not None:
-            found.setdefault(claimed[0], []).append(claimed[1])
+            found.seconds.setdefault(claimed[0], []).append(claimed[1])
     return found
 
 
@@ -239,11 +251,13 @@ def _bank_time(folder: RunFolder) -> tuple[Kind, float] | None:
     return (without_seed(done.name), ""), done.seconds
 
 
-def _run_time(folder: RunFolder) -> tuple[Kind, float] | None:
-    """Seconds an epoch, without the banks, which are planned on their own."""
+def _run_time(folder: RunFolder, rooms: Rooms) -> tuple[Kind, float] | None:
+    """Seconds an epoch, without the banks, which are planned on their own; adds its room."""
     result, spec = if_intact(folder.result), if_intact(folder.spec)
     if result is None or spec is None:
         return None
+    if folder.stage == "distill":
+        rooms.add(spec, result)
     run_tags, values = spec.tags, result.metrics
     what = run_tags[tags.STUDENT if folder.stage == "finetune" else tags.RUNG]
     banks = values.get(metrics.BANK_SECONDS) or 0.0

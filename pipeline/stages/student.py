@@ -31,8 +31,10 @@ from pipeline.stages.teacher import Teachers, finetune_teacher, training
 from pipeline.stages.variant import variant
 from pipeline.storage.run_record import RunResult, RunSpec
 from trainers import metrics
+from trainers.data import TrainingData
 from trainers.distill import distill, plan
-from trainers.distillation.state import DistillState
+from trainers.distillation.room import room
+from trainers.distillation.state import DistillState, Teacher
 from trainers.loop import Epoch
 
 
@@ -107,7 +109,28 @@ class StudentStage:
         return state
 
     def train(self, state: DistillState) -> Iterator[Epoch]:
-        return distill(self.trainer, training(self.data), self.teachers(), state)
+        """Epochs; the first of a run has the room that the teachers leave."""
+        data, teachers = training(self.data), self.teachers()
+        found = self._room(data, teachers) if state.progress.slot == 0 else {}
+        for epoch in distill(self.trainer, data, teachers, state):
+            epoch.metrics.update(found)
+            found = {}
+            yield epoch
+
+    def _room(self, data: TrainingData, teachers: list[Teacher]) -> dict[str, float]:
+        config = self.config
+        if own_teacher(config) is not None:  # no more than the student's own
+            return {}
+        weights = getattr(config.method, "teacher_weights", None)
+        found = room(
+            data, teachers, views=config.data.views, classes=config.data.classes, weights=weights
+        )
+        if found:
+            listed = (
+                f"{name.split('/')[1].replace('_', ' ')} {v:.1%}" for name, v in found.items()
+            )
+            say(f"teachers on {len(data.val.labels)} validation images: {', '.join(listed)}")
+        return found
 
     def network(self) -> nn.Module:
         config, model = self.config, self.config.student.model

@@ -88,6 +88,8 @@ def test_l3_logs_what_a_study_needs(finished: Path) -> None:
         "synergy/gate",
         "synergy/gain",
         "synergy/share",
+        "synergy/train_top1",
+        "synergy/query_leak",
         "kd/weight",
         "kd/share",
         "kd/scale",
@@ -113,6 +115,10 @@ def test_l3_logs_what_a_study_needs(finished: Path) -> None:
     }
     assert expected <= seen
     assert [entry["index"] for entry in result["history"]] == list(range(8))
+    having = [
+        i for i, entry in enumerate(result["history"]) if metrics.ROOM_STACK in entry["metrics"]
+    ]
+    assert having == [0]  # once a run
 
 
 def test_reuse_in_another_experiment_is_replayed_there(finished: Path) -> None:

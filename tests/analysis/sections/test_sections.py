@@ -12,6 +12,7 @@ from analysis.sections import (
     ladder,
     methods,
     overlap,
+    room,
     teacher_adaptation,
 )
 from analysis.stats import mean_interval
@@ -23,7 +24,8 @@ TEACHERS = runs({"tags.stage": "finetune", "tags.bench": "toy"})
 
 
 @pytest.mark.parametrize(
-    "one", [ladder, methods, beta, information_plane, cccp, teacher_adaptation, freezing, overlap]
+    "one",
+    [ladder, methods, beta, information_plane, cccp, teacher_adaptation, freezing, overlap, room],
 )
 @pytest.mark.parametrize("there", [EMPTY, TEACHERS], ids=["running", "teachers"])
 def test_nothing_finished_is_reported_with_a_command(one, there):

@@ -118,6 +118,37 @@ def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFix
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_what_the_teachers_know_is_shown_where_a_run_has_measured_it(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finished(cfg: str, key: str, history: list[dict[str, float]], **values: float) -> None:
+        config = rung(cfg)
+        known = {tags.BENCH: "digits", tags.RUNG: cfg}
+        store.run("distill", key).write_spec(
+            records.spec(tags=known, identity=identity("distill", config))
+        )
+        entries = [{"metrics": epoch} for epoch in history]
+        done = {metrics.RUN_SECONDS: 10.0} | {metrics.BEST_VAL_TOP1: values["val"]}
+        store.run("distill", key).finish(records.result(metrics=done, history=entries))
+
+    known = {metrics.ROOM_BEST_TEACHER: 0.5, metrics.ROOM_AVERAGE: 0.6, metrics.ROOM_STACK: 0.8}
+    finished("L2", "aaaa", [known, {metrics.SYNERGY_RESTORED: 0.7}, {}], val=0.7)
+    both = [rung("L3"), rung("KD"), rung("CE")]
+    show(planned_students(both, store))
+    text = " ".join(capsys.readouterr().out.split())
+    line = "on validation: best teacher 50.0%, teachers' average 60.0%, stack 80.0%, fusion 70.0%"
+    assert text.count(line) == 1
+    assert f"{line}; labels alone: not known before CE has run" in text
+    finished("CE", "bbbb", [{}], val=0.65)
+    show(planned_students(both, store))
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{line}; labels alone 65.0%: room of +15.0 points" in text
+    for other in (["teacher.0.seed=7"], ["data.train_limit=120"]):
+        show(planned_students([rung("KD", *other)], store))
+    show(planned_students([rung("CE")], store))
+    assert "on validation" not in capsys.readouterr().out
+
+
 def test_runs_of_one_name_are_distinguished_by_that_in_which_those_that_need_them_agree(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
