@@ -27,6 +27,7 @@ from analysis.suggest import nearest
 from analysis.words import joined, printable
 from pipeline.cli.arguments import options
 from pipeline.cli.console import out, say
+from pipeline.cli.environment import site_options
 from pipeline.config.errors import ConfigError
 from pipeline.config.groups import options_of
 from pipeline.outcome import FINISHED
@@ -163,7 +164,9 @@ def _check(verb: str, given: dict[str, str], keys: tuple[str, ...], loose: list[
 
 def _target(given: dict[str, str]) -> TrackingTarget:
     """The tracking store and experiment. Composing takes torch, which a report does not need."""
-    experiment, store = given.get("experiment"), "store"
+    site = site_options(os.environ)
+    experiment = given.get("experiment", site.get("experiment"))
+    store = str(site.get("store", "store"))
     runtime = [f"{key}={value}" for key, value in given.items() if key.startswith("runtime.")]
     if runtime:
         from pipeline.config import compose

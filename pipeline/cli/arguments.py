@@ -23,6 +23,8 @@ USE_STORE = (*STAGES, "evaluate", "sync")  # verbs with the option runtime.store
 DECLARED = {
     "main": ("cfg=", "bench=", "seed="),
     "finetune": ("teacher=", "bench="),
+    "bank": ("teacher=", "bench="),
+    SHOW: ("cfg=", "bench=", "seed="),
     "distill": ("cfg=", "bench=", "seed="),
     "evaluate": ("split=",),
     "analyze": ("what=", "bench="),

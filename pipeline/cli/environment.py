@@ -11,10 +11,11 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from analysis.suggest import nearest
 from pipeline.config import ConfigError
-from pipeline.config.groups import options_of
+from pipeline.config.groups import OWN, options_of
 from pipeline.config.old_names import new_name
 
 SHORTCUTS = ("TEACHER_PAIR", "STUDENT", "METHOD", "SEED")
@@ -47,10 +48,23 @@ def with_lasting_store(
     temporary = Path(tempfile.gettempdir()).resolve()
     copied = folder.parent == temporary and re.fullmatch(r"tmp[a-z0-9_]{8}", folder.name)
     given = any(text.lstrip("+").startswith("runtime.store=") for text in overrides)
+    given = given or "store" in site_options(environment)
     if not copied or given or "MLFLOW_RUN_ID" not in environment:
         return overrides
     data = environment.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return [f"runtime.store={Path(data) / 'asib' / 'store'}", *overrides]
+
+
+def site_options(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The options in runtime/site.yaml of the user's own folder, if there is one.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    from pipeline.config.yaml_file import read_yaml  # takes omegaconf
+
+    path = Path(environment.get(OWN, "")).expanduser() / "runtime" / "site.yaml"
+    return read_yaml(path) if environment.get(OWN) and path.is_file() else {}
 
 
 def dry_run(environment: Mapping[str, str]) -> bool:

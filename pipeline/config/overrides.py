@@ -22,7 +22,10 @@ from trainers.options import OptionInfo
 BASE_TEACHERS = 2  # teachers that conf/config.yaml names
 LADDER = "asib"  # the method whose rungs conf/cfg holds
 TEACHER = re.compile(r"teacher\.\d+")  # a whole teacher: `teacher.1=null` removes it
-_SEVERAL = "several values need -m (multirun), one run each: python -m pipeline distill -m"
+_SEVERAL = (
+    "several values need -m (with mlflow run: -P multirun=true), one run each: "
+    "python -m pipeline distill -m"
+)
 _OF_HYDRA = {  # options of Hydra's own that have another way here
     "hydra.run": "runtime.store=FOLDER is where runs are stored",
     "hydra.sweep.": "runtime.store=FOLDER is where runs are stored",

@@ -103,6 +103,30 @@ def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
     _model_is_served(project)
 
 
+@pytest.mark.thorough
+def test_a_multirun_by_mlflow_run(schema: Path, tmp_path: Path) -> None:
+    """Values with commas and brackets, a name with a slash, a switch: as with python -m."""
+    project = tmp_path / "project"
+    ignore = shutil.ignore_patterns(".git", ".venv", "store", "mlruns", "mlflow.db", "tests")
+    shutil.copytree(ROOT, project, ignore=ignore)
+    shutil.copy(schema, project)
+    tiny = [o for o in command.TINY if not o.startswith(("bench.", "teacher."))]
+    parameters = ["cfg=CE,CE", "seed=range(0,2)", *tiny]
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.jobs_parallel=2"]
+    done = _mlflow_run(project, "distill", *parameters, *launcher)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = load_runs(f"sqlite:///{project}/mlflow.db", "asib/ladder")
+    students = runs[runs[f"tags.{tags.STAGE}"] == "distill"]
+    assert sorted(students["name"]) == ["distill-CE-digits-s0", "distill-CE-digits-s1"]
+    assert len(set(students["parent_id"])) == 1
+    again = _mlflow_run(project, "distill", *parameters, "multirun=true", "dry-run=true")
+    assert "2 finished, 0 to run" in again.stdout
+    shown = _mlflow_run(project, "show", "cfg=L2,L3")
+    assert "method.adapt  # in the key" in shown.stdout
+    wrong = _mlflow_run(project, "distill", "cfg=CE,L2")
+    assert "-P multirun=true" in wrong.stdout + wrong.stderr
+
+
 def _model_is_served(project: Path) -> None:
     """By the commands of docs/mlflow.md."""
     with socket.socket() as free:

@@ -101,8 +101,9 @@ def test_verbs_that_compose_nothing_say_so(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("text", ["cfg=CE,L2", "seed=range(1,3)", "cfg=glob(L*)", "optim.lr=1,2"])
 def test_several_values_without_m(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", text]) == 2
-    wanted = f"{text}: several values need -m (multirun), one run each: python -m pipeline distill"
-    assert f"  - {wanted} -m {text}\n" in capsys.readouterr().err
+    found = capsys.readouterr().err
+    assert f"  - {text}: several values need -m (with mlflow run: -P multirun=true)" in found
+    assert f"one run each: python -m pipeline distill -m {text}\n" in found
 
 
 def test_what_mlflow_makes_of_parameters_that_are_not_declared() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli.arguments import without_config_dir
-from pipeline.config import ConfigError, compose, composition
+from pipeline.cli.environment import with_lasting_store
+from pipeline.config import ConfigError, compose, composition, hydra_files
 from pipeline.config.groups import CONF, OWN, described, options_of
 from pipeline.config.sources import sources
+from pipeline.identity import same_experiment
 from pipeline.launch.options import SlurmConfig, take_options
 from sweeps.study_file import study_of
 
@@ -26,6 +29,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         .replace("scikit-learn's digits", "My images"),
         "optim/adamw.yaml": "name: adamw\nlr: 1e-3\nweight_decay: 0.125\n",
         "study/mine.yaml": "base: [cfg=L1]\nspace: {method.ib_beta: [0.0, 0.5]}\nseeds: [3]\n",
+        "runtime/site.yaml": "store: /scratch/me\nthreads: 3\n",
         "hydra/launcher/submitit_slurm.yaml": "partition: mine\n",
     }
     for name, text in files.items():
@@ -76,3 +80,39 @@ def test_the_flag_sets_the_folder_for_the_process_and_its_jobs(
     monkeypatch.chdir(tmp_path)
     assert without_config_dir(["distill", *words, "seed=1"]) == ["distill", "seed=1"]
     assert os.environ[OWN] == str(tmp_path / "x")
+
+
+def test_the_defaults_of_a_site_hold_for_all_commands_and_change_no_key(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = compose([]).runtime
+    assert (runtime.store, runtime.threads) == ("/scratch/me", 3)
+    assert sources([])["runtime.threads"] == str(own / "runtime/site.yaml")
+    assert compose(["runtime.threads=2", "~runtime.store"]).runtime.threads == 2
+    assert compose(["~runtime.store"]).runtime.store == "store"
+    here = same_experiment("distill", compose(["optim=sgd"]))
+    monkeypatch.delenv(OWN)
+    assert compose([]).runtime.threads is None
+    assert same_experiment("distill", compose(["optim=sgd"])) == here
+
+
+def test_a_copy_of_the_project_uses_the_store_of_the_site(own: Path) -> None:
+    copy = Path(tempfile.gettempdir()) / "tmpabcdefgh"
+    environment = {"MLFLOW_RUN_ID": "1", OWN: str(own)}
+    assert with_lasting_store(["seed=1"], environment, copy) == ["seed=1"]
+    (own / "runtime/site.yaml").write_text("threads: 3\n")
+    assert len(with_lasting_store(["seed=1"], environment, copy)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("thread: 3\n", "did you mean runtime.threads"), ("threads: [\n", "site.yaml, line 2")],
+)
+def test_an_error_in_the_defaults_of_a_site(own: Path, text: str, message: str) -> None:
+    (own / "runtime/site.yaml").write_text(text)
+    hydra_files.of_groups.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match=message):
+            compose(["seed=11"])
+    finally:
+        hydra_files.of_groups.cache_clear()
