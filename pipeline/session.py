@@ -89,6 +89,17 @@ class Session:
             yield self
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Afterwards the signals have the handlers that they have now."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def refusals(runtime: RuntimeConfig, verb: str) -> list[str]:
     """Why this machine or the tracking store refuses a command, before anything is made: no such
     device, a store that is a file, what the tracking store answers."""

@@ -10,12 +10,13 @@ from pipeline.analyze import analyse
 from pipeline.cli.environment import dry_run, listed_teachers
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import run_key
-from pipeline.session import Session, refusals, store_of
+from pipeline.session import Session, handlers_kept, refusals, store_of
 from pipeline.stages import plan, preflight
 from pipeline.stages.matched_budget import standards
 from pipeline.stages.plan import Planned, planned_banks, planned_students, planned_teachers
 from pipeline.stages.student import distill_student
 from pipeline.stages.teacher import finetune_teacher, make_bank
+from pipeline.storage.run_record import RunResult
 from pipeline.storage.run_store import Store
 
 
@@ -58,6 +59,27 @@ def distill_command(overrides: list[str]) -> None:
         return preflight.faults([*pair, config], dry=dry_run(os.environ))
 
     _train("distill", overrides, _student, planned, faults)
+
+
+def distill(overrides: Sequence[str]) -> RunResult:
+    """Train the student of these overrides, with the teachers that it lacks, or reuse it: what
+    `python -m pipeline distill` does, from Python. The result has `metrics` and, by epoch,
+    `history`.
+
+    Raises:
+        ConfigError: errors in the overrides, or what would stop the run later: all of them.
+        Interrupted: Ctrl-C, after a checkpoint; the same call resumes.
+    """
+    config = composed("distill", list(overrides))
+    found = preflight.faults([*standards(config, list(overrides)), config])
+    with (
+        handlers_kept(),
+        Session.open(config, "distill", list(overrides), found).launch() as session,
+    ):
+        preflight.describe([config])
+        result = distill_student(config, session)
+        session.target.carry("student", result.metrics)
+    return result
 
 
 def _student(config: Config, session: Session) -> None:
