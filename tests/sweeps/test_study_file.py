@@ -26,6 +26,22 @@ def test_every_file_has_known_entries_and_varies_something(name: str) -> None:
     assert Study(name=name, **{"base": []} | values).distributions
 
 
+def test_the_a_step_and_the_fusion_can_be_tuned() -> None:
+    study = study_of("fusion", {}, [])
+    params = {
+        "method.query": "none",
+        "method.residual": True,
+        "method.folds": 4,
+        "method.a_lr": 3e-3,
+        "budget.adapt_epochs": 48,
+    }
+    found = study.at(params, 100)
+    assert (found.method.query, found.method.residual, found.method.folds) == ("none", True, 4)
+    assert (found.method.a_lr, found.budget.adapt_epochs) == (3e-3, 48)
+    (own,) = study.known_params
+    assert (own["method.query"], own["budget.adapt_epochs"]) == ("stage", 16)
+
+
 def test_all_errors_in_one_message() -> None:
     with pytest.raises(ConfigError) as raised:
         study_of(
