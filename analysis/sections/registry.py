@@ -16,6 +16,7 @@ from analysis.sections import (
     freezing,
     health,
     information_plane,
+    labels,
     ladder,
     methods,
     overlap,
@@ -24,7 +25,7 @@ from analysis.sections import (
     teacher_adaptation,
 )
 from analysis.selection.bench_runs import BenchRuns
-from analysis.selection.configurations import by_overlap
+from analysis.selection.configurations import by_labels, by_overlap, by_problem
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
 
@@ -38,17 +39,15 @@ SECTIONS: dict[str, Callable[[BenchRuns], Section]] = {
     "teacher_adaptation": teacher_adaptation.section,
     "freezing": freezing.section,
     "overlap": overlap.section,
+    "labels": labels.section,
     "health": health.section,
 }
 COMPREHENSIVE = "comprehensive"
 WHAT = (*SECTIONS, "study", COMPREHENSIVE)
-_ALONE = SECTIONS | {
-    "ladder": ladder.alone,
-    "room": room.alone,
-    "study": study.section,
-}  # as the only one
-_IF_ANY = ("beta", "overlap", "room")  # that a report of everything has where they found something
-ACROSS_OVERLAPS = ("overlap", "health")
+_ALONE = SECTIONS | {"ladder": ladder.alone, "room": room.alone, "study": study.section}  # alone
+_IF_ANY = ("beta", "overlap", "labels", "room")  # in a report of everything where they found any
+# How the runs of a bench are split into problems, where it is not by overlap and number of labels.
+_SPLIT = {"overlap": by_labels, "labels": by_overlap, "health": lambda runs: runs}
 
 
 def analyze(
@@ -93,7 +92,7 @@ def _labels(reader: ExperimentReader) -> set[str]:
     """The benches and overlaps of the report that have students: each makes claims of its own."""
     runs = reader.runs[column(reader.runs, f"tags.{tags.STAGE}").eq("distill")]
     of = runs[column(runs, f"tags.{tags.BENCH}").isin(benches(reader.runs, reader.filters))]
-    return set(column(by_overlap(of), f"tags.{tags.BENCH}").dropna())
+    return set(column(by_problem(of), f"tags.{tags.BENCH}").dropna())
 
 
 def _together(what: str, reader: ExperimentReader, count: int) -> tuple[Section, ...]:
@@ -101,7 +100,7 @@ def _together(what: str, reader: ExperimentReader, count: int) -> tuple[Section,
     if count < 2 or what not in ("ladder", COMPREHENSIVE):
         return ()
     named = benches(reader.runs, reader.filters)
-    of = by_overlap(reader.runs[column(reader.runs, f"tags.{tags.BENCH}").isin(named)])
+    of = by_problem(reader.runs[column(reader.runs, f"tags.{tags.BENCH}").isin(named)])
     found = several.section(_each(of, reader, count))
     return () if found.empty else (found,)
 
@@ -125,10 +124,10 @@ def _each(runs: pd.DataFrame, reader: ExperimentReader, count: int) -> list[Benc
 def _of_bench(
     name: str, bench: str, reader: ExperimentReader, count: int, *, alone: bool
 ) -> list[Section]:
-    """A section of one bench; where teachers were specialised one for each overlap, as another
-    overlap is another problem with controls of its own."""
+    """A section of one bench; where teachers were specialised, or labels are few, one for each
+    overlap and number of labels, as each is another problem with controls of its own."""
     of_bench = reader.runs[column(reader.runs, f"tags.{tags.BENCH}").eq(bench)]
-    runs = of_bench if name in ACROSS_OVERLAPS else by_overlap(of_bench)
+    runs = _SPLIT.get(name, by_problem)(of_bench)
     make = _ALONE[name] if alone else SECTIONS[name]
     each = _each(runs, reader, count) or [BenchRuns(bench, runs, reader.history)]
     found = [make(one) for one in each]

@@ -70,6 +70,28 @@ def by_overlap(kept: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def labels_of(kept: pd.DataFrame) -> pd.Series:
+    """The number of labelled images of each run with unlabelled ones; NaN of the others, and where
+    all images have labels."""
+    unlabelled = column(kept, "params.data.unlabelled").astype(object)
+    few = unlabelled.notna() & ~unlabelled.isin(["0", _ABSENT])
+    return pd.to_numeric(column(kept, "params.data.train_limit"), errors="coerce").where(few)
+
+
+def by_labels(kept: pd.DataFrame) -> pd.DataFrame:
+    """The runs of each number of labels as a separate bench, `digits labels=50`, where a bench has
+    several: they are another problem with other controls."""
+    labels, bench = labels_of(kept), column(kept, RUNG_COLUMNS[0]).astype(object)
+    several = labels.groupby(bench).transform("nunique").gt(1) & labels.notna()
+    named = bench + " labels=" + labels.fillna(0).astype(int).astype(str)
+    return kept.assign(**{RUNG_COLUMNS[0]: bench.where(~several, named)}) if several.any() else kept
+
+
+def by_problem(kept: pd.DataFrame) -> pd.DataFrame:
+    """The runs of each overlap and number of labels as a separate bench."""
+    return by_labels(by_overlap(kept))
+
+
 def one_configuration(selection: Selection) -> Selection:
     """Leave out runs that a mean over seeds must not mix, for each bench and rung.
 

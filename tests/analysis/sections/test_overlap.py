@@ -3,7 +3,7 @@
 import pytest
 
 from analysis import tags
-from analysis.sections import overlap
+from analysis.sections import across, overlap
 from analysis.sections.registry import analyze
 from tests.analysis.frames import bench_runs, distill, runs
 
@@ -41,7 +41,7 @@ def test_full_teachers_are_an_overlap_of_100_and_ce_is_one_line() -> None:
         ("L3", "50", "5"),
         ("L3", "100", "5"),
     ]
-    info = overlap.overlap_info(bench_runs(runs(*study())))
+    info = across.across_info(bench_runs(runs(*study())), overlap.AXIS)
     assert info.rows[-1].vs_kd.mean == pytest.approx(0.02)
     (axes,) = found.figures[0].figure.axes
     line = axes.containers[0].lines[0]
@@ -60,7 +60,7 @@ def test_only_what_is_there_is_compared_and_only_what_can_be_given_is_asked_for(
     assert [gap.what for gap in gaps] == ["L3 at 50 % overlap has not finished"]
     assert "overlap=50" in gaps[0].command
     none = overlap.section(bench_runs(runs(*study(overlaps=(100,)))))
-    assert [gap.what for gap in none.gaps] == ["no run with overlapping teachers has finished"]
+    assert [gap.what for gap in none.gaps] == ["no run at several values of overlap has finished"]
 
 
 def test_a_study_of_methods_is_reported_too() -> None:
