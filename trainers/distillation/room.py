@@ -13,6 +13,7 @@ from trainers.distillation.state import Teacher
 from trainers.distillation.synergy_gain import unfused
 
 IMAGES, STEPS = 2000, 50  # of the regression: enough for a figure that is read in whole points
+LARGEST = 1_000_000  # weights of the regression, above which it would take minutes
 
 
 @torch.no_grad()
@@ -28,7 +29,8 @@ def room(
 
     The stack is a multinomial regression on the teachers' pooled features of one view of the
     labelled images, of at most `IMAGES` of them, with its penalty chosen on validation. It is left
-    out where there are no banks (`views` is 0). Empty without teachers or validation images.
+    out where there are no banks (`views` is 0), and where it would have more than `LARGEST`
+    weights. Empty without teachers or validation images.
     """
     labels_M = data.val.labels.cpu()
     if not teachers or not len(labels_M):
@@ -36,7 +38,7 @@ def room(
     val = [teacher.bank.val.cpu() for teacher in teachers]
     accuracies, average = unfused(val, weights, labels_M)
     found = {metrics.ROOM_BEST_TEACHER: max(accuracies), metrics.ROOM_AVERAGE: average}
-    if not views:
+    if not views or classes * sum(teacher.bank.width for teacher in teachers) > LARGEST:
         return found
     labels_N = data.train.labels.cpu()
     image_N = torch.arange(0, len(labels_N), -(-len(labels_N) // IMAGES))

@@ -48,7 +48,7 @@ def test_specialists_know_more_together_than_their_average(monkeypatch: pytest.M
     assert room(data, teachers, views=views, classes=4, weights=None)[metrics.ROOM_STACK] == 1.0
 
 
-def test_it_is_that_of_the_banks(world: World) -> None:
+def test_it_is_that_of_the_banks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = room(world.data, world.teachers, views=2, classes=10, weights=None)
     labels = world.data.val.labels
     each = [top1(t.bank.val.logits, labels) for t in world.teachers]
@@ -65,6 +65,8 @@ def test_it_is_that_of_the_banks(world: World) -> None:
     assert found[metrics.ROOM_STACK] == stack.val_top1
     fresh = room(world.data, world.teachers, views=0, classes=10, weights=None)
     assert fresh.keys() == {metrics.ROOM_BEST_TEACHER, metrics.ROOM_AVERAGE}
+    monkeypatch.setattr(module, "LARGEST", 10 * sum(bank.width for bank in banks) - 1)
+    assert room(world.data, world.teachers, views=2, classes=10, weights=None) == fresh
 
 
 def test_without_teachers_or_validation_there_is_none(world: World) -> None:
