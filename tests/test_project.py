@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.__main__ import VERBS
 from pipeline.config import ConfigError, compose
 from pipeline.config.groups import CONF, options_of
 from sweeps.study_file import read_study
@@ -125,3 +126,22 @@ def test_a_config_error_lists_all_errors_once() -> None:
     assert "5 errors" in text
     for part in ("a: no such option", "seed=x", "method.heads=0", "optim.lr=-1", "data.mean"):
         assert text.count(part) == 1
+
+
+def test_the_project_for_docker_has_the_entry_points_of_the_other() -> None:
+    ours = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    docker = yaml.safe_load((ROOT / "docker" / "MLproject").read_text())
+    text = yaml.safe_dump({k: v for k, v in ours.items() if k not in ("test", "check")})
+    text = text.replace("python -m pipeline", "asib").replace("python -m sweeps", "asib sweep")
+    assert docker["entry_points"] == yaml.safe_load(text)
+    assert docker["docker_env"]["image"] == "asib"
+    made = (ROOT / "docker" / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (\S+) ", made, re.M)
+    assert all((ROOT / name).exists() for name in copied)
+    site = yaml.safe_load((ROOT / "docker" / "site.yaml").read_text())
+    assert [f"asib-store:{site['store']}"] == docker["docker_env"]["volumes"]
+
+
+def test_every_verb_is_an_entry_point() -> None:
+    entries = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    assert {*VERBS, "sweep"} <= set(entries)
