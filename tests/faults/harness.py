@@ -1,4 +1,4 @@
-"""Faults in distill, sync and evaluate, and what became of everything afterwards.
+"""Faults in commands of every kind, and what became of everything afterwards.
 
 A case is one fault in one command. The command is run again until it ends with 0, then `sync`. At
 the end the weights and histories must be those of an undisturbed run, and the tracking store must
@@ -10,32 +10,49 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from analysis import tags
-from analysis.runs import opened
+from analysis.runs import load_runs, opened
+from analysis.stores.address import redacted
 from pipeline.storage.run_store import RunFolder, Store
-from pipeline.tracking.audit import RIGHT, judged, tracked_runs
+from pipeline.tracking.audit import LACKS, RIGHT, judged, tracked_runs
+from pipeline.tracking.plain_runs import PlainRun, plain_runs
+from pipeline.tracking.plain_upload import differences
 from tests.end_to_end import command
-from tests.faults.injection import KINDS, Fault
+from tests.faults.injection import FROZEN, KINDS, Fault
 from tests.faulty_server import AFTER, CLOSE, SLOW, FaultyServer
 
+LEASES = ("runtime.heartbeat_s=0.3", "runtime.expiry_s=3")  # a frozen process is replaced soon
 RUN = (
-    "cfg=KD",
     *command.TINY,
     *("budget.student_epochs=2", "teacher.0.recipe.epochs=1", "teacher.1.recipe.epochs=1"),
-    *("runtime.retry_s=0.2", "runtime.sync_timeout_s=2"),
+    *("runtime.retry_s=0.2", "runtime.sync_timeout_s=2", *LEASES),
 )
-STUDENT = "distill-KD-digits-s0"
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "distill": ("distill", *RUN),
-    "sync": ("sync", "runtime.log_model=false"),
-    "evaluate": ("evaluate", f"run={STUDENT}", "split=val", "runtime.log_model=false"),
+STUDENT, EXPORT = "distill-KD-digits-s0", "runs.db.xz"
+PIPELINE, SWEEPS = "pipeline", "sweeps"
+COMMANDS: dict[str, tuple[str, ...]] = {  # program, verb, words
+    "distill": (PIPELINE, "distill", "cfg=KD", *RUN),
+    "bank": (PIPELINE, "bank", "cfg=KD", *RUN),
+    "sync": (PIPELINE, "sync", "runtime.log_model=false", *LEASES),
+    "evaluate": (
+        *(PIPELINE, "evaluate", f"run={STUDENT}", "split=val", "runtime.log_model=false"),
+        *LEASES,
+    ),
+    "export": (PIPELINE, "export", f"out={EXPORT}"),
+    "study": (
+        *(SWEEPS, "work", "beta", "sampler=random", "trials=2", "seeds=0", "cfg=L1"),
+        *("method.token_dim=16", "method.heads=2", "budget.adapt_epochs=2", *RUN),
+    ),
 }
 ANSWERS = ("500", "429", "html", "{}", CLOSE, SLOW, *(AFTER + how for how in ("500", CLOSE, "{}")))
 NEVER = 10**9  # a point that no command reaches
@@ -64,12 +81,16 @@ HEADER = f"{'command':10}{'fault':14}{'tried':>7}{'survived':>10}{'lost':>6}{'do
 
 
 def _child(
-    arguments: list[str], cwd: str, log: str, env: dict[str, str], fault: tuple[str, int]
+    arguments: tuple[str, list[str]],
+    cwd: str,
+    log: str,
+    env: dict[str, str],
+    fault: tuple[str, int],
 ) -> None:
     found = Fault(Path(cwd), *fault)
     found.install()
     try:
-        command._child("pipeline", arguments, cwd, log, env)
+        command._child(*words, cwd, log, env)
     finally:
         with suppress(OSError):
             Path(log + ".count").write_text(str(found.seen))
@@ -79,15 +100,36 @@ def with_fault(name: str, cwd: Path, kind: str, point: int, uri: str) -> tuple[i
     """Exit code (negative: a signal), output and number of operations of a command with a fault."""
     log = cwd.parent / f"{cwd.name}-{kind}-{point}.txt"
     log.touch()
-    env = {"MLFLOW_TRACKING_URI": uri}
+    env, (program, *words) = {"MLFLOW_TRACKING_URI": uri}, COMMANDS[name]
     process = command._SERVER.Process(
-        target=_child, args=([*COMMANDS[name]], str(cwd), str(log), env, (kind, point))
+        target=_child, args=((program, words), str(cwd), str(log), env, (kind, point))
     )
     process.start()
+    if kind == FROZEN and _is_frozen(process):
+        again(name, cwd, uri)
+        os.kill(process.pid, signal.SIGCONT)
     process.join(300)
     counted = Path(f"{log}.count")
     count = int(counted.read_text() or 0) if counted.is_file() else 0
     return process.exitcode or 0, log.read_text(errors="replace"), count
+
+
+def _is_frozen(process: Any) -> bool:
+    """Wait until a process is frozen; False where it has ended before."""
+    end = time.monotonic() + 300
+    while process.is_alive() and time.monotonic() < end:
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def again(name: str, cwd: Path, uri: str) -> tuple[int, str]:
+    """Exit code and output of a command without a fault."""
+    program, verb, *words = COMMANDS[name]
+    env = {"MLFLOW_TRACKING_URI": uri}
+    return command.Command(verb, *words, cwd=cwd, program=program, **env).end()
 
 
 class Harness:
@@ -98,17 +140,36 @@ class Harness:
         self.cwd = folder / "case"  # one place for all: the address of a SQLite store is a path
         self.failed = 0
         self._prepare()
-        self.expected = _weights(self.folder / "evaluate")
+        self.expected = {name: _weights(self.folder / "evaluate") for name in COMMANDS}
+        self._prepare_study()
 
     def _prepare(self) -> None:
-        """Nothing for distill, a store that has lost its tracking for sync, a whole one."""
+        """Nothing for distill, a store that has lost its tracking for sync, one without banks for
+        bank, a whole one for others."""
         self.cwd.mkdir(parents=True)
         shutil.copy(self.schema, self.cwd / "mlflow.db")
         shutil.copytree(self.cwd, self.folder / "distill")
-        command.run(*COMMANDS["distill"], cwd=self.cwd, MLFLOW_TRACKING_URI=_uri(self.cwd))
-        shutil.copytree(self.cwd, self.folder / "evaluate")
+        self._run("distill")
+        for name in ("evaluate", "export", "bank"):
+            shutil.copytree(self.cwd, self.folder / name)
+        shutil.rmtree(self.folder / "bank" / "store" / "runs" / "bank")
         shutil.copy(self.schema, self.cwd / "mlflow.db")
         shutil.move(self.cwd, self.folder / "sync")
+
+    def _prepare_study(self) -> None:
+        """The teachers; and what becomes of a study without a fault."""
+        base = self.folder / "study"
+        shutil.copytree(self.folder / "evaluate", base)
+        shutil.rmtree(base / "store" / "runs" / "distill")
+        self._run("sync", self._copy("study"))
+        shutil.rmtree(base)
+        shutil.copytree(self.cwd, base)
+        self._run("study")
+        self.expected["study"] = _weights(self.cwd)
+
+    def _run(self, name: str, cwd: Path | None = None) -> None:
+        code, output = again(name, cwd or self.cwd, _uri(self.cwd))
+        assert code == 0, output
 
     def files(self, name: str, kind: str, points: int) -> Row:
         """Faults of a kind at some file operations of a command."""
@@ -132,26 +193,27 @@ class Harness:
                 return how if point <= seen < point + 3 else None  # its repetitions, too
 
             server.faults = faults
-            got, output = command.Command(
-                *COMMANDS[name], cwd=cwd, MLFLOW_TRACKING_URI=server.uri
-            ).end()
+            got, output = again(name, cwd, server.uri)
             server.heal()
             self._judge(row, f"request {point}", got, output, cwd, server.uri)
         return row
 
     def _served(self, name: str, server: FaultyServer) -> Path:
         """A folder for a command, and what the server has of it."""
-        base, env = f"served-{server.server.server_port}", {"MLFLOW_TRACKING_URI": server.uri}
-        if name == "distill":
-            server.clear()
-            return self._copy(name)
-        if not (self.folder / base).exists():
-            command.run(*COMMANDS["distill"], cwd=self._copy("distill"), **env)
-            shutil.copytree(self.cwd, self.folder / base)
         server.clear()
+        if name in ("distill", "study"):
+            return self._copy(name)
+        base = f"served-{server.server.server_port}"
+        if not (self.folder / base).exists():
+            code, output = again("distill", self._copy("distill"), server.uri)
+            assert code == 0, output
+            shutil.copytree(self.cwd, self.folder / base)
+            server.clear()
         cwd = self._copy(base)
-        if name == "evaluate":
-            command.run(*COMMANDS["sync"], cwd=cwd, **env)
+        if name == "bank":
+            shutil.rmtree(cwd / "store" / "runs" / "bank")
+        if name != "sync":
+            again("sync", cwd, server.uri)
         return cwd
 
     def _points(self, name: str, kind: str, points: int) -> list[int]:
@@ -166,15 +228,17 @@ class Harness:
 
     def _judge(self, row: Row, at: str, code: int, output: str, cwd: Path, uri: str) -> None:
         row.tried += 1
-        codes, env = [code], {"MLFLOW_TRACKING_URI": uri}
-        for verb in (*([row.command] if code else []), "sync"):
+        codes = [code]
+        for name in (*([row.command] if code else []), "sync"):
             for _ in range(_TRIES):
-                got, text = command.Command(*COMMANDS[verb], cwd=cwd, **env).end()
+                got, text = again(name, cwd, uri)
                 output += text
                 codes.append(got)
                 if got == 0:
                     break
-        lost, doubled = list(self._lost(cwd, uri)), list(_doubled(uri))
+        lost, doubled = list(self._lost(row.command, cwd, uri)), list(_doubled(cwd, uri))
+        if row.kind == FROZEN and "Traceback" in output:
+            lost.append("a traceback")
         row.lost += bool(lost)
         row.doubled += bool(doubled)
         if codes[-1] == 0 and not lost and not doubled:
@@ -186,13 +250,18 @@ class Harness:
             shutil.move(cwd, kept)
             row.notes.append(f"  {at}: codes {codes} {'; '.join([*lost, *doubled])}  {kept}")
 
-    def _lost(self, cwd: Path, uri: str) -> Iterator[str]:
-        found = _weights(cwd)
-        if found != self.expected:
-            yield f"weights or losses differ: {set(found) ^ set(self.expected) or 'values'}"
+    def _lost(self, name: str, cwd: Path, uri: str) -> Iterator[str]:
+        found, expected = _weights(cwd), self.expected[name]
+        if found != expected:
+            yield f"weights or losses differ: {set(found) ^ set(expected) or 'values'}"
         for folder in Store(cwd / "store" / "runs").runs():
             if folder.stage != "bank" and (fault := _fault(folder, uri)):
                 yield fault
+        yield from (f"{run.name} is {kind}" for run, kind in _plain(cwd, uri) if kind != RIGHT)
+        if name == "bank" and not list(cwd.glob("store/runs/bank/*/bank.json")):
+            yield "there is no bank"
+        if name == "export" and len(load_runs(str(cwd / EXPORT), "asib")) != len(expected):
+            yield "the export has not all runs"
 
 
 def _uri(cwd: Path) -> str:
@@ -210,39 +279,70 @@ def _weights(cwd: Path) -> Weights:
     return found
 
 
-def _tracked(uri: str) -> tuple[dict[str, dict[str, str]], dict[str, str], str]:
-    """Tags and status of every run by its id, and the experiment; read without MLflow, whose
-    connections in this process would outlive the file."""
-    store = opened(uri)
-    number = next((one.experiment_id for one in store.experiments() if one.name == "asib"), "0")
-    rows = store.runs(number)
-    found: dict[str, dict[str, str]] = {info.run_id: {} for info in rows.infos}
-    for run_id, name, text in rows.tags:
-        found[run_id][name] = text
-    return found, {info.run_id: info.status for info in rows.infos}, number
+class Tracked(NamedTuple):
+    """A run of the tracking store; read without MLflow, whose connections in this process would
+    outlive the file."""
+
+    experiment_id: str
+    run_id: str
+    status: str
+    tags: dict[str, str]
+
+
+def _tracked(uri: str) -> list[Tracked]:
+    store, found = opened(uri), []
+    for one in store.experiments():
+        rows = store.runs(one.experiment_id)
+        of_run: dict[str, dict[str, str]] = {info.run_id: {} for info in rows.infos}
+        for run_id, name, text in rows.tags:
+            of_run[run_id][name] = text
+        found += [
+            Tracked(one.experiment_id, info.run_id, info.status, of_run[info.run_id])
+            for info in rows.infos
+        ]
+    return found
 
 
 def _fault(folder: RunFolder, uri: str) -> str:
     """What the tracking store has wrong of a run; empty where it equals the run folder."""
-    of_runs, _, number = _tracked(uri)
     wanted = {tags.RUN_KEY: folder.key, tags.STAGE: folder.stage}
-    ids = {run_id for run_id, found in of_runs.items() if wanted.items() <= found.items()}
+    there = [run for run in _tracked(uri) if wanted.items() <= run.tags.items()]
     spec, result = folder.spec(), folder.result()
     assert spec is not None
-    runs = tracked_runs(opened(uri), number, ids)
-    if not runs:
+    if not there:
         return f"{folder.stage} {folder.key} is not in the tracking store"
-    wrong = [kind for run in runs.values() if (kind := judged(run, spec, result, [])) != RIGHT]
-    return f"{folder.stage} {folder.key} {wrong[0]}" if wrong else ""
+    for one in there:
+        (run,) = tracked_runs(opened(uri), one.experiment_id, {one.run_id}).values()
+        if (kind := judged(run, spec, result, [])) != RIGHT:
+            return f"{folder.stage} {folder.key} {kind}"
+    return ""
 
 
-def _doubled(uri: str) -> Iterator[str]:
-    """Runs that are in the tracking store twice, or seem to run for ever."""
-    of_runs, status, _ = _tracked(uri)
-    count = Counter((found[tags.STAGE], found.get(tags.RUN_KEY)) for found in of_runs.values())
-    yield from (f"{key} is there {n} times" for key, n in count.items() if key[1] and n > 1)
-    running = [of_runs[run_id][tags.STAGE] for run_id in of_runs if status[run_id] == "RUNNING"]
-    yield from (f"{stage} seems to run" for stage in running)
+def _plain(cwd: Path, uri: str) -> Iterator[tuple[PlainRun, str]]:
+    """The runs without a run folder, and whether the tracking store equals their records."""
+    store = opened(uri)
+    number = {one.name: one.experiment_id for one in store.experiments()}
+    for run in plain_runs(cwd / "store" / "tracking", redacted(uri)):
+        if run.status is None or run.experiment not in number:
+            yield run, LACKS
+        else:
+            (kind,) = differences([run], store, number[run.experiment], links=True).values()
+            yield run, kind
+
+
+def _doubled(cwd: Path, uri: str) -> Iterator[str]:
+    """Runs that are in the tracking store twice, of which nothing is known, or that seem to run for
+    ever."""
+    there = _tracked(uri)
+    keys = Counter((r.experiment_id, r.tags[tags.STAGE], r.tags.get(tags.RUN_KEY)) for r in there)
+    yield from (f"{key} is there {n} times" for key, n in keys.items() if key[2] and n > 1)
+    known = {run.run_id for run, _ in _plain(cwd, uri)}
+    yield from (
+        f"{run.tags[tags.STAGE]} {run.run_id} is of no command"
+        for run in there
+        if tags.RUN_KEY not in run.tags and run.run_id not in known
+    )
+    yield from (f"{run.tags[tags.STAGE]} seems to run" for run in there if run.status == "RUNNING")
 
 
 def table(rows: list[Row]) -> str:

@@ -1,6 +1,8 @@
 """A fault at the n-th file operation of a process, below one folder.
 
-Operations are seen by Python's audit hooks (open, rename, remove, mkdir), and syncs by a wrapper.
+It is a kill, a torn write, an error, a jump of the clock, or a process that is frozen there until
+others have finished its work. Operations are seen by Python's audit hooks (open, rename, remove,
+mkdir), and syncs by a wrapper.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-KILL, TORN = "kill", "torn"
+KILL, TORN, CLOCK, FROZEN = "kill", "torn", "clock", "frozen"
 ERRORS = ("ENOSPC", "EIO", "EMFILE", "EROFS")
-KINDS = (KILL, TORN, *ERRORS)
+KINDS = (KILL, TORN, *ERRORS, CLOCK, FROZEN)
 LASTING = ("ENOSPC", "EROFS")  # what does not pass by itself while the process runs
+_JUMP_S = 40 * 86_400.0  # back at every other point
 _WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 
@@ -55,7 +59,7 @@ class Fault:
         if not here.startswith(self.folder + os.sep):
             return
         syncs = tear is not None
-        if (self.kind == TORN and not syncs) or (self.kind == KILL and syncs):
+        if (self.kind == TORN and not syncs) or (syncs and self.kind in (KILL, CLOCK, FROZEN)):
             return
         if self.kind in LASTING and not writes:
             return
@@ -68,9 +72,21 @@ class Fault:
             if tear is not None:
                 tear()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == FROZEN and now == self.point:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.kind == CLOCK and now == self.point:
+            self._jump(_JUMP_S if self.point % 2 else -_JUMP_S)
+        if self.kind in (CLOCK, FROZEN):
+            return
         if now == self.point or self.kind in LASTING:
             number = getattr(errno, self.kind)
             raise OSError(number, os.strerror(number), here)
+
+    def _jump(self, seconds: float) -> None:
+        """Set the clock of this process, as another time server would."""
+        seconds_now, nanoseconds_now = time.time, time.time_ns
+        time.time = lambda: seconds_now() + seconds
+        time.time_ns = lambda: nanoseconds_now() + int(seconds * 1e9)
 
 
 def _tear(descriptor: int) -> None:
