@@ -154,10 +154,7 @@ class TrackingTarget:
         """The launch run; one of our own is opened where `mlflow run` gave none."""
         if self.launch_id is None:
             self.begin()
-            record = self._record or self.plain_run(LAUNCH_STAGE, self.experiment)
-            record.name = f"launch-{self.verb}"
-            if self.project_run is not None:
-                record.tags["project_run"] = self.project_run
+            record = self._record or self._launch()
             self.launch_id = self.opened(record)
             if self._record is not None:
                 self._record.save()
@@ -167,11 +164,18 @@ class TrackingTarget:
         """A record of a launch run that this process opens, now or when the store is there, for
         `sync` to end it where this process cannot."""
         if self._record is None and self.launch_id is None and not self.joined:
-            new = self.plain_run(LAUNCH_STAGE, self.experiment)
+            new = self._launch()
             self._record = read(new.file) or new
             self._record.status = None
             self._hold(self._record)
             self._record.save()
+
+    def _launch(self) -> PlainRun:
+        run = self.plain_run(LAUNCH_STAGE, self.experiment)
+        run.name = f"launch-{self.verb}"
+        if self.project_run is not None:
+            run.tags["project_run"] = self.project_run
+        return run
 
     @property
     def own_launch(self) -> bool:

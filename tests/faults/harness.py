@@ -90,7 +90,7 @@ def _child(
     found = Fault(Path(cwd), *fault)
     found.install()
     try:
-        command._child(*words, cwd, log, env)
+        command._child(*arguments, cwd, log, env)
     finally:
         with suppress(OSError):
             Path(log + ".count").write_text(str(found.seen))
@@ -218,7 +218,8 @@ class Harness:
 
     def _points(self, name: str, kind: str, points: int) -> list[int]:
         cwd = self._copy(name)
-        _, _, count = with_fault(name, cwd, kind, NEVER, _uri(cwd))
+        code, output, count = with_fault(name, cwd, kind, NEVER, _uri(cwd))
+        assert code == 0, output
         return sorted(self.chance.sample(range(1, count + 1), min(points, count)))
 
     def _copy(self, name: str) -> Path:

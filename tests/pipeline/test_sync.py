@@ -282,6 +282,7 @@ def test_a_launch_of_a_command_that_never_reached_the_store_gets_its_own_status(
             never.end_launch("FAILED", {tags.ERROR: "x"})
     assert place.sync() == 0
     (launch,) = [run for run in place.runs("launch") if run.info.status != "FINISHED"]
+    assert launch.info.run_name == "launch-distill"
     assert (launch.info.status, launch.data.tags[tags.ERROR]) == ("FAILED", "x")
     (run,) = [r for r in place.runs("finetune") if r.data.tags[tags.RUN_KEY] == folder.key]
     assert run.data.tags[tags.PARENT] == launch.info.run_id
