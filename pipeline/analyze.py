@@ -22,6 +22,7 @@ from analysis.runs import column, export, exported_experiment, load_runs
 from analysis.sections.registry import COMPREHENSIVE, WHAT, report_of
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
+from analysis.stores.address import hidden
 from analysis.stores.archive import SUFFIX
 from analysis.suggest import nearest
 from analysis.words import joined, printable
@@ -208,7 +209,7 @@ def _report(uri: str, experiment: str, run_filter: RunFilter, what: str) -> Repo
 def _show(report: Report, folder: str | None, spread: str) -> tuple[dict[str, str], list[Path]]:
     """Print the report and save its files: texts by name, and pictures."""
     out_folder = Path(folder) if folder else _emptied(_own_folder(report))
-    text = as_terminal(report)
+    text = hidden(as_terminal(report))
     out.print(text, markup=False, highlight=False)
     texts = {
         PAGE: as_html(report),
@@ -220,6 +221,7 @@ def _show(report: Report, folder: str | None, spread: str) -> tuple[dict[str, st
     frames = [section.frame for section in report.sections if section.frame is not None]
     if frames:
         texts[TABLE] = printable(pd.concat(frames).to_csv(index=False))
+    texts = {name: hidden(one) for name, one in texts.items()}
     _write(out_folder, texts)
     pictures = _save(out_folder, report)
     if pictures:

@@ -28,6 +28,7 @@ from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import by_labels, by_overlap, by_problem
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
+from analysis.stores.address import redacted
 
 SECTIONS: dict[str, Callable[[BenchRuns], Section]] = {
     "ladder": ladder.section,
@@ -150,7 +151,9 @@ def _sources(used: pd.DataFrame, reader: ExperimentReader) -> dict[str, Source]:
     """By run id. Only a server has pages to link to."""
     keys = column(used, f"tags.{tags.RUN_KEY}").fillna("").astype(str)
     uri, number = reader.uri, reader.experiment_id
-    root = uri.split("?")[0].rstrip("/") if uri.startswith(("http://", "https://")) else None
+    root = (
+        redacted(uri).split("?")[0].rstrip("/") if uri.startswith(("http://", "https://")) else None
+    )
     return {
         run_id: Source(
             run_id,

@@ -26,7 +26,7 @@ def view(target: TrackingTarget) -> str:
         return address
     order = quote(f"metrics.`{metrics.TEST_TOP1}`", safe="")
     return (
-        f"{address.rstrip('/')}/#/experiments/{number}/runs"
+        f"{address.split('?')[0].rstrip('/')}/#/experiments/{number}/runs"
         f"?workflowType=machine_learning&searchFilter={quote(_FILTER, safe='')}"
         f"&orderByKey={order}&orderByAsc=false"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import secrets
 import sqlite3
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end import command
+from tests.faulty_server import FaultyServer
 
 FORMS = [
     "http://user:{}@127.0.0.1:9",
@@ -68,3 +70,50 @@ def test_a_token_that_is_given_apart(with_teachers: Path) -> None:
     assert "student.model=***" in output
     with sqlite3.connect(with_teachers / "mlflow.db") as base:
         assert not base.execute("SELECT * FROM tags WHERE value LIKE ?", (f"%{token}%",)).fetchall()
+
+
+SWEEP = ("cfg=KD", "seed=0,1", "budget.student_epochs=2")
+MODEL = (*command.TINY, "runtime.log_model=true", "runtime.register=students")
+VERBS: list[tuple[int, tuple[str, ...]]] = [
+    (
+        0,
+        ("distill", "cfg=KD", *command.TINY, "runtime.log_model=true", "runtime.register=students"),
+    ),
+    (1, ("distill", "cfg=CE", *command.TINY, "optim.lr=1e38")),  # with a traceback, if any
+    (0, ("distill", "cfg=KD", "--cfg", "job")),
+    (2, ("evaluate", "run=nothing")),
+    (0, ("evaluate", "run=distill-KD-digits-s0", "split=val", "runtime.log_model=false")),
+    (0, ("analyze",)),
+    (2, ("analyze", "experiment=nothing")),
+    (0, ("export", "out=runs.db.xz")),
+    (0, ("distill", "-m", *SWEEP, *command.TINY[:1], *command.TINY[3:])),
+    (0, ("sync", "runtime.log_model=false")),
+]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("form", ["http://user:{}@{}", "http://{}@{}", "http://{1}/?token={0}"])
+def test_everything_that_every_command_writes_to_a_server_and_here(
+    form: str, with_teachers: Path, faulty: FaultyServer, tmp_path: Path
+) -> None:
+    """In records, tags, models, exports, pages, job files, journals: on this side and that."""
+    password = secrets.token_hex(8)
+    storage = f"sqlite:///file:{with_teachers}/studies.db?uri=true&token={password}"
+    env = {
+        "MLFLOW_TRACKING_URI": form.format(password, faulty.uri.removeprefix("http://")),
+        "ASIB_STUDY_STORAGE": storage,
+    }
+    for expected, (verb, *words) in VERBS:
+        code, output = command.Command(verb, *words, cwd=with_teachers, **env).end()
+        assert code == expected, output
+        assert password not in output, verb
+    study = ("cfg=L1", "trials=1", "seeds=0", *command.TINY)
+    code, output = command.Command("beta", *study, cwd=with_teachers, program="sweeps", **env).end()
+    assert code == 0, output
+    assert password not in output
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.name.endswith(".xz"):
+                data = lzma.decompress(data)
+            assert password.encode() not in data, path
