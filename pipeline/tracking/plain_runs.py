@@ -22,6 +22,9 @@ FOLDER = "launches"
 LAUNCH_STAGE, STUDY_STAGE, TRIAL_STAGE = "launch", "study", "trial"
 EVALUATE_STAGE, REPORT_STAGE = "evaluate", "analyze"
 COMMAND = "command"  # tag of the runs that one call of a verb makes, one of each stage
+_OF_STUDIES = (STUDY_STAGE, TRIAL_STAGE)
+_TYPES = (*((name, dict) for name in ("tags", "params", "numbers", "data")), ("former", list))
+_DAMAGED = (OSError, ValueError, TypeError, AttributeError, RecursionError)
 _ORDER = (LAUNCH_STAGE, STUDY_STAGE, TRIAL_STAGE, EVALUATE_STAGE, REPORT_STAGE)
 
 
@@ -62,7 +65,7 @@ class PlainRun:
     @property
     def identity(self) -> dict[str, str]:
         """The tags that no other run has."""
-        if self.stage in (STUDY_STAGE, TRIAL_STAGE):
+        if self.stage in _OF_STUDIES:
             names = (tags.STUDY, tags.TRIAL)
             of_study = {name: self.tags[name] for name in names if name in self.tags}
             return {tags.STAGE: self.stage} | of_study
@@ -104,16 +107,34 @@ class PlainRun:
 
 
 def read(file: Path) -> PlainRun | None:
-    """The record of a file; None, with a warning, for one that is damaged."""
+    """The record of a file; None where there is none, and, with a warning, for one that is
+    damaged."""
     try:
-        body = json.loads(file.read_bytes())
-        body["run_id"] = body.pop("launch_id", None) or body.get("run_id")  # of an older version
-        return PlainRun(**{**body, "folder": str(file.parent)})
+        return _parsed(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("%s is damaged and is left out: %s", file, error)
+    except _DAMAGED as error:
+        log.warning("%s is damaged: %s", file, error)
         return None
+
+
+def _parsed(file: Path) -> PlainRun:
+    body = json.loads(file.read_bytes())
+    body["run_id"] = body.pop("launch_id", None) or body.get("run_id")  # of an older version
+    run = PlainRun(**{**body, "folder": str(file.parent)})
+    if run.stage not in _ORDER or any(type(getattr(run, k)) is not t for k, t in _TYPES):
+        raise ValueError("is no record of a run")
+    return run
+
+
+def _is_damaged(file: Path) -> bool:
+    try:
+        _parsed(file)
+    except FileNotFoundError:
+        return False
+    except _DAMAGED:
+        return True
+    return False
 
 
 def plain_runs(lock_folder: Path, where: str) -> list[PlainRun]:
@@ -121,3 +142,17 @@ def plain_runs(lock_folder: Path, where: str) -> list[PlainRun]:
     found = [read(path) for path in sorted(lock_folder.glob(f"{FOLDER}/*/*.json"))]
     here = [run for run in found if run is not None and run.where == where]
     return sorted(here, key=lambda run: _ORDER.index(run.stage))
+
+
+def damaged(lock_folder: Path) -> dict[Path, dict[str, str]]:
+    """Files of records that are damaged: the tags of their runs, by the names of the files."""
+    found = {}
+    for file in sorted(lock_folder.glob(f"{FOLDER}/*/*.json")):
+        if not _is_damaged(file):
+            continue
+        stage, _, label = file.stem.partition("-")
+        of_study = {tags.STUDY: file.parent.name.rpartition("-")[0]}
+        of_trial = {tags.TRIAL: label} if label else {}
+        own = of_study | of_trial if stage in _OF_STUDIES else {COMMAND: file.parent.name}
+        found[file] = {tags.STAGE: stage} | own
+    return found

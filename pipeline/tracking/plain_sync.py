@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,10 +23,11 @@ from pipeline.tracking.plain_runs import (
     STUDY_STAGE,
     TRIAL_STAGE,
     PlainRun,
+    damaged,
     plain_runs,
     read,
 )
-from pipeline.tracking.plain_upload import PlainUpload, differences
+from pipeline.tracking.plain_upload import RUNNING, PlainUpload, differences
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload_state import UploadState
 
@@ -45,10 +47,12 @@ class PlainSync:
     def __init__(self, target: TrackingTarget, patience: Patience, *, read: bool = False) -> None:
         self.target, self._patience, self._read = target, patience, read
         self.runs = plain_runs(target.lock_folder, redacted(target.uri))
+        self._damaged = damaged(target.lock_folder)
 
     def parents(self, failed: list[str]) -> int:
         """Mend launches, studies and trials, whose children follow; the number of runs that had to
         be."""
+        self._end_damaged()
         return self._mend((LAUNCH_STAGE, STUDY_STAGE, TRIAL_STAGE), failed, links=False)
 
     def children(self, failed: list[str]) -> int:
@@ -86,6 +90,20 @@ class PlainSync:
                         say(f"failed   {run.name}: {last_line(error)}")
                         failed.append(run.name)
         return sent
+
+    def _end_damaged(self) -> None:
+        """Remove records that cannot be read. Their runs are as the store has them, and KILLED
+        where they seem to run and no process works on them."""
+        client = self.target.client()
+        files = [((file, run_tags), file.parent) for file, run_tags in self._damaged.items()]
+        for (file, run_tags), lease in free_leases(files, **self._patience._asdict()):
+            with lease:
+                for experiment in client.search_experiments():
+                    for run_id in same_runs(client, experiment.experiment_id, run_tags):
+                        if client.get_run(run_id).info.status == RUNNING:
+                            client.set_terminated(run_id, KILLED)
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+                say(f"removed  {file}: damaged; its run is left as the tracking store has it")
 
     def _kinds(self, experiment: str, runs: list[PlainRun], *, links: bool) -> dict[str, str]:
         number = self.target.elsewhere(experiment).experiment_id()

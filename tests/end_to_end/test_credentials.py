@@ -92,7 +92,7 @@ VERBS: list[tuple[int, tuple[str, ...]]] = [
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("form", ["http://user:{}@{}", "http://{}@{}", "http://{1}/?token={0}"])
+@pytest.mark.parametrize("form", ["http://user:{}@{}", "http://{}@{}"])
 def test_everything_that_every_command_writes_to_a_server_and_here(
     form: str, with_teachers: Path, faulty: FaultyServer, tmp_path: Path
 ) -> None:

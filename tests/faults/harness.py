@@ -142,7 +142,7 @@ class Harness:
         self.failed = 0
         self._prepare()
         self.expected = {name: _weights(self.folder / "evaluate") for name in COMMANDS}
-        self._prepare_study()
+        del self.expected["study"]  # made when it is needed
 
     def _prepare(self) -> None:
         """Nothing for distill, a store that has lost its tracking for sync, one without banks for
@@ -157,8 +157,10 @@ class Harness:
         shutil.copy(self.schema, self.cwd / "mlflow.db")
         shutil.move(self.cwd, self.folder / "sync")
 
-    def _prepare_study(self) -> None:
+    def _prepare_study(self, name: str) -> None:
         """The teachers; and what becomes of a study without a fault."""
+        if name in self.expected:
+            return
         base = self.folder / "study"
         shutil.copytree(self.folder / "evaluate", base)
         shutil.rmtree(base / "store" / "runs" / "distill")
@@ -175,6 +177,7 @@ class Harness:
     def files(self, name: str, kind: str, points: int) -> Row:
         """Faults of a kind at some file operations of a command."""
         row = Row(name, kind)
+        self._prepare_study(name)
         for point in self._points(name, kind, points):
             cwd = self._copy(name)
             code, output, _ = with_fault(name, cwd, kind, point, _uri(cwd))
@@ -184,6 +187,7 @@ class Harness:
     def answers(self, name: str, how: str, points: int, server: FaultyServer) -> Row:
         """Wrong answers of the tracking server to some requests of a command."""
         row = Row(name, how)
+        self._prepare_study(name)
         for point in sorted(self.chance.sample(range(1, 60), points)):
             cwd = self._served(name, server)
             seen = 0

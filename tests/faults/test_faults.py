@@ -19,7 +19,9 @@ def harness(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Harness:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("name", "kind"), [("distill", "kill"), ("sync", "ENOSPC")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("distill", "kill"), ("distill", "frozen"), ("sync", "ENOSPC")]
+)
 def test_a_few_faults_of_files(harness: Harness, name: str, kind: str) -> None:
     row = harness.files(name, kind, 1)
     assert (row.survived, row.lost, row.doubled) == (row.tried, 0, 0), table([row])

@@ -454,3 +454,23 @@ def test_a_report_that_was_deleted_stays_deleted(place: Place) -> None:
     place.client.delete_run(report.info.run_id)
     assert place.sync() == 0
     assert place.runs("analyze") == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\0", '{"tags": 1}', None])
+def test_a_damaged_record_of_a_command_stops_nothing(
+    place: Place, text: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = TrackingTarget(place.uri, "asib", None, "main", place.target.lock_folder)
+    killed.parent_id()
+    assert killed._lease is not None
+    killed._lease.release()
+    file = place.target.lock_folder / "launches" / killed.command / "launch.json"
+    file.unlink()
+    file.mkdir() if text is None else file.write_text(text)
+    _failed(place)
+    assert place.sync() == 0
+    assert place.is_right()
+    assert sorted(run.info.status for run in place.runs("launch")) == ["FINISHED", "KILLED"]
+    assert "removed" in capsys.readouterr().out
+    assert place.sync() == 0
+    assert "removed" not in capsys.readouterr().out
