@@ -82,8 +82,10 @@ def write_then_name(folder: Path, label: str, write: Callable[[BinaryIO], str]) 
         if (folder / name).is_dir():
             set_aside(folder / name)
         temporary.replace(folder / name)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a write or a sync
+            error.filename = str(folder)
         raise
     sync_folder(folder)
     return folder / name

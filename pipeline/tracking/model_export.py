@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from pipeline.storage.run_record import RunResult, RunSpec
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.creation import BadAnswer
 from pipeline.tracking.target import TrackingTarget
-from trainers import models
+from trainers import metrics, models
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,20 +73,30 @@ def log_student(
     _log(folder, spec, result, target, run_id, step)
     models = _models_of(client, target.experiment_id(), run_id)
     new = [one for one in models if one.model_id not in known and one.status == "READY"]
-    if not new:
-        raise BadAnswer("the model that was logged is not in the tracking store")
+    linked = {one.model_id for one in linked_models(target, client.get_run(run_id), result)}
+    if not new or new[-1].model_id not in linked:
+        raise BadAnswer("the model that was logged is not in the tracking store, or not whole")
     for extra in models:
         if extra.model_id != new[-1].model_id:
             client.delete_logged_model(extra.model_id)
     return str(new[-1].artifact_location)
 
 
-def linked_models(target: TrackingTarget, run: Any) -> list[LoggedModel]:
-    """The models of a run that are ready and that its page shows."""
+def linked_models(target: TrackingTarget, run: Any, result: RunResult) -> list[LoggedModel]:
+    """The models of a run that are ready, that its page shows, and that have its numbers."""
     outputs = run.outputs
     linked = {one.model_id for one in outputs.model_outputs} if outputs is not None else set()
     models = _models_of(target.client(), target.experiment_id(), run.info.run_id)
-    return [one for one in models if one.status == "READY" and one.model_id in linked]
+    ready = [one for one in models if one.status == "READY" and one.model_id in linked]
+    return [one for one in ready if _has_numbers(one, result)]
+
+
+def _has_numbers(model: LoggedModel, result: RunResult) -> bool:
+    """Whether a model has the metrics by which models are sorted."""
+    found = {metric.key: metric.value for metric in model.metrics or []}
+    wanted = (metrics.TEST_TOP1, metrics.BEST_VAL_TOP1)
+    known = {name: result.metrics[name] for name in wanted if name in result.metrics}
+    return all(math.isclose(found.get(name, math.nan), value) for name, value in known.items())
 
 
 def register(target: TrackingTarget, run_id: str) -> None:

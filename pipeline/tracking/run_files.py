@@ -105,7 +105,7 @@ class RunFiles:
             return False
         from pipeline.tracking.model_export import linked_models
 
-        models = linked_models(self.target, self.run)
+        models = linked_models(self.target, self.run, result)
         return not any(self._is_whole(model.artifact_location) for model in models)
 
     def _is_whole(self, root: str) -> bool:

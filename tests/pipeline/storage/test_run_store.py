@@ -405,8 +405,9 @@ def test_a_full_disk_found_at_the_sync_changes_nothing(
 
     monkeypatch.setattr(os, "fsync", fail)
     for write in WRITES.values():
-        with pytest.raises(OSError, match="full"):
+        with pytest.raises(OSError, match="full") as raised:
             write(run)
+        assert raised.value.filename == str(run.path)
     assert names(run) == ["config.json"]
     assert names(run, ".*") == []
     assert run.read_json("config") == "as it was"
