@@ -79,7 +79,9 @@ def _is_metric(column: object) -> bool:
 
 def _place(side: RunSelection) -> str:
     """What is not part of the identity but may explain a difference."""
-    return "  ".join(f"{name} {side.tag(name)}" for name in ("device", tags.GIT) if side.tag(name))
+    return "  ".join(
+        f"{name} {side.tag(name)}" for name in (tags.DEVICE, tags.GIT) if side.tag(name)
+    )
 
 
 def _read(verb: str, arguments: list[str], most: int) -> _Request:

@@ -29,7 +29,7 @@ _ANOTHER = "To show another configuration, leave out the others: tag.variant=…
 
 # Parameters that every rung of a bench shares unless budgets or data differ.
 _SHARED = re.compile(
-    r"params\.(budget\.student_epochs|(data(?!\.teacher_limit)|student|optim|mix|numerics)\..*"
+    r"params\.(budget\.student_epochs|(data(?!\.(teacher_limit|every_label))|student|optim|mix|numerics)\..*"
     r"|select)"
 )
 
@@ -168,7 +168,7 @@ def not_shared(kept: pd.DataFrame, bench: str) -> tuple[str, ...]:
     runs = runs[column(runs, f"tags.{tags.MATCHED_TO}").isna()]  # its budget is the rung's time
     fuses = column(runs, "params.method.kd_target").isin(["synergy", "auto"])
     settings = _differing(runs, _SHARED) or _other_data(runs)
-    return (*settings, *_differing(runs[fuses], _FUSED))
+    return (*settings, *_differing(runs[fuses], _FUSED), *_environment(runs))
 
 
 def _other_data(runs: pd.DataFrame) -> list[str]:
@@ -178,16 +178,31 @@ def _other_data(runs: pd.DataFrame) -> list[str]:
     return [f"the data are not the same everywhere ({listed})"] if len(rungs) > 1 else []
 
 
+def _environment(runs: pd.DataFrame) -> list[str]:
+    """Devices and versions of torch, where they differ."""
+    return [
+        sentence
+        for tag in (tags.DEVICE, tags.TORCH)
+        for sentence in _named_values(runs, tag, column(runs, f"tags.{tag}"))
+    ]
+
+
 def _differing(runs: pd.DataFrame, which: re.Pattern[str]) -> list[str]:
     parameters = configuration(runs[[name for name in runs if which.fullmatch(str(name))]])
-    sentences = []
-    for name in parameters.columns[parameters.nunique() > 1]:
-        rungs = runs.groupby(parameters[name])[RUNG_COLUMNS[1]].unique()
-        values = "; ".join(f"{value}: {', '.join(sorted(of))}" for value, of in rungs.items())
-        sentences.append(
-            f"{str(name).removeprefix('params.')} is not the same everywhere ({values})"
-        )
-    return sentences
+    return [
+        sentence
+        for name in parameters
+        for sentence in _named_values(runs, str(name).removeprefix("params."), parameters[name])
+    ]
+
+
+def _named_values(runs: pd.DataFrame, name: str, values: pd.Series) -> list[str]:
+    """Which rungs have which value of something that should be the same; nothing where it is."""
+    if values.nunique() < 2:
+        return []
+    rungs = runs.groupby(values)[RUNG_COLUMNS[1]].unique()
+    listed = "; ".join(f"{value}: {', '.join(sorted(of))}" for value, of in rungs.items())
+    return [f"{name} is not the same everywhere ({listed})"]
 
 
 def _bench_of(frame: pd.DataFrame) -> pd.Series:

@@ -281,7 +281,7 @@ def _create(
         tags.EVALUATED: subject.key,
         tags.BENCH: subject.bench,
         tags.STUDENT: subject.model,
-        "device": device_name(session.device),
+        tags.DEVICE: device_name(session.device),
     }
     given = {"run": wanted.run, "split": wanted.split, "overrides": joined(session.overrides)}
     return session.target.created(

@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
+from analysis import tags
 from analysis.runs import Selection
 from analysis.selection.configurations import by_overlap, not_shared, one_configuration, shown_with
-from tests.analysis.frames import distill, params, runs
+from tests.analysis.frames import bench_runs, distill, params, runs
 
 ANOTHER = "To show another configuration, leave out the others: tag.variant=…, since=… or until=…"
 
@@ -249,3 +250,16 @@ def test_data_with_another_digest_are_another_setting():
     assert not_shared(frame, "toy") == ("the data are not the same everywhere (CE, KD; L3)",)
     matched = frame.assign(**{"tags.matched_to": [None, None, "L4"]})
     assert not_shared(matched, "toy") == ()
+
+
+def test_another_device_or_version_of_torch_is_named() -> None:
+    def one(rung: str, seed: int, device: str, torch: str) -> dict:
+        own = {f"tags.{tags.DEVICE}": device, f"tags.{tags.TORCH}": torch}
+        return distill(rung, seed, 0.5 + seed / 100, **own)
+
+    same = [one(rung, 0, "cpu", "2.15.0") for rung in ("CE", "KD")]
+    assert not_shared(bench_runs(runs(*same)).kept, "toy") == ()
+    other = [*same, one("L4", 0, "NVIDIA H100", "2.15.0"), distill("old", 0, 0.4)]
+    assert not_shared(bench_runs(runs(*other)).kept, "toy") == (
+        "device is not the same everywhere (NVIDIA H100: L4; cpu: CE, KD)",
+    )
