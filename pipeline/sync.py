@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from analysis.report_model import counted
 from analysis.runs import opened
 from analysis.stores.address import redacted
 from analysis.stores.protocol import StoreReader
@@ -21,12 +22,21 @@ from pipeline.storage.run_record import HistoryEntry, RunResult
 from pipeline.storage.run_store import RunFolder
 from pipeline.tracking.acceptance import acceptance
 from pipeline.tracking.answer import AWAY
-from pipeline.tracking.audit import LACKS, RIGHT, WRONG, TrackedRun, judged, tracked_runs
+from pipeline.tracking.audit import (
+    LACKS,
+    RIGHT,
+    WRONG,
+    TrackedRun,
+    deleted_experiments,
+    judged,
+    tracked_runs,
+)
 from pipeline.tracking.plain_sync import Patience, PlainSync
 from pipeline.tracking.restore import whole_spec
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload
 from pipeline.tracking.upload_state import UploadState, records
+from trainers import metrics
 
 RUNNING = "RUNNING"
 CONTENTS = "contents="  # option of the verb
@@ -135,7 +145,11 @@ def _different(session: Session) -> Iterator[Different]:
         for record in records(folder, session.target):
             by_experiment[record.experiment].append(Due(folder, record))
     store = opened(session.target.uri) if by_experiment else None
+    gone = deleted_experiments(store) if store is not None else set()
     for experiment, dues in by_experiment.items():
+        if experiment in gone:
+            say(f"left out experiment {experiment}: deleted ({counted(len(dues), 'run')})")
+            continue
         yield from _of_experiment(experiment, dues, session, store)
 
 
@@ -190,7 +204,10 @@ def _judged(
     elif run.tags.get("folder") not in (spec.folder, None):
         return None  # a finished run of the same key, of another folder
     else:
-        kind = judged(run, spec, result, history)
+        reads = (
+            folder.test_reads() if metrics.TEST_READS in (result.metrics if result else {}) else 0
+        )
+        kind = judged(run, spec, result, history, reads)
         if kind == RIGHT and result is None:
             return None
     return Different(folder, record, lease, result, history, kind)

@@ -19,7 +19,7 @@ from pipeline.evaluation.model import LoadedModel, find, is_file, on_data, store
 from pipeline.evaluation.report import Compared, Evaluation, Facts, artifacts, as_report
 from pipeline.evaluation.request import Request, request
 from pipeline.identity import splits
-from pipeline.outcome import FINISHED, error_tags, outcome
+from pipeline.outcome import FINISHED, error_tags, last_line, outcome
 from pipeline.session import Session, device_name
 from pipeline.stages.test_split import open_test
 from pipeline.storage.atomic import write_atomic
@@ -85,7 +85,10 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
         facts = _facts(wanted, subject, data, session, reads)
         _record(found, facts, run)
     except BaseException as error:
-        session.target.ended(run, str(outcome(error).launch), error_tags(error))
+        try:
+            session.target.ended(run, str(outcome(error).launch), error_tags(error))
+        except Exception as away:  # noqa: BLE001 - reported; `sync` ends it
+            log.warning("the evaluation's run could not be ended: %s", last_line(away)[:200])
         raise
     out.print(as_report(found, facts), markup=False, highlight=False)
     _end(run, session.target)

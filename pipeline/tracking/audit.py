@@ -55,6 +55,14 @@ def tracked_runs(
     return found
 
 
+def deleted_experiments(store: StoreReader) -> set[str]:
+    """The experiments that were deleted, by name and by "#" and id."""
+    every = store.experiments()
+    active = {one.name for one in every if one.active}
+    gone = [one for one in every if not one.active]
+    return {one.name for one in gone} - active | {f"#{one.experiment_id}" for one in gone}
+
+
 @dataclass(frozen=True)
 class Expected:
     """What a run should be: values by metric and step, parameters, tags, one of some statuses, and
@@ -68,10 +76,15 @@ class Expected:
 
 
 def judged(
-    run: TrackedRun, spec: RunSpec, result: RunResult | None, history: list[HistoryEntry]
+    run: TrackedRun,
+    spec: RunSpec,
+    result: RunResult | None,
+    history: list[HistoryEntry],
+    reads: int = 0,
 ) -> str:
     """Whether a tracked stage run is right, lacks something, or has something wrong. `history` are
-    the stored epochs of a run without a result; no process trains it."""
+    the stored epochs of a run without a result; no process trains it. `reads`: how often its test
+    split was read; evaluations on other machines may have counted more."""
     points = dict(_points(history if result is None else result.history))
     if result is None:
         return compared(run, Expected(points, spec.params, spec.tags, (FAILED, KILLED)))
@@ -79,7 +92,9 @@ def judged(
     for name, value in result.metrics.items():
         points.setdefault((name, last), value)
     every = spec.tags | result.tags
-    return compared(run, Expected(points, spec.params, every, (FINISHED,), result.time))
+    kind = compared(run, Expected(points, spec.params, every, (FINISHED,), result.time))
+    counted = [max(v) for (name, _), v in run.points.items() if name == metrics.TEST_READS]
+    return LACKS if kind == RIGHT and max(counted, default=0) < reads else kind
 
 
 def compared(run: TrackedRun, expected: Expected, *, points: bool = True) -> str:

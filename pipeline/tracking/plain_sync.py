@@ -14,7 +14,7 @@ from pipeline.cli.console import say
 from pipeline.outcome import KILLED, last_line
 from pipeline.storage.free_leases import free_leases
 from pipeline.storage.lease import Lease, Watch
-from pipeline.tracking.audit import RIGHT, WRONG
+from pipeline.tracking.audit import RIGHT, WRONG, deleted_experiments
 from pipeline.tracking.creation import is_gone, same_runs
 from pipeline.tracking.plain_runs import (
     EVALUATE_STAGE,
@@ -79,8 +79,11 @@ class PlainSync:
         for run in self.runs:
             if run.stage in stages:
                 by_experiment[run.experiment].append(run)
-        sent = 0
+        sent, store = 0, opened(self.target.uri) if by_experiment else None
+        gone = deleted_experiments(store) if store is not None else set()
         for experiment, runs in by_experiment.items():
+            if experiment in gone:
+                continue
             kinds = self._kinds(experiment, runs, links=links)
             for run, lease in self._free(self._due(runs, kinds)):
                 with lease:

@@ -110,6 +110,7 @@ class RunUpload:
             self.epochs(result.history)
             values = points_of(self._counted(result.metrics), last, result.time)
             self._send(self._writer.lacking(values))
+            self._count_reads(last)
             spec = self._spec()
             self._writer.tags(spec.tags | result.tags | {tags.NOTE: description(spec, result)})
         if not self.record.files:
@@ -175,6 +176,13 @@ class RunUpload:
         """With the present count of test readings: `evaluate` may have read since the end."""
         reads = float(self.folder.test_reads())
         return values | {k: max(v, reads) for k, v in values.items() if k == metrics.TEST_READS}
+
+    def _count_reads(self, step: int) -> None:
+        """Send the count of test readings where the store has a smaller one."""
+        name, reads = metrics.TEST_READS, float(self.folder.test_reads())
+        history = self.client.get_metric_history(self.record.run_id, name)
+        if history and max(metric.value for metric in history) < reads:
+            self.client.log_metric(self.record.run_id, name, reads, step=step)
 
     def _spec(self) -> RunSpec:
         spec = self.folder.spec()

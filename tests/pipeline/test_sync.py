@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -474,3 +475,23 @@ def test_a_damaged_record_of_a_command_stops_nothing(
     assert "removed" in capsys.readouterr().out
     assert place.sync() == 0
     assert "removed" not in capsys.readouterr().out
+
+
+def test_a_reading_of_the_test_split_that_was_not_counted_is(place: Place) -> None:
+    result = place.run.result()
+    assert result is not None
+    place.run.finish(replace(result, metrics=result.metrics | {metrics.TEST_READS: 1.0}))
+    place.run.count_test_read()
+    place.run.count_test_read()
+    for _ in range(2):
+        assert place.sync() == 0
+    history = place.client.get_metric_history(place.run_id, metrics.TEST_READS)
+    assert max(metric.value for metric in history) == place.run.test_reads() == 2
+
+
+def test_a_deleted_experiment_is_left_out(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation(place)
+    place.client.delete_experiment(place.target.experiment_id())
+    words = [f"runtime.store={place.root}", "runtime.experiment=another"]
+    assert main(["sync", *words]) == 0
+    assert "left out experiment asib: deleted (1 run)" in capsys.readouterr().out
