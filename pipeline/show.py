@@ -37,6 +37,7 @@ def show(verb: str, overrides: list[str], wanted: Shown) -> None:
     if errors:
         raise ConfigError(errors)
     if wanted.info is not None:
+        compose(rest)  # its errors
         choices, _ = chosen(rest)
         print_info(wanted.info, choices)
         return
@@ -155,7 +156,7 @@ def _of_hydra(given: list[str], wanted: Shown) -> str:
     if package not in (None, WHOLE):
         _part(OmegaConf.to_container(part), str(package))  # raises where it is unknown
         chosen_part = OmegaConf.select(part, str(package), throw_on_resolution_failure=False)
-        text = chosen_part
+        text = _text(chosen_part) if chosen_part is None else chosen_part
         if OmegaConf.is_config(chosen_part):
             text = OmegaConf.to_yaml(chosen_part, resolve=wanted.resolve).rstrip()
         return f"# @package {package}\n{text}"

@@ -7,12 +7,28 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.suggest import nearest
 from pipeline.config.groups import LAUNCHER, OWN
 
 HELP, HELP_FLAGS, VERSION = "help", ("-h", "--help"), "--version"
 HYDRA_HELP = "--hydra-help"
 DRY_RUN, CANCEL = "--dry-run", "--cancel"
 CONFIG_DIR = ("--config-dir", "-cd")
+FLAGS = (
+    "--help",
+    DRY_RUN,
+    "--multirun",
+    CANCEL,
+    "--cfg",
+    "--package",
+    "--resolve",
+    "--info",
+    "--config-name",
+    "--config-dir",
+    "--shell-completion",
+    "--hydra-help",
+    VERSION,
+)
 SEVERAL = ("-m", "--multirun")
 SWITCHES = ("--multirun", DRY_RUN, CANCEL, "--resolve", "--run")  # flags without a value
 SHOW = "show"  # distill, printed in the place of running it
@@ -34,13 +50,26 @@ PATHS = ("out", "store", "runtime.store")  # options of verbs that are or may be
 
 
 def strange_words(arguments: Sequence[str]) -> list[str]:
-    """A sentence for each word with a line end or another control character."""
-    found = []
+    """A sentence for each word with a line end or another control character, each unknown flag,
+    and each `=` between blanks."""
+    words, found = list(arguments), []
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
+        if word == "=":
+            found.append(f"{before} = {after}: no blanks around it, as in {before}={after}")
+        elif word in CONFIG_DIR:
+            found.append(f"{word}: a folder is needed")
+        elif _is_flag(word) and (not after or _is_flag(after)):
+            found.append(f"{word}: no such flag{nearest(word, FLAGS, show_all=True)}")
     for word in arguments:
         if {unicodedata.category(character) for character in word} & {"Cc", "Cs"}:
             windows = " (a script with Windows' line ends?)" if word.endswith("\r") else ""
             found.append(f"{word!r}: a control character or a byte that is no UTF-8{windows}")
     return found
+
+
+def _is_flag(word: str) -> bool:
+    known = (*SEVERAL, CANCEL)
+    return word.startswith("-") and "=" not in word and word not in known and len(word) > 1
 
 
 def without_config_dir(arguments: Sequence[str]) -> list[str]:

@@ -55,7 +55,7 @@ def sort_overrides(
         if key.startswith("~"):
             _delete(key[1:], value if equals else None, choices, values, errors)
         elif not equals or not key:
-            errors.append(f"{text!r} is not of the form key=value")
+            errors.append(f"{text!r} is not of the form key=value{_named(text)}")
         elif not value.strip().strip("'\"").strip():
             errors.append(f"{key}=: empty{_instead(key)}")
         elif "@" in key and not key.startswith("teacher@"):
@@ -73,6 +73,12 @@ def sort_overrides(
         else:
             _parse_value(key, value, values, errors)
     return choices, values
+
+
+def _named(text: str) -> str:
+    """The choices that a word without a key may be meant to be."""
+    found = [f"{group}={text}" for group in GROUPS if text in options_of(group)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def _unknown(key: str, value: str) -> str:
