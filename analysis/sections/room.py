@@ -29,6 +29,10 @@ _GAINS = {
     AVERAGE: metrics.SYNERGY_GAIN_AVERAGE_ORIGINAL,
 }
 _TITLE = "Room: what there is to teach"
+_OWN = (
+    "The accuracy of a fusion with a query has in it what the student that asks knows itself: "
+    "its gain over that student is in what=teacher_adaptation."
+)
 _LITTLE = 0.01  # of accuracy: room within which two seeds can differ
 
 
@@ -114,6 +118,7 @@ def alone(bench_runs: BenchRuns) -> Section:
         sentences=sentences,
         tables=(Table("Validation accuracy of what can teach, and of the students", block(info)),),
         gaps=gaps,
+        notes=(_OWN,) if any(np.isfinite(target.student) for target in info.targets) else (),
         run_ids=tuple(column(kept, "run_id").dropna()),
         summary=sentences[-1:],
     )
@@ -146,7 +151,7 @@ def _sentences(info: RoomInfo) -> tuple[str, ...]:
         if room <= _LITTLE:
             text += "there is little to teach. Fewer labels, or other teachers, leave more room."
         else:
-            text += "about as much can be taught where it is right and the student is not yet."
+            text += "about what a target can add to such a student."
         found.append(text)
     return tuple(found)
 

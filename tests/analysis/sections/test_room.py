@@ -42,10 +42,12 @@ def test_targets_are_compared_with_labels_alone():
         "A stack of the teachers is +18.00 points from their average: about what a fusion can add "
         "to it.",
         "What knows most is a stack of the teachers (79.00 %), +8.50 points from a student of the "
-        "labels alone (70.50 %): about as much can be taught where it is right and the student is "
-        "not yet.",
+        "labels alone (70.50 %): about what a target can add to such a student.",
     )
     assert found.summary == found.sentences[-1:]
+    assert found.notes == (room._OWN,)
+    unfused = [row for row in few_labels(0.7) if row["tags.rung"] != "L2"]
+    assert not room.section(bench_runs(runs(*unfused))).notes
     assert not found.gaps
 
 
