@@ -60,16 +60,20 @@ class NestedTarget(TrackingTarget):
 
     def parent_id(self) -> str:
         if self.launch_id is None:
-            parent = None if self.parent is None else self.parent.parent_id()
             with acquire(self.folder / "tracking", poll_s=0.05):
                 run = self.record()
-                run.status, run.parent = None, parent
+                run.status, run.parent = None, self._parent_of(run)
                 run.save()
                 if run.stage == STUDY_STAGE:
                     self._hold(run)
                 self.launch_id = self.opened(run)
                 run.save()
         return self.launch_id
+
+    def _parent_of(self, run: PlainRun) -> str | None:
+        """The id of the run that this one is a child of; a worker has the study's own as launch."""
+        parent = run.parent if self.parent is None else self.parent.parent_id()
+        return run.parent if parent == run.run_id else parent
 
     def record(self) -> PlainRun:
         """The record of the run, with what is known of it now."""
@@ -88,8 +92,7 @@ class NestedTarget(TrackingTarget):
         """End the run, after its children have been sent; `sync` does so where this fails."""
         run.ended(status, run_tags)
         with acquire(self.folder / "tracking", poll_s=0.05):
-            if self.parent is not None:
-                run.parent = self.parent.parent_id()
+            run.parent = self._parent_of(run)
             run.save()
             self.launch_id = self.upload(run).open()
             run.save()

@@ -134,3 +134,14 @@ def test_a_study_whose_workers_are_gone_becomes_killed(
     place.sync(monkeypatch)
     assert [run.info.status for run in place.of("study")] == ["KILLED"]
     assert sorted(run.info.status for run in place.of("trial")) == ["FINISHED", "KILLED"]
+
+
+def test_a_study_is_no_child_of_itself(place: Place) -> None:
+    """The launch run of its workers is the study's own."""
+    (study,) = place.of("study")
+    place.target.launch_id = study.info.run_id
+    target = study_target(place.trials, place.target)
+    assert target.parent_id() == study.info.run_id
+    end(place.trials, target, "FINISHED", {})
+    (study,) = place.of("study")
+    assert tags.PARENT not in study.data.tags
