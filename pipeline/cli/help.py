@@ -127,7 +127,7 @@ Report, tables and figures from the tracking store alone: printed, written to
 report/EXPERIMENT/WHAT-FILTERS/ and logged as a run.
   what=ladder            each rung against each control (default); or methods, beta, cccp,
                          freezing, information_plane, teacher_adaptation, room, overlap, health,
-                         study;
+                         labels, study;
                          comprehensive is all of them but study
 {_FILTERS}\
   primary=RUNG           whose claim against the controls was fixed beforehand: L4 (default)

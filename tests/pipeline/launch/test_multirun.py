@@ -298,6 +298,14 @@ def test_a_launcher_of_the_users_own_begins_with_one_of_ours(
 def test_the_same_experiment_is_one_job() -> None:
     request = multirun.read(["cfg=CE", "method.ib_beta=0.1,0.2", SMALL])
     assert len(request.students) == 1
+    assert request.same == (
+        "one experiment, run once: distill-CE-digits-s0 with method.ib_beta=0.1 and with "
+        "method.ib_beta=0.2",
+    )
+    assert multirun.read(["cfg=CE", "seed=1,1", SMALL]).same == (
+        "given twice, run once: distill-CE-digits-s1",
+    )
+    assert multirun.read(["cfg=CE", "seed=0,1", SMALL]).same == ()
 
 
 def test_a_plan_has_what_varies_besides_rung_and_seed() -> None:
