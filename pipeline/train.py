@@ -19,32 +19,40 @@ from pipeline.stages.teacher import finetune_teacher, make_bank
 from pipeline.storage.run_record import RunResult
 from pipeline.storage.run_store import Store
 
+CONTROLS = ("CE", "KD")  # what the main job compares its student with
+
 
 def main_command(overrides: list[str]) -> None:
-    """The teachers of a bench, a student, the control CE, and the report."""
-    control = composed("main", [*(o for o in overrides if not o.startswith("cfg=")), "cfg=CE"])
+    """The teachers of a bench, a student, the controls, and the report."""
+    of_other = any(o.startswith("method=") for o in overrides)  # its options are no rung's
+    own = ("cfg=", "method=", "method.") if of_other else ("cfg=",)
+    rest = [o for o in overrides if not o.startswith(own)]
+    controls = [composed("main", [*rest, f"cfg={cfg}"]) for cfg in CONTROLS]
 
     def work(config: Config, session: Session) -> None:
         for number in range(len(config.teacher)):
             finetune_teacher(config, number, session)
         _student(config, session)
-        if run_key("distill", control) != run_key("distill", config):
-            session.target.register = None  # the student is registered, not its control
-            session.target.carry("control", distill_student(control, session).metrics)
+        session.target.register = None  # the student is registered, not its controls
+        for control in controls:
+            if run_key("distill", control) != run_key("distill", config):
+                found = distill_student(control, session).metrics
+                session.target.carry(f"control_{control.cfg}", found)
         analyse(session.target, session.overrides, RunFilter(config.bench.name))
 
     def faults(config: Config) -> list[str]:
-        both = preflight.faults([config, control], dry=dry_run(os.environ))
+        all_ = preflight.faults([config, *controls], dry=dry_run(os.environ))
         teachers = range(len(config.teacher))  # a method that reads none is given them all the same
         more = preflight.faults([config], teachers, dry=dry_run(os.environ))
-        return list(dict.fromkeys([*both, *more]))
+        return list(dict.fromkeys([*all_, *more]))
 
     _train(
         "main",
         overrides,
         work,
-        lambda config, store: planned_students([config, control], store),
+        lambda config, store: planned_students([config, *controls], store),
         faults,
+        lambda config: preflight.describe([config, *controls]),
     )
 
 
@@ -146,6 +154,7 @@ def _train(
     work: Callable[[Config, Session], object],
     planned: Callable[[Config, Store], list[Planned]],
     faults: Callable[[Config], list[str]],
+    describe: Callable[[Config], None] = lambda config: preflight.describe([config]),
 ) -> None:
     """Compose the configuration, find what would stop the command later, and do the work within a
     launch run, or print the plan."""
@@ -154,9 +163,9 @@ def _train(
     if dry_run(os.environ):
         if errors := [*found, *refusals(config.runtime, verb)]:
             raise ConfigError(errors)
-        preflight.describe([config])
+        describe(config)
         plan.show(planned(config, store_of(config.runtime)))
         return
     with Session.open(config, verb, overrides, found).launch() as session:
-        preflight.describe([config])
+        describe(config)
         work(config, session)

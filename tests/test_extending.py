@@ -150,7 +150,7 @@ def test_a_model(followed: Followed) -> None:
 
 
 def test_a_data_set(followed: Followed) -> None:
-    assert followed.results["distill-CE-digits-arrays-s0"]["metrics"]["test/top1"] >= 0.4
+    assert followed.results["distill-CE-digits_all-arrays-s0"]["metrics"]["test/top1"] >= 0.4
 
 
 def test_a_loss(followed: Followed) -> None:

@@ -78,10 +78,10 @@ def test_a_run_and_a_plan_of_a_study(unpacked: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     tiny = (*TINY, "runtime.device=cpu")
     output = _asib(unpacked, tmp_path, "distill", "cfg=CE", *tiny)
-    assert "finished distill-CE-digits-s0" in output
+    assert "finished distill-CE-digits_all-s0" in output
     table = _asib(unpacked, tmp_path, "analyze")
     assert "CE" in table
     (spec,) = (tmp_path / "store/runs/distill").glob("*/spec.json")
     assert '"asib==' in spec.read_text()
     plan = _asib(unpacked, tmp_path, "sweep", "ladder", "seeds=0", *tiny, "--dry-run")
-    assert "distill-L4-digits-s0" in plan
+    assert "distill-L4-digits_all-s0" in plan

@@ -79,7 +79,8 @@ class BenchRuns:
         other = another and not len(own)
         shared = [w for w in common if not (_own(w, given) or (other and w.startswith("method.")))]
         shared += [*self._experiment(shared), *self._launcher()]
-        on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={self.bench}"]
+        name = self.bench.partition(" ")[0]  # of `digits overlap=0` the bench or an override has it
+        on_bench = [] if any(w.startswith("bench=") for w in shared) else [f"bench={name}"]
         words = [f"{key}={value}" for key, value in given.items()]
         several = ["-m"] * any("," in value for value in given.values())
         return joined(["python", "-m", "pipeline", "distill", *several, *on_bench, *shared, *words])

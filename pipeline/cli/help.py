@@ -14,7 +14,7 @@ _VERBS = """\
 python -m pipeline VERB key=value ...
 
 verbs (each has its own page: python -m pipeline VERB --help)
-  main       fine-tune the teachers, distil cfg and the control CE, analyse
+  main       fine-tune the teachers, distil cfg and the controls CE and KD, analyse
   finetune   the teachers of a bench             teacher=all|0|NAME,NAME
   bank       their view banks (teachers first)   teacher=all|0|NAME,NAME
   distill    a student (missing teachers first)  cfg=L3 bench=digits seed=0
@@ -78,7 +78,7 @@ _OF_VERB = {
     "main": """\
 main key=value ...
 
-Fine-tunes the teachers of a bench, distils cfg (L3) and the control CE, and analyses.
+Fine-tunes the teachers of a bench, distils cfg (L3) and the controls CE and KD, and analyses.
 """,
     "finetune": """\
 finetune key=value ...

@@ -26,6 +26,9 @@ class BenchConfig:
     teacher_weights: list[float] | None = option(
         None, "weights of the teachers' average, the default of method.teacher_weights"
     )
+    tau_syn: float = option(
+        4.0, "temperature of the fusion's targets, the default of method.tau_syn", low=1e-2
+    )
 
 
 @dataclass

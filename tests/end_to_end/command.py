@@ -19,6 +19,7 @@ from pipeline.tracking.target import TrackingTarget
 
 # Two teachers of 2 epochs, 200 images, 10 steps an epoch: a run of a second or two.
 TINY = (
+    "bench=digits_all",
     "data.train_limit=200",
     "optim.batch=20",
     "budget.student_epochs=4",

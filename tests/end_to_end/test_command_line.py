@@ -33,18 +33,18 @@ def finished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_second_call_is_reused_with_the_numbers(finished: Path) -> None:
     output = command.run("distill", *command.L3, cwd=finished)
     (result,) = command.results(finished).values()
-    assert "reused   distill-L3-digits-s0" in output
+    assert "reused   distill-L3-digits_all-s0" in output
     assert f"test {100 * result['metrics'][metrics.TEST_TOP1]:.2f} %" in output
     assert "epoch" not in output
 
 
 def test_everything_is_read_back_from_the_tracking_store(finished: Path) -> None:
     runs = load_runs(_uri(finished), "asib").set_index("name")
-    student = runs.loc["distill-L3-digits-s0"]
+    student = runs.loc["distill-L3-digits_all-s0"]
     assert student["status"] == "FINISHED"
     assert student[f"tags.{tags.RUNG}"] == "L3"
     assert student["params.method.num_stages"] == "2"
-    assert student["params.bench"] == "digits"
+    assert student["params.bench"] == "digits_all"
     assert student[f"metrics.{metrics.TEST_READS}"] == 1
     teachers = runs[runs[f"tags.{tags.STAGE}"] == "finetune"]
     assert len(teachers) == 2
@@ -124,9 +124,9 @@ def test_l3_logs_what_a_study_needs(finished: Path) -> None:
 def test_reuse_in_another_experiment_is_replayed_there(finished: Path) -> None:
     command.run("distill", *command.L3, "runtime.experiment=asib/ladder", cwd=finished)
     runs = load_runs(_uri(finished), "asib/ladder").set_index("name")
-    copy = runs.loc["distill-L3-digits-s0"]
+    copy = runs.loc["distill-L3-digits_all-s0"]
     assert copy[f"tags.{tags.REUSED}"] == "true"
-    original = load_runs(_uri(finished), "asib").set_index("name").loc["distill-L3-digits-s0"]
+    original = load_runs(_uri(finished), "asib").set_index("name").loc["distill-L3-digits_all-s0"]
     assert copy[f"metrics.{metrics.TEST_TOP1}"] == original[f"metrics.{metrics.TEST_TOP1}"]
     history = [
         load_history(_uri(finished), [r.run_id], [metrics.LOSS_TOTAL]) for r in (copy, original)
@@ -146,8 +146,8 @@ def test_analyze_prints_a_table_and_saves_figures(finished: Path) -> None:
     assert {".png", ".pdf", ".html", ".md", ".tex", ".csv"} <= {p.suffix for p in folder.iterdir()}
     assert not (folder / "of_another_report.png").exists()
     assert (folder / "notes.txt").exists()
-    command.run("analyze", "bench=digits", "since=2001-01-01", cwd=finished)  # another folder
-    assert (folder.parent / "ladder-bench-digits-since-2001-01-01" / "report.html").exists()
+    command.run("analyze", "bench=digits_all", "since=2001-01-01", cwd=finished)  # another folder
+    assert (folder.parent / "ladder-bench-digits_all-since-2001-01-01" / "report.html").exists()
     runs = load_runs(_uri(finished), "asib").set_index("name")
     client = MlflowClient(tracking_uri=_uri(finished))
     logged = {f.path for f in client.list_artifacts(runs.loc["analyze-all"].run_id)}
@@ -195,13 +195,13 @@ def test_a_failure_is_failed_with_its_traceback_and_resumes_later(clean: Path) -
     words, extended = ("method=ce", *command.TINY), {"ASIB_EXTEND": "failing"}
     output = command.run("distill", *words, cwd=clean, code=1, **extended)
     assert "RuntimeError: planted" in output
-    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-ce-digits-s0"]
+    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-ce-digits_all-s0"]
     assert run["status"] == "FAILED"
     assert "RuntimeError: planted" in run[f"tags.{tags.ERROR}"]
     assert metrics.TEST_TOP1 not in run.dropna()
     (clean / "fails").unlink()
     command.run("distill", *words, cwd=clean, **extended)
-    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-ce-digits-s0"]
+    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-ce-digits_all-s0"]
     assert run["status"] == "FINISHED"
 
 
@@ -214,7 +214,7 @@ def test_non_finite_loss_is_tried_again_only_where_mixed_precision_can_be_the_re
     output = command.run("distill", *given, cwd=clean, code=1)
     mixed = numerics == "bfloat16"
     assert ("resumed from epoch" in output) is mixed
-    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits-s0"]
+    run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits_all-s0"]
     assert run["status"] == "FAILED"
     assert re.search(
         r"NonFinite: .*not finite at epoch 1, in float32: try a lower optim\.lr \(now 1e\+30\)",
@@ -232,15 +232,15 @@ def test_two_commands_that_need_the_same_teachers_train_them_once(clean: Path) -
     assert [code for code, _ in outputs] == [0, 0], outputs
     text = "".join(output for _, output in outputs)
     for teacher in ("s0", "s1"):
-        assert text.count(f"finished finetune-resnet20-digits-{teacher}") == 1
-        assert text.count(f"reused   finetune-resnet20-digits-{teacher}") == 1
+        assert text.count(f"finished finetune-resnet20-digits_all-{teacher}") == 1
+        assert text.count(f"reused   finetune-resnet20-digits_all-{teacher}") == 1
     runs = load_runs(_uri(clean), "asib")
     assert (runs[f"tags.{tags.STAGE}"] == "finetune").sum() == 2
 
 
 def test_finetune_one_teacher(clean: Path) -> None:
     output = command.run("finetune", "teacher=1", *command.TINY, cwd=clean)
-    assert "finished finetune-resnet20-digits-s1" in output
+    assert "finished finetune-resnet20-digits_all-s1" in output
     assert len(command.results(clean, "finetune")) == 1
 
 
@@ -250,8 +250,8 @@ def test_a_given_teacher_file_is_used_without_training(finished: Path, clean: Pa
     shutil.copy(weights, own)
     kd = [o for o in command.TINY if not o.startswith("bench.")]
     output = command.run("distill", "cfg=KD", f"teacher.0.ckpt={own}", *kd, cwd=clean)
-    assert "finished finetune-resnet20-digits-s0-given" in output
-    assert "finetune-resnet20-digits-s0-given  1/" not in output  # no epoch of it
+    assert "finished finetune-resnet20-digits_all-s0-given" in output
+    assert "finetune-resnet20-digits_all-s0-given  1/" not in output  # no epoch of it
     given = [r for r in command.results(clean, "finetune").values() if not r["history"]]
     assert len(given) == 1
     original = command.results(finished, "finetune")[weights.parent.name]
@@ -264,7 +264,7 @@ def test_teacher_file_that_does_not_fit_is_one_clear_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
-    assert main(["finetune", "teacher=0", "teacher.0.ckpt=bad.pt", "runtime.store=s"]) == 2
+    assert main(["finetune", "bench=digits_all", "teacher=0", "teacher.0.ckpt=bad.pt"]) == 2
     error = capsys.readouterr().err
     assert "bad.pt" in error
     assert "Traceback" not in error
@@ -338,10 +338,10 @@ def test_ce_matched_gets_the_time_of_its_rung(with_teachers: Path) -> None:
     options = ("cfg=CE_matched", "budget.matched_to=L1", *command.L3[1:])
     output = command.run("distill", *options, cwd=with_teachers)
     for rung in ("L1", "CE", "CE_matched"):
-        assert f"finished distill-{rung}-digits-s0" in output
+        assert f"finished distill-{rung}-digits_all-s0" in output
     runs = load_runs(_uri(with_teachers), "asib").set_index("name")
     rung, control, matched = (
-        runs.loc[f"distill-{c}-digits-s0"] for c in ("L1", "CE", "CE_matched")
+        runs.loc[f"distill-{c}-digits_all-s0"] for c in ("L1", "CE", "CE_matched")
     )
     seconds = f"metrics.{metrics.RUN_SECONDS}"
     epochs = max(1, round(4 * rung[seconds] / control[seconds]))
@@ -359,7 +359,7 @@ def test_ce_matched_gets_the_time_of_its_rung(with_teachers: Path) -> None:
 def test_dry_run_shows_the_plan_and_runs_nothing(with_teachers: Path) -> None:
     output = command.run("distill", *command.L3, "--dry-run", cwd=with_teachers, SEED="7")
     assert "from the environment: seed=7" in output
-    assert "distill-L3-digits-s7" in output
+    assert "distill-L3-digits_all-s7" in output
     assert "4 finished, 1 to run" in output  # teachers and their view banks
     assert not (with_teachers / "store" / "runs" / "distill").exists()
     assert (
@@ -373,7 +373,7 @@ def test_dry_run_shows_the_plan_and_runs_nothing(with_teachers: Path) -> None:
 def test_environment_shortcuts_are_printed_and_logged(finished: Path) -> None:
     output = command.run("distill", *command.L3[1:], cwd=finished, METHOD="L3", SEED="0")
     assert "from the environment: cfg=L3 seed=0" in output
-    assert "reused   distill-L3-digits-s0" in output
+    assert "reused   distill-L3-digits_all-s0" in output
 
 
 @pytest.mark.thorough
@@ -388,7 +388,7 @@ def test_specialised_teachers_are_trained_tagged_and_kept_apart(clean: Path) -> 
     assert len(set(teachers["params.teacher.0.classes"])) == 2
     assert teachers[f"metrics.{metrics.VAL_TOP1_ALL}"].notna().all()
     table = command.run("analyze", cwd=clean)
-    assert "Bench digits overlap=50" in table
+    assert "Bench digits_all overlap=50" in table
     assert "resnet20 (200 images, overlap 50)" in table
 
 
@@ -399,18 +399,18 @@ def test_teachers_of_more_images_than_the_student_sees(clean: Path) -> None:
     runs = load_runs(_uri(clean), "asib").set_index("name")
     limits = runs["params.data.train_limit"].dropna().to_dict()
     assert limits == {
-        "finetune-resnet20-digits-s0": "400",
-        "finetune-resnet20-digits-s1": "400",
-        "distill-KD-digits-s0": "200",
+        "finetune-resnet20-digits_all-s0": "400",
+        "finetune-resnet20-digits_all-s1": "400",
+        "distill-KD-digits_all-s0": "200",
     }
-    student = runs.loc["distill-KD-digits-s0"]
+    student = runs.loc["distill-KD-digits_all-s0"]
     assert student["params.data.teacher_limit"] == "400"
     again = command.run("finetune", "teacher=all", *command.TINY, "data.train_limit=400", cwd=clean)
     assert again.count("reused   finetune") == 2
 
 
 def test_compare_and_explain(finished: Path) -> None:
-    student = "distill-L3-digits-s0"
+    student = "distill-L3-digits_all-s0"
     runs = load_runs(_uri(finished), "asib").set_index("name")
     key = runs.loc[student, "tags.run_key"]
     twice = command.run("compare", student, key[:6], cwd=finished)
@@ -423,8 +423,8 @@ def test_compare_and_explain(finished: Path) -> None:
     parted = command.run("explain", "runs=" + ",".join(others), cwd=finished)
     assert "A and B differ from the start, in teacher." in parted
     assert "Weights: different after epoch 1." in parted
-    unknown = command.run("compare", "L3", "distill-L3-digits-s9", cwd=finished, code=2)
-    assert "did you mean distill-L3-digits-s0?" in unknown
+    unknown = command.run("compare", "L3", "distill-L3-digits_all-s9", cwd=finished, code=2)
+    assert "did you mean distill-L3-digits_all-s0?" in unknown
     assert "in experiment 'asib' (experiment=NAME chooses another)" in unknown
     assert len(load_runs(_uri(finished), "asib")) == len(runs)  # nothing was written
     command.run("export", "out=given/study.db.xz", cwd=finished)

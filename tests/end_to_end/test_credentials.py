@@ -82,11 +82,11 @@ VERBS: list[tuple[int, tuple[str, ...]]] = [
     (1, ("distill", "cfg=CE", *command.TINY, "optim.lr=1e38")),  # with a traceback, if any
     (0, ("distill", "cfg=KD", "--cfg", "job")),
     (2, ("evaluate", "run=nothing")),
-    (0, ("evaluate", "run=distill-KD-digits-s0", "split=val", "runtime.log_model=false")),
+    (0, ("evaluate", "run=distill-KD-digits_all-s0", "split=val", "runtime.log_model=false")),
     (0, ("analyze",)),
     (2, ("analyze", "experiment=nothing")),
     (0, ("export", "out=runs.db.xz")),
-    (0, ("distill", "-m", *SWEEP, *command.TINY[:1], *command.TINY[3:])),
+    (0, ("distill", "-m", *SWEEP, *command.TINY[:2], *command.TINY[4:])),
     (0, ("sync", "runtime.log_model=false")),
 ]
 

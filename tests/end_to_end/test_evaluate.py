@@ -15,7 +15,7 @@ from analysis.runs import load_runs, select
 from tests.end_to_end import command
 from trainers import metrics
 
-STUDENT = "distill-L3-digits-s0"
+STUDENT = "distill-L3-digits_all-s0"
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_rungs_of_a_recipe_run(name: str, rungs: tuple[str, ...], images: str, c
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["asib_2025_08", "asib_stage"])
 def test_a_recipe_scales_to_digits(name: str, clean: Path) -> None:
-    words = (f"+experiment={name}", "bench=digits", "budget=digits", "cfg=L4", *command.TINY)
+    words = (f"+experiment={name}", "budget=digits", "cfg=L4", *command.TINY)
     output = command.run("distill", *words, cwd=clean)
     (line,) = [line for line in output.splitlines() if line.startswith("[CFG]")]
     assert line == "[CFG] kd_target=auto ce=0.70 kd=0.30 ib_beta=1e-3"
@@ -66,10 +66,10 @@ def test_a_recipe_scales_to_digits(name: str, clean: Path) -> None:
 @pytest.mark.thorough
 def test_main_finetune_and_a_list_of_teachers(clean: Path) -> None:
     """The verbs that compose take an experiment; teachers that no bench names are fine-tuned."""
-    small = ("experiment=overlap_0", "bench=digits", "budget=digits", *command.TINY)
+    small = ("experiment=overlap_0", "budget=digits", *command.TINY)
     command.run("main", *small, "cfg=KD", cwd=clean)
-    assert len(command.results(clean)) == 2
+    assert len(command.results(clean)) == 2  # the student is one of the controls
     names = "teacher=resnet20,resnet8,resnet20"
     third = ("teacher.2.recipe.epochs=1", "teacher.2.seed=5")
-    command.run("finetune", names, "bench=digits", *command.TINY, *third, cwd=clean)
+    command.run("finetune", names, *command.TINY, *third, cwd=clean)
     assert len(command.results(clean, "finetune")) == 5  # two of half of the classes

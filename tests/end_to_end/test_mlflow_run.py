@@ -86,7 +86,7 @@ def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
     done = _mlflow_run(project, "distill", *parameters)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = load_runs(f"sqlite:///{project}/mlflow.db", "asib/ladder").set_index("name")
-    student = runs.loc["distill-KD-digits-s1"]
+    student = runs.loc["distill-KD-digits_all-s1"]
     assert student["params.method.kd_alpha"] == "0.5"
     assert student[f"metrics.{metrics.TEST_READS}"] == 1
     launches = [run_id for run_id in runs.run_id if run_id == student["parent_id"]]
@@ -97,9 +97,9 @@ def test_distill_by_mlflow_run_with_declared_and_undeclared_parameters(
         project, "distill", *parameters, "runtime.register=students", experiment=None
     )
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "reused   distill-KD-digits-s1" in again.stdout + again.stderr
+    assert "reused   distill-KD-digits_all-s1" in again.stdout + again.stderr
     own = load_runs(f"sqlite:///{project}/mlflow.db", "asib").set_index("name")
-    assert own.loc["distill-KD-digits-s1"].parent_id == own.loc["launch-distill"].run_id
+    assert own.loc["distill-KD-digits_all-s1"].parent_id == own.loc["launch-distill"].run_id
     _model_is_served(project)
 
 
@@ -117,7 +117,7 @@ def test_a_multirun_by_mlflow_run(schema: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     runs = load_runs(f"sqlite:///{project}/mlflow.db", "asib/ladder")
     students = runs[runs[f"tags.{tags.STAGE}"] == "distill"]
-    assert sorted(students["name"]) == ["distill-CE-digits-s0", "distill-CE-digits-s1"]
+    assert sorted(students["name"]) == ["distill-CE-digits_all-s0", "distill-CE-digits_all-s1"]
     assert len(set(students["parent_id"])) == 1
     again = _mlflow_run(project, "distill", *parameters, "multirun=true", "dry-run=true")
     assert "2 finished, 0 to run" in again.stdout

@@ -45,7 +45,12 @@ def test_a_killed_student_resumes_bit_for_bit(
 def test_killed_at_random_moments_from_a_clean_start(finished: Path, clean: Path) -> None:
     """Teachers, banks and student, each killed at a random moment."""
     draw = random.Random(str(clean))
-    anchors = ["finetune-resnet20-digits-s0  1/2", "finished finetune", "finished view bank", "A "]
+    anchors = [
+        "finetune-resnet20-digits_all-s0  1/2",
+        "finished finetune",
+        "finished view bank",
+        "A ",
+    ]
     for after in anchors:
         command.interrupt(
             "distill",
@@ -129,7 +134,7 @@ def test_a_warning_is_printed_once_and_tagged_at_the_end(with_teachers: Path) ->
     assert (first.count(expected), second.count("adapter_without_gradient")) == (1, 0)
     assert second.count("health/gate_always_open") == 1
     runs = load_runs(f"sqlite:///{with_teachers}/mlflow.db", "asib").set_index("name")
-    run = runs.loc["distill-L3-digits-s0"]
+    run = runs.loc["distill-L3-digits_all-s0"]
     tag = run[f"tags.{tags.HEALTH}"].split(",")
     assert {"adapter_without_gradient", "gate_always_open"} <= set(tag)
     (result,) = command.results(with_teachers).values()

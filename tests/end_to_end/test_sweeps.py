@@ -99,7 +99,7 @@ def test_students_of_a_bank_that_fails_are_not_run(with_teachers: Path) -> None:
     sweep = ("-m", "cfg=CE,KD", *TWO, *command.TINY)
     output = command.run("distill", *sweep, cwd=with_teachers, code=1, ASIB_EXTEND="one_bank_fails")
     assert "2 of 4 jobs failed" in output
-    assert re.search(rf"failed +distill-KD-digits-s0 +{NOT_RUN}", output)
+    assert re.search(rf"failed +distill-KD-digits_all-s0 +{NOT_RUN}", output)
     assert [
         r["metrics"][metrics.BANK_SECONDS] for r in command.results(with_teachers).values()
     ] == [0]

@@ -49,7 +49,7 @@ def test_what_was_trained_while_the_server_was_away_comes_under_its_own_launch(
     server.start()
     command.run("sync", "runtime.log_model=false", cwd=with_teachers, **env)
     runs = load_runs(server.uri, "asib").set_index("name")
-    student = runs.loc["distill-CE-digits-s0"]
+    student = runs.loc["distill-CE-digits_all-s0"]
     assert student["parent_id"] == runs.loc["launch-distill"].run_id
     assert "launch-sync" not in runs.index
 

@@ -39,7 +39,7 @@ RUN = (
     *("budget.student_epochs=2", "teacher.0.recipe.epochs=1", "teacher.1.recipe.epochs=1"),
     *("runtime.retry_s=0.2", "runtime.sync_timeout_s=2", *LEASES),
 )
-STUDENT, EXPORT = "distill-KD-digits-s0", "runs.db.xz"
+STUDENT, EXPORT = "distill-KD-digits_all-s0", "runs.db.xz"
 PIPELINE, SWEEPS = "pipeline", "sweeps"
 COMMANDS: dict[str, tuple[str, ...]] = {  # program, verb, words
     "distill": (PIPELINE, "distill", "cfg=KD", *RUN),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import ConfigError, compose
+from pipeline import config as configuration
+from pipeline.config import Config, ConfigError
 from pipeline.identity import (
     identity,
     of_teachers,
@@ -15,6 +16,12 @@ from pipeline.identity import (
     with_few_labels,
 )
 from trainers.data import Images
+
+
+def compose(overrides: list[str]) -> Config:
+    """With all labels, and teachers of all classes."""
+    return configuration.compose(["bench=digits_all", *overrides])
+
 
 # Keys of published configurations. If one changes, every finished run of it is trained again:
 # raise FINETUNE_VERSION or DISTILL_VERSION for changed numbers, and say so in the commit.

@@ -19,7 +19,7 @@ ARCHIVE = Path(__file__).parents[1] / "data" / "store_without_schema.tar.xz"
 FINISHED, INTERRUPTED = "0dfc0e0bd78f", "183eb551b721"
 WORDS = [
     "cfg=KD",
-    "bench=digits",
+    "bench=digits_all",
     "data.train_limit=100",
     "budget.student_epochs=2",
     "teacher.0.recipe.epochs=1",
@@ -55,10 +55,10 @@ def test_a_finished_run_is_reused_and_an_interrupted_one_resumed(
     commit = store.run("distill", INTERRUPTED).latest()
     assert commit is not None
     assert main(["distill", *WORDS]) == 0
-    assert f"reused   distill-KD-digits-s0  key {FINISHED}" in capsys.readouterr().out
+    assert f"reused   distill-KD-digits_all-s0  key {FINISHED}" in capsys.readouterr().out
     assert main(["distill", *WORDS, "seed=1"]) == 0
     shown = capsys.readouterr().out
-    assert f"resumed  distill-KD-digits-s1  key {INTERRUPTED}  at epoch 1/2" in shown
+    assert f"resumed  distill-KD-digits_all-s1  key {INTERRUPTED}  at epoch 1/2" in shown
     result = store.run("distill", INTERRUPTED).result()
     assert result is not None
     assert [entry["index"] for entry in result.history] == [0, 1]

@@ -55,7 +55,7 @@ def bit_equal(cwd: Path, alone: str) -> None:
     """The run resumed from a checkpoint to the same weights; no epoch is missing or repeated."""
     assert list((cwd / "store/runs/distill").glob(f"*/{alone}"))
     logs = [p for end in ("out", "log") for p in cwd.rglob(f"*.{end}")]
-    assert any("resumed  distill-L1-digits-s0" in log.read_text() for log in logs)
+    assert any("resumed  distill-L1-digits_all-s0" in log.read_text() for log in logs)
     uri = f"sqlite:///{cwd}/mlflow.db"
     runs = load_runs(uri, "asib")
     for run in runs[runs[f"tags.{tags.STAGE}"] == "distill"]["run_id"]:

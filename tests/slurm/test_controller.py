@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_the_launch_running_and_its_jobs_alone(
     start: Start, cluster: Cluster, clean: Path
 ) -> None:
     """Ctrl-C of a terminal reaches every process of the command, Slurm's own commands too."""
-    sweep = ("pipeline", "distill", "-m", "cfg=CE", "seed=0,1", *command.TINY[:3], *SLURM)
+    sweep = ("pipeline", "distill", "-m", "cfg=CE", "seed=0,1", *command.TINY[:4], *SLURM)
     uri = f"sqlite:///{clean}/mlflow.db"
 
     def launches() -> list[str]:

@@ -39,7 +39,7 @@ def test_ladder_and_seeds_as_arrays_by_two_commands_at_once(
     assert len(command.results(clean, "finetune")) == 2
     assert len(command.results(clean)) == 4
     for cfg in ("CE", "KD"):
-        assert output.count(f"distill-{cfg}-digits-s") >= 2
+        assert output.count(f"distill-{cfg}-digits_all-s") >= 2
     logs = [path.read_text() for path in (clean / "store").rglob("*.out")]
     for text in ("finished finetune", "finished view bank"):
         assert sum(log.count(text) for log in logs) == 2
@@ -79,15 +79,15 @@ def test_a_cancelled_job_is_the_only_one_to_be_run_again(
     sweep = ("pipeline", "distill", "-m", "seed=0,1", *longer(), *SLURM)
     process = start(*sweep, cwd=with_teachers)
     jobs = checkpointed(cluster, with_teachers, students=2)
-    cluster.command("scancel", jobs["distill-L1-digits-s1"])
+    cluster.command("scancel", jobs["distill-L1-digits_all-s1"])
     output = ended(process, 1)
-    assert "1 of 2 jobs failed: distill-L1-digits-s1" in output
+    assert "1 of 2 jobs failed: distill-L1-digits_all-s1" in output
     assert "interrupted, cancelled" in output
     assert len(command.results(with_teachers)) == 1
     assert statuses(with_teachers) == ["FINISHED", "KILLED"]
     before = set(cluster.finished())
     output = ended(start(*sweep, cwd=with_teachers))
-    assert output.count("reused   distill-L1-digits-s0") == 1
+    assert output.count("reused   distill-L1-digits_all-s0") == 1
     assert len(set(cluster.finished()) - before) == 1
     assert len(command.results(with_teachers)) == 2
     assert statuses(with_teachers) == ["FINISHED", "FINISHED"]

@@ -69,7 +69,7 @@ def test_a_launcher_of_hydra_with_any_option_of_sbatch(
         )
     finally:
         output = ended(process)
-    assert "distill-CE-digits-s0" in output
+    assert "distill-CE-digits_all-s0" in output
     (result,) = command.results(clean).values()
     assert result["metrics"][metrics.TEST_READS] == 1
     (script,) = clean.glob("store/multirun/*/jobs/*.sh")

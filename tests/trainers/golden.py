@@ -31,7 +31,7 @@ FILE = Path(__file__).with_name("golden.json")
 STEPS = 24  # of a distillation: 4 stages of (4 A-Step, 2 B-Step) steps
 # Long enough to reach every stage, mixing, gate and cooldown; too short for rounding to grow.
 OVERRIDES = [
-    "bench=digits",
+    "bench=digits_all",
     "data.train_limit=200",
     "data.val_fraction=0.3",
     "data.image_size=8",

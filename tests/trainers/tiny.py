@@ -47,7 +47,7 @@ RUNGS = (
     "self",
 )
 OVERRIDES = [
-    "bench=digits",
+    "bench=digits_all",
     "data.train_limit=200",
     "data.image_size=8",
     "data.crop_pad=1",

@@ -1,5 +1,7 @@
 """What is missing of a ladder, on frames written by hand."""
 
+from dataclasses import replace
+
 from analysis.sections import ladder, methods
 from tests.analysis.frames import bench_runs, distill, params, runs
 
@@ -54,3 +56,12 @@ def test_what_a_study_varies_is_no_option_of_the_rungs_that_are_missing():
     assert by["L2 has no seed 2"] == (  # of the configuration that is shown
         "python -m pipeline distill bench=toy budget=short method.ib_beta=0.1 cfg=L2 seed=2"
     )
+
+
+def test_a_gap_of_a_bench_with_specialised_teachers_names_the_bench_alone():
+    """An overlap that is the bench's own is in no override."""
+    row = distill("KD", 0, 0.5, bench="toy overlap=0", **{"params.overrides": "cfg=KD seed=0"})
+    rows = runs(row).assign(experiment="other")
+    gaps = ladder.section(replace(bench_runs(rows), bench="toy overlap=0")).gaps
+    assert gaps
+    assert all(" bench=toy runtime" in gap.command for gap in gaps)

@@ -20,7 +20,7 @@ VERBS = ["distill", "evaluate", "show"]
     [
         ("asib ", PIPELINE, [*VERBS, "sweep"]),
         ("python -m pipeline dis", PIPELINE, ["distill"]),
-        ("asib distill bench=dig", PIPELINE, ["bench=digits"]),
+        ("asib distill bench=dig", PIPELINE, ["bench=digits", "bench=digits_all"]),
         ("asib distill +experiment=few", PIPELINE, ["+experiment=few_labels"]),
         ("asib distill teacher@teacher.0=resnet3", PIPELINE, ["teacher@teacher.0=resnet32x4"]),
         ("asib distill hydra/launcher=", PIPELINE, None),
@@ -63,4 +63,4 @@ complete -p python || echo gone
     assert lines[0].startswith("complete -o nospace -o default -F _asib_complete python") or (
         "_asib_complete" in lines[0]
     )
-    assert lines[-2:] == ["found: bench=digits", "gone"], done.stderr
+    assert lines[-2:] == ["found: bench=digits bench=digits_all", "gone"], done.stderr

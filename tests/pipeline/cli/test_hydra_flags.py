@@ -42,7 +42,7 @@ def run(words: list[str]) -> int:
         (["-c", "all", "optim=sgd"], "name: sgd  # conf/optim/sgd.yaml"),
         (["-cn", "experiment/few_labels", "-c", "job"], "# conf/experiment/few_labels.yaml"),
         (["--config-name=config", "--cfg"], "seed: 0"),
-        (["~teacher.1", "--cfg", "-p", "teacher"], "# @package teacher"),
+        (["bench=digits_all", "~teacher.1", "--cfg", "-p", "teacher"], "# @package teacher"),
         (["+optim.lr=0.125", "--cfg"], "lr: 0.125  # command line"),
         (["++optim.lr=0.125", "--cfg"], "lr: 0.125  # command line"),
         (["+experiment=few_labels", "--cfg"], "conf/experiment/few_labels.yaml"),

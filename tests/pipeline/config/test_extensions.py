@@ -110,7 +110,7 @@ def test_a_run_of_an_outside_method(outside: Path) -> None:
     words = ("method=mine", "student.model=narrow", "data=my_digits", *command.TINY)
     environment = {extensions.EXTEND: "my_parts", OWN: str(outside / "options")}
     output = command.run("distill", *words, cwd=outside, **environment)
-    assert "finished distill-mine-digits-my_digits-s0" in output
+    assert "finished distill-mine-digits_all-my_digits-s0" in output
     (result,) = command.results(outside).values()
     (spec,) = (outside / "store/runs/distill").glob("*/spec.json")
     assert result["metrics"]["test/top1"] >= 0

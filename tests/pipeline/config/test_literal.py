@@ -76,7 +76,7 @@ def test_a_declared_parameter_arrives_empty(
 def test_the_home_folder(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "x").touch()
-    config = compose([f"{key}=~/x"])
+    config = compose(["bench=digits_all", f"{key}=~/x"])
     found = {
         "data.root": config.data.root,
         "runtime.store": config.runtime.store,

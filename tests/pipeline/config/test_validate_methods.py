@@ -32,7 +32,10 @@ CASES = [
         "data.val_fraction=0 leaves nothing to choose method.kd_target=stack by",
     ),
     (["cfg=stack", "data.views=0"], "method.kd_target=stack is fitted to fixed views"),
-    (["cfg=stack", "method.placebo=teachers"], "method.kd_target=stack reads features, not logits"),
+    (
+        ["bench=digits_all", "cfg=stack", "method.placebo=teachers"],
+        "method.kd_target=stack reads features, not logits",
+    ),
     (["method=kd", "method.teacher=worst"], "not auto, best, avg or the number of a teacher"),
     (["cfg=L3", "method.teacher_levels=[-5]"], "method.teacher_levels=-5: must be >= -1"),
     (
@@ -78,11 +81,11 @@ def test_an_option_of_another_method_is_not_suggested(given: str) -> None:
 
 
 def test_teachers_are_removed_and_added() -> None:
-    assert list(compose(["cfg=L3", "teacher.1=null"]).teacher) == ["0"]
+    assert list(compose(["bench=digits_all", "cfg=L3", "teacher.1=null"]).teacher) == ["0"]
     assert len(compose(["cfg=L3", "teacher@teacher.2=resnet20"]).teacher) == 3
     with pytest.raises(ConfigError, match=r"teacher.1=resnet56: null \(no such teacher\), or"):
         compose(["teacher.1=resnet56"])
     with pytest.raises(ConfigError, match="numbers 1, not 0"):
-        compose(["teacher.0=null"])
+        compose(["bench=digits_all", "teacher.0=null"])
     with pytest.raises(ConfigError, match="no teacher: add one"):
-        compose(["teacher.0=null", "teacher.1=null"])
+        compose(["bench=digits_all", "teacher.0=null", "teacher.1=null"])

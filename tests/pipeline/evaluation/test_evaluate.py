@@ -228,7 +228,7 @@ def test_a_data_set_of_the_same_shape_keeps_the_normalisation_of_the_run(
 ) -> None:
     subject = find(KEYS[0], compose([]), session)
     subject = replace(subject, data=replace(subject.data, mean=[0.3], train_limit=50))
-    other = compose(["data.root=elsewhere", "data.val_fraction=0.3"]).data
+    other = compose(["bench=digits_all", "data.root=elsewhere", "data.val_fraction=0.3"]).data
     chosen = on_data(subject, other, {"data.root", "runtime.device"}).data
     assert (chosen.root, chosen.val_fraction, chosen.train_limit) == ("elsewhere", 0.1, 50)
     whole = on_data(subject, other, {"data"}).data

@@ -16,7 +16,7 @@ from trainers import models
 
 TINY = [
     "method=kd",
-    "bench=digits",
+    "bench=digits_all",
     "teacher.1=null",
     "teacher.0.ckpt=r.pt",
     "data.train_limit=200",
@@ -36,7 +36,7 @@ def test_random_weights_are_no_teacher(
     torch.manual_seed(0)
     torch.save(models.build("resnet20", 10, 16, in_chans=1).state_dict(), "r.pt")
     assert main(["distill", *SHORT]) == 0
-    name = "finetune-resnet20-digits-s0-given"
+    name = "finetune-resnet20-digits_all-s0-given"
     printed = capsys.readouterr().out
     assert f"warning  {name}  health/validation_at_chance: " in printed
     assert "where val/images (22) is small" in printed

@@ -18,7 +18,7 @@ def test_names_have_stage_network_bench_and_seed() -> None:
 
 def test_a_baseline_has_its_own_name_and_so_has_a_given_teacher(tmp_path: Path) -> None:
     (tmp_path / "w.pt").touch()
-    config = compose(["method=dkd", f"teacher.0.ckpt={tmp_path}/w.pt"])
-    assert run_name("distill", config) == "distill-dkd-digits-s0"
-    assert run_name("finetune", config) == "finetune-resnet20-digits-s0-given"
-    assert run_name("bank", config) == "bank-resnet20-digits-s0"
+    config = compose(["bench=digits_all", "method=dkd", f"teacher.0.ckpt={tmp_path}/w.pt"])
+    assert run_name("distill", config) == "distill-dkd-digits_all-s0"
+    assert run_name("finetune", config) == "finetune-resnet20-digits_all-s0-given"
+    assert run_name("bank", config) == "bank-resnet20-digits_all-s0"

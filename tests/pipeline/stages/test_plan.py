@@ -22,7 +22,7 @@ from pipeline.storage.run_store import Store
 from tests.pipeline import records
 from trainers import metrics
 
-SMALL = ["data.train_limit=100"]
+SMALL = ["bench=digits_all", "data.train_limit=100"]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def finish(
     folder = store.run(stage, key)
     tag = tags.STUDENT if stage == "finetune" else tags.RUNG
     made_by = identity(stage, rung("L3" if stage == "finetune" else what))
-    folder.write_spec(records.spec(tags={tags.BENCH: "digits", tag: what}, identity=made_by))
+    folder.write_spec(records.spec(tags={tags.BENCH: "digits_all", tag: what}, identity=made_by))
     values = {metrics.RUN_SECONDS: seconds, metrics.BANK_SECONDS: bank}
     folder.finish(records.result(metrics=values))
 
@@ -48,13 +48,13 @@ def rung(cfg: str, *more: str) -> Config:
 def test_teachers_and_their_banks_come_first_and_each_stage_once(store: Store) -> None:
     found = planned_students([rung("L3"), rung("KD"), rung("CE"), rung("L3")], store)
     assert [stage.name for stage in found] == [
-        "finetune-resnet20-digits-s0",
-        "finetune-resnet20-digits-s1",
-        "bank-resnet20-digits-s0",
-        "bank-resnet20-digits-s1",
-        "distill-L3-digits-s0",
-        "distill-KD-digits-s0",
-        "distill-CE-digits-s0",
+        "finetune-resnet20-digits_all-s0",
+        "finetune-resnet20-digits_all-s1",
+        "bank-resnet20-digits_all-s0",
+        "bank-resnet20-digits_all-s1",
+        "distill-L3-digits_all-s0",
+        "distill-KD-digits_all-s0",
+        "distill-CE-digits_all-s0",
     ]
     assert {stage.state for stage in found} == {"new"}
     assert all(stage.seconds is None for stage in found)
@@ -62,7 +62,7 @@ def test_teachers_and_their_banks_come_first_and_each_stage_once(store: Store) -
 
 
 def test_a_rung_without_teachers_plans_none(store: Store) -> None:
-    assert [s.name for s in planned_students([rung("CE")], store)] == ["distill-CE-digits-s0"]
+    assert [s.name for s in planned_students([rung("CE")], store)] == ["distill-CE-digits_all-s0"]
 
 
 def test_times_are_the_median_of_finished_runs_of_the_kind(store: Store) -> None:
@@ -86,7 +86,7 @@ def test_what_is_finished_and_what_resumes_is_shown(store: Store) -> None:
 
 def test_banks_are_planned_with_the_time_of_others_of_their_teacher(store: Store) -> None:
     parts = {"parts": [], "val": "0"}
-    body = parts | {"name": "bank-resnet20-digits-s0", "seconds": 8.0}
+    body = parts | {"name": "bank-resnet20-digits_all-s0", "seconds": 8.0}
     store.run("bank", bank_key(rung("KD"), 0)).write_json("bank", body)
     store.run("bank", "aaaa").write_json("bank", body | {"seconds": 10.0})
     store.run("bank", "bbbb").write_json("bank", parts | {"seconds": 1e9})  # without a name
@@ -104,7 +104,7 @@ def test_times_grow_with_the_budget_and_are_not_taken_from_other_data(store: Sto
     finish(store, "distill", "aaaa", "CE", 40.0)
     epochs = rung("CE").budget.student_epochs
     longer = rung("CE", f"budget.student_epochs={10 * epochs}")
-    other = compose(["cfg=CE", "data.train_limit=200"])
+    other = compose(["bench=digits_all", "cfg=CE", "data.train_limit=200"])
     assert planned_students([longer], store)[-1].seconds == pytest.approx(400.0)
     assert planned_students([other], store)[-1].seconds is None
 
@@ -113,7 +113,7 @@ def test_the_table_sums_up_what_is_known(store: Store, capsys: pytest.CaptureFix
     finish(store, "distill", "aaaa", "CE", 4000.0)
     show(planned_students([rung("CE"), rung("KD")], store))
     text = capsys.readouterr().out
-    assert "distill-CE-digits-s0" in text
+    assert "distill-CE-digits_all-s0" in text
     assert "0 finished, 6 to run: 67 min, and 5 of a kind that has not run here yet" in text
     assert max(map(len, text.splitlines())) <= 100
 
@@ -162,7 +162,14 @@ def test_runs_of_one_name_are_distinguished_by_that_in_which_those_that_need_the
     assert {stage.setting for stage in found[:-4]} == {(("row", "KD"),)}
     show(found)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if found[-1].key in line]
-    assert line.split() == ["distill-CE-digits-s0", found[-1].key, "new", "row=CE", "lr=1e-2", "?"]
+    assert line.split() == [
+        "distill-CE-digits_all-s0",
+        found[-1].key,
+        "new",
+        "row=CE",
+        "lr=1e-2",
+        "?",
+    ]
     show(planned_students(configs[::2], store, settings[::2]))
     show(planned_students(configs, store))
     assert "what varies" not in capsys.readouterr().out
@@ -199,9 +206,9 @@ def test_ce_matched_waits_for_the_runs_whose_time_it_takes(store: Store) -> None
     config = rung("CE_matched")
     found = planned_students([*standards(config, ["cfg=CE_matched", *SMALL]), config], store)
     assert [s.name for s in found][-3:] == [
-        "distill-L4-digits-s0",
-        "distill-CE-digits-s0",
-        "distill-CE_matched-digits-s0",
+        "distill-L4-digits_all-s0",
+        "distill-CE-digits_all-s0",
+        "distill-CE_matched-digits_all-s0",
     ]
     assert found[-1].key is None
     assert found[-1].state == "after L4 and CE"

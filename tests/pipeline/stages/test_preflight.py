@@ -13,7 +13,12 @@ from pipeline.stages import preflight
 from sweeps.__main__ import main as sweep
 from trainers import models
 
-TINY = ["bench=digits", "data.train_limit=200", "budget.student_epochs=4", "budget.adapt_epochs=4"]
+TINY = [
+    "bench=digits_all",
+    "data.train_limit=200",
+    "budget.student_epochs=4",
+    "budget.adapt_epochs=4",
+]
 BAD_NET = "timm:deit_tiny_distilled_patch16_224"  # two classifiers
 ERRORS = (
     "3 errors:",
@@ -90,7 +95,7 @@ def test_weights_of_another_network_are_found(tmp_path: Path) -> None:
 
 
 def test_images_of_a_class_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    preflight.describe([compose(["cfg=CE", "data.train_limit=100"])])
+    preflight.describe([compose(["bench=digits_all", "cfg=CE", "data.train_limit=100"])])
     line = capsys.readouterr().out
     assert line.startswith("data     digits: images (of a class): train 100 (10), val 11 (1 to 2)")
 
@@ -110,7 +115,9 @@ def test_a_class_of_one_image_is_an_error_of_the_placebo_of_classes(
 
 def test_a_batch_of_both_kinds_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     few = ["data.train_limit=50", "data.unlabelled=900", "optim.steps_per_epoch=7"]
-    configs = [compose(["bench=digits", f"cfg={cfg}", *few]) for cfg in ("KD", "L3", "self", "CE")]
+    configs = [
+        compose(["bench=digits_all", f"cfg={cfg}", *few]) for cfg in ("KD", "L3", "self", "CE")
+    ]
     preflight.describe(configs)
     lines = [line for line in capsys.readouterr().out.splitlines() if "steps" in line]
     both = "50 labelled images, 900 unlabelled, 7 steps an epoch of 50 + 64"

@@ -11,7 +11,7 @@ DEFAULTS = [
     ["method=dkd"],
     ["cfg=KD", "bench=fashion_mnist"],
     ["cfg=L3", "seed=3", "data.train_limit=100", "student.model=resnet20", "overlap=50"],
-    ["cfg=L3", "optim.batch=20", "teacher.1=null", "numerics=bfloat16"],
+    ["bench=digits_all", "cfg=L3", "optim.batch=20", "teacher.1=null", "numerics=bfloat16"],
     ["cfg=L3", "budget=long"],
     ["cfg=CE", "budget=long", "budget.student_epochs=4"],
     ["cfg=KD", "data=fashion_mnist"],

@@ -47,7 +47,7 @@ BRANCHES: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
 }
 RUNGS = ("CE", *FACTORS)
 # Without validation images, as in the public tables, there is no gate and so no ladder.
-QUICK = ("digits", "cifar100")  # of different optimisers, budgets and networks
+QUICK = ("digits_all", "cifar100")  # of different optimisers, budgets and networks
 BENCHES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough)
     for name in options_of("bench")
@@ -56,7 +56,7 @@ BENCHES = [
 
 
 @cache
-def composed(cfg: str, bench: str = "digits") -> Config:
+def composed(cfg: str, bench: str = "digits_all") -> Config:
     return compose([f"cfg={cfg}", f"bench={bench}"])
 
 
@@ -124,7 +124,7 @@ def test_all_rungs_are_experiments_of_their_own() -> None:
     every = [rung for rung in (*RUNGS, *BRANCHES) if rung != "CE_all"]  # CE where all have labels
     keys = [run_key("distill", composed(cfg)) for cfg in every]
     assert len(set(keys)) == len(every)
-    assert run_key("distill", compose(["cfg=L4", "bench=digits"])) == keys[every.index("L4")]
+    assert run_key("distill", compose(["cfg=L4", "bench=digits_all"])) == keys[every.index("L4")]
 
 
 def test_rungs_share_their_teachers() -> None:
@@ -145,7 +145,7 @@ def test_a_method_chosen_by_its_name_is_called_so_and_has_no_values_of_a_rung() 
     )
     assert compose(["method=asib", "cfg=L1"]).rung == "L1"
     assert run_key("distill", compose(["method=asib", "cfg=L1"])) == run_key(
-        "distill", composed("L1")
+        "distill", composed("L1", "digits")
     )
 
 
