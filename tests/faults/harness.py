@@ -329,6 +329,10 @@ def _fault(folder: RunFolder, uri: str) -> str:
     commit = folder.latest() if result is None else None
     history = list(commit.history) if commit is not None else []
     if not there:
+        if (
+            result is None and not history
+        ):  # it failed before its first epoch: nothing is to be sent
+            return ""
         return f"{folder.stage} {folder.key} is not in the tracking store"
     for one in there:
         (run,) = tracked_runs(opened(uri), one.experiment_id, {one.run_id}).values()
