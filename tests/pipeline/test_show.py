@@ -40,7 +40,7 @@ def test_a_value_has_its_source_and_whether_it_is_part_of_the_key() -> None:
         ("CE", "teacher.0.seed", "7", False),
         ("L2", "runtime.threads", "2", False),
         ("L2", "select", "last", True),
-        ("CE", "data.train_limit", "50", True),
+        ("CE", "data.train_limit", "60", True),
         ("L0", "method.ib_beta_warmup_epochs", "3", False),
     ],
 )
