@@ -27,7 +27,7 @@ from trainers.methods.base import StepPosition
 from trainers.mixing import MixConfig
 from trainers.models.freezing import freeze
 from trainers.numerics import Numerics
-from trainers.optim import OptimConfig
+from trainers.optim import StudentOptimConfig
 from trainers.rng import seeded
 from trainers.view_bank import Bank, ViewOutputs
 
@@ -101,7 +101,7 @@ def config(
         method=chosen,
         data=data,
         mix=MixConfig(),
-        optim=OptimConfig(batch=scale.batch),
+        optim=StudentOptimConfig(batch=scale.batch),
         budget=BudgetConfig(student_epochs=scale.epochs, adapt_epochs=scale.epochs),
         numerics=numerics or Numerics(),
     )

@@ -84,7 +84,7 @@ def write_then_name(folder: Path, label: str, write: Callable[[BinaryIO], str]) 
         temporary.replace(folder / name)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # of a write or a sync
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a write's
             error.filename = str(folder)
         raise
     sync_folder(folder)

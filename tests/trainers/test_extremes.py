@@ -17,7 +17,7 @@ from trainers.distillation.config import BudgetConfig
 from trainers.loop import NonFinite
 from trainers.methods import METHODS
 from trainers.mixing import MixConfig
-from trainers.optim import OptimConfig
+from trainers.optim import StudentOptimConfig
 from trainers.options import OptionInfo
 
 SHORT = [*tiny.SMALL, "budget.student_epochs=2", "budget.adapt_epochs=4", "mix.start=0"]
@@ -68,7 +68,7 @@ def cases() -> Iterator[tuple[str, list[str]]]:
     groups: list[tuple[str, list[str], str, type]] = [
         ("asib", [*LADDER, *SWITCHED_ON], "method.", METHODS["asib"].config_type),
         ("mix", LADDER, "mix.", MixConfig),
-        ("optim", LADDER, "optim.", OptimConfig),
+        ("optim", LADDER, "optim.", StudentOptimConfig),
         ("budget", LADDER, "budget.", BudgetConfig),
     ]
     groups += [

@@ -9,7 +9,7 @@ import torch
 
 from pipeline import identity
 from pipeline.config import compose, groups
-from pipeline.config import composition as configuration
+from pipeline.config import hydra_files as configuration
 from pipeline.config.groups import options_of
 from pipeline.identity import run_key, splits
 from trainers.data import DATASETS, DataConfig, Raw
@@ -41,7 +41,7 @@ def test_a_data_set_in_three_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(identity, "_read", {})
     monkeypatch.setitem(DATASETS, "stripes", stripes)  # the line in DATASETS
     (tmp_path / "conf" / "data" / "stripes.yaml").write_text(YAML)
-    config = compose(["data=stripes"])
+    config = compose(["bench=digits_all", "data=stripes"])
     found = splits(config.data)
     assert found.class_names == ("top", "middle", "bottom")
     assert [len(part.labels) for part in found[:3]] == [41, 4, 15]

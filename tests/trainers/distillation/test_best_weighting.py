@@ -17,6 +17,7 @@ from trainers.methods.base import Method, TeacherOutputs
 from trainers.view_bank import Bank, ViewOutputs
 
 LABELS = torch.tensor([0, 1])
+ALL = ["bench=digits_all"]  # whose teachers know all classes
 
 
 def two_teachers(logits_KMC: list) -> tuple[TrainingData, list[Teacher]]:
@@ -56,22 +57,22 @@ def test_the_weighting_with_the_best_validation_accuracy_is_chosen(
 
 @pytest.mark.parametrize("method", ["kd", "dkd", "fitnet", "crd"])
 def test_teachers_that_know_different_classes_are_all_used(method: str) -> None:
-    plain, apart = (compose([f"method={method}", *more]) for more in ([], ["overlap=0"]))
+    plain, apart = (compose([*ALL, f"method={method}", *more]) for more in ([], ["overlap=0"]))
     assert plain.method.teacher == "best"
     assert apart.method.teacher == "avg"
-    given = compose([f"method={method}", "overlap=0", "method.teacher=best"])
+    given = compose([*ALL, f"method={method}", "overlap=0", "method.teacher=best"])
     assert given.method.teacher == "best"
-    named = compose([f"method={method}", "method.teacher=best"])
+    named = compose([*ALL, f"method={method}", "method.teacher=best"])
     assert run_key("distill", named) == run_key("distill", plain)
 
 
 def test_the_classes_of_one_teacher_are_enough() -> None:
-    config = compose(["method=kd", "teacher.1.classes=[0,1,2]"])
+    config = compose([*ALL, "method=kd", "teacher.1.classes=[0,1,2]"])
     assert (config.method.teacher, config.method.weighting) == ("avg", "validation")
 
 
 def test_equal_weights_are_no_other_experiment_where_teachers_know_all() -> None:
-    found = identity("distill", compose(["method=kd", "method.teacher=avg"]))
+    found = identity("distill", compose([*ALL, "method=kd", "method.teacher=avg"]))
     assert found["config"]["method"]["weighting"] == "equal"
 
 
