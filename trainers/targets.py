@@ -79,20 +79,30 @@ def label_loss(logits_BC: Tensor, labels_L: Tensor, smoothing: float, mix: Mix) 
     labels, mixed as they are. Scalar."""
     count = len(labels_L)
     labels_LC = soft_labels(labels_L, logits_BC.shape[1], smoothing, mix.of_first(count))
-    return soft_cross_entropy(logits_BC[:count], labels_LC).mean()
+    return soft_cross_entropy(first_of(logits_BC, count), labels_LC).mean()
+
+
+def first_of(value_B: Tensor, count: int) -> Tensor:
+    """The first of a batch; the tensor itself where that is all of it, as the gradient of a part
+    takes calls of its own."""
+    return value_B if len(value_B) == count else value_B[:count]
 
 
 def target_classes(labels_L: Tensor, target_BC: Tensor, mix: Mix) -> tuple[Tensor, Tensor | None]:
     """The class that decoupled losses take for the target, of both sources of mixed images (None:
     unmixed): the label, and of an image without one the largest of its target. [B] each."""
-    guess = target_BC[len(labels_L) :].argmax(1)
-    first, partner = torch.cat([labels_L, guess]), mix.of_first(len(labels_L)).partner
-    return first, None if partner is None else torch.cat([labels_L[partner], guess])
+    partner = mix.of_first(len(labels_L)).partner
+    known = [labels_L] if partner is None else [labels_L, labels_L[partner]]
+    if len(labels_L) < len(target_BC):
+        guess = target_BC[len(labels_L) :].argmax(1)
+        known = [torch.cat([one, guess]) for one in known]
+    return known[0], known[1] if len(known) > 1 else None
 
 
 def all_of_batch(value_L: Tensor, count: int, value: float) -> Tensor:
     """Values of the images with a label, and one `value` for the others of the batch. [B]."""
-    return torch.cat([value_L, value_L.new_full((count - len(value_L),), value)])
+    others = count - len(value_L)
+    return torch.cat([value_L, value_L.new_full((others,), value)]) if others else value_L
 
 
 def logits_of(probs_BC: Tensor, temperature: float) -> Tensor:

@@ -104,10 +104,11 @@ class Asib(Fusing):
         omega_B = guided.omega * kept_B
         per_image_B = self._distance(student.logits, guided.target, labels_L, mix)
         weighted_B = omega_B * per_image_B
-        kd, scale = weighted_B[:known].sum() / count, torch.ones_like(ce)
+        total = targets.first_of(weighted_B, known).sum()
+        kd, scale = total / count, torch.ones_like(ce)
         if position.epoch >= span(c.kd_warmup_epochs, position.total):
             others = len(weighted_B) - known
-            mean = weighted_B[:known].sum() / (count - others).clamp(min=1)
+            mean = total / (count - others).clamp(min=1) if others else kd
             scale = (c.kd_max_ratio * ce / mean.clamp_min(1e-12)).detach().clamp(max=1.0)
         terms = {"ce": c.ce_alpha * ce, "kd": weight * scale * kd}
         if known < len(weighted_B):
