@@ -45,7 +45,14 @@ def test_the_pages_have_tables() -> None:
     assert {options["what"] for options, _ in BLOCKS} >= {"beta", "ladder", "comprehensive"}
 
 
-@pytest.mark.parametrize(("options", "text"), BLOCKS, ids=[b[0]["what"] for b in BLOCKS])
+LONG = ("comprehensive",)
+CASES = [
+    pytest.param(*block, marks=[pytest.mark.thorough] * (block[0]["what"] in LONG))
+    for block in BLOCKS
+]
+
+
+@pytest.mark.parametrize(("options", "text"), CASES, ids=[b[0]["what"] for b in BLOCKS])
 def test_a_table_is_made_from_its_export(options: dict[str, str], text: str) -> None:
     filters = RunFilter(options.get("bench"), primary=options.get("primary"))
     reading = ExperimentReader(str(ROOT / options["store"]), options["experiment"], filters)
@@ -183,6 +190,7 @@ def test_the_gap_of_l4_opens_where_the_results_say() -> None:
     assert ends in " ".join((ROOT / "docs" / "results.md").read_text().split())
 
 
+@pytest.mark.thorough
 def test_the_report_says_that_the_twins_had_little_to_teach() -> None:
     path = str(ROOT / "docs" / "data" / "proof_twins.db.xz")
     reading = ExperimentReader(path, exported_experiment(path), RunFilter())

@@ -224,6 +224,7 @@ def test_non_finite_loss_is_tried_again_only_where_mixed_precision_can_be_the_re
     assert run[f"tags.{tags.HEALTH}"] == "non_finite"
 
 
+@pytest.mark.thorough
 def test_two_commands_that_need_the_same_teachers_train_them_once(clean: Path) -> None:
     kd = [o for o in command.TINY if not o.startswith("bench.")]
     one = command.Command("distill", "cfg=KD", *kd, cwd=clean)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from analysis.runs import load_runs
 from tests.end_to_end import command
 
 
+@pytest.mark.thorough
 def test_self_training_runs_its_teacher_first_and_shares_it(with_teachers: Path) -> None:
     tiny = command.TINY
     planned = command.run("distill", "cfg=self", *tiny, cwd=with_teachers, DRY_RUN="1")
@@ -24,6 +27,7 @@ def test_self_training_runs_its_teacher_first_and_shares_it(with_teachers: Path)
     assert runs.loc["stack", "tags.teachers"] == "resnet20,resnet20"
 
 
+@pytest.mark.thorough
 def test_jobs_of_self_training_wait_for_their_teacher(with_teachers: Path) -> None:
     launcher = ["hydra/launcher=submitit_local", "hydra.launcher.jobs_parallel=2"]
     given = ["cfg=self,CE", *launcher, *command.TINY]

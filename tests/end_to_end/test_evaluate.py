@@ -29,6 +29,7 @@ def _runs(folder: Path) -> pd.DataFrame:
     return load_runs(f"sqlite:///{folder}/mlflow.db", "asib").set_index("name")
 
 
+@pytest.mark.thorough
 def test_by_key_by_run_id_and_by_file(folder: Path) -> None:
     ((key, result),) = command.results(folder).items()
     output = command.run("evaluate", f"run={key[:6]}", "split=test", cwd=folder)

@@ -20,7 +20,7 @@ from trainers import metrics
     [
         pytest.param("1/8 1A", 0.0, marks=pytest.mark.thorough),  # in the A-Step
         pytest.param("2/8 1A", 0.05, marks=pytest.mark.thorough),  # from an A-Step to a B-Step
-        ("4/8 1B", 0.02),  # from a stage to the next
+        pytest.param("4/8 1B", 0.02, marks=pytest.mark.thorough),  # from a stage to the next
         pytest.param("6/8 2A", 0.1, marks=pytest.mark.thorough),
         ("8/8 2B", 0.0),  # in the finalise step
     ],
@@ -85,6 +85,7 @@ def test_signal_commits_at_the_next_step_and_exits_75(
     _same(finished, with_teachers)
 
 
+@pytest.mark.thorough
 def test_corrupt_newest_commit_falls_back_to_the_one_before(
     finished: Path, with_teachers: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_corrupt_newest_commit_falls_back_to_the_one_before(
     _same(finished, with_teachers)
 
 
+@pytest.mark.thorough
 def test_killed_while_a_bank_is_written(finished: Path, with_teachers: Path) -> None:
     """An interrupted bank (here: without its list and its validation rows) is completed."""
     banks = with_teachers / "store" / "runs" / "bank"
@@ -122,6 +124,7 @@ def _same(one: Path, other: Path) -> None:
     assert command.losses(first) == command.losses(second)
 
 
+@pytest.mark.thorough
 def test_a_warning_is_printed_once_and_tagged_at_the_end(with_teachers: Path) -> None:
     """A part that is broken on purpose: the teachers' adapters stay random projections."""
     options = (*command.L3, "method.adapt=none")

@@ -289,6 +289,7 @@ def test_a_launch_of_a_command_that_never_reached_the_store_gets_its_own_status(
     assert run.data.tags[tags.PARENT] == launch.info.run_id
 
 
+@pytest.mark.thorough
 def test_evaluations_and_reports_that_could_not_end_are_ended(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def test_an_array_waits_for_its_banks_and_one_job_fails(
     assert "Traceback" in failed
 
 
+@pytest.mark.thorough
 def test_a_launcher_of_hydra_with_any_option_of_sbatch(
     start: Start, cluster: Cluster, clean: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_sync_alone_mends_a_study_and_its_trials(
     assert place.run().data.tags[tags.PARENT] == study.info.run_id
 
 
+@pytest.mark.thorough
 def test_a_study_whose_workers_are_gone_becomes_killed(
     place: Place, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:

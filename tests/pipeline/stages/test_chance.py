@@ -24,6 +24,7 @@ TINY = [
 SHORT = [*TINY, "budget.student_epochs=1", "runtime.log_model=false"]
 
 
+@pytest.mark.thorough
 def test_random_weights_are_no_teacher(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

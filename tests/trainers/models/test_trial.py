@@ -81,6 +81,7 @@ def test_networks_that_name_no_blocks_or_have_a_convolution_as_classifier() -> N
     assert len(trunk) + len(head) == len(list(net.parameters()))
 
 
+@pytest.mark.thorough
 def test_the_sizes_that_work_are_named() -> None:
     fault = models.trial("timm:vit_tiny_patch16_224", 10, 8, 3).fault
     assert "cannot be run on images of 8 pixels, 3 channels" in fault
