@@ -45,7 +45,7 @@ def test_the_pages_have_tables() -> None:
     assert {options["what"] for options, _ in BLOCKS} >= {"beta", "ladder", "comprehensive"}
 
 
-LONG = ("comprehensive",)
+LONG = ("comprehensive", "ladder")
 CASES = [
     pytest.param(*block, marks=[pytest.mark.thorough] * (block[0]["what"] in LONG))
     for block in BLOCKS

@@ -245,6 +245,7 @@ def test_finetune_one_teacher(clean: Path) -> None:
     assert len(command.results(clean, "finetune")) == 1
 
 
+@pytest.mark.thorough
 def test_a_given_teacher_file_is_used_without_training(finished: Path, clean: Path) -> None:
     weights = next((finished / "store/runs/finetune").glob("*/teacher.*.safetensors"))
     own = clean / "my teacher, final.safetensors"
@@ -410,6 +411,7 @@ def test_teachers_of_more_images_than_the_student_sees(clean: Path) -> None:
     assert again.count("reused   finetune") == 2
 
 
+@pytest.mark.thorough
 def test_compare_and_explain(finished: Path) -> None:
     student = "distill-L3-digits_all-s0"
     runs = load_runs(_uri(finished), "asib").set_index("name")

@@ -34,6 +34,7 @@ def test_its_interval_covers() -> None:
     assert np.mean(held) > 0.85
 
 
+@pytest.mark.thorough
 def test_rungs_by_benches_are_one_table_at_the_top_of_a_report(store) -> None:
     noise = np.random.default_rng(0)
     for bench, gain in (("a", 0.05), ("b", 0.0)):

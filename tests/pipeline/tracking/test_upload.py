@@ -58,6 +58,7 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrackingTarget:
     return TrackingTarget.from_environment("sweeps", "asib", tmp_path / "store")
 
 
+@pytest.mark.thorough
 def test_a_reused_run_arrives_once_from_two_processes_that_find_it_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
