@@ -178,7 +178,8 @@ def test_a_metric_and_a_warning(followed: Followed) -> None:
 def test_a_section_of_the_report(followed: Followed) -> None:
     folder = followed.project / "report/asib/logit_distance"
     assert "\n## Logit distance (digits overlap=0)\n" in (folder / "report.md").read_text()
-    assert [path.name for path in folder.glob("*.png")] == ["logit_distance_digits.png"]
+    pictures = [path.name for path in folder.glob("*.png")]
+    assert pictures == ["logit_distance_digits_overlap-0.png"]
     rows = re.findall(r"^\| (distill-\S+) \| (\S+) \|$", (folder / "report.md").read_text(), re.M)
     assert [name for name, _ in rows] == ["distill-logit_mse-digits-s0"]
     last = followed.results["distill-logit_mse-digits-s0"]["history"][-1]["metrics"]
