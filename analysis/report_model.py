@@ -24,7 +24,7 @@ class Table(NamedTuple):
     block: TextTable
 
 
-_DATES = {"pdf": "CreationDate", "svg": "Date"}  # what a file says of its date
+_DATES = {"pdf": "CreationDate", "svg": "Date"}  # the field of a file that has its date
 
 
 class ReportFigure(NamedTuple):

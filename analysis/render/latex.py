@@ -9,7 +9,7 @@ from analysis.render import wording
 from analysis.report_model import BETTER, WORSE, Report, Table, TextTable
 from analysis.words import printable
 
-SPREADS = ("interval", "sd")  # what stands next to a mean
+SPREADS = ("interval", "sd")  # what is printed next to a mean
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",

@@ -132,7 +132,7 @@ report/EXPERIMENT/WHAT-FILTERS/ and logged as a run.
 {_FILTERS}\
   primary=RUNG           whose claim against the controls was fixed beforehand: L4 (default)
   margin=POINTS          within which two results count as equivalent (default 0.5)
-  spread=sd|interval     what stands next to a mean in tables.tex (default interval)
+  spread=sd|interval     what is printed next to a mean in tables.tex (default interval)
   out=FOLDER             where the files go
   store=FILE             read an exported store; nothing is tracked
 """,

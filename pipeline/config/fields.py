@@ -105,6 +105,7 @@ def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
         allowed, free = info.choices(), info.free
         if value not in allowed and not (free and models.exists(str(value))):
             also = [f"{free}<name>"] if free else []
+            also += [] if info.low is None else [f"a number {range_name(info.low, info.high)}"]
             hint = nearest(value, [*allowed, *also], True)
             if free and models.exists(f"{free}{value}"):
                 hint = f"; did you mean {free}{value}? (allowed: {', '.join([*allowed, *also])})"

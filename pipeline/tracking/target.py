@@ -58,7 +58,7 @@ class TrackingTarget:
     joined: bool = False  # the launch is that of the command which started this one as a job
     project_run: str | None = None  # the run that `mlflow run` opened
     register: str | None = None  # name in the model registry that students are registered under
-    launcher: str = ""  # options of the launcher that runs the jobs of the command, as typed
+    launcher: str = ""  # options of the launcher that runs the jobs of the command, as given
     numbers: dict[str, float] = field(default_factory=dict)  # metrics of the launch run
     _record: PlainRun | None = field(default=None, repr=False, init=False)
     _lease: Lease | None = field(default=None, repr=False, init=False)

@@ -47,7 +47,7 @@ CASES = [
         "method.placebo=class needs the label of every image, and data.unlabelled=9 gives",
     ),
     (["data.unlabelled=-3"], "data.unlabelled=-3: must be >= 0"),
-    (["data.unlabelled=al"], "data.unlabelled=al: unknown; did you mean all?"),
+    (["data.unlabelled=al"], "did you mean all? (allowed: all, a number >= 0)"),
     (["data.unlabelled=1.5"], "data.unlabelled=1.5: unknown"),
     (["method.teacher_weights=[2,-1]"], "method.teacher_weights=-1.0: must be >= 0"),
     (["method.synergy_eval_teacher_indices=[]"], "[]: at least one teacher, none twice"),
