@@ -26,6 +26,17 @@ for _name in [name for name in os.environ if name.startswith("MLFLOW_")]:
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
+@pytest.fixture(autouse=True)
+def _no_store_is_left_chosen() -> Iterator[None]:
+    """MLflow hands its choice of a store on to every process that is started later."""
+    yield
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        import mlflow
+
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_debian_package(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Hide Debian's Fashion-MNIST from the tests of this process and from what it forks."""

@@ -54,6 +54,7 @@ class FaultyServer:
         monkeypatch.setattr(handlers, "_artifact_repo", None)
         monkeypatch.setenv(ARTIFACTS_DESTINATION_ENV_VAR, str(folder / "artifacts"))
         monkeypatch.setenv(SERVE_ARTIFACTS_ENV_VAR, "true")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", self.database)  # a server's own client uses it
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipeline")
 
 ALIAS = "current"
+_URI = "MLFLOW_TRACKING_URI"
 _SHOWN = "mlflow.modelVersions"  # tag from which a model's page knows its versions
 
 
@@ -42,6 +46,22 @@ class Served(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.student((pixels / 255 - self.mean) / self.std)
         return logits
+
+
+@contextmanager
+def _as_the_store(uri: str) -> Iterator[None]:
+    """MLflow's own functions use the store at `uri`; afterwards the one they used before, for they
+    are also those of the program that called us (and of the processes that it starts)."""
+    import mlflow
+
+    before = os.environ.get(_URI)  # MLflow keeps its choice here too
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ[_URI] = before
 
 
 def rebuild_student(folder: RunFolder, spec: RunSpec, result: RunResult) -> nn.Module:
@@ -157,8 +177,7 @@ def _log(
         Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, data["classes"]))]),
     )
-    mlflow.set_tracking_uri(target.uri)
-    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
+    with _as_the_store(target.uri), mlflow.start_run(run_id=run_id, log_system_metrics=False):
         mlflow.pytorch.log_model(
             served,
             name="student",

@@ -58,11 +58,13 @@ def whole(folder: RunFolder, target: TrackingTarget, run_id: str) -> str:
     found = client.search_logged_models([target.experiment_id()], f"source_run_id = '{run_id}'")
     result = folder.result()
     assert result is not None
+    assert mlflow.get_tracking_uri() != target.uri  # the caller's choice is left alone
     (model,) = linked_models(target, client.get_run(run_id), result)
     assert [one.model_id for one in found] == [model.model_id]
     assert {one.key: one.value for one in model.metrics or []} == {metrics.TEST_TOP1: 0.5}
     mlflow.set_tracking_uri(target.uri)
     loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     assert loaded.predict(torch.zeros(3, 1, 8, 8).numpy()).shape == (3, 10)
     return str(model.artifact_location)
 
