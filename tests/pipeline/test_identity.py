@@ -129,10 +129,11 @@ def test_what_can_change_a_result_changes_the_key(override: str) -> None:
 
 
 def test_the_teacher_of_self_training_is_the_student_of_ce_at_its_seed() -> None:
-    overrides = ["seed=3", "optim.lr=2e-3", "method.kd_alpha=0.9"]
-    found = identity("distill", compose(["cfg=self", *overrides]))
+    overrides = ["seed=3", "optim.lr=2e-3"]
+    weights = ["method.ce_alpha=0", "method.kd_alpha=0.9"]  # of the taught student alone
+    found = identity("distill", compose(["cfg=self", *overrides, *weights]))
     assert found["teachers"] == [run_key("distill", compose(["cfg=CE", *overrides]))]
-    other = identity("distill", compose(["cfg=self", *overrides, "teacher.1.seed=5"]))
+    other = identity("distill", compose(["cfg=self", *overrides, *weights, "teacher.1.seed=5"]))
     assert other == found  # no teacher of the bench is read
 
 

@@ -40,7 +40,11 @@ class AsibConfig(RungOptions):
         return taught(self) and self.kd_target != "self"
 
     def own_teacher(self) -> MethodConfig | None:
-        return replace(self, kd_target="none") if self.kd_target == "self" else None
+        if self.kd_target != "self":
+            return None
+        # The weight of the labels beside the teacher is not that of the labels alone, which may be
+        # 0: the teacher is the control CE.
+        return replace(self, kd_target="none", ce_alpha=type(self).ce_alpha)
 
     def uses_gate(self) -> bool:
         """Whether a synergy accuracy is measured and read."""

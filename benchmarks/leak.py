@@ -1,0 +1,176 @@
+"""Does the student's query leak labels? What a fusion gets right on labelled, unlabelled and
+validation images at the end of every A-Step, with the student's query and without.
+
+    python -m benchmarks.leak [--seeds 0,1,2] [--figure FILE.png] [OVERRIDES …]
+
+trains one student a seed and kind of query (the defaults: cfg=L2 bench=fashion_mnist_few; its
+teachers must be in the store: `python -m pipeline finetune bench=fashion_mnist_few`) and prints a
+table. The labels of the unlabelled images are read here and by nothing that learns. Accuracies are
+of the fusion that is restored, on one view of each image; the intervals are over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+from analysis.report_model import ReportFigure
+from analysis.stats import Interval, mean_interval
+from benchmarks.shown import table
+from pipeline.config import Config, compose
+from pipeline.identity import distill_config, splits, teacher_numbers
+from pipeline.session import store_of
+from pipeline.stages.network import network
+from pipeline.stages.teacher import trained, training
+from trainers import metrics
+from trainers.data import DATASETS, Splits, partition
+from trainers.distill import distill, plan
+from trainers.distillation.stage_cache import network_bank, synergy_rows
+from trainers.distillation.state import DistillState, StepInputs, Teacher
+from trainers.loop import top1
+from trainers.methods.alternating import alternating
+from trainers.models import freezing
+
+QUERIES = ("stage", "none")
+IMAGES = ("labelled", "unlabelled", "validation")
+DEFAULTS = ["bench=fashion_mnist_few", "cfg=L2"]
+
+
+class Found(NamedTuple):
+    """Accuracy of the fusion (a share) on images of a kind after the A-Step of a stage (from 1)."""
+
+    query: str
+    images: str
+    stage: int
+    accuracy: float
+
+
+def main() -> None:
+    options, overrides = parse()
+    found = [
+        one
+        for seed in options.seeds.split(",")
+        for query in QUERIES
+        for one in of_run(compose([*DEFAULTS, *overrides, f"seed={seed}", f"method.query={query}"]))
+    ]
+    means = averaged(found)
+    print(as_table(means))
+    if options.figure:
+        path = Path(options.figure)
+        ReportFigure(path.stem, draw(means), "").write(path, "png")
+
+
+def of_run(config: Config) -> Iterator[Found]:
+    """The accuracies of one run, which is trained for it and kept nowhere."""
+    trainer, data = distill_config(config), splits(config.data)
+    hidden_N = hidden_labels(config)
+    seen = training(data)
+    teachers = loaded_teachers(config, data)
+    state = DistillState.new(trainer, seen, teachers)
+    inputs = StepInputs.prepare(trainer, seen, teachers, state)
+    rows_N = (len(data.train.labels) + torch.arange(len(hidden_N))) * inputs.views.count
+    for epoch, planned in zip(distill(trainer, seen, teachers, state), plan(trainer), strict=True):
+        if planned.step != "A" or not planned.last:
+            continue
+        method = alternating(state.method)
+        assert method is not None
+        student = network_bank(inputs, state.student).train.at(rows_N)
+        fused = synergy_rows(method, student, [t.bank.train.at(rows_N) for t in teachers])
+        accuracies = (
+            epoch.metrics[metrics.SYNERGY_TRAIN_TOP1],
+            top1(fused.logits, hidden_N),
+            epoch.metrics[metrics.SYNERGY_RESTORED],
+        )
+        for images, accuracy in zip(IMAGES, accuracies, strict=True):
+            yield Found(config.method.query, images, planned.position.stage + 1, accuracy)
+
+
+def hidden_labels(config: Config) -> torch.Tensor:
+    """Labels of the unlabelled images [N], from the files."""
+    raw = DATASETS[config.data.name](config.data)
+    labels_N = raw.train_labels[partition(raw, config.data).unlabelled]
+    return torch.from_numpy(labels_N.astype("int64"))
+
+
+def loaded_teachers(config: Config, data: Splits) -> list[Teacher]:
+    """The finished teachers of the store, with view banks that are made here."""
+    device, store = torch.device("cpu"), store_of(config.runtime)
+    trainer, seen = distill_config(config), training(data)
+    views = StepInputs.prepare(trainer, seen, [], DistillState.new(trainer, seen, []))
+    teachers = []
+    for one in trained(config, teacher_numbers(config)):
+        folder = store.run(one.stage, one.key)
+        result = folder.result()
+        if result is None:
+            raise SystemExit(f"{one.key} is not finished in {store.root}: finetune it first")
+        model = network(one.model, config.data, config.numerics, device)
+        model.load_state_dict(folder.load_tensors(one.weights, result.weights[one.weights]))
+        freezing.freeze(model)
+        teachers.append(Teacher(model, network_bank(views, model)))
+    return teachers
+
+
+Means = dict[tuple[str, str], list[Interval]]  # (query, images): an interval a stage
+
+
+def averaged(found: list[Found]) -> Means:
+    """Means over seeds, in stage order."""
+    stages = sorted({one.stage for one in found})
+    return {
+        (query, images): [
+            mean_interval([f.accuracy for f in found if f[:3] == (query, images, stage)])
+            for stage in stages
+        ]
+        for query in QUERIES
+        for images in IMAGES
+    }
+
+
+def as_table(means: Means) -> str:
+    """A row a kind of query and images, a column a stage; in %."""
+    stages = range(1, 1 + len(next(iter(means.values()))))
+    rows = [
+        [f"{query}, {images}", *(f"{100 * one.mean:.1f}" for one in each)]
+        for (query, images), each in means.items()
+    ]
+    n = next(iter(means.values()))[0].n
+    caption = f"Accuracy of the fusion, %, mean of {n} seeds. none: without the student's query."
+    return table(caption, ["query, images", *(f"stage {s}" for s in stages)], rows)
+
+
+def draw(means: Means) -> Figure:
+    """A panel a kind of query, a line a kind of images."""
+    titles = {"stage": "with the student's query", "none": "without the query"}
+    figure, panels = style.new_multiples(
+        "What the fusion gets right at the end of each A-Step",
+        "stage",
+        "accuracy of the fusion, %",
+        list(titles.values()),
+        [style.TEXT] * len(titles),
+    )
+    for axes, query in zip(panels, titles, strict=True):
+        for number, images in enumerate(IMAGES):
+            each = means[query, images]
+            stages = range(1, 1 + len(each))
+            look = style.series(number)
+            style.draw_intervals(axes, stages, each, look, f"{images} images", scale=100)
+        axes.set_xticks(stages)
+    panels[-1].legend(fontsize=style.SMALL, frameon=False)
+    return figure
+
+
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--figure", help="a file to draw the table in")
+    return parser.parse_known_args()
+
+
+if __name__ == "__main__":
+    main()
