@@ -161,6 +161,8 @@ def draw(means: Means) -> Figure:
             look = style.series(number)
             style.draw_intervals(axes, stages, each, look, f"{images} images", scale=100)
         axes.set_xticks(stages)
+    bounds = style.view([one for each in means.values() for one in each], scale=100)
+    panels[-1].set_ylim(bounds)
     panels[-1].legend(fontsize=style.SMALL, frameon=False)
     return figure
 
