@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from trainers import models
-from trainers.data import DataConfig, Images, TrainingData
+from trainers.data import DataConfig, Images, TrainingData, Unlabelled
 from trainers.distillation.a_step import AStep
 from trainers.distillation.b_step import BStep
 from trainers.distillation.config import BudgetConfig, DistillConfig, StudentConfig
@@ -39,6 +39,8 @@ _L3 = _L2 | {"adapt": "backbone", "teacher_levels": [1]}
 RUNGS: dict[str, dict[str, Any]] = {
     "CE": _CE,
     "KD": _CE | {"kd_target": "avg"},
+    "stack": _CE | {"kd_target": "stack"},
+    "self": _CE | {"kd_target": "self"},
     "L0": _L0,
     "L1": _L1,
     "L2": _L2,
@@ -47,15 +49,24 @@ RUNGS: dict[str, dict[str, Any]] = {
     | {"student_levels": [-1, -1, 1, 1], "teacher_levels": [1, 1, 0, 0], "freeze_bn": True},
 }
 SWITCHES: dict[str, dict[str, Any]] = {
+    "KD by confidence": _CE | {"kd_target": "weighted_conf"},
+    "KD unlabelled": RUNGS["KD"],
     "L2 live query": _L2 | {"query": "live"},
     "L2 no query": _L2 | {"query": "none"},
+    "L2 EMA query": _L2 | {"query": "ema"},
     "L2 query dropout, residual": _L2 | {"query_dropout": 0.5, "residual": True},
+    "L2 residual": _L2 | {"residual": True},
     "L2 folds": _L2 | {"folds": 3},
+    "L2 unlabelled": _L2,
     "L2 EMA": _L2 | {"ema_weight": 0.5},
     "L2 target same": _L2 | {"target_view": "same"},
     "L2 DKD": _L2 | {"use_dkd_with_synergy": True},
     "L2 sample gate": _L2 | {"kd_sample_gate": True, "kd_label_guard": True},
+    "L2 disagreement": _L2 | {"disagree_lambda_high": 0.5},
+    "L2 features": _L2 | {"feat_kd_alpha": 0.1},
+    "L2 placebo": _L2 | {"placebo": "image"},
 }
+HALF_UNLABELLED = ("KD unlabelled", "L2 unlabelled")  # these have labels of half of the images
 BASELINES = tuple(name for name in METHODS if name not in ("asib", "ce"))
 NAMES = (*RUNGS, *SWITCHES, *BASELINES)
 CLASSES, SIZE = 100, 32
@@ -118,6 +129,24 @@ def random_data(scale: Scale, device: torch.device, val: int = 512) -> TrainingD
     return TrainingData(some(scale.images), some(val))
 
 
+def data_of(name: str, data: TrainingData) -> TrainingData:
+    """The data of a case: of some only the first half of the images have labels."""
+    if name not in HALF_UNLABELLED:
+        return data
+    train, known = data.train, len(data.train.labels) // 2
+    return data._replace(
+        train=train._replace(pixels=train.pixels[:known], labels=train.labels[:known]),
+        unlabelled=Unlabelled(train.pixels[known:], train.digest),
+    )
+
+
+def read_by(config: DistillConfig, teachers: list[Teacher]) -> list[Teacher]:
+    """The teachers that a case reads: all, one in the place of its own student, or none."""
+    if config.method.own_teacher() is not None:
+        return teachers[:1]
+    return teachers if config.method.reads_teachers() else []
+
+
 def random_teachers(scale: Scale, data: TrainingData, count: int = 2) -> list[Teacher]:
     """Networks with initial weights and banks of random rows in the place of their outputs, drawn
     on the CPU so that every device has the same."""
@@ -134,7 +163,7 @@ def random_teachers(scale: Scale, data: TrainingData, count: int = 2) -> list[Te
             pooled = torch.rand(count, width, generator=draw)
             return ViewOutputs(logits.half().to(device), pooled.half().to(device))
 
-        bank = Bank(rows(len(data.train.labels) * scale.views), rows(len(data.val.labels)))
+        bank = Bank(rows(scale.images * scale.views), rows(len(data.val.labels)))
         found.append(Teacher(net, bank))
     return found
 
@@ -163,7 +192,7 @@ def work(
     config: DistillConfig, data: TrainingData, teachers: list[Teacher], step: str = "B"
 ) -> Work:
     """A step's loop in the second half of the budget: images are mixed, the gate is open."""
-    needed = teachers if config.method.reads_teachers() else []
+    needed = read_by(config, teachers)
     state = DistillState.new(config, data, needed)
     inputs = StepInputs.prepare(config, data, needed, state)
     state.stage_student, state.gate_open = snapshot(state.student), bool(alternating(state.method))
@@ -175,4 +204,4 @@ def work(
 
 def steps_of(name: str) -> str:
     """The steps that a case has: "AB", or "B"."""
-    return "AB" if name in SWITCHES or name in ("L0", "L1", "L2", "L3", "L4") else "B"
+    return "AB" if config(name, Scale()).method.a_step_epochs(1) else "B"

@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.cases import Scale, config, random_data, random_teachers, steps_of, work
+from benchmarks.gpu.cases import (
+    Scale,
+    config,
+    data_of,
+    random_data,
+    random_teachers,
+    read_by,
+    steps_of,
+    work,
+)
 from trainers.data import TrainingData
 from trainers.distill import distill
 from trainers.distillation.config import DistillConfig
@@ -54,7 +63,7 @@ def waits(name: str, step: str, device: torch.device) -> tuple[float, list[str]]
 
     def of_epoch(steps: int) -> int:
         scale = replace(SMALL, images=SMALL.batch * steps)
-        data = random_data(scale, device)
+        data = data_of(name, random_data(scale, device))
         ready = work(config(name, scale), data, random_teachers(scale, data), step)
         ready.epoch()
         with warnings.catch_warnings(record=True) as caught:
@@ -76,7 +85,7 @@ def launches(name: str, step: str, device: torch.device) -> float:
 
     def of_epoch(steps: int) -> int:
         scale = replace(SMALL, images=SMALL.batch * steps)
-        data = random_data(scale, device)
+        data = data_of(name, random_data(scale, device))
         ready = work(config(name, scale), data, random_teachers(scale, data), step)
         ready.epoch()
         with torch.profiler.profile(
@@ -97,7 +106,7 @@ def run(
 ) -> tuple[list[dict[str, float]], float]:
     """Metrics of every epoch and the digest of the student; `stop_at` (slot, step): interrupted
     there, saved, and resumed by a new state."""
-    needed = teachers if settings.method.reads_teachers() else []
+    needed = read_by(settings, teachers)
     state, found = DistillState.new(settings, data, needed), []
     if stop_at is not None:
         state.stop = lambda: (state.progress.slot, state.progress.step) == stop_at
@@ -122,8 +131,8 @@ def relative_to_cpu(name: str, device: torch.device) -> float:
     settings = config(name, scale, **fixed)
     both = []
     for place in (torch.device("cpu"), device):
-        data = random_data(scale, place)
-        needed = random_teachers(scale, data) if settings.method.reads_teachers() else []
+        data = data_of(name, random_data(scale, place))
+        needed = read_by(settings, random_teachers(scale, data))
         state = DistillState.new(settings, data, needed)
         epochs = distill(settings, data, needed, state)
         both.append([next(epochs).metrics for _ in range(2)])
@@ -138,7 +147,7 @@ def relative_to_cpu(name: str, device: torch.device) -> float:
 def repeatable(name: str, numerics: Numerics, device: torch.device) -> tuple[bool, bool]:
     """Whether a run gives the same bits twice, and the same bits when it is interrupted in the
     middle of an epoch and resumed."""
-    data = random_data(SMALL, device)
+    data = data_of(name, random_data(SMALL, device))
     settings, teachers = config(name, SMALL, numerics), random_teachers(SMALL, data)
     _, first = run(settings, data, teachers)
     _, second = run(settings, data, teachers)

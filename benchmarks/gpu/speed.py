@@ -14,6 +14,7 @@ from benchmarks.gpu.cases import (
     CLASSES,
     Scale,
     config,
+    data_of,
     random_data,
     random_teachers,
     steps_of,
@@ -38,7 +39,7 @@ def compare(
     base()
     for name in names:
         for step in steps_of(name):
-            ready = work(config(name, SCALE, numerics), data, teachers, step)
+            ready = work(config(name, SCALE, numerics), data_of(name, data), teachers, step)
             ready.epoch()
             torch.cuda.reset_peak_memory_stats(device)
             pairs = [(timed(base, device), timed(ready.epoch, device)) for _ in range(ROUNDS)]
@@ -66,7 +67,8 @@ def bare(scale: Scale, data: TrainingData, numerics: Numerics) -> Callable[[], N
     """An epoch of the student with plain cross-entropy, on images that lie ready on the device."""
     ready, device = work(config("CE", scale, numerics), data, []), data.train.device
     student, optimiser, views = ready.state.student, ready.state.optimiser, ready.step.inputs.views
-    rows = torch.arange(READY * scale.batch, device=device).view(READY, scale.batch)
+    ready_batches = min(READY, scale.images // scale.batch)
+    rows = torch.arange(ready_batches * scale.batch, device=device).view(-1, scale.batch)
     batches = [views.batch(row) for row in rows]
     labels = torch.arange(scale.batch, device=device) % CLASSES
 
@@ -74,7 +76,7 @@ def bare(scale: Scale, data: TrainingData, numerics: Numerics) -> Callable[[], N
         student.train()
         for i in range(scale.images // scale.batch):
             with numerics.autocast(device):
-                loss = F.cross_entropy(student(batches[i % READY]), labels)
+                loss = F.cross_entropy(student(batches[i % len(batches)]), labels)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -10,6 +10,7 @@ from benchmarks.gpu.cases import (
     RUNGS,
     Scale,
     config,
+    data_of,
     random_data,
     random_teachers,
     steps_of,
@@ -39,9 +40,9 @@ def test_rungs_are_those_of_the_ladder(rung: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["CE", "L3"])
+@pytest.mark.parametrize("name", ["CE", "self", "L3", "L2 unlabelled"])
 def test_every_step_of_a_case_trains(name: str) -> None:
-    data = random_data(SMALL, CPU, val=CLASSES)
+    data = data_of(name, random_data(SMALL, CPU, val=CLASSES))
     teachers = random_teachers(SMALL, data)
     for step in steps_of(name):
         ready = work(config(name, SMALL), data, teachers, step)

@@ -1,4 +1,5 @@
-"""Calls and waits of the host in a step of every case of benchmarks.gpu, on the stand-in.
+"""Calls and waits of the host in a step of every case of benchmarks.gpu and of a bare loop, on the
+stand-in.
 
     python -m tests.fakecuda.counts        (with the variables that tests.fakecuda.build prints)
 
@@ -10,12 +11,24 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
 
-from benchmarks.gpu.cases import NAMES, config, random_data, random_teachers, steps_of, work
+from benchmarks.gpu.cases import (
+    NAMES,
+    Scale,
+    config,
+    data_of,
+    random_data,
+    random_teachers,
+    steps_of,
+    work,
+)
 from benchmarks.gpu.checks import SMALL
+from benchmarks.gpu.speed import bare
+from trainers.numerics import Numerics
 
 FIELDS = (
     "kernels",
@@ -29,6 +42,8 @@ FIELDS = (
     "illegal",
 )
 CALLS = ("kernels", "libraries", "fills", "uploads", "downloads", "copies", "graphs")
+BARE = "bare loop"
+CUDA = torch.device("cuda")
 LIBRARY = ctypes.CDLL(None)
 FEW, MANY = 3, 8
 
@@ -41,15 +56,26 @@ def counts() -> dict[str, int]:
 
 
 def of_step(name: str, step: str) -> dict[str, float]:
-    """Calls and waits that one more step adds to an epoch."""
+    """Calls and waits that one more step adds to an epoch of a case."""
 
+    def epoch(scale: Scale) -> Callable[[], object]:
+        data = data_of(name, random_data(scale, CUDA))
+        return work(config(name, scale), data, random_teachers(scale, data), step).epoch
+
+    return _added(epoch)
+
+
+def of_bare_step() -> dict[str, float]:
+    """The same of plain cross-entropy on images that lie ready on the device."""
+    return _added(lambda scale: bare(scale, random_data(scale, CUDA), Numerics()))
+
+
+def _added(epoch_of: Callable[[Scale], Callable[[], object]]) -> dict[str, float]:
     def of_epoch(steps: int) -> dict[str, int]:
-        scale = replace(SMALL, images=SMALL.batch * steps)
-        data = random_data(scale, torch.device("cuda"))
-        ready = work(config(name, scale), data, random_teachers(scale, data), step)
-        ready.epoch()
+        epoch = epoch_of(replace(SMALL, images=SMALL.batch * steps))
+        epoch()
         LIBRARY.fakecuda_reset()
-        ready.epoch()
+        epoch()
         return counts()
 
     few, many = of_epoch(FEW), of_epoch(MANY)
@@ -57,7 +83,14 @@ def of_step(name: str, step: str) -> dict[str, float]:
     return {"calls": sum(added[key] for key in CALLS), "waits": added["waits"]}
 
 
-if __name__ == "__main__":
-    for name in sys.argv[1:] or NAMES:
+def rows(names: Iterable[str]) -> Iterator[dict[str, str | float]]:
+    """A row for the bare loop and for every step of the cases."""
+    yield {"name": BARE, **of_bare_step()}
+    for name in names:
         for step in steps_of(name):
-            print(json.dumps({"name": f"{name} {step}", **of_step(name, step)}), flush=True)
+            yield {"name": f"{name} {step}", **of_step(name, step)}
+
+
+if __name__ == "__main__":
+    for row in rows(sys.argv[1:] or NAMES):
+        print(json.dumps(row), flush=True)

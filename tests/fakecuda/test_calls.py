@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.gpu.cases import NAMES, steps_of
 from tests.fakecuda.build import build, missing
+from tests.fakecuda.counts import BARE
 
 pytestmark = [
     pytest.mark.thorough,
@@ -64,7 +65,8 @@ def test_the_stand_in_counts_kernels_waits_and_graphs(environment: dict[str, str
 def test_no_step_waits_or_calls_more_often_than_in_the_table(environment: dict[str, str]) -> None:
     lines = _python(environment, "-m", "tests.fakecuda.counts").splitlines()
     found = {row.pop("name"): row for row in map(json.loads, lines)}
-    assert list(found) == [f"{name} {step}" for name in NAMES for step in steps_of(name)]
+    steps = [f"{name} {step}" for name in NAMES for step in steps_of(name)]
+    assert list(found) == list(TABLE["calls"]) == [BARE, *steps]
     assert {name: row["waits"] for name, row in found.items() if row["waits"]} == {}
     calls = {name: row["calls"] for name, row in found.items()}
     print(json.dumps(calls, indent=1))
