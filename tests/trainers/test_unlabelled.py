@@ -15,6 +15,7 @@ from tests.trainers import tiny
 from tests.trainers.methods.parts import BASELINES
 from tests.trainers.tiny import World
 from trainers import data as data_module
+from trainers import metrics
 from trainers.data import (
     DATASETS,
     DataConfig,
@@ -26,13 +27,16 @@ from trainers.data import (
 )
 from trainers.data.base import Raw
 from trainers.data.views import Views
+from trainers.distillation import stage_cache
 from trainers.distillation.config import DistillConfig
 from trainers.distillation.placebos import Placebo
+from trainers.distillation.stage_cache import network_bank
 from trainers.distillation.state import StepInputs
 from trainers.finetune import FinetuneState, finetune
 from trainers.methods.base import StepPosition
 from trainers.mixing import MixConfig, batch_sizes, plan_epoch
 from trainers.numerics import Numerics
+from trainers.view_bank import ViewOutputs
 
 FEW = ("data.train_limit=40", "data.unlabelled=90", "data.val_limit=60", "data.teacher_limit=150")
 STEPS = ("optim.batch=24", "optim.steps_per_epoch=3", "budget.student_epochs=4")
@@ -331,3 +335,34 @@ def test_steps_count_the_same_for_both_steps(few: World) -> None:
     assert fusion.rows.shape == student.rows.shape == (3, 24)
     assert (fusion.labelled, student.labelled) == (24, 12)
     assert int(fusion.rows.max()) < 80
+
+
+def test_without_a_query_the_student_is_run_on_labelled_images_alone(
+    few: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.compose("L2", *FEW, *STEPS, *ASIB, "method.query=none")
+
+    def digests() -> list[float]:
+        epochs = tiny.epochs_of(config, few, tiny.new_state(config, few))
+        found = [pair for one in epochs for pair in one.metrics.items()]
+        return [value for name, value in found if name.startswith(metrics.STATE)]
+
+    own = stage_cache._labelled_rows
+    seen = []
+
+    def counted(inputs: StepInputs, model: torch.nn.Module) -> ViewOutputs:
+        seen.append(own(inputs, model))
+        return seen[-1]
+
+    monkeypatch.setattr(stage_cache, "_labelled_rows", counted)
+    found = digests()
+    assert len(seen) == 2  # stages
+    monkeypatch.setattr(stage_cache, "_labelled_rows", lambda i, m: network_bank(i, m).train)
+    assert found
+    assert digests() == found
+    views = Views(few.data.train, config.data, config.numerics, few.data.unlabelled)
+    read, unread = seen[0].logits[: 40 * views.count], seen[0].logits[128:]
+    assert len(seen[0].logits) == views.rows
+    assert read.any(1).all()
+    assert len(unread)
+    assert not unread.any()

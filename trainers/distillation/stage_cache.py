@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,14 @@ from trainers.methods.alternating import AlternatingMethod, Synergy, alternating
 from trainers.models import Outputs
 from trainers.rng import seeded
 from trainers.stacking import Stack
-from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
+from trainers.view_bank import (
+    BANK_CHUNK,
+    Bank,
+    ViewOutputs,
+    assemble,
+    image_outputs,
+    view_outputs,
+)
 
 CHUNK = 4096  # rows of one pass of the fusion module
 
@@ -137,11 +145,26 @@ def stack(inputs: StepInputs, state: DistillState) -> Stack:
 def student_bank(inputs: StepInputs, state: DistillState) -> Bank:
     """The student as it was at the start of the stage: the fusion module's queries.
 
-    Both steps of a stage read it; the A-Step's start throws the last stage's away.
+    Both steps of a stage read it; the A-Step's start throws the last stage's away. Without a query
+    only the A-Step does, whose images are labelled: the student is not run on the others.
     """
     if state.queries is None:
-        state.queries = network_bank(inputs, stage_student(state))
+        student, method = stage_student(state), alternating(state.method)
+        if method is None or method.reads_query or inputs.views.fresh:
+            state.queries = network_bank(inputs, student)
+        else:
+            state.queries = Bank(_labelled_rows(inputs, student), val_rows(inputs, student))
     return state.queries
+
+
+def _labelled_rows(inputs: StepInputs, model: nn.Module) -> ViewOutputs:
+    """Outputs of a network on the rows of labelled images (the first ones), and 0 on the others."""
+    views = inputs.views
+    chunks = -(-views.labelled * views.count // BANK_CHUNK)
+    parts = list(islice(view_outputs(model, views, inputs.numerics), chunks))
+    rest = views.rows - sum(len(part.logits) for part in parts)
+    zeros = ViewOutputs(*(t.new_zeros(rest, t.shape[1]) for t in parts[0]))
+    return assemble([*parts, zeros], views.rows, inputs.device)
 
 
 def stage_student(state: DistillState) -> nn.Module:
