@@ -46,16 +46,22 @@ class Bank(NamedTuple):
         return self.val.pooled.shape[1]
 
 
+def bank_bytes(rows: int, classes: int, width: int) -> int:
+    """Bytes of the outputs of a network of that pooled width on so many rows."""
+    return rows * (classes + width) * torch.half.itemsize
+
+
 def view_outputs(
-    model: nn.Module, views: Views, numerics: Numerics, *, start: int = 0
+    model: nn.Module, views: Views, numerics: Numerics, *, start: int = 0, stop: int | None = None
 ) -> Iterator[ViewOutputs]:
     """Outputs of `model` on all rows, BANK_CHUNK at a time, in evaluation mode (restored).
 
-    `start` skips that many chunks, so that an interrupted bank can be resumed.
+    `start` and `stop` are numbers of chunks, for a part of the bank.
     """
     was_training, device = model.training, views.device
+    last = views.rows if stop is None else min(views.rows, stop * BANK_CHUNK)
     model.eval()
-    for at in range(start * BANK_CHUNK, views.rows, BANK_CHUNK):
+    for at in range(start * BANK_CHUNK, last, BANK_CHUNK):
         x = views.batch(torch.arange(at, min(at + BANK_CHUNK, views.rows), device=device))
         with torch.no_grad(), numerics.autocast(device):
             out = outputs(model, x)

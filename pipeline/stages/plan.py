@@ -20,7 +20,14 @@ from pipeline.config import Config
 from pipeline.identity import absent_data, digest_of, identity, key_of, own_teacher, teacher_numbers
 from pipeline.stages.names import kind_of, run_kind, run_name, without_seed
 from pipeline.stages.room import Rooms
-from pipeline.stages.view_bank import bank_key, bank_record, has_banks, is_made
+from pipeline.stages.view_bank import (
+    bank_key,
+    bank_record,
+    has_banks,
+    in_bytes,
+    is_made,
+    missing_bytes,
+)
 from pipeline.storage.run_store import DamagedRun, RunFolder, Store, if_intact
 from trainers import metrics
 
@@ -40,6 +47,7 @@ class Planned(NamedTuple):
     setting: Setting = ()
     absent: str = ""  # why the data set cannot be read, where it cannot
     room: str = ""  # what its teachers know, where a finished run has measured it
+    disk: int = 0  # bytes of a view bank that are still to be written
 
 
 Kind = tuple[str, str]  # what a stage is called, without its seed, and the digest of its data
@@ -114,6 +122,8 @@ def show(stages: list[Planned], workers: int = 1) -> None:
     about = f": {', and '.join([*known, *open_])}" if left else ""
     for absent in dict.fromkeys(stage.absent for stage in stages if stage.absent):
         say(unknown(absent))
+    if size := sum(stage.disk for stage in stages):
+        say(f"view banks to make: {in_bytes(size)} of disk")
     for room in dict.fromkeys(stage.room for stage in stages if stage.room):
         say(room)
     if not any(stage.absent for stage in stages):
@@ -196,7 +206,8 @@ def _banks(config: Config, numbers: Iterable[int], store: Store, past: Past) -> 
         made = is_made(store, key)
         of_all = past.seconds.get((kind, ""))
         seconds = 0.0 if made else median(of_all) if of_all else None
-        found[key] = Planned(name, key, FINISHED if made else "new", seconds)
+        state, size = FINISHED if made else "new", missing_bytes(config, number, store)
+        found[key] = Planned(name, key, state, seconds, disk=size)
     return found
 
 

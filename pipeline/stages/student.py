@@ -27,7 +27,7 @@ from pipeline.stages.names import run_name
 from pipeline.stages.network import network
 from pipeline.stages.run_spec import overlap_tag, run_spec
 from pipeline.stages.runner import run
-from pipeline.stages.teacher import Teachers, finetune_teacher, training
+from pipeline.stages.teacher import Teachers, check_room, finetune_teacher, training
 from pipeline.stages.variant import variant
 from pipeline.storage.run_record import RunResult, RunSpec
 from trainers import metrics
@@ -97,6 +97,7 @@ class StudentStage:
 
     def prepare(self) -> None:
         """Finish the teachers that the method reads; then say what the student learns from."""
+        check_room(self.config, self.teachers.numbers, self.session)
         for number in self.teachers.numbers:
             finetune_teacher(self.config, number, self.session)
         if (own := own_teacher(self.config)) is not None:

@@ -17,7 +17,15 @@ from pipeline.stages.names import run_name
 from pipeline.stages.network import network
 from pipeline.stages.run_spec import overlap_tag, run_spec
 from pipeline.stages.runner import run
-from pipeline.stages.view_bank import bank_key, bank_key_of, has_banks, is_made, view_bank
+from pipeline.stages.view_bank import (
+    bank_key,
+    bank_key_of,
+    check_space,
+    has_banks,
+    is_made,
+    missing_bytes,
+    view_bank,
+)
 from pipeline.storage.run_record import RunResult, RunSpec
 from trainers import metrics
 from trainers.data import Splits, TrainingData
@@ -114,10 +122,21 @@ def make_bank(config: Config, number: int, session: Session) -> None:
     if is_made(session.store, key):
         say(f"reused   view bank  {name}  key {key}")
         return
+    check_room(config, [number], session)
     teacher = session.store.run("finetune", run_key("finetune", config, teacher=number))
     if teacher.whole_result() is None:
         finetune_teacher(config, number, session)
     Teachers(config, session, on_device(config, session), [number])()
+
+
+def check_room(config: Config, numbers: Iterable[int], session: Session) -> None:
+    """Raise UserError, before teachers are trained, where the disk has no room for their banks."""
+    if has_banks(config):
+        sizes = {
+            run_name("bank", config, number): missing_bytes(config, number, session.store)
+            for number in numbers
+        }
+        check_space(session.store.root, {name: size for name, size in sizes.items() if size})
 
 
 class Trained(NamedTuple):

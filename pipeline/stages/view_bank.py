@@ -1,36 +1,44 @@
 """View banks on disk: the outputs of a frozen teacher for every (image, view), made once and shared
-by all rungs, seeds and sweeps. They are written in parts, so that an interrupted bank is resumed.
+by all rungs, seeds and sweeps. They are written in parts (`bank_parts`), so that several processes
+can make one, and an interrupted one is resumed.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-import time
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.cli.console import say
 from pipeline.config import Config
 from pipeline.identity import KEY_LENGTH, canonical, digest_of, run_key, splits
 from pipeline.session import Session
-from pipeline.storage.atomic import CorruptFile, set_aside
-from pipeline.storage.lease import Holder, Lease, acquire
+from pipeline.stages.bank_parts import Parts, part_name
+from pipeline.storage.atomic import CorruptFile
+from pipeline.storage.lease import acquire
 from pipeline.storage.run_record import BankRecord
 from pipeline.storage.run_store import RunFolder, Store, if_intact
+from trainers import models
 from trainers.data import DataConfig, TrainingData
 from trainers.data.views import Normaliser, Views
-from trainers.errors import Interrupted
+from trainers.errors import UserError
 from trainers.numerics import Numerics
-from trainers.view_bank import BANK_CHUNK, Bank, ViewOutputs, assemble, image_outputs, view_outputs
+from trainers.view_bank import (
+    BANK_CHUNK,
+    Bank,
+    ViewOutputs,
+    assemble,
+    bank_bytes,
+    image_outputs,
+    view_outputs,
+)
 
 log = logging.getLogger("pipeline")
 
 BANK_VERSION = 1  # raise it when the outputs in a bank change
-CHUNKS_A_PART = 128
 
 
 def bank_key(config: Config, teacher: int) -> str:
@@ -86,6 +94,7 @@ def view_bank(
     """The bank of a key, read or made; and the seconds that making it took.
 
     Raises:
+        UserError: there is no room for it on the disk of the store.
         Interrupted: a stop was requested; the parts that are written are kept.
         LeaseLost: another process took over.
     """
@@ -93,10 +102,18 @@ def view_bank(
     views = Views(data.train, config, numerics, data.unlabelled)
     normalise = Normaliser(config, numerics, views.device)
 
-    def make(lease: Lease) -> BankRecord:
-        return _make(session, folder, lease, model, views, data, normalise, numerics)
+    def validation() -> dict[str, Tensor]:
+        out = image_outputs(model, data.val, normalise, numerics)
+        return {"logits": out.logits.half().cpu(), "pooled": out.pooled.half().cpu()}
 
-    done = bank_record(folder) or _once(session, folder, name, make)
+    done = bank_record(folder)
+    if done is None:
+        parts = Parts(session, folder, views.rows)
+        rows = parts.missing_rows + len(data.val.labels)
+        width = models.pooled_dim(model)
+        check_space(folder.path, {name: bank_bytes(rows, config.classes, width)})
+        parts.make(name, lambda a, b: view_outputs(model, views, numerics, start=a, stop=b))
+        done = _finished(session, folder, name, parts, validation)
     try:
         train = assemble(_read(folder, done.parts), views.rows, views.device)
         val = _rows(folder.load_tensors("val", done.val))
@@ -107,93 +124,73 @@ def view_bank(
     return Bank(train, ViewOutputs(*(t.to(views.device) for t in val))), done.seconds
 
 
-def _once(
-    session: Session, folder: RunFolder, name: str, make: Callable[[Lease], BankRecord]
+def missing_bytes(config: Config, teacher: int, store: Store) -> int:
+    """Bytes that are still to be written of the view bank of one of the bench's teachers; 0 where
+    its network cannot be built."""
+    data, model = config.data, config.teachers()[teacher].model
+    width = models.known_width(model)
+    if width is None:
+        width = models.trial(model, data.classes, data.image_size, data.channels).width
+    folder = store.run("bank", bank_key(config, teacher))
+    if not width or bank_record(folder) is not None:
+        return 0
+    found = splits(data)
+    images = len(found.train.labels) + len(found.unlabelled.pixels if found.unlabelled else ())
+    rows = images * data.views + len(found.val.labels)
+    stored = sum(path.stat().st_size for path in folder.path.glob("part-*.safetensors"))
+    return max(0, bank_bytes(rows, data.classes, width) - stored)
+
+
+def check_space(folder: Path, needed: dict[str, int]) -> None:
+    """Raise UserError where the disk of a folder, which may not exist yet, has no room for view
+    banks of these names and bytes."""
+    disk = next(path for path in (folder, *folder.parents) if path.exists())
+    free, total = shutil.disk_usage(disk).free, sum(needed.values())
+    if total > free:
+        raise UserError(
+            f"no room for view bank {', '.join(needed)}: {in_bytes(total)} are needed in {disk}, "
+            f"{in_bytes(free)} are free; delete what is not needed, put the store on another disk "
+            "(runtime.store=FOLDER), or make fewer views of every image (data.views)"
+        )
+
+
+def in_bytes(count: int) -> str:
+    """`20.5 GB`, `3.1 MB`: powers of 1000, as `bytes_of` reads them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _finished(
+    session: Session,
+    folder: RunFolder,
+    name: str,
+    parts: Parts,
+    validation: Callable[[], dict[str, Tensor]],
 ) -> BankRecord:
-    """The parts of a bank, made by one process; the others wait for it."""
-
-    def waiting(holder: Holder) -> None:
-        say(f"waiting  view bank  {name}  key {folder.key} is being made by {holder}")
-
+    """The record of a bank whose parts are all stored, written by one process."""
     runtime = session.runtime
     with acquire(
         folder.path,
         heartbeat_s=runtime.heartbeat_s,
         expiry_s=runtime.expiry_s,
         poll_s=min(1.0, runtime.heartbeat_s),
-        on_wait=waiting,
         should_stop=session.stop,
     ) as lease:
         done = bank_record(folder)
         if done is None:
-            done = replace(make(lease), name=name)
+            digests, seconds = parts.finish()
+            val = folder.save_tensors("val", validation())
+            done = BankRecord(digests, val, seconds, name)
             lease.check()
             folder.write_json("bank", done.to_json())
+            parts.clear()
             say(f"finished view bank  {name}  key {folder.key}  {done.seconds:.1f} s")
     return done
 
 
-def _make(
-    session: Session,
-    folder: RunFolder,
-    lease: Lease,
-    model: nn.Module,
-    views: Views,
-    data: TrainingData,
-    normalise: Normaliser,
-    numerics: Numerics,
-) -> BankRecord:
-    """Write the missing parts, then the validation outputs; return the list of all files."""
-    digests, seconds = _parts_there(folder)
-    rows = view_outputs(model, views, numerics, start=len(digests) * CHUNKS_A_PART)
-    while True:
-        began = time.perf_counter()
-        if session.stop():
-            raise Interrupted
-        part = list(itertools.islice(rows, CHUNKS_A_PART))
-        if not part:
-            break
-        lease.check()
-        tensors = {
-            "logits": torch.cat([p.logits for p in part]).cpu(),
-            "pooled": torch.cat([p.pooled for p in part]).cpu(),
-        }
-        digests.append(folder.save_tensors(f"part-{len(digests):06d}", tensors))
-        seconds += time.perf_counter() - began
-        folder.write_json("seconds", seconds)
-    out = image_outputs(model, data.val, normalise, numerics)
-    val = {"logits": out.logits.half().cpu(), "pooled": out.pooled.half().cpu()}
-    return BankRecord(digests, folder.save_tensors("val", val), seconds)
-
-
-def _parts_there(folder: RunFolder) -> tuple[list[str], float]:
-    """Digests of the leading parts that an earlier process left intact, and their seconds."""
-    digests: list[str] = []
-    while True:
-        name = f"part-{len(digests):06d}"
-        try:
-            path = folder.tensors_path(name)
-            digest = path.name.split(".")[1]
-            folder.load_tensors(name, digest)
-        except FileNotFoundError:
-            return digests, _seconds(folder)
-        except (CorruptFile, ValueError) as error:
-            log.warning("part of a view bank cannot be used (%s): rebuilt", error)
-            for damaged in folder.path.glob(f"{name}.*.safetensors"):
-                set_aside(damaged)
-            return digests, _seconds(folder)
-        digests.append(digest)
-
-
-def _seconds(folder: RunFolder) -> float:
-    found = if_intact(lambda: folder.read_json("seconds"))
-    return float(found) if isinstance(found, int | float) else 0.0
-
-
 def _read(folder: RunFolder, digests: list[str]) -> Iterator[ViewOutputs]:
     for number, digest in enumerate(digests):
-        yield _rows(folder.load_tensors(f"part-{number:06d}", digest))
+        yield _rows(folder.load_tensors(part_name(number), digest))
 
 
-def _rows(tensors: dict[str, torch.Tensor]) -> ViewOutputs:
+def _rows(tensors: dict[str, Tensor]) -> ViewOutputs:
     return ViewOutputs(tensors["logits"], tensors["pooled"])

@@ -42,7 +42,7 @@ FILES = {  # what is printed of a damage that cannot be mended by itself, empty:
     "bank/*/bank.json": "",
     "bank/*/part-000000.*.safetensors": "",
     "bank/*/val.*.safetensors": "",
-    "bank/*/seconds.json": "",
+    "bank/*/seconds-*.json": "",
     "finetune/*/teacher.*.safetensors": "",
     "distill/*/student.*.safetensors": "",
 }

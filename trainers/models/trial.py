@@ -27,10 +27,11 @@ _LONGEST = 160  # characters of a library's reason
 
 class Trial(NamedTuple):
     """What a trial found: why the network cannot be used (empty: it can), and otherwise the names,
-    shapes and types of its weights; their values mean nothing."""
+    shapes and types of its weights, whose values mean nothing, and its pooled width."""
 
     fault: str
     weights: dict[str, Tensor]
+    width: int = 0
 
 
 @lru_cache(maxsize=32)
@@ -46,15 +47,15 @@ def trial(
     mode, forward and backward, with its feature `maps` where a method reads them; no random stream
     is changed. `pretrained` weights are fetched as a run would."""
 
-    def tried(size: int) -> dict[str, Tensor]:
+    def tried(size: int) -> tuple[dict[str, Tensor], int]:
         return _run(name, classes, size, channels, maps)
 
     try:
-        weights = tried(image_size)
+        weights, width = tried(image_size)
         if pretrained:
             with seeded(0, "trial"):
                 build(name, classes, image_size, True, in_chans=channels)
-        return Trial("", weights)
+        return Trial("", weights, width)
     except (CannotBuild, NoWeights) as error:
         return Trial(str(error), {})
     except Exception as error:  # noqa: BLE001 - whatever a library's network raises is the answer
@@ -65,8 +66,10 @@ def trial(
         return Trial(f"cannot be run on {asked} ({text}); {way}", {})
 
 
-def _run(name: str, classes: int, size: int, channels: int, maps: bool) -> dict[str, Tensor]:
-    """The weights of a network that runs.
+def _run(
+    name: str, classes: int, size: int, channels: int, maps: bool
+) -> tuple[dict[str, Tensor], int]:
+    """The weights and the pooled width of a network that runs.
 
     Raises:
         Exception: it does not, or its outputs are none that can be distilled.
@@ -80,7 +83,7 @@ def _run(name: str, classes: int, size: int, channels: int, maps: bool) -> dict[
             with seeded(0, "trial"), on:
                 net = build(name, classes, size, in_chans=channels)
                 _check(net, torch.zeros(2, channels, size, size), classes, maps)
-            return net.state_dict()
+            return net.state_dict(), pooled_dim(net)
         except (NotImplementedError, RuntimeError, ValueError) as error:
             # Some networks need values while they are built: they are tried on the CPU.
             if device == "cpu" or isinstance(error, CannotBuild) or "meta" not in str(error):

@@ -7,7 +7,7 @@ import pytest
 
 from analysis import tags
 from pipeline.config import Config, ConfigError, compose
-from pipeline.identity import identity, run_key
+from pipeline.identity import identity, run_key, splits
 from pipeline.stages.matched_budget import resolved, standards
 from pipeline.stages.plan import (
     duration,
@@ -21,6 +21,7 @@ from pipeline.stages.view_bank import bank_key
 from pipeline.storage.run_store import Store
 from tests.pipeline import records
 from trainers import metrics
+from trainers.view_bank import bank_bytes
 
 SMALL = ["bench=digits_all", "data.train_limit=100"]
 
@@ -254,3 +255,18 @@ def test_durations_read_well() -> None:
         "100 min",
         "3.4 h",
     ]
+
+
+def test_the_disk_that_the_missing_banks_need_is_shown(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(planned_students([rung("KD"), rung("L3")], store))
+    images, config = 100 * 4 + 11, rung("KD")  # 4 views, and the validation images
+    assert len(splits(config.data).val.labels) == 11
+    assert 2 * bank_bytes(images, 10, 64) == 121_656
+    assert "view banks to make: 0.1 MB of disk" in capsys.readouterr().out
+    for number in (0, 1):
+        body = {"parts": [], "val": "0", "seconds": 1.0}
+        store.run("bank", bank_key(config, number)).write_json("bank", body)
+    show(planned_students([rung("KD")], store))
+    assert "to make" not in capsys.readouterr().out
