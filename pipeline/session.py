@@ -23,7 +23,7 @@ from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.launch_run import check, launch_run
 from pipeline.tracking.target import TrackingTarget
-from trainers.numerics import use_repeatable_kernels
+from trainers.numerics import use_repeatable_kernels, use_tf32
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
@@ -68,6 +68,7 @@ class Session:
         session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
         if session.device.type == "cuda":
             use_repeatable_kernels()
+            use_tf32(config.numerics.precision == "tf32")
         for number in STOP_SIGNALS:
             signal.signal(number, session.request_stop)
         return session
@@ -178,18 +179,47 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def slow_precision(
-    precision: str, device: torch.device, processor: Mapping[str, Any] | None = None
+_AMPERE = (8, 0)  # compute capability of the first GPUs with bfloat16 and TF32
+
+
+def doubtful_precision(
+    precision: str,
+    device: torch.device,
+    *,
+    processor: Mapping[str, Any] | None = None,
+    capability: tuple[int, int] | None = None,
 ) -> str | None:
-    """A warning about mixed precision on a CPU that has no instructions for it and emulates it many
-    times slower than float32; None for other devices. `processor` defaults to the capabilities
-    that torch reports of this one."""
+    """A warning about a precision that the device does not have, or that is many times slower on it
+    than float32; None: there is nothing to warn of.
+
+    `processor` defaults to the capabilities that torch reports of the CPU, `capability` to the
+    compute capability of the GPU.
+    """
+    if precision == "float32":
+        return None
+    if device.type == "cuda":
+        has_all = (capability or torch.cuda.get_device_capability(device)) >= _AMPERE
+        return None if has_all else _BEFORE_AMPERE.get(precision)
     found = torch.cpu.get_capabilities() if processor is None else processor
-    if precision != "bfloat16" or device.type != "cpu" or found.get("architecture") != "x86_64":
+    if precision == "bfloat16" and (
+        found.get("architecture") != "x86_64" or found.get("avx512_bf16") or found.get("amx_bf16")
+    ):
         return None
-    if found.get("avx512_bf16") or found.get("amx_bf16"):
-        return None
-    return (
-        "this processor has no bfloat16 instructions: every step takes many times as long as with "
-        "numerics=float32 (which gives other runs, of other keys)"
-    )
+    return _ON_CPU[precision]
+
+
+_NO_TF32 = (
+    "numerics=tf32 has no effect here: TF32 is of NVIDIA GPUs from Ampere on. This run computes in "
+    "float32 (numerics=float32 does the same, with the key of such runs)"
+)
+_BEFORE_AMPERE = {
+    "tf32": _NO_TF32,
+    "bfloat16": "this GPU emulates bfloat16: numerics=float16 is the mixed precision of GPUs "
+    "before Ampere (which has keys of its own)",
+}
+_SLOW = "every step takes many times as long as with numerics=float32 (which has keys of its own)"
+_ON_CPU = {
+    "tf32": _NO_TF32,
+    "bfloat16": f"this processor has no bfloat16 instructions: {_SLOW}",
+    "float16": f"float16 is for GPUs: on a CPU {_SLOW}",
+}

@@ -30,7 +30,7 @@ from trainers.loop import (
 from trainers.mixing import MixConfig, batch_sizes, mix_images, plan_epoch
 from trainers.models import outputs
 from trainers.numerics import Numerics
-from trainers.optim import OptimConfig, build_optimiser, set_lr
+from trainers.optim import OptimConfig, build_optimiser, gradient_step, set_lr
 from trainers.options import When, option
 from trainers.rng import seeded
 from trainers.view_bank import image_outputs
@@ -93,6 +93,7 @@ class FinetuneState:
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None  # in float16
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Any] = field(default_factory=dict)  # top1, epoch, weights
     stop: Callable[[], bool] = lambda: False
@@ -110,7 +111,8 @@ class FinetuneState:
                 in_chans=data.channels,
             )
         model = models.place(model, device, config.numerics.layout())
-        return cls(model, build_optimiser(config.teacher.recipe.optim, model.parameters()))
+        optimiser = build_optimiser(config.teacher.recipe.optim, model.parameters())
+        return cls(model, optimiser, config.numerics.scaler(device))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -118,12 +120,15 @@ class FinetuneState:
             "optimiser": self.optimiser.state_dict(),
             "progress": self.progress.as_dict(),
             "best": self.best,
+            **({"scaler": self.scaler.state_dict()} if self.scaler else {}),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.progress = Progress(**saved["progress"])
+        if self.scaler:
+            self.scaler.load_state_dict(saved["scaler"])
         self.best = saved["best"]
 
     def selected(self) -> dict[str, Tensor]:
@@ -194,7 +199,7 @@ def _train_epoch(
         rows = own[plan.rows // views.count] * views.count + plan.rows % views.count
         plan = plan._replace(rows=rows)
     views.redraw(config.teacher.seed, "teacher", epoch)
-    steps = len(plan.rows)
+    steps, scaler = len(plan.rows), state.scaler if numerics.mixed else None
     state.model.train()
 
     def step(i: int) -> dict[str, Tensor]:
@@ -204,10 +209,9 @@ def _train_epoch(
         with numerics.autocast(device):
             logits = outputs(state.model, mix_images(images, plan.mixes[i])).logits
         loss = targets.label_loss(logits, labels, recipe.label_smoothing, plan.mixes[i])
-        state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        state.optimiser.step()
-        return {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: right(logits, labels, plan.mixes[i])}
+        skipped = gradient_step(loss, state.optimiser, scaler)
+        seen = {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: right(logits, labels, plan.mixes[i])}
+        return seen | skipped
 
     purpose = (config.teacher.seed, "teacher", "dropout", epoch)
     means = run_steps(state.progress, steps, step, state.stop, purpose)

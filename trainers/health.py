@@ -24,6 +24,7 @@ SPREAD = 1e-3  # standard deviation over mean of a weight that counts as constan
 NEAR = 0.05  # relative, of a mean standard deviation
 EMPTY = 1.0  # nats: a rate too small for the label of one of three classes
 LITTLE = 0.1  # of the fusion's accuracy
+SKIPPED = 0.01  # of the optimiser steps; a scale that has settled skips one in 2000
 LEAK = 0.05  # of accuracy, after two standard errors were taken off
 AROUND_ONE = 0.25  # of its extremes over a batch
 
@@ -157,6 +158,13 @@ def module_without_gradient(epochs: Epochs) -> bool | None:
     return _stuck(epochs[-1], metrics.FUSION_GRAD, metrics.KD_MODULE_GRAD)
 
 
+def steps_skipped(epochs: Epochs) -> bool | None:
+    """More than one in a hundred optimiser steps were skipped in float16, not counting those of the
+    first epoch, in which the scale of the loss is found."""
+    shares = [epoch[metrics.SKIPPED] for epoch in epochs if metrics.SKIPPED in epoch][1:]
+    return sum(shares) > SKIPPED * len(shares) if shares else None
+
+
 def freezing_not_as_asked(epochs: Epochs) -> bool | None:
     """The share of parameters that got gradients is not the requested one."""
     now, end = epochs[-1], "_requested"
@@ -254,6 +262,13 @@ WARNINGS: dict[str, HealthWarning] = {
         module_without_gradient,
         "A part of the fusion module, or an own module of the method, gets no gradient. Leave "
         "method.a_step_sample on, and look for a weight of 0 among the terms.",
+    ),
+    "steps_skipped": HealthWarning(
+        steps_skipped,
+        "More than 1 % of the optimiser steps were skipped, because their gradients were too large "
+        "for float16 (train/skipped). Try numerics=bfloat16 where the GPU has it (Ampere and "
+        "later), numerics=float32, or a smaller learning rate (optim.lr, method.a_lr).",
+        over_the_run=True,
     ),
     "freezing_not_as_asked": HealthWarning(
         freezing_not_as_asked,

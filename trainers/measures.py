@@ -138,3 +138,12 @@ def weakest_gradient(named: Iterable[tuple[str, nn.Parameter]], depth: int = 1) 
         for group in groups.values()
     ]
     return float(torch.stack(norms).min())
+
+
+def gradient_metric(
+    name: str, named: Iterable[tuple[str, nn.Parameter]], depth: int = 1
+) -> dict[str, float]:
+    """`weakest_gradient` as a metric of that name; none where it is not a finite number, which is
+    so after a step that float16 has skipped."""
+    found = weakest_gradient(named, depth)
+    return {name: found} if math.isfinite(found) else {}

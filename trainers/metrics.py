@@ -33,6 +33,12 @@ LOSS_CE = _metric("train/loss/ce", "weighted cross-entropy with the labels", bet
 TRAIN_TOP1 = _metric(
     "train/top1", "accuracy on the training images of the epoch", unit="share", better="higher"
 )
+SKIPPED = _metric(
+    "train/skipped",
+    "share of the epoch's optimiser steps that float16 skipped, its gradient being infinite",
+    unit="share",
+    better="lower",
+)
 LR = _metric("train/lr", "learning rate of the epoch")
 VAL_TOP1 = _metric(
     "val/top1",

@@ -10,6 +10,8 @@ import torch
 
 from trainers.options import option
 
+MIXED = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # by the name of the precision
+
 
 @dataclass
 class Numerics:
@@ -17,8 +19,9 @@ class Numerics:
 
     precision: str = option(
         "float32",
-        "precision of the forward pass; bfloat16: mixed precision",
-        choices=("float32", "bfloat16"),
+        "precision of the networks: bfloat16 and float16 are mixed precision (float16 with a "
+        "gradient scaler); tf32: float32 whose products a GPU multiplies in TF32",
+        choices=("float32", "bfloat16", "float16", "tf32"),
     )
     memory_format: str = option(
         "channels_last",
@@ -26,10 +29,24 @@ class Numerics:
         choices=("channels_last", "contiguous"),
     )
 
+    @property
+    def mixed(self) -> bool:
+        """Whether networks compute in a half precision and losses in float32."""
+        return self.precision in MIXED
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which networks compute."""
+        return MIXED.get(self.precision, torch.float32)
+
     def autocast(self, device: torch.device) -> torch.autocast:
-        """bfloat16 autocast where requested; losses are computed in float32."""
-        enabled = self.precision == "bfloat16"
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+        """Mixed precision where requested; losses are computed in float32."""
+        dtype = self.dtype if self.mixed else torch.bfloat16  # not used where it is off
+        return torch.autocast(device.type, dtype=dtype, enabled=self.mixed)
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler | None:
+        """The gradient scaler that float16 needs, because it has no numbers below 6e-8."""
+        return torch.amp.GradScaler(device.type) if self.precision == "float16" else None
 
     def plain(self) -> Numerics:
         """The same without mixed precision."""
@@ -43,6 +60,12 @@ class Numerics:
         )
 
 
+def use_tf32(on: bool) -> None:
+    """Whether a GPU multiplies float32 numbers in TF32, which keeps 10 bits of their mantissa; for
+    the whole process."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on
+
+
 def use_repeatable_kernels() -> None:
     """Make a GPU give the same bits in every run, and float32 be float32.
 
@@ -54,7 +77,7 @@ def use_repeatable_kernels() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    use_tf32(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # nothing here reads such memory

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trainers import metrics
 from trainers.options import When, option, span
 from trainers.schedules import cosine_lr, step_lr
 
@@ -93,6 +94,41 @@ def build_optimiser(
             fused=True,
         )
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def gradient_step(
+    loss: Tensor,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+    *,
+    clip: float = 0.0,
+) -> dict[str, Tensor]:
+    """One step of the optimiser down the gradient of a loss, whose norm is at most `clip` (0: any).
+
+    With a scaler the gradient is of the scaled loss. A step whose gradient is not finite is
+    skipped: `train/skipped` is 1 then, and 0 otherwise. The host waits for nothing, because fused
+    optimisers read on the device whether to skip (Micikevicius et al. 2018, arXiv 1710.03740).
+    """
+    optimiser.zero_grad(set_to_none=True)
+    if scaler is None:
+        loss.backward()
+        _clip(optimiser, clip)
+        optimiser.step()
+        return {}
+    one = torch.ones_like(loss, requires_grad=False)
+    scale = scaler.scale(one)
+    (loss * scale).backward()
+    scaler.unscale_(optimiser)
+    _clip(optimiser, clip)
+    scaler.step(optimiser)
+    scaler.update()
+    return {metrics.SKIPPED: (scaler.scale(one) < scale).float()}
+
+
+def _clip(optimiser: torch.optim.Optimizer, largest: float) -> None:
+    if largest > 0:
+        learning = [p for group in optimiser.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(learning, largest)
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:

@@ -158,7 +158,7 @@ OLD_KEYS = [
     OldKey("data_aug", "data.flip", "and data.crop_pad"),
     OldKey("small_input", "data.image_size", "networks adapt to it"),
     OldKey("use_amp", "numerics.precision", "part of the run key"),
-    OldKey("amp_dtype", "numerics.precision", "bfloat16 or float32"),
+    OldKey("amp_dtype", "numerics.precision", "bfloat16, float16 or float32"),
     OldKey("use_channels_last", "numerics.memory_format", "channels_last or contiguous"),
     OldKey("channels_last", "numerics.memory_format", "channels_last or contiguous"),
     OldKey("use_ema", "method.ema_weight", "above 0: the average of the student teaches too"),

@@ -34,6 +34,7 @@ from trainers import measures, metrics
 from trainers.data import Images, Splits
 from trainers.data.views import Normaliser
 from trainers.errors import Interrupted
+from trainers.numerics import use_tf32
 from trainers.view_bank import image_outputs
 
 log = logging.getLogger("pipeline")
@@ -62,6 +63,7 @@ def evaluate(wanted: Request, config: Config, session: Session) -> None:
     subject, of_run = find(wanted.run, config, session), not is_file(wanted.run)
     if of_run:
         subject = on_data(subject, config.data, wanted.keys)
+    use_tf32(subject.numerics.precision == "tf32")
     data, net = splits(subject.data), subject.network(session.device)
     parts = {"train": data.train, "val": data.val}
     if wanted.split in parts and not len(parts[wanted.split].labels):

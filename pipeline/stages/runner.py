@@ -17,7 +17,7 @@ from analysis import tags
 from pipeline.cli.console import StageProgress, say, warn
 from pipeline.config import Config
 from pipeline.outcome import FAILED, KILLED, error_tags, outcome
-from pipeline.session import Session, slow_precision
+from pipeline.session import Session, doubtful_precision
 from pipeline.stages.test_split import read_test
 from pipeline.storage.atomic import CorruptFile
 from pipeline.storage.lease import Holder, Lease, LeaseLost, acquire
@@ -32,6 +32,7 @@ from trainers import health, measures, metrics
 from trainers.data import Splits
 from trainers.errors import Interrupted
 from trainers.loop import Epoch, NonFinite, Progress, reset_peak_memory
+from trainers.numerics import use_tf32
 
 log = logging.getLogger("pipeline")
 
@@ -94,6 +95,7 @@ def run(stage: Stage[S], session: Session) -> RunResult:
     """
     result = whole_result(stage.folder, session.target)
     if result is None:
+        use_tf32(stage.config.numerics.precision == "tf32")
         stage.prepare()
         with _lease(stage, session) as lease:
             result = stage.folder.whole_result()  # of the process that held the lease before
@@ -204,7 +206,7 @@ def _tags_of_error(stage: Stage[S], error: BaseException) -> dict[str, str]:
 def _train(stage: Stage[S], session: Session, lease: Lease, tracker: Tracker) -> RunResult:
     """The epochs that are missing, then the result."""
     state, history = _resume(stage)
-    if doubt := slow_precision(stage.config.numerics.precision, session.device):
+    if doubt := doubtful_precision(stage.config.numerics.precision, session.device):
         log.warning("%s: %s", stage.name, doubt)
     tracker.committed(history)
     reset_peak_memory(session.device)
@@ -213,7 +215,7 @@ def _train(stage: Stage[S], session: Session, lease: Lease, tracker: Tracker) ->
             _epochs(stage, session, state, history, lease, tracker)
         except NonFinite as error:
             found = f"{error} at epoch {state.progress.slot + 1}"
-            if state.progress.autocast_off or stage.config.numerics.precision == "float32":
+            if state.progress.autocast_off or not stage.config.numerics.mixed:
                 rates = " or ".join(f"{key} (now {value:g})" for key, value in stage.rates.items())
                 raise NonFinite(f"{found}, in float32: try a lower {rates}") from error
             state, history = _resume(stage)

@@ -205,14 +205,22 @@ def test_a_failure_is_failed_with_its_traceback_and_resumes_later(clean: Path) -
     assert run["status"] == "FINISHED"
 
 
-@pytest.mark.parametrize("numerics", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "numerics",
+    [
+        "float32",
+        "bfloat16",
+        pytest.param("float16", marks=pytest.mark.thorough),
+        pytest.param("tf32", marks=pytest.mark.thorough),
+    ],
+)
 def test_non_finite_loss_is_tried_again_only_where_mixed_precision_can_be_the_reason(
     clean: Path, numerics: str
 ) -> None:
     rest = [o for o in command.TINY if not o.startswith("bench.")]
     given = ("cfg=CE", *rest, "optim.lr=1e30", f"numerics={numerics}")
     output = command.run("distill", *given, cwd=clean, code=1)
-    mixed = numerics == "bfloat16"
+    mixed = numerics in ("bfloat16", "float16")
     assert ("resumed from epoch" in output) is mixed
     run = load_runs(_uri(clean), "asib").set_index("name").loc["distill-CE-digits_all-s0"]
     assert run["status"] == "FAILED"

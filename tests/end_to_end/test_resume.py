@@ -4,6 +4,7 @@ never killed, bit for bit."""
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -62,6 +63,33 @@ def test_killed_at_random_moments_from_a_clean_start(finished: Path, clean: Path
         )
     command.run("distill", *command.L3, cwd=clean)
     _same(finished, clean)
+
+
+@pytest.mark.thorough
+def test_a_student_in_float16_resumes_with_its_scale(schema: Path, tmp_path: Path) -> None:
+    """The losses of `kd_ls` are so large that its first step is skipped."""
+    small = ("data.image_size=8", "data.crop_pad=1", "student.model=resnet8", "numerics=float16")
+    tiny = [text for text in command.TINY if not text.startswith("bench.")]
+    nets = [f"teacher.{k}.model=resnet8" for k in (0, 1)]
+    given, folders = ("method=kd_ls", *tiny, *small, *nets), []
+    for name in ("whole", "killed"):
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        shutil.copy(schema, folders[-1])
+    command.run("distill", *given, cwd=folders[0])
+    code, _ = command.interrupt(
+        "distill", *given, cwd=folders[1], after="2/4 1B", delay=0.0, number=signal.SIGKILL
+    )
+    assert code == -signal.SIGKILL
+    command.run("distill", *given, cwd=folders[1])
+    _same(*folders)
+    skipped = [
+        [entry["metrics"][metrics.SKIPPED] for entry in result["history"]]
+        for folder in folders
+        for result in command.results(folder).values()
+    ]
+    assert skipped[0] == skipped[1]
+    assert skipped[0][0] > 0
 
 
 @pytest.mark.parametrize(

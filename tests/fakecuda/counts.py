@@ -46,6 +46,7 @@ BARE = "bare loop"
 CUDA = torch.device("cuda")
 LIBRARY = ctypes.CDLL(None)
 FEW, MANY = 3, 8
+SCALED = ("L3", "kd")  # cases that are counted in float16 too, with its gradient scaler
 
 
 def counts() -> dict[str, int]:
@@ -55,12 +56,13 @@ def counts() -> dict[str, int]:
     return {name: found[i] for i, name in enumerate(FIELDS)}
 
 
-def of_step(name: str, step: str) -> dict[str, float]:
+def of_step(name: str, step: str, precision: str = "float32") -> dict[str, float]:
     """Calls and waits that one more step adds to an epoch of a case."""
 
     def epoch(scale: Scale) -> Callable[[], object]:
         data = data_of(name, random_data(scale, CUDA))
-        return work(config(name, scale), data, random_teachers(scale, data), step).epoch
+        settings = config(name, scale, Numerics(precision))
+        return work(settings, data, random_teachers(scale, data), step).epoch
 
     return _added(epoch)
 
@@ -83,14 +85,18 @@ def _added(epoch_of: Callable[[Scale], Callable[[], object]]) -> dict[str, float
     return {"calls": sum(added[key] for key in CALLS), "waits": added["waits"]}
 
 
-def rows(names: Iterable[str]) -> Iterator[dict[str, str | float]]:
-    """A row for the bare loop and for every step of the cases."""
+def rows(names: Iterable[str], scaled: Iterable[str]) -> Iterator[dict[str, str | float]]:
+    """A row for the bare loop and for every step of the cases, and of those in float16."""
     yield {"name": BARE, **of_bare_step()}
     for name in names:
         for step in steps_of(name):
             yield {"name": f"{name} {step}", **of_step(name, step)}
+    torch.backends.cuda.enable_cudnn_sdp(False)  # attention in half precision: not in the stand-in
+    for name in scaled:
+        for step in steps_of(name):
+            yield {"name": f"{name} float16 {step}", **of_step(name, step, "float16")}
 
 
 if __name__ == "__main__":
-    for row in rows(sys.argv[1:] or NAMES):
+    for row in rows(sys.argv[1:] or NAMES, () if sys.argv[1:] else SCALED):
         print(json.dumps(row), flush=True)

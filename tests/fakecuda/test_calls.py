@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.gpu.cases import NAMES, steps_of
 from tests.fakecuda.build import build, missing
-from tests.fakecuda.counts import BARE
+from tests.fakecuda.counts import BARE, SCALED
 
 pytestmark = [
     pytest.mark.thorough,
@@ -66,6 +66,7 @@ def test_no_step_waits_or_calls_more_often_than_in_the_table(environment: dict[s
     lines = _python(environment, "-m", "tests.fakecuda.counts").splitlines()
     found = {row.pop("name"): row for row in map(json.loads, lines)}
     steps = [f"{name} {step}" for name in NAMES for step in steps_of(name)]
+    steps += [f"{name} float16 {step}" for name in SCALED for step in steps_of(name)]
     assert list(found) == list(TABLE["calls"]) == [BARE, *steps]
     assert {name: row["waits"] for name, row in found.items() if row["waits"]} == {}
     calls = {name: row["calls"] for name, row in found.items()}

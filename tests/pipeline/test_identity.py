@@ -112,6 +112,8 @@ def test_what_is_switched_off_is_the_same_experiment(cfg: str, override: str) ->
         "data.train_limit=500",
         "data.val_fraction=0.2",
         "numerics=bfloat16",
+        "numerics=float16",
+        "numerics=tf32",
         "numerics.memory_format=contiguous",
         "budget.student_epochs=41",
         "optim.lr=2e-3",

@@ -18,7 +18,7 @@ from pipeline.config import compose
 from pipeline.identity import run_key
 from pipeline.launch import multirun
 from pipeline.launch.base import FAILED, Status
-from pipeline.session import slow_precision
+from pipeline.session import doubtful_precision
 from pipeline.stages import student
 from pipeline.storage.lease import Lease, try_acquire
 from pipeline.storage.run_store import Store
@@ -255,15 +255,37 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 OLD = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
 
 
+V100, A100 = (7, 0), (8, 0)
+
+
 def test_mixed_precision_is_doubted_where_the_processor_emulates_it() -> None:
-    printed = slow_precision("bfloat16", CPU, OLD)
+    printed = doubtful_precision("bfloat16", CPU, processor=OLD)
     assert printed is not None
     assert "numerics=float32" in printed
-    assert slow_precision("float32", CPU, OLD) is None
-    assert slow_precision("bfloat16", GPU, OLD) is None
+    assert doubtful_precision("float32", CPU, processor=OLD) is None
     for new in ("avx512_bf16", "amx_bf16"):
-        assert slow_precision("bfloat16", CPU, OLD | {new: True}) is None
-    assert slow_precision("bfloat16", CPU, {"architecture": "aarch64"}) is None  # not known
+        assert doubtful_precision("bfloat16", CPU, processor=OLD | {new: True}) is None
+    unknown = {"architecture": "aarch64"}
+    assert doubtful_precision("bfloat16", CPU, processor=unknown) is None
+    assert "for GPUs" in (doubtful_precision("float16", CPU) or "")
+
+
+def test_gpus_before_ampere_have_float16_only() -> None:
+    for precision in ("float32", "bfloat16", "float16", "tf32"):
+        assert doubtful_precision(precision, GPU, capability=A100) is None
+    assert doubtful_precision("float16", GPU, capability=V100) is None
+    printed = doubtful_precision("bfloat16", GPU, capability=V100)
+    assert printed is not None
+    assert "numerics=float16" in printed
+
+
+@pytest.mark.parametrize(("device", "capability"), [(CPU, None), (GPU, V100)])
+def test_tf32_is_reported_where_it_has_no_effect(
+    device: torch.device, capability: tuple[int, int] | None
+) -> None:
+    printed = doubtful_precision("tf32", device, capability=capability)
+    assert printed is not None
+    assert "numerics=tf32 has no effect here" in printed
 
 
 def test_torch_reports_the_capabilities_that_are_read() -> None:

@@ -120,14 +120,18 @@ GOING_ON = {
     "L1": ("L1", ["budget.adapt_epochs=4", "mix.start=0.5"]),
     "L3": ("L3", TWO_STAGES),
 }
+IN_FLOAT16 = ("L3", [*TWO_STAGES, "numerics.precision=float16"])  # slow on a CPU
 
 
-@pytest.fixture(scope="module", params=GOING_ON)
+@pytest.fixture(
+    scope="module",
+    params=[*GOING_ON, pytest.param("L3 in float16", marks=pytest.mark.thorough)],
+)
 def cut_run(
     request: pytest.FixtureRequest, world: World
 ) -> tuple[DistillConfig, Run, list[dict[str, Any]]]:
     """A configuration, its whole run, and what a commit of each boundary would hold."""
-    cfg, overrides = GOING_ON[request.param]
+    cfg, overrides = {**GOING_ON, "L3 in float16": IN_FLOAT16}[request.param]
     config = tiny.rung(cfg, *overrides)
     state = tiny.new_state(config, world)
     boundaries, epochs = [tiny.through_a_file(state.state_dict())], []
@@ -270,20 +274,24 @@ def test_the_last_epoch_can_be_selected_without_validation_images(
     assert [("val/top1" in e.metrics) for e in epochs] == [fraction > 0] * 4
 
 
-def test_bfloat16_trains_all_rungs_and_can_be_given_up(world: World) -> None:
+@pytest.mark.parametrize(
+    "precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.thorough)]
+)
+def test_mixed_precision_trains_all_rungs_and_can_be_given_up(precision: str, world: World) -> None:
     for cfg in ("KD", "L3"):
         short = ["budget.student_epochs=2", "method.num_stages=1", "budget.adapt_epochs=2"]
-        mixed = tiny.run(tiny.rung(cfg, *short, "numerics.precision=bfloat16"), world)
+        config = tiny.rung(cfg, *short, f"numerics.precision={precision}")
+        mixed = tiny.run(config, world)
         plain = tiny.run(tiny.rung(cfg, *short), world)
-        config = tiny.rung(cfg, *short, "numerics.precision=bfloat16")
         state = tiny.new_state(config, world)
         state.progress.autocast_off = True
         list(tiny.epochs_of(config, world, state))
         weights = [s.student.state_dict() for s in (mixed.state, plain.state, state)]
         assert tiny.differences(weights[0], weights[1]) != []
         assert tiny.differences(weights[2], weights[1]) == []
-        for one, other in zip(mixed.losses(), plain.losses(), strict=True):
-            assert one == pytest.approx(other, rel=0.2)
+        # The first steps in float16 are skipped, until their scale is found.
+        first = 2 if precision == "float16" and cfg == "L3" else 0
+        assert mixed.losses()[first:] == pytest.approx(plain.losses()[first:], rel=0.2)
 
 
 def test_every_method_of_the_registry_has_its_name_and_its_terms() -> None:

@@ -195,8 +195,9 @@ def test_initial_weights_are_the_teachers_seeds(world: World) -> None:
     assert DataConfig().channels == 1
 
 
-def test_bfloat16_trains_and_can_be_given_up(world: World) -> None:
-    c = config("numerics.precision=bfloat16", "teacher.0.recipe.epochs=1")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_and_can_be_given_up(precision: str, world: World) -> None:
+    c = config(f"numerics.precision={precision}", "teacher.0.recipe.epochs=1")
     mixed, epochs = train(c, world.data)
     assert all(p.dtype == torch.float32 for p in mixed.model.parameters())
     plain, _ = train(config("teacher.0.recipe.epochs=1"), world.data)
@@ -207,3 +208,27 @@ def test_bfloat16_trains_and_can_be_given_up(world: World) -> None:
     assert tiny.differences(weights[0], weights[1]) != []
     assert tiny.differences(weights[2], weights[1]) == []
     assert epochs[0].metrics["train/loss/total"] == pytest.approx(2.3, abs=0.7)
+
+
+def test_a_resumed_teacher_in_float16_has_its_scale(world: World) -> None:
+    """Interrupted where the scale is not what a new state has."""
+    c = config("numerics.precision=float16", "teacher.0.recipe.epochs=1")
+
+    def new() -> FinetuneState:
+        state = FinetuneState.new(c)
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=3)
+        return state
+
+    want = new()
+    epochs = list(finetune(c, world.data, want))
+    assert 0 < epochs[0].metrics["train/skipped"] < 1
+    cut = new()
+    cut.stop = tiny.stop_after(2)
+    assert tiny.until_interrupted(lambda: finetune(c, world.data, cut)) == []
+    assert cut.scaler is not None
+    assert cut.scaler.get_scale() not in (2.0**20, 2.0**16)
+    found = FinetuneState.new(c)
+    found.load_state_dict(tiny.through_a_file(cut.state_dict()))
+    rest = list(finetune(c, world.data, found))
+    same_end(found, want)
+    assert tiny.without_cost(rest) == tiny.without_cost(epochs)

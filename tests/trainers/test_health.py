@@ -29,6 +29,10 @@ def a_step(**more: float) -> dict[str, float]:
     return A | SIGMA | grads | shares | {"train/loss/total": 1.0} | dotted(more)
 
 
+def skipping(*shares: float) -> list[dict[str, float]]:
+    return [B | {"train/skipped": share} for share in shares]
+
+
 def b_step(ce: float = 1.0, kd: float = 0.3, weight: float = 0.3, **more: float) -> dict:
     terms = {"train/loss/ce": ce, "train/loss/kd": kd, "train/loss/total": ce + kd}
     shares = {"stage/student_trainable": 1.0, "stage/student_trainable_requested": 1.0}
@@ -53,7 +57,8 @@ HEALTHY = [
     a_step(),
     last(0.9, 1.0),
     b_step(),
-    b_step(kd=1e-6, weight=0.0, val__best_top1=0.9, val__chance=0.14),
+    b_step(train__skipped=0.5),
+    b_step(kd=1e-6, weight=0.0, val__best_top1=0.9, val__chance=0.14, train__skipped=0.005),
 ]
 BROKEN = {
     "synergy_at_chance": [a_step(), last(0.14, 1.0)],
@@ -70,6 +75,7 @@ BROKEN = {
     "weight_constant": [b_step(kd__weight_spread=1e-6)],
     "adapter_without_gradient": [a_step(bottleneck__adapter_grad=0.0)],
     "module_without_gradient": [b_step(kd__module_grad=0.0)],
+    "steps_skipped": skipping(0.0, 0.0, 0.021),
     "freezing_not_as_asked": [b_step(stage__student_trainable=0.9)],
     "non_finite": [b_step(val__loss=math.nan)],
 }
@@ -124,6 +130,14 @@ def test_small_terms_of_a_warm_up_are_no_sign() -> None:
     assert health.fired(judged(falling)) == []
 
 
+def test_steps_that_find_the_scale_are_no_sign() -> None:
+    assert health.fired(judged(skipping(0.4, 0.0, 0.02))) == []
+    assert health.fired(judged(skipping(0.4))) == []
+    early = judged([*skipping(0.0, 1.0), B])
+    assert "health/steps_skipped" not in early[1]  # the run is not over
+    assert health.fired(early) == ["steps_skipped"]
+
+
 def test_judging_from_the_middle_is_judging_from_the_start() -> None:
     epochs = judged(BROKEN["gate_never_open"])
     again = epochs[:2] + [dict(m) for m in BROKEN["gate_never_open"][2:]]
@@ -146,6 +160,10 @@ def test_the_weakest_gradient_is_of_the_module_that_has_least() -> None:
     named = list(net.named_parameters())
     assert measures.weakest_gradient(named[:4]) == 2.0  # sqrt(4 · 1²)
     assert measures.weakest_gradient(named) == 0.0  # c got none
+    assert measures.gradient_metric("norm", named[:4]) == {"norm": 2.0}
+    for name in "ab":
+        net[name].bias.grad = torch.tensor([torch.inf, 0.0])
+    assert measures.gradient_metric("norm", named[:4]) == {}
 
 
 # Real runs ----------------------------------------------------------------------------------

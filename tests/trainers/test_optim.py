@@ -1,9 +1,10 @@
 """Optimisers against their update formulas."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.optim import OptimConfig, build_optimiser, set_lr
+from trainers.optim import OptimConfig, build_optimiser, gradient_step, set_lr
 
 
 def train_one(config: OptimConfig, steps: int = 4) -> Tensor:
@@ -46,3 +47,45 @@ def test_set_lr_reaches_every_group() -> None:
     optimiser = torch.optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b]}], lr=2.0)
     set_lr(optimiser, 0.25)
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+
+
+def scaler(growth_interval: int = 2000) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=growth_interval)
+
+
+CONFIGS = [OptimConfig("adamw", lr=0.1), OptimConfig("sgd", lr=0.1)]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_a_scaled_step_is_the_unscaled_one(config: OptimConfig, clip: float) -> None:
+    found = []
+    for scale in (None, scaler()):
+        weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+        optimiser = build_optimiser(config, [weight])
+        for factor in (3.0, -0.01):  # above and below the norm that is clipped
+            values = gradient_step((factor * weight).sum(), optimiser, scale, clip=clip)
+            assert weight.grad is not None
+            largest = clip or 10.0
+            wanted = torch.full((3,), factor)
+            wanted *= min(1.0, largest / float(wanted.norm()))
+            torch.testing.assert_close(weight.grad, wanted)
+            assert values == ({} if scale is None else {"train/skipped": torch.tensor(0.0)})
+        found.append(weight.detach())
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_a_step_with_an_infinite_gradient_is_skipped_and_counted(
+    config: OptimConfig, clip: float
+) -> None:
+    weight, scale = nn.Parameter(torch.tensor([1.0, -2.0])), scaler(growth_interval=2)
+    optimiser = build_optimiser(config, [weight])
+    seen = []
+    for factor in (torch.inf, torch.nan, 1.0, 1.0, 1.0):
+        before = weight.detach().clone()
+        (skipped,) = gradient_step((factor * weight).sum(), optimiser, scale, clip=clip).values()
+        assert torch.equal(weight.detach(), before) is bool(skipped)
+        seen.append((float(skipped), scale.get_scale()))
+    assert seen == [(1, 512), (1, 256), (0, 256), (0, 512), (0, 512)]

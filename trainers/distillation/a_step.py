@@ -32,6 +32,7 @@ from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.methods.base import StepPosition
 from trainers.methods.information_plane import information
 from trainers.models import Outputs, freezing, outputs
+from trainers.optim import gradient_step
 from trainers.view_bank import BANK_CHUNK, Bank, ViewOutputs
 
 ADAPTERS = ("query_adapter.", "teacher_adapters.")
@@ -109,7 +110,7 @@ class AStep:
 
     def _train(self, position: StepPosition) -> dict[str, float]:
         inputs, method, optimiser = self.inputs, self.method, self.optimiser
-        learning = [p for group in optimiser.param_groups for p in group["params"]]
+        scaler = self.state.scaler if inputs.numerics.mixed else None
         rows_SB = inputs.plan("fusion", position, None, unlabelled=False).rows
         batches = self.folds.batches(rows_SB) if self.folds else [(0, rows) for rows in rows_SB]
         method.train()
@@ -123,13 +124,10 @@ class AStep:
                     student, teachers, start, inputs.views.labels(rows), position
                 )
             total = torch.stack(list(terms.losses.values())).sum()
-            optimiser.zero_grad(set_to_none=True)
-            method.clamp_loss(total, position).backward()
-            if method.config.a_clip > 0:
-                nn.utils.clip_grad_norm_(learning, method.config.a_clip)
-            optimiser.step()
+            clamped = method.clamp_loss(total, position)
+            skipped = gradient_step(clamped, optimiser, scaler, clip=method.config.a_clip)
             named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
-            return {metrics.LOSS_TOTAL: total} | named | terms.seen
+            return {metrics.LOSS_TOTAL: total} | named | terms.seen | skipped
 
         stream = (inputs.config.seed, "fusion", "draws", position.epoch)
         means = run_steps(self.state.progress, len(batches), step, self.state.stop, stream)
@@ -153,9 +151,9 @@ class AStep:
         adapters = [(n, p) for n, p in named if n.startswith(ADAPTERS)]
         found = {metrics.ADAPTER_GRAD: 0.0}
         if all(name in learning for name, _ in adapters):
-            found[metrics.ADAPTER_GRAD] = measures.weakest_gradient(adapters, depth=2)
+            found = measures.gradient_metric(metrics.ADAPTER_GRAD, adapters, depth=2)
         parts = [(n, p) for n, p in named if not n.startswith((*ADAPTERS, "query_token"))]
-        found[metrics.FUSION_GRAD] = measures.weakest_gradient(parts, depth=2)
+        found |= measures.gradient_metric(metrics.FUSION_GRAD, parts, depth=2)
         if method.config.bottleneck:
             found[metrics.SIGMA_FLOOR] = method.fusion.sigma_floor
         return found

@@ -20,7 +20,7 @@ from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
 from trainers.mixing import Mix, mix_images
 from trainers.models import Outputs, freezing, outputs
-from trainers.optim import set_lr
+from trainers.optim import gradient_step, set_lr
 from trainers.view_bank import ViewOutputs, image_outputs
 
 
@@ -61,6 +61,7 @@ class BStep:
         )
         self.method.train(bool(self.method.trainable("B")))
         freezing.train_mode(state.student, self.level, self.method.freeze_bn)
+        scaler = state.scaler if self.inputs.numerics.mixed else None
 
         def step(i: int) -> dict[str, Tensor]:
             done = position.epoch * len(plan.rows) + i
@@ -69,13 +70,11 @@ class BStep:
             labels = self.inputs.views.labels(rows[: plan.labelled])
             terms, out = self._terms(rows, labels, mix, position)
             total = torch.stack(list(terms.losses.values())).sum()
-            state.optimiser.zero_grad(set_to_none=True)
-            total.backward()
-            state.optimiser.step()
+            skipped = gradient_step(total, state.optimiser, scaler)
             self._average(done)
             named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
             seen = {metrics.TRAIN_TOP1: right(out.logits, labels, mix)} | terms.seen
-            return {metrics.LOSS_TOTAL: total} | named | seen
+            return {metrics.LOSS_TOTAL: total} | named | seen | skipped
 
         stream = (config.seed, "student", "draws", position.epoch)
         means = run_steps(state.progress, len(plan.rows), step, state.stop, stream)
@@ -118,7 +117,7 @@ class BStep:
             metrics.LR: self._lr((position.epoch + 1) * steps - 1, steps, position),
         }
         if method.needs_teachers(position) and (own := method.trainable("B")):
-            found[metrics.KD_MODULE_GRAD] = measures.weakest_gradient(own)
+            found |= measures.gradient_metric(metrics.KD_MODULE_GRAD, own)
         weight = method.kd_weight(position)
         if weight is not None and self.inputs.teachers:
             found[metrics.KD_WEIGHT] = weight

@@ -64,8 +64,7 @@ def trunks(
 ) -> list[Trunk | None]:
     """The trunk of each teacher (in evaluation mode) under the levels of freezing of all stages;
     None: it is run whole."""
-    dtype = torch.bfloat16 if numerics.precision == "bfloat16" else torch.float32
-    pixels, left, found = val.pixels, MOST, list[Trunk | None]()
+    dtype, pixels, left, found = numerics.dtype, val.pixels, MOST, list[Trunk | None]()
     _, channels, height, width = pixels.shape
     for teacher in teachers:
         first, trunk = first_learning(teacher, levels), None

@@ -81,6 +81,7 @@ class DistillState:
     teachers: list[nn.Module]  # own copies, where their blocks are tuned; else empty
     optimiser: torch.optim.Optimizer
     a_optimiser: torch.optim.Optimizer | None = None
+    scaler: torch.amp.GradScaler | None = None  # of both, in float16
     ema: nn.Module | None = None  # an exponential average of the student, where it teaches too
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Any] = field(default_factory=dict)  # top1, epoch, weights of the student
@@ -137,7 +138,8 @@ class DistillState:
         method.to(device)
         ema = freezing.freeze(copy.deepcopy(student)) if method.ema else None
         learning = [*student.parameters(), *(p for _, p in method.trainable("B"))]
-        return cls(student, method, own, build_optimiser(config.optim, learning), ema=ema)
+        optimiser, scaler = build_optimiser(config.optim, learning), config.numerics.scaler(device)
+        return cls(student, method, own, optimiser, ema=ema, scaler=scaler)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -150,6 +152,7 @@ class DistillState:
                 self.a_optimiser.state_dict() if self.a_optimiser else self.pending_a_optimiser
             ),
             "progress": self.progress.as_dict(),
+            **({"scaler": self.scaler.state_dict()} if self.scaler else {}),
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
@@ -165,6 +168,8 @@ class DistillState:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
         self.progress = Progress(**saved["progress"])
+        if self.scaler:
+            self.scaler.load_state_dict(saved["scaler"])
         self.queries = self.adapted = self.trunks = None
         for name in _PLAIN:
             setattr(self, name, saved[name])

@@ -208,6 +208,15 @@ def test_mixed_precision_trains(name: str, world: World) -> None:
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize("name", some_of(METHODS, "at"))
+def test_float16_finds_a_scale_for_the_loss(name: str, world: World) -> None:
+    """However large a method's loss is. Steps before that are skipped, so losses differ."""
+    run = tiny.run(config_of(name, *SHORT, "numerics.precision=float16"), world)
+    skipped = [epoch.metrics["train/skipped"] for epoch in run.epochs]
+    assert skipped[-1] < 1
+    assert run.state.optimiser.state_dict()["state"][0]["step"] == 4 * (2 - sum(skipped[-2:]))
+
+
 def test_teachers_on_the_mixed_image_cost_a_run_and_change_it(world: World) -> None:
     views = ("two_view", "clean", "same")
     runs = [tiny.run(config_of("kd", *SHORT, target_view=view), world) for view in views]
