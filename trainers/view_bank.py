@@ -6,7 +6,8 @@ R rows (images × views, image-major), M validation images, B a batch, C classes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from trainers.data import Images
 from trainers.data.views import Normaliser, Views
 from trainers.models import Outputs, outputs
 from trainers.numerics import Numerics
+from trainers.tables import Filling, MappedTable, Table
 
 BANK_CHUNK = 128  # rows of one forward pass (they fit a cache): in the key, it moves last bits
 
@@ -34,10 +36,26 @@ class ViewOutputs(NamedTuple):
         return ViewOutputs(self.logits.cpu(), self.pooled.cpu())
 
 
+class MappedOutputs(NamedTuple):
+    """Outputs of one network on rows, in mapped files of the host; `folder` is where tables of as
+    many rows are mapped that a run makes of them."""
+
+    logits: MappedTable
+    pooled: MappedTable
+    folder: Path
+
+    def at(self, row_B: Tensor) -> ViewOutputs:
+        """The rows of a batch on the device, raised to float32."""
+        return ViewOutputs(self.logits[row_B].float(), self.pooled[row_B].float())
+
+
+Rows = ViewOutputs | MappedOutputs
+
+
 class Bank(NamedTuple):
     """A network's outputs on all training views (R rows) and on the validation images (M)."""
 
-    train: ViewOutputs
+    train: Rows
     val: ViewOutputs
 
     @property
@@ -87,23 +105,41 @@ def image_outputs(
     )
 
 
-def assemble(parts: Iterable[ViewOutputs], rows: int, device: torch.device) -> ViewOutputs:
-    """One table from its parts, each copied into its place, so that only one is held twice.
+def assemble(
+    parts: Iterable[ViewOutputs], rows: int, device: torch.device, folder: Path | None = None
+) -> Rows:
+    """One table from its parts, each copied into its place, so that only one is held twice; with a
+    `folder` it is mapped there instead of being held on the device.
+
+    Raises:
+        ValueError: the parts do not make up `rows` rows.
+        UserError: the disk of the folder is full.
+    """
+    logits, pooled = (Filling(rows, device, folder) for _ in range(2))
+    for part in parts:
+        logits.add(part.logits)
+        pooled.add(part.pooled)
+    return rows_of(logits.table(), pooled.table(), folder)
+
+
+def mapped(
+    parts: Sequence[ViewOutputs], rows: int, device: torch.device, folder: Path
+) -> MappedOutputs:
+    """One table of mapped parts, which all but the last have as many rows as the first.
 
     Raises:
         ValueError: the parts do not make up `rows` rows.
     """
-    logits = pooled = None
-    at = 0
-    for part in parts:
-        if logits is None or pooled is None:
-            logits = torch.empty(rows, part.logits.shape[1], dtype=torch.half, device=device)
-            pooled = torch.empty(rows, part.pooled.shape[1], dtype=torch.half, device=device)
-        end = at + len(part.logits)
-        if end > rows:
-            raise ValueError(f"a view bank of at least {end} rows, not {rows}")
-        logits[at:end], pooled[at:end] = part.logits.to(device), part.pooled.to(device)
-        at = end
-    if logits is None or pooled is None or at != rows:
-        raise ValueError(f"a view bank of {at} rows, not {rows}")
+    if (found := sum(len(part.logits) for part in parts)) != rows:
+        raise ValueError(f"a table of {found} rows, not {rows}")
+    logits, pooled = ([getattr(part, name) for part in parts] for name in ViewOutputs._fields)
+    return MappedOutputs(MappedTable(logits, device), MappedTable(pooled, device), folder)
+
+
+def rows_of(logits: Table, pooled: Table, folder: Path | None) -> Rows:
+    """The outputs in these tables, which are either both mapped, then with a folder, or neither."""
+    if isinstance(logits, MappedTable) and isinstance(pooled, MappedTable) and folder is not None:
+        return MappedOutputs(logits, pooled, folder)
+    assert isinstance(logits, Tensor)
+    assert isinstance(pooled, Tensor)
     return ViewOutputs(logits, pooled)

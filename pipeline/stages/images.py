@@ -27,10 +27,9 @@ def on_device(config: Config, session: Session) -> Splits:
     """The data set with its training and validation images on the device; training images that
     need more than `runtime.device_budget` there are mapped."""
     data, device = splits(config.data), session.device
-    parts = [part for part in (data.train, data.unlabelled) if part is not None]
-    needed = sum(device_bytes(part, config.data) for part in parts)
+    needed = resident_bytes(data, config)
     budget = budget_bytes(config.runtime, session)
-    if needed > budget and not data.train.mapped:
+    if needed > budget:
         folder = Path(config.runtime.store).resolve() / "pixels"
         say(f"training images need {needed / 1e6:.1f} MB of {budget / 1e6:.1f}: mapped in {folder}")
         train = in_file(data.train, folder / f"{data.train.digest}.u8")
@@ -44,6 +43,12 @@ def on_device(config: Config, session: Session) -> Splits:
         val=data.val.to(device),
         unlabelled=data.unlabelled and data.unlabelled.to(device),
     )
+
+
+def resident_bytes(data: Splits, config: Config) -> int:
+    """Bytes of the device that training images need, 0 where they are mapped."""
+    parts = [part for part in (data.train, data.unlabelled) if part is not None and not part.mapped]
+    return sum(device_bytes(part, config.data) for part in parts)
 
 
 def in_file(images: T, path: Path) -> T:

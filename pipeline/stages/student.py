@@ -35,6 +35,7 @@ from trainers.data import TrainingData
 from trainers.distill import distill, plan
 from trainers.distillation.room import room
 from trainers.distillation.state import DistillState, Teacher
+from trainers.errors import UserError
 from trainers.loop import Epoch
 
 
@@ -98,6 +99,11 @@ class StudentStage:
     def prepare(self) -> None:
         """Finish the teachers that the method reads; then say what the student learns from."""
         check_room(self.config, self.teachers.numbers, self.session)
+        if (option := self.config.method.reads_banks()) and self.teachers.tables is not None:
+            raise UserError(
+                f"{option} reads all rows of the view banks at once, which do not fit in "
+                "runtime.device_budget: give a larger one, or fewer views (data.views)"
+            )
         for number in self.teachers.numbers:
             finetune_teacher(self.config, number, self.session)
         if (own := own_teacher(self.config)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
@@ -12,7 +13,7 @@ from pipeline.cli.console import say
 from pipeline.config import Config
 from pipeline.identity import finetune_config, identity, of_teachers, own_teacher, run_key
 from pipeline.session import Session
-from pipeline.stages.images import on_device
+from pipeline.stages.images import budget_bytes, on_device, resident_bytes
 from pipeline.stages.names import run_name
 from pipeline.stages.network import network
 from pipeline.stages.run_spec import overlap_tag, run_spec
@@ -25,6 +26,7 @@ from pipeline.stages.view_bank import (
     is_made,
     missing_bytes,
     view_bank,
+    whole_bytes,
 )
 from pipeline.storage.run_record import RunResult, RunSpec
 from trainers import metrics
@@ -174,8 +176,23 @@ class Teachers:
         self.bank_seconds = 0.0  # spent on making banks
         self._loaded: list[Teacher] | None = None
 
+    @property
+    def tables(self) -> Path | None:
+        """The folder of mapped tables, where the view banks are mapped; None: they fit into the
+        device budget with the images."""
+        if not has_banks(self.config):
+            return None
+        networks = [one.model for one in trained(self.config, self.numbers)]
+        banks = sum(whole_bytes(self.config, model) for model in networks)
+        images = resident_bytes(self.data, self.config)
+        if images + banks <= budget_bytes(self.config.runtime, self.session):
+            return None
+        return self.session.store.root.parent / "tables"
+
     def __call__(self) -> list[Teacher]:
         if self._loaded is None:
+            if self.tables is not None:
+                say("view banks do not fit in runtime.device_budget: mapped from the store")
             self._loaded = [self._load(one) for one in trained(self.config, self.numbers)]
         return self._loaded
 
@@ -197,6 +214,7 @@ class Teachers:
             training(self.data),
             config.data,
             config.numerics,
+            self.tables,
         )
         self.bank_seconds += seconds
         return Teacher(model, bank)

@@ -29,10 +29,12 @@ from trainers.numerics import Numerics
 from trainers.view_bank import (
     BANK_CHUNK,
     Bank,
+    Rows,
     ViewOutputs,
     assemble,
     bank_bytes,
     image_outputs,
+    mapped,
     view_outputs,
 )
 
@@ -90,8 +92,10 @@ def view_bank(
     data: TrainingData,
     config: DataConfig,
     numerics: Numerics,
+    tables: Path | None = None,
 ) -> tuple[Bank, float]:
-    """The bank of a key, read or made; and the seconds that making it took.
+    """The bank of a key, read or made; and the seconds that making it took. With a folder for
+    tables of its size it is not held on the device, but mapped from its parts.
 
     Raises:
         UserError: there is no room for it on the disk of the store.
@@ -115,30 +119,37 @@ def view_bank(
         parts.make(name, lambda a, b: view_outputs(model, views, numerics, start=a, stop=b))
         done = _finished(session, folder, name, parts, validation)
     try:
-        train = assemble(_read(folder, done.parts), views.rows, views.device)
+        stored = _read(folder, done.parts, mapped=tables is not None)
+        if tables is None:
+            train: Rows = assemble(stored, views.rows, views.device)
+        else:
+            train = mapped(list(stored), views.rows, views.device, tables)
         val = _rows(folder.load_tensors("val", done.val))
     except (CorruptFile, FileNotFoundError) as error:
         log.warning("view bank %s is damaged (%s): the damaged part is rebuilt", key, error)
         (folder.path / "bank.json").unlink(missing_ok=True)
-        return view_bank(session, key, name, model, data, config, numerics)
+        return view_bank(session, key, name, model, data, config, numerics, tables)
     return Bank(train, ViewOutputs(*(t.to(views.device) for t in val))), done.seconds
 
 
 def missing_bytes(config: Config, teacher: int, store: Store) -> int:
-    """Bytes that are still to be written of the view bank of one of the bench's teachers; 0 where
-    its network cannot be built."""
-    data, model = config.data, config.teachers()[teacher].model
-    width = models.known_width(model)
+    """Bytes that are still to be written of the view bank of one of the bench's teachers."""
+    folder = store.run("bank", bank_key(config, teacher))
+    if bank_record(folder) is not None:
+        return 0
+    stored = sum(path.stat().st_size for path in folder.path.glob("part-*.safetensors"))
+    return max(0, whole_bytes(config, config.teachers()[teacher].model) - stored)
+
+
+def whole_bytes(config: Config, model: str) -> int:
+    """Bytes of the view bank of a network; 0 where the network cannot be built."""
+    data, width = config.data, models.known_width(model)
     if width is None:
         width = models.trial(model, data.classes, data.image_size, data.channels).width
-    folder = store.run("bank", bank_key(config, teacher))
-    if not width or bank_record(folder) is not None:
-        return 0
     found = splits(data)
     images = len(found.train.labels) + len(found.unlabelled.pixels if found.unlabelled else ())
     rows = images * data.views + len(found.val.labels)
-    stored = sum(path.stat().st_size for path in folder.path.glob("part-*.safetensors"))
-    return max(0, bank_bytes(rows, data.classes, width) - stored)
+    return bank_bytes(rows, data.classes, width) if width else 0
 
 
 def check_space(folder: Path, needed: dict[str, int]) -> None:
@@ -187,9 +198,9 @@ def _finished(
     return done
 
 
-def _read(folder: RunFolder, digests: list[str]) -> Iterator[ViewOutputs]:
+def _read(folder: RunFolder, digests: list[str], *, mapped: bool) -> Iterator[ViewOutputs]:
     for number, digest in enumerate(digests):
-        yield _rows(folder.load_tensors(part_name(number), digest))
+        yield _rows(folder.load_tensors(part_name(number), digest, mapped=mapped))
 
 
 def _rows(tensors: dict[str, Tensor]) -> ViewOutputs:

@@ -91,15 +91,17 @@ class CheckedFiles:
             raise ValueError(f"{self.path} has several files {pattern}: give the sha256 of one")
         return paths[0]
 
-    def load_tensors(self, name: str, sha256: str | None = None) -> dict[str, Tensor]:
-        """The tensors saved under that name, on the CPU; see `tensors_path`.
+    def load_tensors(
+        self, name: str, sha256: str | None = None, *, mapped: bool = False
+    ) -> dict[str, Tensor]:
+        """The tensors saved under that name, on the CPU, held or mapped; see `tensors_path`.
 
         Raises CorruptFile if they are not those that were saved.
         """
         path = self.tensors_path(name, sha256)
         verify_tensors(path)
         try:
-            return safetensors.torch.load_file(path, backend="pread")
+            return safetensors.torch.load_file(path, backend="mmap" if mapped else "pread")
         except SafetensorError as error:
             raise CorruptFile(f"{path} cannot be loaded: {error}") from error
 

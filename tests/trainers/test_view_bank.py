@@ -97,5 +97,5 @@ def test_a_table_is_its_parts_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("sizes", [[], [4], [2, 2], [3, 3], [5, 1], [5, 5, 5], [6]])
 def test_parts_that_do_not_make_up_the_table_are_an_error(sizes: list[int]) -> None:
-    with pytest.raises(ValueError, match="a view bank of"):
+    with pytest.raises(ValueError, match="a table of"):
         assemble(iter([part(size) for size in sizes]), 5, CPU)

@@ -7,8 +7,9 @@ loop runs a frozen network. Shapes: R rows (images × views), M validation image
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,16 @@ from trainers.methods.alternating import AlternatingMethod, Synergy, alternating
 from trainers.models import Outputs
 from trainers.rng import seeded
 from trainers.stacking import Stack
+from trainers.tables import Filling, Table
 from trainers.view_bank import (
     BANK_CHUNK,
     Bank,
+    MappedOutputs,
+    Rows,
     ViewOutputs,
     assemble,
     image_outputs,
+    rows_of,
     view_outputs,
 )
 
@@ -43,7 +48,7 @@ def network_bank(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = Non
         parts = view_outputs(model, inputs.views, inputs.numerics)
     else:
         parts = trunk.view_outputs(model, inputs.numerics)
-    return Bank(assemble(parts, inputs.views.rows, inputs.device), val)
+    return Bank(assemble(parts, inputs.views.rows, inputs.device, inputs.table_folder), val)
 
 
 def val_rows(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = None) -> ViewOutputs:
@@ -80,14 +85,20 @@ def heads_only(inputs: StepInputs, state: DistillState, stage: int) -> bool:
 def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
     """Banks with the logits that the teachers' classifiers give their pooled features now."""
 
-    def rows(teacher: nn.Module, old: ViewOutputs) -> ViewOutputs:
-        parts = old.pooled.split(CHUNK)
-        return ViewOutputs(
-            torch.cat([models.classify(teacher, p.float()).half() for p in parts]), old.pooled
-        )
+    def logits(teacher: nn.Module, old: Rows) -> Iterator[Tensor]:
+        for at in range(0, len(old.pooled), CHUNK):
+            yield models.classify(teacher, old.pooled[at : at + CHUNK].float()).half()
+
+    def train(teacher: nn.Module, old: Rows) -> Rows:
+        folder = old.folder if isinstance(old, MappedOutputs) else None
+        table = Filling(len(old.pooled), old.pooled.device, folder)
+        return rows_of(table.filled(logits(teacher, old)), old.pooled, folder)
+
+    def val(teacher: nn.Module, old: ViewOutputs) -> ViewOutputs:
+        return ViewOutputs(torch.cat([*logits(teacher, old)]), old.pooled)
 
     pairs = zip(teachers, banks, strict=True)
-    return [Bank(rows(teacher, bank.train), rows(teacher, bank.val)) for teacher, bank in pairs]
+    return [Bank(train(teacher, bank.train), val(teacher, bank.val)) for teacher, bank in pairs]
 
 
 def teacher_val(inputs: StepInputs, state: DistillState) -> list[ViewOutputs]:
@@ -157,14 +168,22 @@ def student_bank(inputs: StepInputs, state: DistillState) -> Bank:
     return state.queries
 
 
-def _labelled_rows(inputs: StepInputs, model: nn.Module) -> ViewOutputs:
+def _labelled_rows(inputs: StepInputs, model: nn.Module) -> Rows:
     """Outputs of a network on the rows of labelled images (the first ones), and 0 on the others."""
     views = inputs.views
     chunks = -(-views.labelled * views.count // BANK_CHUNK)
-    parts = list(islice(view_outputs(model, views, inputs.numerics), chunks))
-    rest = views.rows - sum(len(part.logits) for part in parts)
-    zeros = ViewOutputs(*(t.new_zeros(rest, t.shape[1]) for t in parts[0]))
-    return assemble([*parts, zeros], views.rows, inputs.device)
+
+    def parts() -> Iterator[ViewOutputs]:
+        done, part = 0, None
+        for part in view_outputs(model, views, inputs.numerics, stop=chunks):
+            yield part
+            done += len(part.logits)
+        assert part is not None
+        for at in range(done, views.rows, CHUNK):
+            count = min(CHUNK, views.rows - at)
+            yield ViewOutputs(*(table.new_zeros(count, table.shape[1]) for table in part))
+
+    return assemble(parts(), views.rows, inputs.device, inputs.table_folder)
 
 
 def stage_student(state: DistillState) -> nn.Module:
@@ -174,43 +193,84 @@ def stage_student(state: DistillState) -> nn.Module:
     return student
 
 
+class SynergyTable(NamedTuple):
+    """g(mu), certainty and mu of every row; logits and mu in fp16, in mapped files where the banks
+    are."""
+
+    logits: Table
+    certainty: Tensor | None
+    latent: Table | None
+
+
 @torch.no_grad()
 def synergy_rows(
     method: AlternatingMethod,
     student: ViewOutputs,
     teachers: list[ViewOutputs],
     *,
+    which: list[int] | None = None,
+    share_FR: Tensor | None = None,
+) -> Synergy:
+    """g(mu) and certainty for every row, in evaluation mode (restored); logits in fp16.
+
+    `which`: the fusion sees these teachers only. `share_FR`: of several fusions, the share of each
+    in the logits of a row (None: the same).
+    """
+    chunks = list(_synergy(method, student, teachers, which=which, share_FR=share_FR))
+    sure = [one.certainty for one in chunks if one.certainty is not None]
+    logits = torch.cat([one.logits.half() for one in chunks])
+    return Synergy(logits, torch.cat(sure) if sure else None, None)
+
+
+@torch.no_grad()
+def synergy_table(
+    inputs: StepInputs,
+    method: AlternatingMethod,
+    student: Rows,
+    teachers: Sequence[Rows],
+    *,
     latent: bool = False,
+    drawn: tuple[int, int] | None = None,
+    share_FR: Tensor | None = None,
+    token_R: Tensor | None = None,
+) -> SynergyTable:
+    """g(mu), certainty and, if requested, mu for all training views.
+
+    `drawn` = (seed, stage): g(z), z sampled once. `share_FR`: as above. `token_R`: the rows whose
+    features the fusion reads in place of a row's own.
+    """
+    rows, device, folder = len(student.logits), inputs.device, inputs.table_folder
+    logits, means, sure = Filling(rows, device, folder), Filling(rows, device, folder), []
+    for one in _synergy(method, student, teachers, drawn=drawn, share_FR=share_FR, token_R=token_R):
+        logits.add(one.logits)
+        if one.certainty is not None:
+            sure.append(one.certainty)
+        if latent and one.latent is not None:
+            means.add(one.latent)
+    certainty = torch.cat(sure) if sure else None
+    return SynergyTable(logits.table(), certainty, means.table() if means.begun else None)
+
+
+def _synergy(
+    method: AlternatingMethod,
+    student: Rows,
+    teachers: Sequence[Rows],
+    *,
     which: list[int] | None = None,
     drawn: tuple[int, int] | None = None,
     share_FR: Tensor | None = None,
-) -> Synergy:
-    """g(mu), certainty and, if requested, mu for every row, in evaluation mode (restored); logits
-    and mu in fp16.
-
-    `which`: the fusion sees these teachers only. `drawn` = (seed, stage): g(z), z sampled once.
-    `share_FR`: of several fusions, the share of each in the logits of a row (None: the same).
-    """
-    logits, sure, means = [], [], []
+    token_R: Tensor | None = None,
+) -> Iterator[Synergy]:
+    """The fusion's outputs on all rows, CHUNK at a time."""
     with evaluating(method), seeded(*drawn, "synergy") if drawn else nullcontext():
         for at in range(0, len(student.logits), CHUNK):
             part = slice(at, at + CHUNK)
-            pooled = [t.pooled[part].float() for t in teachers]
-            query = student.pooled[part].float()
-            each = [t.logits[part].float() for t in teachers]
-            found = method.synergy(
-                query,
-                each,
-                pooled,
+            tokens = part if token_R is None else token_R[part]
+            yield method.synergy(
+                student.pooled[part].float(),
+                [t.logits[part].float() for t in teachers],
+                [t.pooled[tokens].float() for t in teachers],
                 sample=drawn is not None,
                 which=which,
                 share_FB=None if share_FR is None else share_FR[:, part],
             )
-            logits.append(found.logits.half())
-            if found.certainty is not None:
-                sure.append(found.certainty)
-            if latent and found.latent is not None:
-                means.append(found.latent.half())
-    return Synergy(
-        torch.cat(logits), torch.cat(sure) if sure else None, torch.cat(means) if means else None
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from trainers.numerics import Numerics
 from trainers.optim import build_optimiser
 from trainers.rng import seeded
 from trainers.stacking import Stack
-from trainers.view_bank import Bank
+from trainers.view_bank import Bank, MappedOutputs
 
 
 class Teacher(NamedTuple):
@@ -206,6 +207,13 @@ class StepInputs(NamedTuple):
     @property
     def device(self) -> torch.device:
         return self.views.device
+
+    @property
+    def table_folder(self) -> Path | None:
+        """Where tables of all training views are mapped, which is done where the banks of the
+        teachers are; None: they are held on the device."""
+        banks = (teacher.bank.train for teacher in self.teachers)
+        return next((rows.folder for rows in banks if isinstance(rows, MappedOutputs)), None)
 
     def plan(
         self, purpose: str, position: StepPosition, mix: MixConfig | None, *, unlabelled: bool

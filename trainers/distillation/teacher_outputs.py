@@ -14,14 +14,15 @@ from torch import Tensor
 from trainers import stacking
 from trainers.distillation import folds, placebos, stage_cache
 from trainers.distillation.stage_cache import (
+    SynergyTable,
     stage_student,
     student_bank,
-    synergy_rows,
+    synergy_table,
     teacher_banks,
 )
 from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
-from trainers.methods.alternating import AlternatingMethod, Synergy, alternating
+from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.models import outputs
 from trainers.models.freezing import freeze
@@ -182,17 +183,17 @@ class Source:
             )
         return found._replace(synergy=logits, certainty=sure, latent=latent)
 
-    def _table(self, method: AlternatingMethod, tables: Tables, stage: int) -> Synergy:
+    def _table(self, method: AlternatingMethod, tables: Tables, stage: int) -> SynergyTable:
         """Synergy logits of all rows for the queries of this stage."""
         student = student_bank(self._inputs, self._state)
-        teachers = [bank.train for bank in tables.banks]
         rows = torch.arange(self._inputs.views.rows, device=self._inputs.device)
-        if self._placebo is not None and self._placebo.kind == placebos.TOKENS:
-            teachers = placebos.with_tokens(teachers, self._placebo.other(rows))
-        return synergy_rows(
+        shuffles = self._placebo is not None and self._placebo.kind == placebos.TOKENS
+        return synergy_table(
+            self._inputs,
             method,
             student.train,
-            teachers,
+            [bank.train for bank in tables.banks],
+            token_R=self._placebo.other(rows) if self._placebo and shuffles else None,
             latent=method.config.feat_kd_alpha > 0,
             drawn=(self._inputs.config.seed, stage) if method.samples_targets else None,
             share_FR=self._folds.share(rows) if self._folds else None,

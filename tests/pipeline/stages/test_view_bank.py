@@ -14,14 +14,17 @@ import pytest
 import torch
 
 from pipeline.config import Config
+from pipeline.identity import splits
 from pipeline.session import Session
 from pipeline.stages import bank_parts, view_bank
+from pipeline.stages.student import StudentStage
+from pipeline.stages.teacher import Teachers
 from pipeline.stages.view_bank import bank_key, check_space, missing_bytes
 from pipeline.storage.run_store import Store
 from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers.errors import Interrupted, UserError
-from trainers.view_bank import Bank, bank_bytes
+from trainers.view_bank import Bank, MappedOutputs, bank_bytes
 
 CPU = torch.device("cpu")
 ROWS = 400  # 200 images, 2 views: four chunks, so four parts here
@@ -62,6 +65,13 @@ def bank(config: Config, world: World, one: Session) -> Bank:
     model = world.teachers[0].model
     return view_bank.view_bank(
         one, "key", "bank-of-a-test", model, world.data, config.data, config.numerics
+    )[0]
+
+
+def mapped_bank(config: Config, world: World, one: Session) -> Bank:
+    model, tables = world.teachers[0].model, one.store.root / "tables"
+    return view_bank.view_bank(
+        one, "key", "bank-of-a-test", model, world.data, config.data, config.numerics, tables
     )[0]
 
 
@@ -146,6 +156,47 @@ def test_parts_that_are_stored_are_kept_and_a_damaged_one_is_made_again(
     assert first.stat().st_mtime_ns == before
     assert files(one) == whole
     assert (folder / f"{second.name}.corrupt").exists()
+
+
+def test_a_bank_is_mapped_from_its_parts(config: Config, world: World) -> None:
+    """The same bits, before and after one of its parts was damaged."""
+    one = session(config)
+    want, rows = bank(config, world, one), torch.arange(ROWS)
+    for damaged in (False, True):
+        if damaged:
+            second = sorted(one.store.run("bank", "key").path.glob("part-*"))[1]
+            second.write_bytes(second.read_bytes()[:-1] + b"x")
+        found = mapped_bank(config, world, one)
+        assert isinstance(found.train, MappedOutputs)
+        assert tiny.differences(found.train.at(rows), want.train.at(rows)) == []
+        assert tiny.differences(found.val, want.val) == []
+    assert not (one.store.root / "tables").exists()  # made when a run needs it
+
+
+@pytest.mark.parametrize(("over", "folder"), [(0, None), (1, "tables")])
+def test_banks_are_mapped_where_they_do_not_fit_next_to_the_images(
+    over: int, folder: str | None, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, data = session(config), splits(config.data)
+    images = 200 * (8 * 8 + 10 * 10)  # and their padded copies
+    banks = 2 * bank_bytes(ROWS + VAL, CLASSES, WIDTH)
+    one.runtime.device_budget = str(images + banks - over)
+    for numbers in ([0, 1], [0]):
+        found = Teachers(config, one, data, numbers).tables
+        mapped = folder if len(numbers) == 2 else None
+        assert found == (mapped and one.store.root.parent / mapped)
+    other = tiny.compose("KD", "data.views=0", "runtime.device_budget=1")
+    assert Teachers(other, one, data, [0, 1]).tables is None  # there are none
+
+
+def test_a_method_that_reads_whole_banks_is_refused_before_teachers_are_trained(
+    config: Config, tmp_path: Path
+) -> None:
+    c = tiny.compose("stack", f"runtime.store={tmp_path}", "runtime.device_budget=50kB")
+    stage = StudentStage(c, c, session(c))
+    with pytest.raises(UserError, match=r"method\.kd_target=stack .*runtime\.device_budget"):
+        stage.prepare()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_stop_ends_it_between_two_parts(config: Config, world: World) -> None:
