@@ -56,8 +56,8 @@ class RuntimeConfig:
     retry_s: float = option(15.0, "seconds between two tries to reach the tracking server", low=0.1)
     device_budget: str | None = option(
         None,
-        "largest memory of training images and view banks on the device, such as 2GB; above it they "
-        "stay in mapped files of the store (null: half of the device's memory)",
+        "largest memory of training images and view banks on the device, such as 2GB; above it "
+        "they stay in mapped files of the store (null: half of the device's memory)",
     )
 
 
