@@ -29,10 +29,11 @@ _OWN = "(own)"  # the value of a configuration that does not set an option
 
 
 class Trial(NamedTuple):
-    """A configuration: the values of what varies, by option; accuracies by seed; its place in time
-    and the mean seconds of a run."""
+    """A configuration: the values of what varies, by option, and the options among them that it
+    gave itself; accuracies by seed; its place in time and the mean seconds of a run."""
 
     values: dict[str, str]
+    given: frozenset[str]
     by_seed: dict[int, float]
     validation: Interval
     test: Interval
@@ -74,22 +75,33 @@ def study_info(runs: pd.DataFrame, bench: str) -> StudyInfo:
         runs = runs[studies.eq(studies.value_counts().index[0])]
     if runs.empty:
         return StudyInfo(bench, (), (), (), {})
-    values, recipe = _values(runs), recipes(runs)
+    given, recipe = _given(runs), recipes(runs)
+    values = _values(runs, given)
     groups = runs.groupby(recipe, sort=False).groups.values()
-    trials = tuple(_trial(runs.loc[rows], values[rows[0]]) for rows in groups)
+    trials = tuple(
+        _trial(runs.loc[rows], values[rows[0]], frozenset(given[rows[0]])) for rows in groups
+    )
     options = tuple(dict.fromkeys(option for trial in trials for option in trial.values))
     return StudyInfo(bench, trials, options, _ties(trials), _importance(trials, options))
 
 
-def _values(runs: pd.DataFrame) -> dict[object, dict[str, str]]:
-    """Of each run the options that vary among the given ones, with the values that were logged."""
+def _given(runs: pd.DataFrame) -> dict[object, dict[str, str]]:
+    """Of each run the options that its command gave."""
     given: dict[object, dict[str, str]] = {}
     for row, line in column(runs, "params.overrides").items():
         words = separated(line) if isinstance(line, str) else []
         pairs = (word.lstrip("+").partition("=") for word in words)
         given[row] = {key: value for key, _, value in pairs if key not in ("seed", "")}
+    return given
+
+
+def _values(
+    runs: pd.DataFrame, given: dict[object, dict[str, str]]
+) -> dict[object, dict[str, str]]:
+    """Of each run the options that vary among the given ones, with the values that were logged."""
     known = {key for of in given.values() for key in of if not key.startswith("runtime.")}
-    kept = sorted(key for key in known if len({of.get(key) for of in given.values()}) > 1)
+    varied = [key for key in known if len({of.get(key) for of in given.values()}) > 1]
+    kept = sorted(varied, key=lambda key: ("." in key, key))  # the rung first
     logged = {key: dict(column(runs, f"params.{key}").dropna()) for key in kept}
     return {
         row: {key: str(logged[key].get(row, of.get(key, _OWN))) for key in kept}
@@ -97,7 +109,7 @@ def _values(runs: pd.DataFrame) -> dict[object, dict[str, str]]:
     }
 
 
-def _trial(runs: pd.DataFrame, values: dict[str, str]) -> Trial:
+def _trial(runs: pd.DataFrame, values: dict[str, str], given: frozenset[str]) -> Trial:
     newest = runs[~seeds_of(runs).duplicated(keep="last")]
     validation = newest[f"metrics.{metrics.BEST_VAL_TOP1}"].astype(float)
     by_seed = dict(zip(seeds_of(newest).astype(int), validation, strict=True))
@@ -105,6 +117,7 @@ def _trial(runs: pd.DataFrame, values: dict[str, str]) -> Trial:
     seconds = column(newest, f"metrics.{metrics.RUN_SECONDS}").astype(float)
     return Trial(
         values,
+        given,
         by_seed,
         share_interval(list(by_seed.values())),
         share_interval(test[test.between(0, 1)].tolist()),
@@ -238,7 +251,7 @@ def _worth(best: Trial, high: float) -> str:
 
 def _named(trial: Trial) -> str:
     """`lr=0.008 tau=2`: what the configuration sets itself."""
-    own = [(key.rpartition(".")[2], one) for key, one in trial.values.items() if one != _OWN]
+    own = [(key.rpartition(".")[2], v) for key, v in trial.values.items() if key in trial.given]
     return " ".join(f"{key}={value}" for key, value in own) or "the base"
 
 
