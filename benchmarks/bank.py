@@ -57,6 +57,7 @@ class StandIn(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.num_features = width
         self.mix = nn.Linear(3 * (SIZE // 8) ** 2, width)
         self.fc = nn.Linear(width, CLASSES)
 

@@ -114,6 +114,20 @@ def test_signal_commits_at_the_next_step_and_exits_75(
 
 
 @pytest.mark.thorough
+def test_a_run_that_maps_its_images_and_banks_is_the_same_also_when_it_is_killed(
+    finished: Path, with_teachers: Path
+) -> None:
+    words = (*command.L3, "runtime.device_budget=1")
+    command.interrupt(
+        "distill", *words, cwd=with_teachers, after="5/8 2A", delay=0.0, number=signal.SIGKILL
+    )
+    output = command.run("distill", *words, cwd=with_teachers)
+    assert "view banks do not fit in runtime.device_budget" in output
+    _same(finished, with_teachers)
+    assert not list((with_teachers / "store" / "tables").iterdir())  # files without a name
+
+
+@pytest.mark.thorough
 def test_corrupt_newest_commit_falls_back_to_the_one_before(
     finished: Path, with_teachers: Path
 ) -> None:
