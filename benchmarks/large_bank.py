@@ -123,8 +123,8 @@ def of_disk(
     found = {
         "disk": in_bytes(sizes.bytes(sizes.rows)),
         "parts of each bank": f"{sizes.parts}",
-        "writing a part, s": spread(writing),
-        "writing all, s": f"{whole:.0f}",
+        "writing a part, s of CPU": spread(writing),
+        "writing all, s of CPU": f"{whole:.0f}",
         "mapping all, s of CPU": f"{mapping:.0f}",
         "memory while mapping, MiB": f"{used[0]:.0f}",
         "own memory afterwards, MiB": f"{used[1]:.0f}",
@@ -151,9 +151,9 @@ def write(store: Store, sizes: Sizes, width: int) -> Iterator[float]:
         count, name = min(PART, sizes.rows - number * PART), part_name(number)
         if number < sizes.real:
             tensors = {key: torch.rand(count, columns).half() for key, columns in shapes.items()}
-            began = time.perf_counter()
+            began = time.process_time()
             digests.append(folder.save_tensors(name, tensors))
-            yield time.perf_counter() - began
+            yield time.process_time() - began
         else:
             part = zeros(count, sizes.classes, width)
             path = folder.path / f"{name}.{part.digest}.safetensors"
