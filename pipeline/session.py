@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.launch_run import check, launch_run
 from pipeline.tracking.target import TrackingTarget
-from trainers.numerics import use_repeatable_kernels, use_tf32
+from trainers.numerics import Numerics, use_repeatable_kernels, use_tf32
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
@@ -56,7 +58,12 @@ class Session:
             torch.set_num_threads(runtime.threads)
         root = Path(runtime.store).resolve()
         target = TrackingTarget.from_environment(verb, runtime.experiment, root)
-        for find in (lambda: usable(root), lambda: choose_device(runtime), lambda: check(target)):
+        for find in (
+            lambda: usable(root),
+            lambda: choose_device(runtime),
+            lambda: can_compile(config.numerics),
+            lambda: check(target),
+        ):
             try:
                 find()
             except ConfigError as error:
@@ -172,6 +179,25 @@ def choose_device(runtime: RuntimeConfig) -> torch.device:
             [f"runtime.device={runtime.device}: not on this machine (allowed: {allowed})"]
         )
     return torch.device(name)
+
+
+def can_compile(numerics: Numerics) -> str | None:
+    """The C++ compiler for `numerics.compile`; None: it is off.
+
+    Raises:
+        ConfigError: this machine has none.
+    """
+    if not numerics.compile:
+        return None
+    name = os.environ.get("CXX", "g++")
+    if (found := shutil.which(name)) is None:
+        raise ConfigError(
+            [
+                f"numerics.compile=true: this machine has no C++ compiler {name} (allowed: true "
+                "where there is one, which CXX can name, or false)"
+            ]
+        )
+    return found
 
 
 def device_name(device: torch.device) -> str:

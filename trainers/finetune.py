@@ -28,7 +28,7 @@ from trainers.loop import (
     validation,
 )
 from trainers.mixing import MixConfig, batch_sizes, mix_images, plan_epoch
-from trainers.models import outputs
+from trainers.models import step_outputs
 from trainers.numerics import Numerics
 from trainers.optim import OptimConfig, build_optimiser, gradient_step, set_lr
 from trainers.options import When, option
@@ -207,7 +207,8 @@ def _train_epoch(
         set_lr(state.optimiser, lr)
         images, labels = views.batch(plan.rows[i]), views.labels(plan.rows[i])
         with numerics.autocast(device):
-            logits = outputs(state.model, mix_images(images, plan.mixes[i])).logits
+            mixed = mix_images(images, plan.mixes[i])
+            logits = step_outputs(state.model, mixed, compiled=numerics.compile).logits
         loss = targets.label_loss(logits, labels, recipe.label_smoothing, plan.mixes[i])
         skipped = gradient_step(loss, state.optimiser, scaler)
         seen = {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: right(logits, labels, plan.mixes[i])}

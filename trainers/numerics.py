@@ -28,6 +28,12 @@ class Numerics:
         "memory layout of images and weights",
         choices=("channels_last", "contiguous"),
     )
+    compile: bool = option(
+        False,
+        "torch.compile of the networks that run in every optimiser step, for large ones: it needs "
+        "a C++ compiler and moves last bits",
+        added=True,
+    )
 
     @property
     def mixed(self) -> bool:

@@ -114,6 +114,7 @@ def test_what_is_switched_off_is_the_same_experiment(cfg: str, override: str) ->
         "numerics=bfloat16",
         "numerics=float16",
         "numerics=tf32",
+        "numerics.compile=true",
         "numerics.memory_format=contiguous",
         "budget.student_epochs=41",
         "optim.lr=2e-3",

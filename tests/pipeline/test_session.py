@@ -1,6 +1,7 @@
 """How a command ends: exit code, launch run and stage run of each outcome, with a real tracking
 store; and what a command finds out of the machine before it begins."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +15,16 @@ from mlflow import MlflowClient
 from analysis import tags
 from pipeline import session
 from pipeline.__main__ import main
-from pipeline.config import compose
+from pipeline.config import ConfigError, compose
 from pipeline.identity import run_key
 from pipeline.launch import multirun
 from pipeline.launch.base import FAILED, Status
-from pipeline.session import doubtful_precision
+from pipeline.session import Session, can_compile, doubtful_precision
 from pipeline.stages import student
 from pipeline.storage.lease import Lease, try_acquire
 from pipeline.storage.run_store import Store
 from trainers.errors import Interrupted, UserError
+from trainers.numerics import Numerics
 
 TINY = ["cfg=CE", "data.train_limit=100", "budget.student_epochs=1", "runtime.log_model=false"]
 KEY = run_key("distill", compose(TINY))
@@ -253,6 +255,20 @@ def opening(function: Callable[..., Any]) -> Callable[..., Any]:
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 OLD = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
+
+
+def test_a_machine_without_a_compiler_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert can_compile(Numerics()) is None
+    with pytest.raises(ConfigError) as found:
+        Session.open(compose(["numerics.compile=true"]), "distill", [])
+    (error,) = found.value.errors
+    assert error.startswith("numerics.compile=true: this machine has no C++ compiler no-such-comp")
+    monkeypatch.setenv("CXX", sys.executable)
+    assert can_compile(Numerics(compile=True)) == sys.executable
 
 
 V100, A100 = (7, 0), (8, 0)

@@ -19,7 +19,7 @@ from trainers.loop import Terms, keep_best, right, run_steps, validation
 from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
 from trainers.mixing import Mix, mix_images
-from trainers.models import Outputs, freezing, outputs
+from trainers.models import Outputs, freezing, step_outputs
 from trainers.optim import gradient_step, set_lr
 from trainers.view_bank import ViewOutputs, image_outputs
 
@@ -88,7 +88,12 @@ class BStep:
         with inputs.numerics.autocast(inputs.device):
             clean = inputs.views.batch(rows_B)
             images = mix_images(clean, mix)
-            out = outputs(self.state.student, images, maps=method.needs_maps)
+            out = step_outputs(
+                self.state.student,
+                images,
+                maps=method.needs_maps,
+                compiled=inputs.numerics.compile,
+            )
             if self.source is not None and method.needs_teachers(position):
                 at = method.needed_images(out, labels_L, mix) if self.source.live else None
                 teacher_outputs = self.source.teacher_outputs(rows_B, clean, images, at)

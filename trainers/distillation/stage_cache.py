@@ -113,12 +113,13 @@ def tuned_outputs(inputs: StepInputs, state: DistillState, row_B: Tensor) -> lis
     """Outputs of the teachers under adaptation on these rows, with a graph where their blocks
     learn."""
     images, found = None, []
+    compiled = inputs.numerics.compile and torch.is_grad_enabled()  # in steps, not in measurements
     for teacher, trunk in zip(state.teachers, teacher_trunks(inputs, state), strict=True):
         if trunk is not None:
             found.append(trunk.outputs(teacher, row_B))
             continue
         images = inputs.views.batch(row_B) if images is None else images
-        found.append(models.outputs(teacher, images))
+        found.append(models.step_outputs(teacher, images, compiled=compiled))
     return found
 
 

@@ -24,7 +24,7 @@ from trainers.distillation.state import DistillState, StepInputs
 from trainers.loop import evaluating
 from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.methods.base import StepPosition, TeacherOutputs
-from trainers.models import outputs
+from trainers.models import outputs, step_outputs
 from trainers.models.freezing import freeze
 
 
@@ -64,9 +64,13 @@ class Live:
         teachers = state.teachers or [teacher.model for teacher in inputs.teachers]
         self._teachers = [teachers[k] for k in state.method.teachers_used]
         self._maps, self._views = state.method.needs_maps, inputs.views.count
+        self._compiled = inputs.numerics.compile
 
     def __call__(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
-        each = [outputs(teacher, images_BCHW, maps=self._maps) for teacher in self._teachers]
+        each = [
+            step_outputs(teacher, images_BCHW, maps=self._maps, compiled=self._compiled)
+            for teacher in self._teachers
+        ]
         return TeacherOutputs(
             torch.stack([one.logits.float() for one in each]),
             pooled=tuple(one.pooled for one in each),

@@ -1,6 +1,7 @@
 """Students and teachers: `build` makes a network by name, `outputs` reads it."""
 
 from trainers.models.blocks import block_norms, block_parameters, head_is_classifier
+from trainers.models.compiled import CannotCompile, step_outputs
 from trainers.models.forward import Outputs, classify, map_shapes, outputs, pooled_dim
 from trainers.models.registry import (
     TIMM_PREFIX,
@@ -21,6 +22,7 @@ from trainers.models.trial import Trial, trial
 __all__ = [
     "TIMM_PREFIX",
     "CannotBuild",
+    "CannotCompile",
     "NoWeights",
     "Outputs",
     "Trial",
@@ -40,5 +42,6 @@ __all__ = [
     "outputs",
     "place",
     "pooled_dim",
+    "step_outputs",
     "trial",
 ]
