@@ -11,6 +11,7 @@ BENCH = "bench"
 METHOD = "method"
 TEACHERS = "teachers"
 TEACHER_KEYS = "teacher_keys"  # run keys of the teachers, with commas; empty: no teacher
+OWN_TEACHER = "own_teacher"  # run key of the student that taught it, under self-training
 VERSION = "numerics_version"  # version of the stage's numerics: other numbers have another one
 CLAIM = "claim"  # of a study: its primary claim as it was declared at launch, JSON
 STUDENT = "student"

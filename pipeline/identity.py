@@ -126,6 +126,13 @@ def recipe_key(found: dict[str, Any]) -> str:
     return digest_of(found | {"config": config})[:KEY_LENGTH]
 
 
+def recipe_of(config: Config) -> str:
+    """The recipe key of a student. One that teaches it is known by its own recipe: it has another
+    key at every seed."""
+    found, own = identity("distill", config), own_teacher(config)
+    return recipe_key(found | ({} if own is None else {"teachers": [recipe_of(own)]}))
+
+
 def setting_key(found: dict[str, Any]) -> str:
     """A key that all methods of one problem share: which runs may be compared at all. Of the
     optimiser it has the batch alone: its other numbers may be tuned for each method."""

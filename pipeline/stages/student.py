@@ -14,7 +14,7 @@ from pipeline.identity import (
     distill_config,
     identity,
     own_teacher,
-    recipe_key,
+    recipe_of,
     run_key,
     setting_key,
     teacher_numbers,
@@ -65,7 +65,7 @@ class StudentStage:
         return self.teachers.bank_seconds
 
     def spec(self) -> RunSpec:
-        config, requested = self.config, identity("distill", self.requested)
+        config = self.config
         setting = identity("distill", with_few_labels(self.requested))
         own = identity("distill", config)
         run_tags = {
@@ -77,10 +77,12 @@ class StudentStage:
             tags.TEACHERS: ",".join(config.teachers()[k].model for k in self.teachers.numbers),
             tags.TEACHER_KEYS: ",".join(own["teachers"][: len(self.teachers.numbers)]),
             tags.VERSION: str(own["version"]),
-            tags.RECIPE: recipe_key(requested),
+            tags.RECIPE: recipe_of(self.requested),
             tags.SETTING: setting_key(setting),
             tags.VARIANT: variant(config),
         }
+        if (taught_by := own_teacher(config)) is not None:
+            run_tags[tags.OWN_TEACHER] = run_key("distill", taught_by)
         params: dict[str, str] = {}
         if self.teachers.numbers:
             run_tags |= overlap_tag(config)

@@ -10,6 +10,7 @@ from pipeline.identity import (
     identity,
     of_teachers,
     recipe_key,
+    recipe_of,
     run_key,
     setting_key,
     splits,
@@ -138,6 +139,13 @@ def test_the_teacher_of_self_training_is_the_student_of_ce_at_its_seed() -> None
     assert found["teachers"] == [run_key("distill", compose(["cfg=CE", *overrides]))]
     other = identity("distill", compose(["cfg=self", *overrides, *weights, "teacher.1.seed=5"]))
     assert other == found  # no teacher of the bench is read
+
+
+def test_self_training_at_other_seeds_is_one_recipe() -> None:
+    recipes = {seed: recipe_of(compose(["cfg=self", f"seed={seed}"])) for seed in (0, 1)}
+    assert recipes[0] == recipes[1]
+    assert recipe_of(compose(["cfg=self", "optim.lr=5e-3"])) != recipes[0]
+    assert recipe_of(compose(["cfg=CE", "seed=1"])) == recipe_of(compose(["cfg=CE"]))
 
 
 def test_recipe_leaves_the_seed_out_and_setting_the_method() -> None:

@@ -133,6 +133,22 @@ def test_the_configuration_of_most_of_the_other_rungs_is_kept(tag):
     assert "as most of the other rungs; left aside: a=2 (1 run)" in shown(moved)[0]
 
 
+def test_a_run_that_taught_another_rung_does_not_take_the_place_of_the_control():
+    """Self-training at another weight decay than that of CE has a teacher of its own."""
+    rows = []
+    for seed in (0, 1):
+        key, recipe = {"tags.run_key": f"own{seed}"}, {"tags.recipe": "own"}
+        rows += [
+            distill("CE", seed, 0.7, **params(decay=2)) | {"tags.recipe": "tuned"},
+            distill("CE", seed, 0.6, **params(decay=1)) | key | recipe,
+            distill("self", seed, 0.8) | {"tags.own_teacher": f"own{seed}"},
+        ]
+    left = {"r1": "other configuration (decay=1)", "r4": "other configuration (decay=1)"}
+    assert reasons(runs(*rows)) == left
+    assert "the one that does not teach another rung; left aside" in shown(runs(*rows))[0]
+    assert reasons(runs(*(row for row in rows if row.get("tags.recipe") != "tuned"))) == {}
+
+
 def test_runs_of_older_versions_are_distinguished_by_their_recipe_keys():
     """Neither parameters nor a variant: the recipe of the newest run is kept, all its seeds."""
     rows = [
