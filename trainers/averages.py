@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import torch
 from torch import nn
 
@@ -15,8 +17,9 @@ def moving_average(old: float | None, new: float, decay: float) -> float:
 def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average ← decay·average + (1 - decay)·model, BatchNorm's statistics included; integer
     counters are copied."""
-    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
+    old, new = (list(one.state_dict().values()) for one in (average, model))
+    moved = [tensor.is_floating_point() for tensor in old]
+    torch._foreach_lerp_(list(compress(old, moved)), list(compress(new, moved)), 1 - decay)
+    if not all(moved):
+        counters = [not one for one in moved]
+        torch._foreach_copy_(list(compress(old, counters)), list(compress(new, counters)))

@@ -199,20 +199,21 @@ def _train_epoch(
         rows = own[plan.rows // views.count] * views.count + plan.rows % views.count
         plan = plan._replace(rows=rows)
     views.redraw(config.teacher.seed, "teacher", epoch)
-    steps, scaler = len(plan.rows), state.scaler if numerics.mixed else None
+    labels_SB, crops, steps = views.labels(plan.rows), views.crops(plan.rows), len(plan.rows)
+    (shown_SXB, share_SX), scaler = plan.shown(labels_SB), state.scaler if numerics.mixed else None
     state.model.train()
 
     def step(i: int) -> dict[str, Tensor]:
         lr = recipe.optim.lr_at(epoch * steps + i, steps, recipe.epochs)
         set_lr(state.optimiser, lr)
-        images, labels = views.batch(plan.rows[i]), views.labels(plan.rows[i])
+        images, labels = views.cut(crops.at(i)), labels_SB[i]
         with numerics.autocast(device):
             mixed = mix_images(images, plan.mixes[i])
             logits = step_outputs(state.model, mixed, compiled=numerics.compile).logits
         loss = targets.label_loss(logits, labels, recipe.label_smoothing, plan.mixes[i])
         skipped = gradient_step(loss, state.optimiser, scaler)
-        seen = {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: right(logits, labels, plan.mixes[i])}
-        return seen | skipped
+        top1 = right(logits, shown_SXB[i], share_SX[i])
+        return {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: top1} | skipped
 
     purpose = (config.teacher.seed, "teacher", "dropout", epoch)
     means = run_steps(state.progress, steps, step, state.stop, purpose)

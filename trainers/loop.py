@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from trainers import losses, metrics
 from trainers.errors import Interrupted
-from trainers.mixing import Mix
 from trainers.rng import stream_seed
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -89,16 +88,17 @@ def run_steps(
         Interrupted: `stop()` was true at a step boundary; `progress` holds the position.
         NonFinite: a sum is not finite.
     """
-    began, sums, names = time.perf_counter(), None, []
+    began, names = time.perf_counter(), list[str]()
+    done: list[Tensor] = []
     while progress.step < steps and not stop():
         torch.manual_seed(stream_seed(*stream, progress.step))
         values = step(progress.step)
         names = list(values)
-        stacked = torch.stack([value.detach().float() for value in values.values()]).double()
-        sums = stacked if sums is None else sums + stacked
+        done.append(torch.stack([value.detach().float() for value in values.values()]))
         progress.step += 1
-    if sums is not None:
-        for name, value in zip(names, sums.tolist(), strict=True):
+    if done:  # read at once, and added up in the order of the steps
+        sums = torch.stack(done).cpu().double().cumsum(0)[-1].tolist()
+        for name, value in zip(names, sums, strict=True):
             progress.sums[name] = progress.sums.get(name, 0.0) + value
     progress.seconds += time.perf_counter() - began
     bad = [n for n, v in progress.sums.items() if not torch.isfinite(torch.tensor(v))]
@@ -132,17 +132,11 @@ def validation(logits_BC: Tensor, labels_B: Tensor) -> dict[str, float]:
     return {metrics.VAL_TOP1: top1(logits_BC, labels_B), metrics.VAL_LOSS: float(loss)}
 
 
-def right(logits_BC: Tensor, labels_L: Tensor, mix: Mix) -> Tensor:
+def right(logits_BC: Tensor, labels_XL: Tensor, share_X: Tensor) -> Tensor:
     """Share of correct predictions among the images with a label, the first L of the batch,
-    λ-weighted over both labels of mixed images. Scalar."""
-    guess, partner = (
-        logits_BC.detach()[: len(labels_L)].argmax(1),
-        mix.of_first(len(labels_L)).partner,
-    )
-    first = (guess == labels_L).float().mean()
-    if partner is None:
-        return first
-    return mix.lam * first + (1 - mix.lam) * (guess == labels_L[partner]).float().mean()
+    weighted over the X labels that each of them shows. Scalar."""
+    guess_L = logits_BC.detach()[: labels_XL.shape[1]].argmax(1)
+    return ((guess_L == labels_XL).mean(1, dtype=torch.float32) * share_X).sum()
 
 
 def keep_best(

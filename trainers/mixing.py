@@ -48,12 +48,13 @@ class MixConfig:
 
 
 class Mix(NamedTuple):
-    """How one batch is mixed: image i with image partner[i], `lam` the share of image i.
+    """How one batch is mixed: image i with image partner[i], `lam` the share of image i (a tensor
+    where targets of many batches are made at once).
 
     `box` = (top, bottom, left, right) of CutMix, None for Mixup. `partner` None: unmixed.
     """
 
-    lam: float = 1.0
+    lam: float | Tensor = 1.0
     partner: Tensor | None = None
     box: tuple[int, int, int, int] | None = None
 
@@ -80,7 +81,7 @@ class Shown(NamedTuple):
 
     first_B: Tensor
     second_B: Tensor | None = None
-    lam: float = 1.0
+    lam: float | Tensor = 1.0
 
     def over(self, value: Callable[[Tensor], Tensor]) -> Tensor:
         """A value of every image for its label: of mixed images for both, λ-weighted. Shape B."""
@@ -119,12 +120,23 @@ def mix_images(images_BCHW: Tensor, mix: Mix) -> Tensor:
 
 
 class EpochPlan(NamedTuple):
-    """rows [steps, B] into the clean views, and one Mix a step. The first `labelled` rows of every
-    batch are of images with a label, and mixed among themselves, as the others are."""
+    """rows [steps, B] into the clean views, and one Mix a step: their `partners` [steps, B] and
+    `shares` [steps, 2] of both images, on the device too (None: unmixed). The first `labelled` rows
+    of every batch are of images with a label, and mixed among themselves, as the others are."""
 
     rows: Tensor
     mixes: list[Mix]
     labelled: int
+    partners: Tensor | None = None
+    shares: Tensor | None = None
+
+    def shown(self, labels_SL: Tensor) -> tuple[Tensor, Tensor]:
+        """The labels that the images of every step show [S, X, L], and the shares of each [S, X]:
+        one, or two where images are mixed."""
+        if self.partners is None or self.shares is None:
+            return labels_SL[:, None], torch.ones_like(labels_SL[:, :1], dtype=torch.float32)
+        others_SL = labels_SL.gather(1, self.partners[:, : self.labelled])
+        return torch.stack([labels_SL, others_SL], 1), self.shares
 
 
 class BatchSizes(NamedTuple):
@@ -192,7 +204,8 @@ def plan_epoch(
         partners = np.concatenate([partners, sizes.labelled + more], 1)
     on_device = torch.from_numpy(partners).to(device)
     mixes = [_draw_mix(draw, mix, on_device[i], size) for i in range(steps)]
-    return EpochPlan(rows, mixes, sizes.labelled)
+    shares = torch.tensor([[one.lam, 1 - one.lam] for one in mixes]).to(device)
+    return EpochPlan(rows, mixes, sizes.labelled, on_device, shares)
 
 
 def _numpy(seed: int, *purpose: str | int) -> np.random.Generator:

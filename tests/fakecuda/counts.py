@@ -81,8 +81,8 @@ def _added(epoch_of: Callable[[Scale], Callable[[], object]]) -> dict[str, float
         return counts()
 
     few, many = of_epoch(FEW), of_epoch(MANY)
-    added = {key: (many[key] - few[key]) / (MANY - FEW) for key in FIELDS}
-    return {"calls": sum(added[key] for key in CALLS), "waits": added["waits"]}
+    added = {key: round((many[key] - few[key]) / (MANY - FEW), 2) for key in FIELDS}
+    return {"calls": round(sum(added[key] for key in CALLS), 1), "waits": added["waits"]}
 
 
 def rows(names: Iterable[str], scaled: Iterable[str]) -> Iterator[dict[str, str | float]]:

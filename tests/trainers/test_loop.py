@@ -21,7 +21,6 @@ from trainers.loop import (
     top1,
     validation,
 )
-from trainers.mixing import UNMIXED, Mix
 
 STREAM = (0, "test", "draws", 3)
 
@@ -184,11 +183,13 @@ def test_accuracy_and_validation_loss() -> None:
 
 def test_training_accuracy_of_mixed_images_counts_both_labels() -> None:
     y = torch.tensor([0, 1, 2, 0])
-    assert right(LOGITS, y, UNMIXED).item() == 0.5
-    mix = Mix(0.75, torch.tensor([1, 2, 3, 0]))  # partners' labels 1, 2, 0, 0
-    assert right(LOGITS, y, mix).item() == pytest.approx(0.75 * 0.5 + 0.25 * 0.5)
-    mix = Mix(0.75, torch.tensor([0, 2, 3, 0]))  # partners' labels 0, 2, 0, 0
-    assert right(LOGITS, y, mix).item() == pytest.approx(0.75 * 0.5 + 0.25 * 0.75)
+    assert right(LOGITS, y[None], torch.ones(1)).item() == 0.5
+    shares = torch.tensor([0.75, 0.25])
+    both = torch.stack([y, torch.tensor([1, 2, 0, 0])])
+    assert right(LOGITS, both, shares).item() == pytest.approx(0.75 * 0.5 + 0.25 * 0.5)
+    both = torch.stack([y, torch.tensor([0, 2, 0, 0])])
+    assert right(LOGITS, both, shares).item() == pytest.approx(0.75 * 0.5 + 0.25 * 0.75)
+    assert right(LOGITS, both[:, :2], shares).item() == 0.5 * 0.75 + 0.25  # two have labels
 
 
 def test_peak_memory_is_reset() -> None:

@@ -10,6 +10,8 @@ validation images, B a batch.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +19,21 @@ from torch import Tensor
 from trainers.data import DataConfig, Images, Unlabelled
 from trainers.numerics import Numerics
 from trainers.rng import generator, stream_seed
+
+
+class Crops(NamedTuple):
+    """Which crop of which image rows are: number of the image, offsets of the crop, whether it is
+    flipped (None: none is); of one shape each."""
+
+    image: Tensor
+    dy: Tensor
+    dx: Tensor
+    flip: Tensor | None
+
+    def at(self, step: int) -> Crops:
+        """Those of one step of an epoch."""
+        flip = None if self.flip is None else self.flip[step]
+        return Crops(self.image[step], self.dy[step], self.dx[step], flip)
 
 
 class Views:
@@ -94,15 +111,23 @@ class Views:
 
     def batch(self, row_B: Tensor) -> Tensor:
         """The clean views of these rows, normalised float32 [B, C, H, W]."""
-        image_B, view_B = row_B // self.count, row_B % self.count
-        dy_B, dx_B = self._dy[image_B, view_B], self._dx[image_B, view_B]
-        pixels = self._crops(image_B, dy_B, dx_B)
-        if self._flip is not None:
-            flip_B111 = self._flip[image_B, view_B][:, None, None, None]
-            pixels = torch.where(flip_B111, pixels.flip(-1), pixels)
+        return self.cut(self.crops(row_B))
+
+    def crops(self, rows: Tensor) -> Crops:
+        """Which crops these rows, of any shape, are."""
+        image, view = rows // self.count, rows % self.count
+        flip = None if self._flip is None else self._flip[image, view]
+        return Crops(image, self._dy[image, view], self._dx[image, view], flip)
+
+    def cut(self, crops_B: Crops) -> Tensor:
+        """These crops, normalised float32 [B, C, H, W]."""
+        pixels = self._windows_of(crops_B)
+        if crops_B.flip is not None:
+            pixels = torch.where(crops_B.flip[:, None, None, None], pixels.flip(-1), pixels)
         return self._normalise(pixels)
 
-    def _crops(self, image_B: Tensor, dy_B: Tensor, dx_B: Tensor) -> Tensor:
+    def _windows_of(self, crops_B: Crops) -> Tensor:
+        image_B, dy_B, dx_B, _ = crops_B
         if self._windows is not None:
             return self._windows[image_B, :, dy_B, dx_B]
         windows = _windows(self._pixels(image_B), self._pad, self._mode)

@@ -12,14 +12,15 @@ from trainers import measures, metrics
 from trainers.averages import average_into
 from trainers.distillation import placebos
 from trainers.distillation.objective import objective
+from trainers.distillation.ready_outputs import ReadyOutputs
 from trainers.distillation.stage_cache import teacher_val
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
 from trainers.distillation.teacher_outputs import source
-from trainers.loop import Terms, keep_best, right, run_steps, validation
+from trainers.loop import keep_best, right, run_steps, validation
 from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
-from trainers.mixing import Mix, mix_images
-from trainers.models import Outputs, freezing, step_outputs
+from trainers.mixing import mix_images
+from trainers.models import freezing, step_outputs
 from trainers.optim import gradient_step, set_lr
 from trainers.view_bank import ViewOutputs, image_outputs
 
@@ -59,45 +60,42 @@ class BStep:
             config.mix if mixes else None,
             unlabelled=config.method.is_taught(),
         )
+        views, source = self.inputs.views, self.source
+        labels_SL, crops = views.labels(plan.rows[:, : plan.labelled]), views.crops(plan.rows)
+        shown_SXL, share_SX = plan.shown(labels_SL)
+        ready = None
+        if source is not None and not source.live and self.method.needs_teachers(position):
+            ready = ReadyOutputs(self.inputs, source, self.method, plan, labels_SL, position)
         self.method.train(bool(self.method.trainable("B")))
         freezing.train_mode(state.student, self.level, self.method.freeze_bn)
-        scaler = state.scaler if self.inputs.numerics.mixed else None
+        numerics, maps = self.inputs.numerics, self.method.needs_maps
+        scaler = state.scaler if numerics.mixed else None
 
         def step(i: int) -> dict[str, Tensor]:
             done = position.epoch * len(plan.rows) + i
             set_lr(state.optimiser, self._lr(done, len(plan.rows), position))
-            rows, mix = plan.rows[i], plan.mixes[i]
-            labels = self.inputs.views.labels(rows[: plan.labelled])
-            terms, out = self._terms(rows, labels, mix, position)
+            with numerics.autocast(self.inputs.device):
+                clean, labels, mix = views.cut(crops.at(i)), labels_SL[i], plan.mixes[i]
+                images = mix_images(clean, mix)
+                out = step_outputs(state.student, images, maps=maps, compiled=numerics.compile)
+                found = None
+                if ready is not None:
+                    found = ready.of_step(i)
+                elif source is not None and self.method.needs_teachers(position):
+                    at = self.method.needed_images(out, labels, mix)
+                    found = source.teacher_outputs(plan.rows[i], clean, images, at)
+                terms = self.method.student_terms(out, found, labels, mix, position)
             total = torch.stack(list(terms.losses.values())).sum()
             skipped = gradient_step(total, state.optimiser, scaler)
             self._average(done)
             named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
-            seen = {metrics.TRAIN_TOP1: right(out.logits, labels, mix)} | terms.seen
+            top1 = right(out.logits, shown_SXL[i], share_SX[i])
+            seen = {metrics.TRAIN_TOP1: top1} | terms.seen
             return {metrics.LOSS_TOTAL: total} | named | seen | skipped
 
         stream = (config.seed, "student", "draws", position.epoch)
         means = run_steps(state.progress, len(plan.rows), step, state.stop, stream)
         return means | self._facts(position, plan.rows, means.pop("steps_seconds"))
-
-    def _terms(
-        self, rows_B: Tensor, labels_L: Tensor, mix: Mix, position: StepPosition
-    ) -> tuple[Terms, Outputs]:
-        """The loss terms of a batch, and the student's outputs on it."""
-        inputs, method, teacher_outputs = self.inputs, self.method, None
-        with inputs.numerics.autocast(inputs.device):
-            clean = inputs.views.batch(rows_B)
-            images = mix_images(clean, mix)
-            out = step_outputs(
-                self.state.student,
-                images,
-                maps=method.needs_maps,
-                compiled=inputs.numerics.compile,
-            )
-            if self.source is not None and method.needs_teachers(position):
-                at = method.needed_images(out, labels_L, mix) if self.source.live else None
-                teacher_outputs = self.source.teacher_outputs(rows_B, clean, images, at)
-            return method.student_terms(out, teacher_outputs, labels_L, mix, position), out
 
     def _average(self, step: int) -> None:
         """Move the average of the student, after optimiser step `step` of all."""

@@ -27,6 +27,8 @@ from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.models import outputs, step_outputs
 from trainers.models.freezing import freeze
 
+NOT_READ = torch.empty(0)
+
 
 def source(inputs: StepInputs, state: DistillState, position: StepPosition) -> Source | None:
     """Source of a B-Step's teacher outputs; None: the run has no teachers."""
@@ -110,11 +112,12 @@ class Source:
     def teacher_outputs(
         self,
         rows_B: Tensor,
-        clean_BCHW: Tensor,
-        mixed_BCHW: Tensor,
+        clean_BCHW: Tensor = NOT_READ,
+        mixed_BCHW: Tensor = NOT_READ,
         at: Tensor | None = None,
     ) -> TeacherOutputs:
-        """Outputs on the images of a batch, or on those of them that `at` lists."""
+        """Outputs on the images of a batch, which are read where networks are run (`live`), or on
+        those of them that `at` lists."""
         images = mixed_BCHW if self._mixed else clean_BCHW
         if at is None:
             return self._outputs(rows_B, images)

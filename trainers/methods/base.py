@@ -6,6 +6,7 @@ C classes, D features, K teachers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -137,6 +138,7 @@ class TeacherOutputs(NamedTuple):
     stack [B, C]: logits of a regression on all of them (None: the method does not read it);
     ema [B, C]: logits of an exponential average of the student;
     donor: outputs on other images, by which a placebo has these images taught and routed;
+    targets: what `Method.student_targets` gave for these (None: it was not asked yet);
     at [N]: which images of the batch all of this is of (None: of all of them).
     """
 
@@ -150,7 +152,28 @@ class TeacherOutputs(NamedTuple):
     stack: Tensor | None = None
     ema: Tensor | None = None
     donor: TeacherOutputs | None = None
+    targets: dict[str, Tensor] | None = None
     at: Tensor | None = None
+
+    def changed(self, change: Callable[[Tensor, int], Any]) -> TeacherOutputs:
+        """With the `change` of every tensor (of all images, before targets are made), which is
+        given with the number of its axis of images."""
+
+        def first(value: Tensor | None) -> Any:
+            return None if value is None else change(value, 0)
+
+        return TeacherOutputs(
+            teachers=change(self.teachers, 1),
+            synergy=first(self.synergy),
+            certainty=first(self.certainty),
+            latent=first(self.latent),
+            pooled=tuple(map(first, self.pooled)),
+            maps=tuple(tuple(map(first, maps)) for maps in self.maps),
+            image=first(self.image),
+            stack=first(self.stack),
+            ema=first(self.ema),
+            donor=self.donor and self.donor.changed(change),
+        )
 
 
 class Method(nn.Module):
@@ -212,6 +235,14 @@ class Method(nn.Module):
         """Indices of the images of a batch that teachers have to see where they are run live, for a
         student that saw the mixed images (None: all)."""
         return None
+
+    def student_targets(
+        self, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix, position: StepPosition
+    ) -> dict[str, Tensor]:
+        """What `student_terms` needs of a batch's teacher outputs that no student changes. Where
+        these come from tables it is made for many batches at once (`torch.vmap`), and then
+        `teacher_outputs.targets`. Nothing for a method that does all of it in `student_terms`."""
+        return {}
 
     def student_terms(
         self,

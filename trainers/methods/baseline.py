@@ -19,6 +19,7 @@ from trainers.mixing import Mix
 from trainers.models import Outputs
 from trainers.options import When, option
 
+TARGET = "target"  # of a LogitBaseline, among the targets of a batch
 BEST, ALL, AUTO = "best", "avg", "auto"
 VALIDATION = "validation"
 
@@ -131,14 +132,25 @@ class Baseline(Method):
         terms, weight = {"ce": c.ce_weight * ce}, self.weight(position)
         if weight == 0 or teacher_outputs is None:
             return Terms(terms, {})
+        made = teacher_outputs.targets
+        if made is None:
+            made = self.student_targets(teacher_outputs, labels_L, mix, position)
+            teacher_outputs = teacher_outputs._replace(targets=made)
         terms[c.name] = weight * self.distance(student, teacher_outputs, labels_L, mix)
-        seen = {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
-        return Terms(terms, seen if len(teacher_outputs.teachers) > 1 else {})
+        return Terms(terms, {name: made[name] for name in made if name == metrics.DISAGREEMENT})
+
+    def student_targets(
+        self, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix, position: StepPosition
+    ) -> dict[str, Tensor]:
+        if len(teacher_outputs.teachers) == 1:
+            return {}
+        return {metrics.DISAGREEMENT: targets.disagreement(teacher_outputs.teachers)}
 
     def distance(
         self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
-        """The method's own term, unweighted, mean over the batch. Scalar."""
+        """The method's own term, unweighted, mean over the batch; `teacher_outputs` has the
+        targets of `student_targets`. Scalar."""
         raise TypeError(f"{type(self).__name__} has no term of its own")
 
 
@@ -150,6 +162,22 @@ class LogitBaseline(Baseline):
     @property
     def live_targets(self) -> bool:
         return self.config.target_view == "same"
+
+    def student_targets(
+        self, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix, position: StepPosition
+    ) -> dict[str, Tensor]:
+        seen = super().student_targets(teacher_outputs, labels_L, mix, position)
+        return seen | {TARGET: self.aim(self.teacher_logits(teacher_outputs), mix)}
+
+    def aim(self, logits_BC: Tensor, mix: Mix) -> Tensor:
+        """What the student is compared with, of the teachers' logits: probabilities, or logits, of
+        the images that it sees. [B, C]."""
+        raise TypeError(f"{type(self).__name__} has no target")
+
+    def made(self, teacher_outputs: TeacherOutputs) -> Tensor:
+        """The target of `aim`, as it was made for this batch."""
+        assert teacher_outputs.targets is not None
+        return teacher_outputs.targets[TARGET]
 
     def teacher_logits(self, teacher_outputs: TeacherOutputs) -> Tensor:
         """Σ_k w_k t_k over the teachers in use, with shares that sum to 1. [B, C]."""

@@ -207,7 +207,7 @@ def draw(image_B: Tensor, count: int, classes: Classes, *, counted: bool) -> Dra
 
 
 @torch.no_grad()
-def remember(bank_ND: Tensor, image_B: Tensor, feature_BD: Tensor, kept: float) -> None:
+def remember(bank_ND: Tensor, image_B: Tensor, feature_BD: Tensor, kept: float | Tensor) -> None:
     """bank[image] ← normalised(kept·bank[image] + (1 - kept)·feature)."""
     moved = torch.lerp(feature_BD.detach(), bank_ND[image_B], kept)
     bank_ND[image_B] = F.normalize(moved, dim=1)

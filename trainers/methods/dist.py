@@ -33,12 +33,15 @@ class Dist(LogitBaseline):
     config: DistConfig
     config_type = DistConfig
 
+    def aim(self, logits_BC: Tensor, mix: Mix) -> Tensor:
+        return self.target(logits_BC, mix, self.config.tau)
+
     def distance(
         self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
         c = self.config
         p = torch.softmax(losses.wide(student.logits) / c.tau, -1)
-        q = self.target(self.teacher_logits(teacher_outputs), mix, c.tau)
+        q = self.made(teacher_outputs)
         between = losses.pearson_distance(p, q).mean()
         within = losses.pearson_distance(p.T, q.T).mean()
         return c.tau**2 * (c.beta * between + c.gamma * within)

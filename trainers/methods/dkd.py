@@ -39,13 +39,16 @@ class Dkd(LogitBaseline):
         warmup = span(self.config.warmup_epochs, position.total)
         return self.config.weight * ramp(position.epoch, warmup)
 
+    def aim(self, logits_BC: Tensor, mix: Mix) -> Tensor:
+        tau = self.config.tau
+        if not self.blends(mix):
+            return logits_BC
+        return targets.logits_of(self.target(logits_BC, mix, tau), tau)
+
     def distance(
         self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
-        c, logits_BC = self.config, self.teacher_logits(teacher_outputs)
-        if self.blends(mix):
-            logits_BC = targets.logits_of(self.target(logits_BC, mix, c.tau), c.tau)
-
+        c, logits_BC = self.config, self.made(teacher_outputs)
         first_B, second_B = targets.target_classes(labels_L, logits_BC, mix)
 
         def dkd(y_B: Tensor) -> Tensor:

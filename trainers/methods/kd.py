@@ -38,9 +38,11 @@ class Kd(LogitBaseline):
         """The form of the logits that is compared: unchanged."""
         return logits_BC
 
+    def aim(self, logits_BC: Tensor, mix: Mix) -> Tensor:
+        return self.target(self.compared(logits_BC), mix, self.config.tau)
+
     def distance(
         self, student: Outputs, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix
     ) -> Tensor:
-        tau = self.config.tau
-        q = self.target(self.compared(self.teacher_logits(teacher_outputs)), mix, tau)
-        return losses.kl_to(q, self.compared(student.logits), tau).mean()
+        q = self.made(teacher_outputs)
+        return losses.kl_to(q, self.compared(student.logits), self.config.tau).mean()

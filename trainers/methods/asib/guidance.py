@@ -18,6 +18,8 @@ from trainers.mixing import Mix, Shown, shown
 from trainers.options import span
 from trainers.schedules import ramp
 
+TARGET, OMEGA = "target", "omega"  # among the targets of a batch
+
 
 class Guidance(NamedTuple):
     """target [B, C]: probabilities at the temperature; omega [B]: weights; what was seen;
@@ -27,6 +29,16 @@ class Guidance(NamedTuple):
     omega: Tensor
     seen: dict[str, Tensor]
     chosen: Tensor | None = None
+
+    @classmethod
+    def of(cls, named: dict[str, Tensor]) -> Guidance:
+        """From what `named` gave."""
+        seen = dict(named)
+        return cls(seen.pop(TARGET), seen.pop(OMEGA), seen)
+
+    def named(self) -> dict[str, Tensor]:
+        """Target, weights and what was seen by name."""
+        return {TARGET: self.target, OMEGA: self.omega} | self.seen
 
     def where_fused(self, donor: Guidance) -> Guidance:
         """This one, but where the fusion is the target of the donor: there target and weight are
@@ -112,15 +124,14 @@ def base_logits(c: AsibConfig, teacher_outputs: TeacherOutputs, position: StepPo
 def kept_samples(
     c: AsibConfig, student_BC: Tensor, labels_L: Tensor, mix: Mix
 ) -> tuple[Tensor, Tensor]:
-    """(which samples are distilled [B] 0/1 float, by how much their sum is divided).
+    """Of the sample gate: (which samples are distilled [B] 0/1 float, by how much their sum is
+    divided).
 
     Kept are samples whose probability of the label is below the threshold, at least
     `kd_sample_min_ratio` and at most `kd_sample_max_ratio` of those with a label, the hardest
     first; and all samples without a label.
     """
     count, known = len(student_BC), len(labels_L)
-    if not c.kd_sample_gate:
-        return torch.ones_like(student_BC[:, 0]), torch.tensor(float(count))
     own = _label_probability(student_BC[:known].detach(), shown(labels_L, mix))
     low, high = (math.ceil(r * known) for r in (c.kd_sample_min_ratio, c.kd_sample_max_ratio))
     number = (own < c.kd_sample_thr).sum().clamp(low, high)

@@ -84,6 +84,12 @@ class Asib(Fusing):
     def needed_images(self, student: Outputs, labels_L: Tensor, mix: Mix) -> Tensor | None:
         return needed_images(self.config, student.logits, labels_L, mix)
 
+    def student_targets(
+        self, teacher_outputs: TeacherOutputs, labels_L: Tensor, mix: Mix, position: StepPosition
+    ) -> dict[str, Tensor]:
+        count = teacher_outputs.teachers.shape[1]
+        return self._guided(teacher_outputs, labels_L, mix, position, count).named()
+
     def student_terms(
         self,
         student: Outputs,
@@ -99,26 +105,29 @@ class Asib(Fusing):
         weight = self.kd_weight(position)
         if weight == 0 or teacher_outputs is None:
             return Terms({"ce": c.ce_alpha * ce}, {})
-        guided = self._guided(teacher_outputs, labels_L, mix, position, len(student.logits))
-        kept_B, count = kept_samples(c, student.logits, labels_L, mix)
-        omega_B = guided.omega * kept_B
+        if teacher_outputs.targets is None:
+            guided = self._guided(teacher_outputs, labels_L, mix, position, len(student.logits))
+        else:
+            guided = Guidance.of(teacher_outputs.targets)
+        omega_B, count, seen = guided.omega, torch.tensor(float(len(student.logits))), guided.seen
+        if c.kd_sample_gate:
+            kept_B, count = kept_samples(c, student.logits, labels_L, mix)
+            omega_B, seen = omega_B * kept_B, seen | {metrics.KD_KEPT: kept_B.mean()}
         per_image_B = self._distance(student.logits, guided.target, labels_L, mix)
         weighted_B = omega_B * per_image_B
         total = targets.first_of(weighted_B, known).sum()
-        kd, scale = total / count, torch.ones_like(ce)
-        if position.epoch >= span(c.kd_warmup_epochs, position.total):
+        kd = total / count
+        if position.epoch < span(c.kd_warmup_epochs, position.total):
+            scale = torch.ones_like(ce)
+        else:
             others = len(weighted_B) - known
             mean = total / (count - others).clamp(min=1) if others else kd
             scale = (c.kd_max_ratio * ce / mean.clamp_min(1e-12)).detach().clamp(max=1.0)
         terms = {"ce": c.ce_alpha * ce, "kd": weight * scale * kd}
         if known < len(weighted_B):
             terms["kd"] = terms["kd"] + weight * weighted_B[known:].sum() / count
-        seen = guided.seen | {
-            metrics.KD_SCALE: scale,
-            metrics.KD_SHARE: terms["kd"] / (terms["kd"] + terms["ce"]),
-        }
-        if c.kd_sample_gate:
-            seen[metrics.KD_KEPT] = kept_B.mean()
+        share = terms["kd"] / (terms["kd"] + terms["ce"])
+        seen |= {metrics.KD_SCALE: scale, metrics.KD_SHARE: share}
         if c.feat_kd_alpha > 0:
             far_B = self._latent_distance(student, teacher_outputs, mix)
             if far_B is not None:
