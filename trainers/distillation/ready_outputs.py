@@ -15,7 +15,7 @@ from trainers.distillation.teacher_outputs import Source
 from trainers.methods.base import Method, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, EpochPlan, Mix
 
-NUMBERS = 2**18  # B·C of all steps that are made at once, so that their targets fit a cache
+NUMBERS = 2**20  # images × widest output of all steps that are made at once: some MiB
 
 
 class ReadyOutputs:
@@ -32,7 +32,8 @@ class ReadyOutputs:
     ) -> None:
         self._inputs, self._source, self._method = inputs, source, method
         self._plan, self._labels, self._position = plan, labels_SL, position
-        self._many = max(1, NUMBERS // (plan.rows.shape[1] * inputs.config.data.classes))
+        widest = max(inputs.config.data.classes, *method.dims.teachers)
+        self._many = max(1, NUMBERS // (plan.rows.shape[1] * widest))
         self._first, self._ready = -1, list[TeacherOutputs]()
 
     def of_step(self, step: int) -> TeacherOutputs:

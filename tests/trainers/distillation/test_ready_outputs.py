@@ -74,7 +74,8 @@ def test_they_are_those_of_each_step_by_itself(
 ) -> None:
     config = configured(name, mixed)
     steps_at_once = 5  # the last time fewer are left
-    numbers = steps_at_once * config.optim.batch * config.data.classes
+    widest = max(config.data.classes, *(t.bank.width for t in world.teachers))
+    numbers = steps_at_once * config.optim.batch * widest
     monkeypatch.setattr(ready_outputs, "NUMBERS", numbers)
     found = both_ways(config, world)
     assert len(found) % steps_at_once
