@@ -22,7 +22,8 @@ _FRAME = 1.4  # inches above and below the rows
 
 
 class DifferenceRow(NamedTuple):
-    """A rung less the control; `significant` is of its claim, which is about each control."""
+    """A rung less the control; `significant` is of its claim against each control, or, where that
+    leaves this control out, of the two."""
 
     rung: str
     interval: Interval
@@ -48,9 +49,11 @@ def differences(found: Family) -> DifferencesInfo:
 
 
 def _row(found: Family, one: Comparison) -> DifferenceRow:
-    claim = found.of(one.rung)
-    significant, primary = (False, False) if claim is None else (claim.significant, claim.primary)
-    found_ = one.difference
+    claim, found_ = found.of(one.rung), one.difference
+    primary = claim is not None and claim.primary
+    if claim is not None and one.reference not in {c.reference for c in claim.comparisons}:
+        claim = found.of(one.rung, one.reference)  # it leaves this control out
+    significant = claim is not None and claim.significant
     return DifferenceRow(one.rung, found_.interval, found_.by_seed, one.times, significant, primary)
 
 

@@ -1,5 +1,6 @@
 """The picture of the ladder: its numbers, and what is drawn of them."""
 
+import json
 import math
 
 import pytest
@@ -102,3 +103,23 @@ def test_an_interval_longer_than_the_frame_ends_in_an_arrowhead():
         if line.get_xdata()[0] in (low, high)
     ]
     assert ends == [("<", [[low, row]]), (">", [[high, row]])]
+
+
+def test_a_claim_that_leaves_the_drawn_control_out_fills_no_marker():
+    """L2 is better than CE and KD, which its study named, and equal to the stack."""
+    tests = {"CE": 0.6, "KD": 0.7, "stack": 0.8, "L2": 0.8}
+    rows = [
+        one
+        for name, test in tests.items()
+        for one in rung(name, *(test + 0.001 * math.sin(7 * s + sum(map(ord, name))) for s in range(5)))
+    ]
+    claim = json.dumps({"rung": "L2", "control": ["CE", "KD"], "margin": 0.5})
+    study = {"tags.bench": "toy", "tags.stage": "study", "tags.claim": claim}
+    found = family(bench_runs(runs(*rows, study)))
+    claimed = found.of("L2")
+    assert claimed is not None
+    assert claimed.significant
+    drawn = {row.rung: row for row in differences(found).rows}
+    assert found.control == "stack"
+    assert drawn["L2"].primary
+    assert not drawn["L2"].significant

@@ -108,7 +108,7 @@ def test_a_network_that_breaks_the_graph_is_one_message() -> None:
     "case", ["KD", pytest.param("L4", marks=pytest.mark.thorough), "at", "KD fresh"]
 )
 def test_a_compiled_run_is_the_run_without(case: str, world: World, traced: list[Any]) -> None:
-    short = ["budget.student_epochs=2", "budget.adapt_epochs=4"]
+    short = ["budget.student_epochs=4", "budget.adapt_epochs=4"]
     more = ["data.views=0"] if case == "KD fresh" else []
     runs = []
     for on in ("false", "true"):
