@@ -269,3 +269,19 @@ def test_the_check_of_kds_weight_is_what_the_page_says() -> None:
 def test_an_unknown_spread_is_an_error_that_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"spread=std: unknown.*interval.*sd"):
         analyse_command(["spread=std"])
+
+
+def test_the_recipes_with_few_labels_are_what_tuning_found() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    table = text.partition("### The recipes with few labels\n")[2].partition("\n## ")[0]
+    shown = dict(re.findall(r"^\| `?(\w+)`? \|.*\| ([\d.]+) \|$", table, re.M))
+    runs = _runs("tune_few_labels.db.xz").query("`tags.stage` == 'distill'")
+    assert set(runs["tags.seed"]) == {"100"}
+    assert set(runs["status"]) == {"FINISHED"}
+    arms = runs[runs["tags.trial"].notna()]
+    best = 100 * arms.groupby("tags.rung")[f"metrics.{metrics.BEST_VAL_TOP1}"].max()
+    assert shown == {rung: f"{value:.2f}" for rung, value in best.items()}
+    queried = arms[(arms["tags.rung"] == "L2") & (arms["params.method.query"] == "stage")]
+    value = 100 * queried[f"metrics.{metrics.BEST_VAL_TOP1}"].max()
+    assert f"With the student's query L2 reached {value:.2f}." in table
+    assert set(arms["tags.rung"].value_counts()) == {16}

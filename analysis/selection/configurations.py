@@ -278,12 +278,18 @@ def recipes(group: pd.DataFrame) -> pd.Series:
 
 def configuration(group: pd.DataFrame) -> pd.DataFrame:
     """The parameters that can change a result, without seeds and, where a run has no teachers,
-    without theirs, as text. Absent ones are null: a run of an older version has no later option."""
+    without theirs, as text. Absent ones are null, and switches off: a run of an older version has
+    no later option."""
     columns = [name for name in group if str(name).startswith("params.")]
     wanted = [name for name in columns if not _NOT_CONFIGURATION.fullmatch(str(name))]
     if column(group, f"tags.{tags.TEACHERS}").eq("").any():
         wanted = [name for name in wanted if not _OF_TEACHERS.fullmatch(str(name))]
-    return group[wanted].astype(object).fillna(_ABSENT).astype(str)
+    found = group[wanted].astype(object).fillna(_ABSENT).astype(str)
+    either = {_ABSENT, "True", "False"}
+    for name in found:
+        if _ABSENT in (values := set(found[name])) and 1 < len(values) <= len(values & either):
+            found[name] = found[name].replace(_ABSENT, "False")
+    return found
 
 
 def _variants_first(parameters: pd.DataFrame, variants: pd.Series) -> list[str]:

@@ -111,7 +111,9 @@ def test_a_claim_that_leaves_the_drawn_control_out_fills_no_marker():
     rows = [
         one
         for name, test in tests.items()
-        for one in rung(name, *(test + 0.001 * math.sin(7 * s + sum(map(ord, name))) for s in range(5)))
+        for one in rung(
+            name, *(test + 0.001 * math.sin(7 * s + sum(map(ord, name))) for s in range(5))
+        )
     ]
     claim = json.dumps({"rung": "L2", "control": ["CE", "KD"], "margin": 0.5})
     study = {"tags.bench": "toy", "tags.stage": "study", "tags.claim": claim}

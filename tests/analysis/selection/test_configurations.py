@@ -113,6 +113,7 @@ def test_an_option_that_older_runs_lack_is_no_difference():
     """Nor is the limit of the teachers' images: a run without teachers has none."""
     frame = runs(
         distill("L3", 0, 0.5, **params(data__later=None, data__teacher_limit=24000)),
+        distill("KD", 0, 0.5, **params(data__teacher_limit=24000, numerics__compile="False")),
         distill("L3", 1, 0.5, **params(data__teacher_limit=24000)),
         distill("CE", 0, 0.5, **params(data__teacher_limit=None)),
     )
