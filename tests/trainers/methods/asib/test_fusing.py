@@ -138,7 +138,8 @@ def test_no_share_of_a_query_is_measured_where_there_is_none(
             queried.append(len(arguments[0]))
         return run(model, *arguments, **options)
 
-    monkeypatch.setattr("trainers.distillation.teacher_outputs.outputs", count)
+    for module in ("models.compiled", "distillation.teacher_outputs"):
+        monkeypatch.setattr(f"trainers.{module}.outputs", count)
     epochs = list(tiny.epochs_of(config, world, state))
     last = [e.metrics for e in epochs if "synergy/restored" in e.metrics][-1]
     assert "synergy/token_share" in last
