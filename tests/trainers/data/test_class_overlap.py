@@ -59,14 +59,14 @@ def test_a_teacher_sees_its_own_classes_alone_and_keeps_all_outputs(
     own = c.teacher.classes
     assert own is not None
     assert len(own) == 5
-    real = stage.Views.batch
+    real = stage.Views.crops
 
-    def batch(views, row_B):
-        rows.append(row_B)
-        seen.append(views.labels(row_B))
-        return real(views, row_B)
+    def crops(views, rows_SB):
+        rows.extend(rows_SB)
+        seen.append(views.labels(rows_SB).flatten())
+        return real(views, rows_SB)
 
-    monkeypatch.setattr(stage.Views, "batch", batch)
+    monkeypatch.setattr(stage.Views, "crops", crops)
     state = FinetuneState.new(c)
     epochs = list(finetune(c, world.data, state))
     assert set(torch.cat(seen).tolist()) == set(own)
