@@ -14,7 +14,7 @@ from analysis.render.text import as_terminal
 from analysis.runs import exported_experiment, load_history, load_runs
 from analysis.sections.registry import report_of
 from analysis.selection.bench_runs import BenchRuns
-from analysis.selection.configurations import by_overlap
+from analysis.selection.configurations import by_overlap, by_problem
 from analysis.selection.experiment import ExperimentReader
 from analysis.selection.filters import RunFilter
 from analysis.stats import mean_interval, paired_difference
@@ -285,3 +285,32 @@ def test_the_recipes_with_few_labels_are_what_tuning_found() -> None:
     value = 100 * queried[f"metrics.{metrics.BEST_VAL_TOP1}"].max()
     assert f"With the student's query L2 reached {value:.2f}." in table
     assert set(arms["tags.rung"].value_counts()) == {16}
+
+
+def test_what_the_readme_says_of_few_labels_is_in_the_stores() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    claims = _claims("proof_few_labels", None)
+    (primary,) = [claim for claim in claims.claims if claim.primary]
+    assert primary.better
+    gains = {c.reference: 100 * c.difference.interval.mean for c in primary.comparisons}
+    assert (
+        f"ASIB (L2) is {gains['CE']:.1f} points above the labels alone, {gains['self']:.1f} above "
+        f"self-training and {gains['KD']:.1f} above the teachers' average (ten seeds"
+    ) in text
+    stack = claims.of("L2", "stack")
+    assert stack is not None
+    found = stack.interval
+    shown = f"{100 * found.mean:+.2f} points [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    shown = shown.replace("-", "−")
+    assert f"(`cfg=stack`): {shown}." in text
+    path = str(ROOT / "docs" / "data" / "few_labels_curve.db.xz")
+    reading = ExperimentReader(path, exported_experiment(path))
+    gain = {}
+    for bench, runs in by_problem(reading.runs).groupby("tags.bench"):
+        kept = BenchRuns(str(bench), runs, reading.history, None).kept
+        means = kept.groupby("tags.rung")[f"metrics.{metrics.TEST_TOP1}"].mean() * 100
+        if {"L2", "CE"} <= set(means.index):
+            gain[str(bench).rpartition("=")[2]] = means["L2"] - means["CE"]
+    assert f"With 50 labels it is {gain['50']:.0f} points above the labels alone." in text
+    assert 0 < gain["800"] < 1
+    assert f"the same recipe is {-gain['3200']:.1f} points below the labels alone" in text
