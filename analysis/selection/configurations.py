@@ -96,8 +96,8 @@ def one_configuration(selection: Selection) -> Selection:
     """Leave out runs that a mean over seeds must not mix, for each bench and rung.
 
     Of several configurations (runs of one recipe key; of runs without one, those that have all
-    parameters but seeds and `runtime` in common) one is kept: one that did not run as the
-    teacher of another rung (`self`), that in the setting and with the variant of most of the other
+    parameters but seeds and `runtime` in common) one is kept: one that was not only trained to
+    teach another rung (`self`), that in the setting and with the variant of most of the other
     rungs, of equals the rung's default (its variant is empty), of equals the newest; then the
     newest run of each seed. Runs of older versions have no variant.
     Reasons: no seed that is a whole number, other configuration (with two parameters in which it
@@ -250,14 +250,14 @@ def _default(runs: pd.DataFrame, recipe: pd.Series, others: pd.DataFrame) -> tup
     rank = {}
     for name, same in runs.groupby(recipe, sort=False):
         keys = set(column(same, f"tags.{tags.RUN_KEY}").dropna())
-        own = not keys or not keys <= teaching  # not trained to teach another rung alone
+        control = not keys or not keys <= teaching  # not trained to teach another rung alone
         values = {tag: column(same, tag).bfill().iloc[0] for tag in _ALIKE}
         alike = (values[tag] in common[tag] for tag in _ALIKE)
-        rank[str(name)] = (own, *alike, values[_VARIANT] == "")
+        rank[str(name)] = (control, *alike, values[_VARIANT] == "")
     best = max(rank, key=lambda name: rank[name])  # the newest of equals
     if list(rank.values()).count(rank[best]) > 1:
         return best, "the one that was started last"
-    if sum(own for own, *_ in rank.values()) == 1:
+    if sum(control for control, *_ in rank.values()) == 1:
         return best, "the one that does not teach another rung"
     return best, "its default" if rank[best][-1] else "as most of the other rungs"
 

@@ -135,7 +135,7 @@ def test_the_configuration_of_most_of_the_other_rungs_is_kept(tag):
 
 
 def test_a_run_that_taught_another_rung_does_not_take_the_place_of_the_control():
-    """Self-training at another weight decay than that of CE has a teacher of its own."""
+    """The teacher of self-training at another weight decay than CE is a second configuration."""
     rows = []
     for seed in (0, 1):
         key, recipe = {"tags.run_key": f"own{seed}"}, {"tags.recipe": "own"}

@@ -99,7 +99,7 @@ def test_two_processes_share_the_parts_and_make_the_bank_of_one(
 
     def meeting(model: Any, *args: Any, start: int, stop: int) -> Iterator[Any]:
         by.setdefault(id(model), set()).add(start)
-        while len(by) < 2:  # nobody makes a second part before the other has claimed one
+        while len(by) < 2:  # no process makes a second part before the other has claimed one
             pass
         return outputs(model, *args, start=start, stop=stop)
 

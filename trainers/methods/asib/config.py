@@ -42,8 +42,7 @@ class AsibConfig(RungOptions):
     def own_teacher(self) -> MethodConfig | None:
         if self.kd_target != "self":
             return None
-        # The weight of the labels beside the teacher is not that of the labels alone, which may be
-        # 0: the teacher is the control CE.
+        # The weight of labels next to a teacher may be 0. Labels alone need one: that of CE.
         return replace(self, kd_target="none", ce_alpha=type(self).ce_alpha)
 
     def uses_gate(self) -> bool:
