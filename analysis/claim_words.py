@@ -66,6 +66,8 @@ def primary_sentences(found: Family) -> tuple[str, ...]:
     primary, claim = found.primary, found.of(found.primary.rung)
     against = primary.controls_of(primary.rung) or found.controls
     if claim is None or not claim.primary:
+        if primary.at is None and primary.beforehand:
+            return (f"No primary claim was declared, and {primary.rung}, the default, has no run.",)
         names = listed([label_of(one) for one in against]) or "a control"
         return (f"Primary claim: {primary.rung} against {names}: no run of {primary.rung}.",)
     texts = [f"Primary claim: {sentence(claim)}", f"The primary claim was {primary.when}."]

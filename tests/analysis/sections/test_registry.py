@@ -66,7 +66,7 @@ def test_the_summary_comes_first(text):
     assert plain.startswith("Experiment asib/ladder: ladder")
     summary = plain.partition(" Accuracy rung n ")[0]
     assert "Controls: CE and KD; better is better than each of them that can decide." in summary
-    assert "Primary claim: L4 against CE and KD: no run of L4." in summary
+    assert "No primary claim was declared, and L4, the default, has no run." in summary
     assert (
         "L3 − KD: +4.67 points, 95 % interval +3.23 to +6.10, n = 3, p = 0.005, after Holm 0.005, "
         "2.00 × the time: better than each of CE and KD." in summary
