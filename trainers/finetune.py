@@ -32,6 +32,7 @@ from trainers.models import step_outputs
 from trainers.numerics import Numerics
 from trainers.optim import OptimConfig, build_optimiser, gradient_step, set_lr
 from trainers.options import When, option
+from trainers.read_ahead import reading_ahead
 from trainers.rng import seeded
 from trainers.view_bank import image_outputs
 from trainers.weight_digest import state_digests
@@ -216,7 +217,8 @@ def _train_epoch(
         return {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: top1} | skipped
 
     purpose = (config.teacher.seed, "teacher", "dropout", epoch)
-    means = run_steps(state.progress, steps, step, state.stop, purpose)
+    with reading_ahead([views.reads(plan.rows)]):
+        means = run_steps(state.progress, steps, step, state.stop, purpose)
     images = steps * plan.rows.shape[1]
     means[metrics.IMAGES_PER_SECOND] = images / means.pop("steps_seconds")
     return means | {metrics.LR: recipe.optim.lr_at((epoch + 1) * steps - 1, steps, recipe.epochs)}

@@ -1,4 +1,4 @@
-"""Tables of float16 rows: on the device or, where they are too large for it, in mapped files.
+"""Tables of rows: on the device or, where they are too large for it, in mapped files.
 
 Both give the same bits. Shapes: R rows, W numbers of a row, B a batch.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,49 +19,70 @@ from trainers.errors import UserError
 
 
 class MappedTable:
-    """Rows in mapped tensors of the host, which all but the last have as many rows as the first.
-    An index or a slice gives its rows on `device`."""
+    """Rows of one width and type in mapped tensors of the host, one after the other. An index or a
+    slice gives its rows on `device`; `ahead`, where it is set, knows those of some indices
+    (`trainers.read_ahead`)."""
 
     def __init__(self, blocks: Sequence[Tensor], device: torch.device) -> None:
         self._blocks = [block.numpy() for block in blocks]
-        self._size, self.width = blocks[0].shape
-        self.device, self._rows = device, sum(map(len, blocks))
+        self._starts = np.cumsum([0, *map(len, blocks)])
+        self.width, self.dtype, self.device = blocks[0].shape[1], blocks[0].dtype, device
+        self.ahead: Callable[[Tensor], Tensor | None] | None = None
 
     def __len__(self) -> int:
-        return self._rows
+        return int(self._starts[-1])
 
     @property
     def nbytes(self) -> int:
         return sum(block.nbytes for block in self._blocks)
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        """Rows [..., W] of an index of any shape or of a slice without a step. An index on a GPU
-        has to be waited for; what is sent there is not."""
-        found = self._slice(rows) if isinstance(rows, slice) else self._gather(rows)
-        return found.to(self.device, non_blocking=True)
+        """Rows [..., W] of an index of any shape or of a slice without a step."""
+        return self._slice(rows) if isinstance(rows, slice) else self.read(rows, rows)
+
+    def read(self, index: Tensor, planned: Tensor) -> Tensor:
+        """Rows [..., W] of an index of any shape. One on a GPU has to be waited for, unless they
+        were read ahead for `planned`; what is sent there is not."""
+        found = None if self.ahead is None else self.ahead(planned)
+        return self._sent(self.gather(index.cpu()) if found is None else found)
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Rows [..., W] of an index of the host, there, in memory from which a GPU can read. Other
+        threads run meanwhile, also where the disk has to be waited for.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        flat = index.numpy().ravel()
+        order = flat.argsort(kind="stable")
+        sorted_ = flat[order]
+        if len(flat) and (sorted_[0] < 0 or sorted_[-1] >= len(self)):
+            raise IndexError(f"rows {sorted_[0]} to {sorted_[-1]} of a table of {len(self)}")
+        found = torch.empty(len(flat), self.width, dtype=self.dtype)
+        ends = np.searchsorted(sorted_, self._starts)
+        for number in np.flatnonzero(np.diff(ends)):  # `take` lets other threads run
+            part = slice(ends[number], ends[number + 1])
+            at, rows = sorted_[part] - self._starts[number], found.numpy()[part]
+            self._blocks[number].take(at, axis=0, out=rows, mode="clip")
+        placed = self._empty(len(flat)).index_copy_(0, torch.from_numpy(order), found)
+        return placed.view(*index.shape, self.width)
 
     def _slice(self, rows: slice) -> Tensor:
         at, end, _ = rows.indices(len(self))
         parts = []
         while at < end:
-            number, first = divmod(at, self._size)
+            number = int(np.searchsorted(self._starts, at, side="right")) - 1
+            first = at - int(self._starts[number])
             parts.append(torch.from_numpy(self._blocks[number][first : first + end - at]))
             at += len(parts[-1])
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat(parts) if parts else self._empty(0)
+        return self._sent(parts[0] if len(parts) == 1 else torch.cat([self._empty(0), *parts]))
 
-    def _gather(self, rows: Tensor) -> Tensor:
-        index = rows.cpu().numpy().ravel()
-        found = self._empty(len(index))
-        target, (block, at) = found.numpy(), np.divmod(index, self._size)
-        for i, (number, row) in enumerate(zip(block.tolist(), at.tolist(), strict=True)):
-            target[i] = self._blocks[number][row]
-        return found.view(*rows.shape, self.width)
+    def _sent(self, rows: Tensor) -> Tensor:
+        return rows.to(self.device, non_blocking=True)
 
     def _empty(self, rows: int) -> Tensor:
         pinned = self.device.type == "cuda"
-        return torch.empty(rows, self.width, dtype=torch.half, pin_memory=pinned)
+        return torch.empty(rows, self.width, dtype=self.dtype, pin_memory=pinned)
 
 
 Table = Tensor | MappedTable
@@ -71,8 +92,14 @@ class Filling:
     """A table of `rows` rows that is filled from its start: on a device or, with a `folder`, in a
     mapped file there, which has no name and is gone with the process."""
 
-    def __init__(self, rows: int, device: torch.device, folder: Path | None = None) -> None:
-        self._rows, self._device, self._folder = rows, device, folder
+    def __init__(
+        self,
+        rows: int,
+        device: torch.device,
+        folder: Path | None = None,
+        dtype: torch.dtype = torch.half,
+    ) -> None:
+        self._rows, self._device, self._folder, self._dtype = rows, device, folder, dtype
         self._held: Tensor | None = None
         self._filled = 0
 
@@ -112,14 +139,14 @@ class Filling:
 
     def _new(self, width: int) -> Tensor:
         if self._folder is None:
-            return torch.empty(self._rows, width, dtype=torch.half, device=self._device)
-        return _mapped_file(self._folder, self._rows, width)
+            return torch.empty(self._rows, width, dtype=self._dtype, device=self._device)
+        return _mapped_file(self._folder, self._rows, width, self._dtype)
 
 
-def _mapped_file(folder: Path, rows: int, width: int) -> Tensor:
+def _mapped_file(folder: Path, rows: int, width: int, dtype: torch.dtype) -> Tensor:
     """Room for a table, [R, W], in a file whose name is deleted at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = rows * width * torch.half.itemsize
+    size = rows * width * dtype.itemsize
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would be a crash
@@ -131,5 +158,5 @@ def _mapped_file(folder: Path, rows: int, width: int) -> Tensor:
                 f"which are not free; put the store on another disk (runtime.store=FOLDER), or "
                 "give tables more of the device's memory (runtime.device_budget)"
             ) from error
-        flat = torch.from_file(file.name, shared=True, size=rows * width, dtype=torch.half)
+        flat = torch.from_file(file.name, shared=True, size=rows * width, dtype=dtype)
     return flat.view(rows, width)

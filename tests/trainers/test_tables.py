@@ -11,10 +11,10 @@ from torch import Tensor
 from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers.data import TrainingData
-from trainers.distillation.state import StepInputs, Teacher
+from trainers.distillation.state import StepInputs
 from trainers.errors import UserError
 from trainers.tables import Filling, MappedTable
-from trainers.view_bank import Bank, MappedOutputs, ViewOutputs, mapped
+from trainers.view_bank import MappedOutputs, ViewOutputs, mapped
 
 CPU = torch.device("cpu")
 SHORT = ["budget.student_epochs=2", "budget.adapt_epochs=4", "method.num_stages=2"]
@@ -24,7 +24,7 @@ def numbers(rows: int, width: int = 3) -> Tensor:
     return torch.arange(rows * width).view(rows, width).half()
 
 
-@pytest.mark.parametrize("sizes", [[10], [4, 4, 2], [5, 5], [1] * 10])
+@pytest.mark.parametrize("sizes", [[10], [4, 4, 2], [5, 5], [2, 7, 1], [1] * 10])
 def test_rows_of_a_mapped_table_are_those_of_a_resident_one(sizes: list[int]) -> None:
     whole = numbers(10)
     table = MappedTable(whole.split(sizes), CPU)
@@ -35,8 +35,19 @@ def test_rows_of_a_mapped_table_are_those_of_a_resident_one(sizes: list[int]) ->
     assert torch.equal(table[torch.tensor([[1, 7], [4, 4]])], whole[torch.tensor([[1, 7], [4, 4]])])
     for part in (slice(0, 10), slice(2, 9), slice(3, 4), slice(8, 99), slice(4, 4), slice(None, 5)):
         assert torch.equal(table[part], whole[part])
-    with pytest.raises(IndexError):
-        table[torch.tensor([10])]
+    for wrong in (10, -1):
+        with pytest.raises(IndexError, match="of a table of 10"):
+            table[torch.tensor([3, wrong])]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_a_table_has_the_type_of_its_rows(dtype: torch.dtype, tmp_path: Path) -> None:
+    whole = numbers(10).to(dtype)
+    mapped_, filled = MappedTable(whole.split(4), CPU), Filling(10, CPU, tmp_path, dtype)
+    for table in (mapped_, filled.filled(whole.split(6))):
+        found = table[torch.tensor([9, 0])]
+        assert found.dtype == dtype
+        assert torch.equal(found, whole[[9, 0]])
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -58,18 +69,6 @@ def test_a_full_disk_is_an_error_that_names_the_bytes(
     with pytest.raises(UserError, match=rf"2\.0 GB are needed in {tmp_path}"):
         Filling(1_000_000, CPU, tmp_path).add(torch.zeros(1, 1000))
     assert list(tmp_path.iterdir()) == []
-
-
-def with_mapped_banks(world: World, folder: Path) -> World:
-    """The same world with banks in parts of 150 rows."""
-
-    def bank(old: Bank) -> Bank:
-        parts = zip(old.train.logits.split(150), old.train.pooled.split(150), strict=True)
-        rows = len(old.train.logits)
-        return Bank(mapped([ViewOutputs(*part) for part in parts], rows, CPU, folder), old.val)
-
-    teachers = [Teacher(teacher.model, bank(teacher.bank)) for teacher in world.teachers]
-    return world._replace(teachers=teachers)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_a_run_with_mapped_banks_is_bit_equal(
 ) -> None:
     stages = SHORT if cfg != "KD" else SHORT[:1]
     c = tiny.rung(cfg, *stages, *options)
-    one, two = tiny.run(c, world), tiny.run(c, with_mapped_banks(world, tmp_path))
+    one, two = tiny.run(c, world), tiny.run(c, tiny.with_mapped_banks(world, tmp_path))
     assert tiny.differences(one.state.state_dict(), two.state.state_dict()) == []
     assert tiny.without_cost(one.epochs) == tiny.without_cost(two.epochs)
     for bank in (two.state.queries, *(two.state.adapted or ())):
@@ -107,7 +106,7 @@ def test_a_run_with_mapped_banks_is_bit_equal(
 def test_tables_are_mapped_where_the_banks_are(world: World, tmp_path: Path) -> None:
     c = tiny.rung("L2")
     data = TrainingData(world.data.train, world.data.val)
-    for there, folder in ((world, None), (with_mapped_banks(world, tmp_path), tmp_path)):
+    for there, folder in ((world, None), (tiny.with_mapped_banks(world, tmp_path), tmp_path)):
         state = tiny.new_state(c, there)
         assert StepInputs.prepare(c, data, there.teachers, state).table_folder == folder
 

@@ -6,6 +6,7 @@ import copy
 import io
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +24,14 @@ from trainers.errors import Interrupted
 from trainers.finetune import FinetuneConfig, FinetuneState, finetune
 from trainers.loop import Epoch
 from trainers.models import freezing
-from trainers.view_bank import Bank, ViewOutputs, assemble, image_outputs, view_outputs
+from trainers.view_bank import (
+    Bank,
+    ViewOutputs,
+    assemble,
+    image_outputs,
+    mapped,
+    view_outputs,
+)
 
 RUNGS = (
     "CE",
@@ -145,6 +153,19 @@ def frozen_teacher(model: nn.Module, config: FinetuneConfig, data: TrainingData)
     normalise = Normaliser(config.data, config.numerics, views.device)
     val = image_outputs(model, data.val, normalise, config.numerics)
     return Teacher(model, Bank(train, ViewOutputs(val.logits.half(), val.pooled.half())))
+
+
+def with_mapped_banks(world: World, folder: Path) -> World:
+    """The same world with banks in parts of 150 rows."""
+
+    def bank(old: Bank) -> Bank:
+        parts = zip(old.train.logits.split(150), old.train.pooled.split(150), strict=True)
+        rows = len(old.train.logits)
+        train = mapped([ViewOutputs(*part) for part in parts], rows, torch.device("cpu"), folder)
+        return Bank(train, old.val)
+
+    teachers = [Teacher(teacher.model, bank(teacher.bank)) for teacher in world.teachers]
+    return world._replace(teachers=teachers)
 
 
 def teachers_of(config: DistillConfig, world: World) -> list[Teacher]:

@@ -120,13 +120,6 @@ class Images(NamedTuple):
         pixels = self.pixels if self.mapped else self.pixels.to(device)
         return self._replace(pixels=pixels, labels=self.labels.to(device))
 
-    def at(self, image_B: Tensor) -> Tensor:
-        """The pixels of these images on the device, uint8 [B, C, H, W]. Mapped ones are gathered
-        on the host, which has to wait for the indices where these are on a GPU."""
-        if not self.mapped:
-            return self.pixels[image_B]
-        return self.pixels[image_B.cpu()].to(self.device, non_blocking=True)
-
 
 class Unlabelled(NamedTuple):
     """Images without labels: pixels [N, C, H, W] uint8 and their sha256; mapped as, and only

@@ -1,6 +1,6 @@
 """Images whose pixels stay in a file of the host, for data sets larger than the device memory.
 
-The same bits as resident ones: `Images.at` gathers a batch's images and sends them.
+The same bits as resident ones: `Views` gathers the images of a batch and sends them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ validation images, B a batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -18,22 +19,25 @@ from torch import Tensor
 
 from trainers.data import DataConfig, Images, Unlabelled
 from trainers.numerics import Numerics
+from trainers.read_ahead import Reads
 from trainers.rng import generator, stream_seed
+from trainers.tables import MappedTable
 
 
 class Crops(NamedTuple):
-    """Which crop of which image rows are: number of the image, offsets of the crop, whether it is
+    """Which crop of which image `rows` are: number of the image, offsets of the crop, whether it is
     flipped (None: none is); of one shape each."""
 
     image: Tensor
     dy: Tensor
     dx: Tensor
     flip: Tensor | None
+    rows: Tensor
 
     def at(self, step: int) -> Crops:
         """Those of one step of an epoch."""
         flip = None if self.flip is None else self.flip[step]
-        return Crops(self.image[step], self.dy[step], self.dx[step], flip)
+        return Crops(self.image[step], self.dy[step], self.dx[step], flip, self.rows[step])
 
 
 class Views:
@@ -55,9 +59,12 @@ class Views:
         device, pad = images.device, config.crop_pad
         self._pad, self._mode = pad, config.pad_mode
         self._normalise = Normaliser(config, numerics, device)
-        self._windows = None
-        if not images.mapped:
-            both = torch.cat([images.pixels, unlabelled.pixels]) if unlabelled else images.pixels
+        parts = [part.pixels for part in (images, unlabelled) if part is not None]
+        self._windows = self._pixels = None
+        if images.mapped:
+            self._pixels = MappedTable([pixels.flatten(1) for pixels in parts], device)
+        else:
+            both = torch.cat(parts) if unlabelled else images.pixels
             self._windows = _windows(both, pad, self._mode)
         recipe = (config.views, pad, config.flip)
         self._draw(
@@ -117,7 +124,7 @@ class Views:
         """Which crops these rows, of any shape, are."""
         image, view = rows // self.count, rows % self.count
         flip = None if self._flip is None else self._flip[image, view]
-        return Crops(image, self._dy[image, view], self._dx[image, view], flip)
+        return Crops(image, self._dy[image, view], self._dx[image, view], flip, rows)
 
     def cut(self, crops_B: Crops) -> Tensor:
         """These crops, normalised float32 [B, C, H, W]."""
@@ -127,22 +134,17 @@ class Views:
         return self._normalise(pixels)
 
     def _windows_of(self, crops_B: Crops) -> Tensor:
-        image_B, dy_B, dx_B, _ = crops_B
+        image_B, dy_B, dx_B, _, row_B = crops_B
         if self._windows is not None:
             return self._windows[image_B, :, dy_B, dx_B]
-        windows = _windows(self._pixels(image_B), self._pad, self._mode)
+        assert self._pixels is not None
+        pixels = self._pixels.read(image_B, row_B).unflatten(1, self.images.pixels.shape[1:])
+        windows = _windows(pixels, self._pad, self._mode)
         return windows[torch.arange(len(image_B), device=self.device), :, dy_B, dx_B]
 
-    def _pixels(self, image_B: Tensor) -> Tensor:
-        """The pixels of mapped images, gathered on the host."""
-        if self.unlabelled is None:
-            return self.images.at(image_B)
-        known, others, index = self.images.pixels, self.unlabelled.pixels, image_B.cpu()
-        found = torch.empty((len(index), *others.shape[1:]), dtype=torch.uint8)
-        first = index < len(known)
-        found[first] = known[index[first]]
-        found[~first] = others[index[~first] - len(known)]
-        return found.to(self.device, non_blocking=True)
+    def reads(self, plan: Iterable[Tensor]) -> Reads:
+        """What is read of mapped images for these rows."""
+        return Reads(self._pixels, plan, self.count)
 
     def labels(self, row_B: Tensor) -> Tensor:
         """The labels of rows of labelled images; of another row it is an error (an index out of

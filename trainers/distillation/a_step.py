@@ -33,6 +33,7 @@ from trainers.methods.base import StepPosition
 from trainers.methods.information_plane import information
 from trainers.models import Outputs, freezing, outputs
 from trainers.optim import gradient_step
+from trainers.read_ahead import Reads, reading_ahead
 from trainers.view_bank import BANK_CHUNK, Bank, ViewOutputs
 
 ADAPTERS = ("query_adapter.", "teacher_adapters.")
@@ -130,7 +131,8 @@ class AStep:
             return {metrics.LOSS_TOTAL: total} | named | terms.seen | skipped
 
         stream = (inputs.config.seed, "fusion", "draws", position.epoch)
-        means = run_steps(self.state.progress, len(batches), step, self.state.stop, stream)
+        with reading_ahead(self._reads([rows for _, rows in batches])):
+            means = run_steps(self.state.progress, len(batches), step, self.state.stop, stream)
         method.eval()
         means |= self._gradients(method.members[batches[-1][0]])
         for k, teacher in enumerate(self.state.teachers):
@@ -142,6 +144,14 @@ class AStep:
         images = sum(len(rows) for _, rows in batches)
         means[metrics.IMAGES_PER_SECOND] = images / means.pop("steps_seconds")
         return means
+
+    def _reads(self, plan: list[Tensor]) -> list[Reads]:
+        """What is read of tables and images for these rows."""
+        banks = [] if self.fresh else [self.student, *(t.bank for t in self.inputs.teachers)]
+        both = [table for bank in banks for table in (bank.train.logits, bank.train.pooled)]
+        pooled = [bank.train.pooled for bank in self.pooled or []]
+        found = [Reads(table, plan) for table in (*both, *pooled)]
+        return [self.inputs.views.reads(plan), *found]
 
     def _gradients(self, method: AlternatingMethod) -> dict[str, float]:
         """The weakest gradient of the epoch's last step, of adapters and of the fusion's parts (0

@@ -22,6 +22,7 @@ from trainers.methods.base import StepPosition
 from trainers.mixing import mix_images
 from trainers.models import freezing, step_outputs
 from trainers.optim import gradient_step, set_lr
+from trainers.read_ahead import reading_ahead
 from trainers.view_bank import ViewOutputs, image_outputs
 
 
@@ -94,7 +95,10 @@ class BStep:
             return {metrics.LOSS_TOTAL: total} | named | seen | skipped
 
         stream = (config.seed, "student", "draws", position.epoch)
-        means = run_steps(state.progress, len(plan.rows), step, state.stop, stream)
+        reads = source.reads(plan.rows) if source is not None else []
+        reads = ready.reads() if ready is not None else reads
+        with reading_ahead([views.reads(plan.rows), *reads]):
+            means = run_steps(state.progress, len(plan.rows), step, state.stop, stream)
         return means | self._facts(position, plan.rows, means.pop("steps_seconds"))
 
     def _average(self, step: int) -> None:

@@ -7,6 +7,8 @@ batch, C classes, K teachers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from trainers.distillation.state import StepInputs
 from trainers.methods.alternating import AlternatingMethod
 from trainers.methods.base import Method
 from trainers.rng import generator
+from trainers.tables import Filling, Table
 from trainers.view_bank import ViewOutputs
 
 TEACHERS, TOKENS, IMAGE, CLASS, BY_LABEL = "teachers", "tokens", "image", "class", "image_by_label"
@@ -28,11 +31,13 @@ class Placebo:
     def __init__(self, kind: str, inputs: StepInputs, stage: int) -> None:
         views, draw = inputs.views, generator(inputs.config.seed, "placebo", stage)
         labels, classes, more = views.images.labels, inputs.config.data.classes, views.unlabelled
-        self.kind, self._order = kind, torch.empty(0)
+        self.kind = kind
+        self.order: Table | None = None
         if kind in (TEACHERS, CLASS) and more is not None:
             raise ValueError(f"placebo {kind} needs the label of every image")
         if kind == TEACHERS:
-            self._order = orders(views.rows, classes, draw).to(views.device)
+            table = Filling(views.rows, views.device, inputs.table_folder, torch.short)
+            self.order = table.filled(orders(views.rows, classes, draw))
         elif kind == CLASS:
             self._other = others_of_class(labels.cpu(), views.count, draw).to(views.device)
         else:
@@ -48,7 +53,8 @@ class Placebo:
 
     def shuffled(self, logits_KBC: Tensor, label_B: Tensor, row_B: Tensor) -> Tensor:
         """The logits with those of wrong classes shuffled. Shape [K, B, C]."""
-        return shuffled_rest(logits_KBC, label_B, self._order[row_B].long())
+        assert self.order is not None
+        return shuffled_rest(logits_KBC, label_B, self.order[row_B].long())
 
 
 def of_stage(inputs: StepInputs, method: Method, stage: int) -> Placebo | None:
@@ -108,13 +114,11 @@ def _rows(source_N: Tensor, views: int) -> Tensor:
     return (source_N[:, None] * views + torch.arange(views)).flatten()
 
 
-def orders(rows: int, classes: int, draw: torch.Generator) -> Tensor:
-    """An order of the wrong classes for every row. Shape [R, C - 1] int16, on the CPU."""
-    parts = [
-        torch.rand(min(CHUNK, rows - at), classes - 1, generator=draw).argsort(1).short()
-        for at in range(0, rows, CHUNK)
-    ]
-    return torch.cat(parts)
+def orders(rows: int, classes: int, draw: torch.Generator) -> Iterator[Tensor]:
+    """An order of the wrong classes for every row, in parts [r, C - 1] int16 on the CPU."""
+    for at in range(0, rows, CHUNK):
+        some = min(CHUNK, rows - at)
+        yield torch.rand(some, classes - 1, generator=draw).argsort(1).short()
 
 
 def shuffled_rest(logits_KBC: Tensor, label_B: Tensor, order_BR: Tensor) -> Tensor:

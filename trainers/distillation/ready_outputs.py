@@ -14,6 +14,7 @@ from trainers.distillation.state import StepInputs
 from trainers.distillation.teacher_outputs import Source
 from trainers.methods.base import Method, StepPosition, TeacherOutputs
 from trainers.mixing import UNMIXED, EpochPlan, Mix
+from trainers.read_ahead import Reads
 
 NUMBERS = 2**20  # images × widest output of all steps that are made at once: some MiB
 
@@ -35,6 +36,10 @@ class ReadyOutputs:
         widest = max(inputs.config.data.classes, *method.dims.teachers)
         self._many = max(1, NUMBERS // (plan.rows.shape[1] * widest))
         self._first, self._ready = -1, list[TeacherOutputs]()
+
+    def reads(self) -> list[Reads]:
+        """What is read of tables in the epoch: rows of many steps at once."""
+        return self._source.reads([rows.flatten() for rows in self._plan.rows.split(self._many)])
 
     def of_step(self, step: int) -> TeacherOutputs:
         """The outputs on one step's batch, with its targets."""

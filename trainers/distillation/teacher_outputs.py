@@ -6,6 +6,7 @@ Shapes: B a batch, R rows (images × views), K teachers, C classes, D latent wid
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -26,6 +27,8 @@ from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.methods.base import StepPosition, TeacherOutputs
 from trainers.models import outputs, step_outputs
 from trainers.models.freezing import freeze
+from trainers.read_ahead import Reads
+from trainers.tables import Table
 
 NOT_READ = torch.empty(0)
 
@@ -48,13 +51,13 @@ class Tables:
 
     def __init__(self, inputs: StepInputs, state: DistillState, stage: int) -> None:
         self.banks = teacher_banks(inputs, state, stage)
-        self._used, self._views = state.method.teachers_used, inputs.views.count
+        self.used = [self.banks[k].train for k in state.method.teachers_used]
+        self._views = inputs.views.count
 
     def __call__(self, rows_B: Tensor, images_BCHW: Tensor) -> TeacherOutputs:
-        train = [self.banks[k].train for k in self._used]
         return TeacherOutputs(
-            torch.stack([table.logits[rows_B].float() for table in train]),
-            pooled=tuple(table.pooled[rows_B].float() for table in train),
+            torch.stack([table.logits[rows_B].float() for table in self.used]),
+            pooled=tuple(table.pooled[rows_B].float() for table in self.used),
             image=rows_B // self._views,
         )
 
@@ -95,7 +98,8 @@ class Source:
         self._placebo = placebos.of_stage(inputs, method, position.stage)
         self._folds = folds.of_run(inputs, method)
         self._fusion = alternating(method) if state.gate_open else None
-        self._query, self._synergy = state.student, None
+        self._query = state.student
+        self._synergy: SynergyTable | None = None
         self._stack = stage_cache.stack(inputs, state) if method.stack_features else None
         self._teachers: Teachers = Live(inputs, state)
         if tables:
@@ -107,6 +111,17 @@ class Source:
         fused = self._fusion is not None and self._synergy is None
         self._ema = state.ema if method.ema_teaches else None
         self.live = not tables or fused or self._ema is not None  # networks are run in the loop
+
+    def reads(self, plan: Iterable[Tensor]) -> list[Reads]:
+        """What is read of tables for these rows."""
+        found: list[Table | None] = []
+        if isinstance(self._teachers, Tables):
+            found += [table for rows in self._teachers.used for table in (rows.logits, rows.pooled)]
+        if self._synergy is not None:
+            found += [self._synergy.logits, self._synergy.latent]
+        if self._placebo is not None:
+            found.append(self._placebo.order)
+        return [Reads(table, plan) for table in found]
 
     @torch.no_grad()
     def teacher_outputs(

@@ -44,7 +44,7 @@ def test_the_labels_logit_stays_and_the_rest_is_shuffled_alike(
     torch.manual_seed(0)
     one, labels = torch.randn(50, classes), torch.randint(classes, (50,))
     tables = torch.stack([one, one * 2])
-    order = placebos.orders(50, classes, draw()).long()
+    order = torch.cat([*placebos.orders(50, classes, draw())]).long()
     shuffled = placebos.shuffled_rest(tables, labels, order)
     for table, found in zip(tables, shuffled, strict=True):
         assert torch.equal(found.gather(1, labels[:, None]), table.gather(1, labels[:, None]))
