@@ -5,7 +5,8 @@
 writes the parts of the banks of two teachers as a run finds them: the first `--real` parts of each
 hold random numbers, the others are sparse files of zeros, which take no disk. Then it maps them as
 a run does (every part is read once and checked), and reads batches of rows of the real parts: from
-the disk, from the system's cache, and from tables that are held in memory.
+the disk and from the system's cache, each with and without reading ahead, and from tables that are
+held in memory.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from pipeline.tracking.target import TrackingTarget
 from trainers.data import DataConfig, Images, TrainingData
 from trainers.loop import peak_memory_mb, reset_peak_memory
 from trainers.numerics import Numerics
+from trainers.read_ahead import Reads, reading_ahead
 from trainers.view_bank import BANK_CHUNK, Bank, Rows, ViewOutputs, assemble, bank_bytes
 
 CPU, PART = torch.device("cpu"), CHUNKS_A_PART * BANK_CHUNK
@@ -50,8 +52,9 @@ parts. Mapping: all parts read once and checked. Memory: the most that the proce
 what it held before; own memory is what is no page of a file: the system takes those back when it \
 needs them. Not run on a GPU."""
 READS = """\
-Reading a batch of {batch} rows of both banks (logits and pooled features, raised to float32) from \
-the real parts; milliseconds, median (least … largest) of {rounds}; images a second."""
+What a step waits for a batch of {batch} rows of both banks (logits and pooled features, raised to \
+float32) from the real parts, where the rest of it takes {step:g} ms, in which the host is idle; \
+milliseconds, median (least … largest) of {rounds}. Each line from the disk has parts of its own."""
 
 
 class Sizes(NamedTuple):
@@ -92,16 +95,20 @@ def main() -> None:
             banks = [read(session, data, sizes, width) for width in widths]
         mapping = time.process_time() - began
         print(table(caption(sizes), *of_disk(sizes, writing, mapping, used)))
+        os.sync()
         for path in session.store.root.rglob("part-*"):
             forget(path)
         mapped = [bank.train for bank in banks]
         rows = min(sizes.real * PART, sizes.rows)
-        times = {"disk": timed(mapped, rows, options.rounds)}
+        first, second, whole = range(rows // 2), range(rows // 2, rows), range(rows)
+        times = {"disk": timed(mapped, first, options)}
+        times["disk, read ahead"] = timed(mapped, second, options, ahead=True)
         held = [in_memory(one, rows) for one in mapped]  # which reads them all
-        times["cache"] = timed(mapped, rows, options.rounds)
-        times["memory"] = timed(held, rows, options.rounds)
-    text = READS.format(batch=BATCH, rounds=options.rounds)
-    print(table(text, ["from", "ms", "images/s"], [speed(*one) for one in times.items()]))
+        times["cache"] = timed(mapped, whole, options)
+        times["cache, read ahead"] = timed(mapped, whole, options, ahead=True)
+        times["memory"] = timed(held, whole, options)
+    text = READS.format(batch=BATCH, rounds=options.rounds, step=options.step)
+    print(table(text, ["from", "ms"], [[name, spread(ms)] for name, ms in times.items()]))
 
 
 def caption(sizes: Sizes) -> str:
@@ -221,20 +228,21 @@ def in_memory(mapped: Rows, rows: int) -> Rows:
     return assemble((ViewOutputs(mapped.logits[p], mapped.pooled[p]) for p in parts), rows, CPU)
 
 
-def timed(banks: list[Rows], rows: int, rounds: int) -> list[float]:
+def timed(
+    banks: list[Rows], rows: range, options: argparse.Namespace, *, ahead: bool = False
+) -> list[float]:
     """Milliseconds of reading a batch, each of other rows."""
+    plan = torch.randint(rows.start, rows.stop, (options.rounds, BATCH))
+    tables = [table for bank in banks for table in (bank.logits, bank.pooled)] if ahead else []
     found = []
-    for _ in range(rounds):
-        row_B = torch.randint(rows, (BATCH,))
-        began = time.perf_counter()
-        for bank in banks:
-            bank.at(row_B)
-        found.append(1000 * (time.perf_counter() - began))
+    with reading_ahead([Reads(table, plan) for table in tables]):
+        for row_B in plan:
+            time.sleep(options.step / 1000)
+            began = time.perf_counter()
+            for bank in banks:
+                bank.at(row_B)
+            found.append(1000 * (time.perf_counter() - began))
     return found
-
-
-def speed(name: str, milliseconds: list[float]) -> list[str]:
-    return [name, spread(milliseconds), f"{1000 * BATCH / median(milliseconds):,.0f}"]
 
 
 def parse() -> argparse.Namespace:
@@ -247,6 +255,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--widths", default="512,640", help="pooled widths of the teachers")
     parser.add_argument("--real", type=int, default=24, help="parts of each bank with numbers")
     parser.add_argument("--rounds", type=int, default=200, help="batches that are timed")
+    parser.add_argument("--step", type=float, default=20.0, help="the rest of a step, ms")
     parser.add_argument("--folder", help="write below this folder (null: the system's temporary)")
     return parser.parse_args()
 

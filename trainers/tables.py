@@ -5,7 +5,9 @@ Both give the same bits. Shapes: R rows, W numbers of a row, B a batch.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +28,9 @@ class MappedTable:
     def __init__(self, blocks: Sequence[Tensor], device: torch.device) -> None:
         self._blocks = [block.numpy() for block in blocks]
         self._starts = np.cumsum([0, *map(len, blocks)])
+        self._addresses = [block.data_ptr() for block in blocks]
+        for address, block in zip(self._addresses, self._blocks, strict=True):
+            _advise(address, block.nbytes, "MADV_RANDOM")  # else a row brings megabytes with it
         self.width, self.dtype, self.device = blocks[0].shape[1], blocks[0].dtype, device
         self.ahead: Callable[[Tensor], Tensor | None] | None = None
 
@@ -60,12 +65,19 @@ class MappedTable:
             raise IndexError(f"rows {sorted_[0]} to {sorted_[-1]} of a table of {len(self)}")
         found = torch.empty(len(flat), self.width, dtype=self.dtype)
         ends = np.searchsorted(sorted_, self._starts)
-        for number in np.flatnonzero(np.diff(ends)):  # `take` lets other threads run
+        for number in np.flatnonzero(np.diff(ends)).tolist():  # `take` lets other threads run
             part = slice(ends[number], ends[number + 1])
             at, rows = sorted_[part] - self._starts[number], found.numpy()[part]
+            self._request(number, at)
             self._blocks[number].take(at, axis=0, out=rows, mode="clip")
         placed = self._empty(len(flat)).index_copy_(0, torch.from_numpy(order), found)
         return placed.view(*index.shape, self.width)
+
+    def _request(self, number: int, rows: np.ndarray) -> None:
+        """Let the disk find these rows of a block at the same time, not one after the other."""
+        size = self.width * self.dtype.itemsize
+        for address in (self._addresses[number] + rows * size).tolist():
+            _advise(address, size, "MADV_WILLNEED")
 
     def _slice(self, rows: slice) -> Tensor:
         at, end, _ = rows.indices(len(self))
@@ -84,6 +96,18 @@ class MappedTable:
         pinned = self.device.type == "cuda"
         return torch.empty(rows, self.width, dtype=self.dtype, pin_memory=pinned)
 
+
+def _advise(address: int, size: int, advice: str) -> None:
+    """Tell the system how mapped memory will be read; nothing where it cannot be told."""
+    if _LIBC is not None and size:
+        start = address - address % mmap.PAGESIZE
+        _LIBC.madvise(
+            ctypes.c_void_p(start), ctypes.c_size_t(address + size - start), _ADVICE[advice]
+        )
+
+
+_ADVICE = {name: getattr(mmap, name, 0) for name in ("MADV_RANDOM", "MADV_WILLNEED")}
+_LIBC = ctypes.CDLL(None) if all(_ADVICE.values()) else None
 
 Table = Tensor | MappedTable
 
