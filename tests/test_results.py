@@ -287,6 +287,23 @@ def test_the_recipes_with_few_labels_are_what_tuning_found() -> None:
     assert set(arms["tags.rung"].value_counts()) == {16}
 
 
+def test_the_recipes_against_the_stack_are_what_tuning_found() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    table = text.partition("### The recipes against the stack\n")[2].partition("\n## ")[0]
+    shown = dict(re.findall(r"^\| `?(\w+)`? \|.*\| ([\d.]+) \|$", table, re.M))
+    runs = _runs("tune_query.db.xz").query("`tags.stage` == 'distill'")
+    arms = runs[runs["tags.trial"].notna()].assign(arm=lambda r: r["tags.rung"].replace("L3", "L2"))
+    means = arms.groupby(["arm", "tags.trial"])[f"metrics.{metrics.BEST_VAL_TOP1}"].agg(
+        ["mean", "size"]
+    )
+    assert set(means["size"]) == {3}
+    assert set(means.groupby("arm").size()) == {8}
+    best = 100 * means["mean"].groupby("arm").max()
+    assert shown == {arm: f"{value:.2f}" for arm, value in best.items()}
+    trial = means["mean"]["L2"].idxmax()
+    assert set(arms.loc[arms["tags.trial"] == trial, "params.method.folds"]) == {"5"}
+
+
 def test_what_the_readme_says_of_few_labels_is_in_the_stores() -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
     claims = _claims("proof_few_labels", None)
