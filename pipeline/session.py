@@ -90,6 +90,11 @@ class Session:
         """Whether a stop was requested."""
         return self._stop.is_set()
 
+    def graphs(self) -> Graphs | None:
+        """Where a run records its steps as CUDA graphs; None: it does not."""
+        wanted = self.runtime.graph == "auto" and self.device.type == "cuda"
+        return Graphs(self.device) if wanted else None
+
     @contextmanager
     def launch(self, end: Callable[[str, dict[str, str]], None] | None = None) -> Iterator[Session]:
         """The launch run around the work of a command."""

@@ -30,10 +30,20 @@ from trainers.loop import (
 from trainers.mixing import MixConfig, batch_sizes, mix_images, plan_epoch
 from trainers.models import step_outputs
 from trainers.numerics import Numerics
-from trainers.optim import OptimConfig, build_optimiser, gradient_step, set_lr
+from trainers.optim import (
+    OptimConfig,
+    build_optimiser,
+    gradient_step,
+    load_optimiser,
+    lr_table,
+    saved_optimiser,
+    set_lr,
+)
 from trainers.options import When, option
 from trainers.read_ahead import reading_ahead
 from trainers.rng import seeded
+from trainers.step_graph import Graphs
+from trainers.step_index import Index, select
 from trainers.view_bank import image_outputs
 from trainers.weight_digest import state_digests
 
@@ -97,6 +107,7 @@ class FinetuneState:
     scaler: torch.amp.GradScaler | None = None  # in float16
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Any] = field(default_factory=dict)  # top1, epoch, weights
+    graphs: Graphs | None = None  # of the steps, on a GPU (None: they are run one by one)
     stop: Callable[[], bool] = lambda: False
 
     @classmethod
@@ -118,7 +129,7 @@ class FinetuneState:
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": saved_optimiser(self.optimiser),
             "progress": self.progress.as_dict(),
             "best": self.best,
             **({"scaler": self.scaler.state_dict()} if self.scaler else {}),
@@ -126,7 +137,7 @@ class FinetuneState:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        load_optimiser(self.optimiser, saved["optimiser"])
         self.progress = Progress(**saved["progress"])
         if self.scaler:
             self.scaler.load_state_dict(saved["scaler"])
@@ -204,21 +215,25 @@ def _train_epoch(
     (shown_SXB, share_SX), scaler = plan.shown(labels_SB), state.scaler if numerics.mixed else None
     state.model.train()
 
-    def step(i: int) -> dict[str, Tensor]:
-        lr = recipe.optim.lr_at(epoch * steps + i, steps, recipe.epochs)
-        set_lr(state.optimiser, lr)
-        images, labels = views.cut(crops.at(i)), labels_SB[i]
+    rates = [optim.lr_at(epoch * steps + i, steps, recipe.epochs) for i in range(steps)]
+    lr, graphs = lr_table(rates, device), state.graphs
+    if graphs is not None and views.images.mapped:
+        graphs.without("teacher", "its images are in mapped files (runtime.device_budget)")
+
+    def step(i: Index) -> dict[str, Tensor]:
+        set_lr(state.optimiser, lr(i))
+        images, labels, mix = views.cut(crops.at(i)), select(labels_SB, i), plan.mix(i)
         with numerics.autocast(device):
-            mixed = mix_images(images, plan.mixes[i])
+            mixed = mix_images(images, mix)
             logits = step_outputs(state.model, mixed, compiled=numerics.compile).logits
-        loss = targets.label_loss(logits, labels, recipe.label_smoothing, plan.mixes[i])
+        loss = targets.label_loss(logits, labels, recipe.label_smoothing, mix)
         skipped = gradient_step(loss, state.optimiser, scaler)
-        top1 = right(logits, shown_SXB[i], share_SX[i])
+        top1 = right(logits, select(shown_SXB, i), select(share_SX, i))
         return {metrics.LOSS_TOTAL: loss, metrics.TRAIN_TOP1: top1} | skipped
 
     purpose = (config.teacher.seed, "teacher", "dropout", epoch)
     with reading_ahead([views.reads(plan.rows)]):
-        means = run_steps(state.progress, steps, step, state.stop, purpose)
+        means = run_steps(state.progress, steps, step, state.stop, purpose, graphs=graphs)
     images = steps * plan.rows.shape[1]
     means[metrics.IMAGES_PER_SECOND] = images / means.pop("steps_seconds")
-    return means | {metrics.LR: recipe.optim.lr_at((epoch + 1) * steps - 1, steps, recipe.epochs)}
+    return means | {metrics.LR: rates[-1]}

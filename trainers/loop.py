@@ -10,7 +10,7 @@ import re
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainers import losses, metrics
 from trainers.errors import Interrupted
 from trainers.rng import stream_seed
+from trainers.step_graph import Graphs, Runner, Step
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -73,32 +74,41 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def nothing(step: int) -> None:
+    """Nothing to do before or after a step."""
+
+
 def run_steps(
     progress: Progress,
     steps: int,
-    step: Callable[[int], dict[str, Tensor]],
+    step: Step,
     stop: Callable[[], bool],
-    stream: tuple[int, *tuple[str | int, ...]],
+    stream: tuple[int, str, *tuple[str | int, ...]],
+    *,
+    before: Callable[[int], None] = nothing,
+    after: Callable[[int], None] = nothing,
+    graphs: Graphs | None = None,
 ) -> dict[str, float]:
     """Run the rest of an epoch's steps; give the mean of each value and `steps_seconds`.
 
-    `stream` = (seed, purpose…) is where a step's own draws (dropout, the latent) come from.
+    `stream` = (seed, purpose, …) is where a step's own draws (dropout, the latent) come from. With
+    `graphs` most steps are one launch each: then `step` is called with an index on the device.
+    What a step needs of the host is done `before` and `after` it, with its number.
 
     Raises:
         Interrupted: `stop()` was true at a step boundary; `progress` holds the position.
         NonFinite: a sum is not finite.
     """
-    began, names = time.perf_counter(), list[str]()
-    done: list[Tensor] = []
-    while progress.step < steps and not stop():
-        torch.manual_seed(stream_seed(*stream, progress.step))
-        values = step(progress.step)
-        names = list(values)
-        done.append(torch.stack([value.detach().float() for value in values.values()]))
-        progress.step += 1
-    if done:  # read at once, and added up in the order of the steps
-        sums = torch.stack(done).cpu().double().cumsum(0)[-1].tolist()
-        for name, value in zip(names, sums, strict=True):
+    began = time.perf_counter()
+    runner = graphs.runner(step, steps, stream[1]) if graphs else Runner(step)
+    with graphs.stream() if graphs else nullcontext():
+        while progress.step < steps and not stop():
+            before(progress.step)
+            torch.manual_seed(stream_seed(*stream, progress.step))
+            runner.run(progress.step)
+            after(progress.step)
+            progress.step += 1
+        for name, value in runner.sums().items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
     progress.seconds += time.perf_counter() - began
     bad = [n for n, v in progress.sums.items() if not torch.isfinite(torch.tensor(v))]
@@ -108,6 +118,8 @@ def run_steps(
         raise Interrupted
     means = {name: total / steps for name, total in progress.sums.items()}
     means["steps_seconds"] = progress.seconds
+    if graphs:
+        means[metrics.GRAPH_STEPS] = runner.replayed / steps
     progress.step, progress.sums, progress.seconds = 0, {}, 0.0
     return means
 

@@ -290,6 +290,11 @@ RUN_SECONDS = _metric(
 A_STEP_SECONDS = _metric(
     "cost/a_step_seconds", "all A-Step epochs; once, at the end", unit="s", better="lower"
 )
+GRAPH_STEPS = _metric(
+    "cost/graph_steps",
+    "share of the epoch's optimiser steps that were one launch of a CUDA graph (`runtime.graph`)",
+    unit="share",
+)
 B_STEP_SECONDS = _metric(
     "cost/b_step_seconds", "all B-Step epochs; once, at the end", unit="s", better="lower"
 )

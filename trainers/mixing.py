@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trainers.options import When, option, span
 from trainers.rng import stream_seed
+from trainers.step_index import Index, select
 
 _mixes = When(
     "`mixup_alpha` or `cutmix_alpha` is above 0", lambda m: m.mixup_alpha > 0 or m.cutmix_alpha > 0
@@ -48,15 +49,16 @@ class MixConfig:
 
 
 class Mix(NamedTuple):
-    """How one batch is mixed: image i with image partner[i], `lam` the share of image i (a tensor
-    where targets of many batches are made at once).
+    """How one batch is mixed: image i with image partner[i], `lam` the share of image i.
 
-    `box` = (top, bottom, left, right) of CutMix, None for Mixup. `partner` None: unmixed.
+    `box` = (top, bottom, left, right) of CutMix, None for Mixup. `partner` None: unmixed. `lam` is
+    a tensor where targets of many batches are made at once; in a CUDA graph `box` is one too (see
+    `EpochPlan.boxes`).
     """
 
     lam: float | Tensor = 1.0
     partner: Tensor | None = None
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[int, int, int, int] | Tensor | None = None
 
     def of_first(self, count: int) -> Mix:
         """The mix of the first images of the batch, whose partners are among them."""
@@ -70,10 +72,15 @@ class Mix(NamedTuple):
         if self.partner is None:
             return value_B
         other_B = value_B if partners_B is None else partners_B
-        return torch.lerp(other_B[self.partner], value_B, self.lam)
+        return torch.lerp(other_B[self.partner], value_B, weight(self.lam))
 
 
 UNMIXED = Mix()
+
+
+def weight(share: float | Tensor) -> float | Tensor:
+    """A share as `torch.lerp` takes it: float64, in which shares are calculated, it does not."""
+    return share.float() if isinstance(share, Tensor) else share
 
 
 class Shown(NamedTuple):
@@ -88,7 +95,7 @@ class Shown(NamedTuple):
         first_B = value(self.first_B)
         if self.second_B is None:
             return first_B
-        return torch.lerp(value(self.second_B), first_B, self.lam)
+        return torch.lerp(value(self.second_B), first_B, weight(self.lam))
 
     def at(self, index: Tensor | None) -> Shown:
         """Those of some of the images (None: all)."""
@@ -113,22 +120,46 @@ def mix_images(images_BCHW: Tensor, mix: Mix) -> Tensor:
     other = images_BCHW[mix.partner]
     if mix.box is None:
         return torch.lerp(other, images_BCHW, mix.lam)
+    if isinstance(mix.box, Tensor):
+        return torch.lerp(other, images_BCHW, _own_share(mix.box, *images_BCHW.shape[2:]))
     top, bottom, left, right = mix.box
     mixed = images_BCHW.clone()
     mixed[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
     return mixed
 
 
+def _own_share(box: Tensor, height: int, width: int) -> Tensor:
+    """Share of the image itself in every pixel, by a row of `EpochPlan.boxes`. [H, W]."""
+    top, bottom, left, right, share = box.float().unbind()
+    y = torch.arange(height, device=box.device)[:, None]
+    x = torch.arange(width, device=box.device)
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+    return torch.where(inside, share, 1.0)
+
+
 class EpochPlan(NamedTuple):
     """rows [steps, B] into the clean views, and one Mix a step: their `partners` [steps, B] and
     `shares` [steps, 2] of both images, on the device too (None: unmixed). The first `labelled` rows
-    of every batch are of images with a label, and mixed among themselves, as the others are."""
+    of every batch are of images with a label, and mixed among themselves, as the others are.
+
+    `boxes` [steps, 6] float64 has every `Mix` as numbers: λ, then top, bottom, left, right of the
+    pixels that are mixed (of Mixup all) and the share of the image itself in these."""
 
     rows: Tensor
     mixes: list[Mix]
     labelled: int
     partners: Tensor | None = None
     shares: Tensor | None = None
+    boxes: Tensor | None = None
+
+    def mix(self, at: Index) -> Mix:
+        """The mix of one step."""
+        if isinstance(at, int):
+            return self.mixes[at]
+        if self.partners is None or self.boxes is None:
+            return UNMIXED
+        box = select(self.boxes, at)
+        return Mix(box[0], select(self.partners, at), box[1:])
 
     def shown(self, labels_SL: Tensor) -> tuple[Tensor, Tensor]:
         """The labels that the images of every step show [S, X, L], and the shares of each [S, X]:
@@ -205,7 +236,15 @@ def plan_epoch(
     on_device = torch.from_numpy(partners).to(device)
     mixes = [_draw_mix(draw, mix, on_device[i], size) for i in range(steps)]
     shares = torch.tensor([[one.lam, 1 - one.lam] for one in mixes]).to(device)
-    return EpochPlan(rows, mixes, sizes.labelled, on_device, shares)
+    return EpochPlan(rows, mixes, sizes.labelled, on_device, shares, _boxes(mixes, size, device))
+
+
+def _boxes(mixes: list[Mix], size: int, device: torch.device) -> Tensor:
+    found = [
+        (one.lam, 0, size, 0, size, one.lam) if one.box is None else (one.lam, *one.box, 0.0)
+        for one in mixes
+    ]
+    return torch.tensor(found, dtype=torch.float64).to(device)
 
 
 def _numpy(seed: int, *purpose: str | int) -> np.random.Generator:

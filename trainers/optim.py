@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from trainers import metrics
 from trainers.options import When, option, span
 from trainers.schedules import cosine_lr, step_lr
+from trainers.step_index import Index, select
 
 _steps = When("the schedule is step", lambda o: o.schedule == "step")
 _cosine = When("the schedule is cosine", lambda o: o.schedule == "cosine")
@@ -93,7 +95,37 @@ def build_optimiser(
             nesterov=config.nesterov,
             fused=True,
         )
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return adamw(parameters, config.lr, config.weight_decay)
+
+
+def adamw(parameters: Any, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW in its fused form, of parameters or of groups of them."""
+    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    _make_capturable(optimiser)
+    return optimiser
+
+
+def _make_capturable(optimiser: torch.optim.Optimizer) -> None:
+    """Let a CUDA graph record the steps of an AdamW on a GPU: a fused one makes the same steps."""
+    for group in optimiser.param_groups:
+        if "capturable" in group:
+            group["capturable"] = all(p.is_cuda for p in group["params"])
+
+
+def saved_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state as it is saved: of any device the same, with the learning rates as numbers."""
+    found = optimiser.state_dict()
+    for group in found["param_groups"]:
+        group["lr"] = float(group["lr"])
+        if "capturable" in group:
+            group["capturable"] = False
+    return found
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take over what `saved_optimiser` gave."""
+    optimiser.load_state_dict(saved)
+    _make_capturable(optimiser)
 
 
 def gradient_step(
@@ -131,7 +163,16 @@ def _clip(optimiser: torch.optim.Optimizer, largest: float) -> None:
         nn.utils.clip_grad_norm_(learning, largest)
 
 
-def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+def lr_table(rates: list[float], device: torch.device) -> Callable[[Index], float | Tensor]:
+    """The learning rate of each step: on a GPU a tensor there, which a CUDA graph reads and for
+    which no step waits."""
+    if device.type != "cuda":
+        return lambda at: rates[int(at)]
+    on_device = torch.tensor(rates, device=device)
+    return lambda at: select(on_device, at)
+
+
+def set_lr(optimiser: torch.optim.Optimizer, lr: float | Tensor) -> None:
     """The learning rate of every parameter group."""
     for group in optimiser.param_groups:
         group["lr"] = lr

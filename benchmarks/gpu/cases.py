@@ -29,6 +29,7 @@ from trainers.models.freezing import freeze
 from trainers.numerics import Numerics
 from trainers.optim import StudentOptimConfig
 from trainers.rng import seeded
+from trainers.step_graph import Graphs
 from trainers.view_bank import Bank, ViewOutputs
 
 _CE: dict[str, Any] = {"kd_target": "none", "bottleneck": False, "num_stages": 1}
@@ -189,11 +190,18 @@ class Work:
 
 
 def work(
-    config: DistillConfig, data: TrainingData, teachers: list[Teacher], step: str = "B"
+    config: DistillConfig,
+    data: TrainingData,
+    teachers: list[Teacher],
+    step: str = "B",
+    *,
+    graph: bool = False,
 ) -> Work:
-    """A step's loop in the second half of the budget: images are mixed, the gate is open."""
+    """A step's loop in the second half of the budget: images are mixed, the gate is open. `graph`:
+    its steps are CUDA graphs."""
     needed = read_by(config, teachers)
     state = DistillState.new(config, data, needed)
+    state.graphs = Graphs(data.train.device) if graph else None
     inputs = StepInputs.prepare(config, data, needed, state)
     state.stage_student, state.gate_open = snapshot(state.student), bool(alternating(state.method))
     total = config.budget.student_epochs

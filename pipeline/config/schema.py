@@ -36,6 +36,12 @@ class RuntimeConfig:
     """Options that cannot change results; they are never part of a run's identity."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1 …")
+    graph: str = option(
+        "auto",
+        "auto: on a GPU, steps of training as CUDA graphs, one launch each, where that is "
+        "possible; off: kernel by kernel",
+        choices=("auto", "off"),
+    )
     threads: int | None = option(None, "CPU threads (null: torch's choice)", low=1)
     store: str = option("store", "folder of checkpoints, weights and view banks", path=True)
     experiment: str | None = option(

@@ -40,6 +40,7 @@ FIELDS = (
     "waits",
     "graphs",
     "illegal",
+    "events",
 )
 CALLS = ("kernels", "libraries", "fills", "uploads", "downloads", "copies", "graphs")
 BARE = "bare loop"

@@ -12,7 +12,7 @@ enum { FAILED_ALLOCATION = 2, NOT_WHILE_CAPTURING = 900 };
 enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2, DEVICE_TO_DEVICE = 3 };
 
 typedef struct {
-  long kernels, libraries, fills, uploads, downloads, copies, waits, graphs, illegal;
+  long kernels, libraries, fills, uploads, downloads, copies, waits, graphs, illegal, events;
 } Counts; // in the order of FIELDS in counts.py
 
 static Counts counted;
@@ -22,6 +22,7 @@ void fakecuda_reset(void) { memset(&counted, 0, sizeof counted); }
 // Capture of a stream into a graph: what is launched meanwhile is not counted -----------------
 
 static int capturing, capture_mode, last_error;
+static unsigned long long captures;
 static void *captured_stream;
 
 static int illegal(void) {
@@ -39,6 +40,7 @@ int cudaStreamBeginCapture(void *stream, int mode) {
   captured_stream = stream;
   capture_mode = mode;
   capturing = 1;
+  captures++;
   return 0;
 }
 int cudaStreamBeginCaptureToGraph(void *s, void *g, void *d, void *e, size_t n, int mode) {
@@ -56,7 +58,7 @@ int cudaStreamIsCapturing(void *stream, int *status) {
 int cudaStreamGetCaptureInfo(void *stream, int *status, unsigned long long *id, void **graph,
                              const void ***dependencies, const void **edges, size_t *count) {
   cudaStreamIsCapturing(stream, status);
-  if (id) *id = 7;
+  if (id) *id = captures;
   if (graph) *graph = (void *)64;
   if (dependencies) *dependencies = 0;
   if (edges) *edges = 0;
@@ -193,6 +195,8 @@ int cudaMemGetInfo(size_t *left, size_t *all) {
 }
 int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream) {
   memcpy(to, from, bytes);
+  int lasts = kind == DEVICE_TO_DEVICE || holding(pinned_blocks, kind == HOST_TO_DEVICE ? from : to);
+  if (capturing && !lasts) return illegal(); // the graph keeps the address of the host's memory
   return add(kind == HOST_TO_DEVICE   ? &counted.uploads
              : kind == DEVICE_TO_HOST ? &counted.downloads
                                       : &counted.copies);
@@ -251,9 +255,12 @@ int cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
   *greatest = -5;
   return 0;
 }
-int cudaStreamSynchronize(void *stream) { return waited(); }
+int cudaStreamSynchronize(void *stream) { // torch waits for the default stream before it draws
+  int another = stream != captured_stream && capture_mode == cudaStreamCaptureModeRelaxed;
+  return capturing && another ? 0 : waited();
+}
 int cudaDeviceSynchronize(void) { return waited(); }
-int cudaEventSynchronize(void *event) { return waited(); }
+int cudaEventSynchronize(void *event) { return capturing ? illegal() : add(&counted.events); }
 int cudaStreamQuery(void *stream) { return capturing && stream == captured_stream ? illegal() : 0; }
 int cudaEventElapsedTime(float *milliseconds) {
   *milliseconds = 0.001f;

@@ -21,6 +21,7 @@ from trainers.data import DataConfig, Images, Unlabelled
 from trainers.numerics import Numerics
 from trainers.read_ahead import Reads
 from trainers.rng import generator, stream_seed
+from trainers.step_index import Index, select
 from trainers.tables import MappedTable
 
 
@@ -34,10 +35,13 @@ class Crops(NamedTuple):
     flip: Tensor | None
     rows: Tensor
 
-    def at(self, step: int) -> Crops:
+    def at(self, step: Index) -> Crops:
         """Those of one step of an epoch."""
-        flip = None if self.flip is None else self.flip[step]
-        return Crops(self.image[step], self.dy[step], self.dx[step], flip, self.rows[step])
+        flip = None if self.flip is None else select(self.flip, step)
+        image, dy, dx, rows = (
+            select(one, step) for one in (self.image, self.dy, self.dx, self.rows)
+        )
+        return Crops(image, dy, dx, flip, rows)
 
 
 class Views:

@@ -32,8 +32,9 @@ from trainers.methods.alternating import AlternatingMethod, alternating
 from trainers.methods.base import StepPosition
 from trainers.methods.information_plane import information
 from trainers.models import Outputs, freezing, outputs
-from trainers.optim import gradient_step
+from trainers.optim import adamw, gradient_step, load_optimiser
 from trainers.read_ahead import Reads, reading_ahead
+from trainers.step_index import Index, select
 from trainers.view_bank import BANK_CHUNK, Bank, ViewOutputs
 
 ADAPTERS = ("query_adapter.", "teacher_adapters.")
@@ -73,7 +74,7 @@ class AStep:
             self.pooled = teacher_banks(inputs, state, position.stage)
         self.optimiser = self._build_optimiser()
         if state.pending_a_optimiser is not None:
-            self.optimiser.load_state_dict(state.pending_a_optimiser)
+            load_optimiser(self.optimiser, state.pending_a_optimiser)
             state.pending_a_optimiser = None
         state.a_optimiser = self.optimiser
 
@@ -107,17 +108,23 @@ class AStep:
             {"params": fusion, "lr": c.a_lr * c.ib_mbm_lr_factor},
             {"params": others},
         ]
-        return torch.optim.AdamW(groups, lr=c.a_lr, weight_decay=c.a_weight_decay, fused=True)
+        return adamw(groups, c.a_lr, c.a_weight_decay)
 
     def _train(self, position: StepPosition) -> dict[str, float]:
         inputs, method, optimiser = self.inputs, self.method, self.optimiser
         scaler = self.state.scaler if inputs.numerics.mixed else None
         rows_SB = inputs.plan("fusion", position, None, unlabelled=False).rows
-        batches = self.folds.batches(rows_SB) if self.folds else [(0, rows) for rows in rows_SB]
+        of_folds = self.folds.batches(rows_SB) if self.folds else []
+        steps, last = len(rows_SB), method
+        if of_folds:
+            steps, last = len(of_folds), method.members[of_folds[-1][0]]
+        graphs, obstacle = self.state.graphs, inputs.obstacle(banks=True)
+        if graphs is not None:
+            graphs.without("fusion", "batches of folds differ in size" if of_folds else obstacle)
         method.train()
 
-        def step(i: int) -> dict[str, Tensor]:
-            number, rows = batches[i]
+        def step(i: Index) -> dict[str, Tensor]:
+            number, rows = of_folds[int(i)] if of_folds else (0, select(rows_SB, i))
             with inputs.numerics.autocast(inputs.device):
                 student = self._student(rows)
                 teachers, start = self._teachers(self.tokens.other(rows) if self.tokens else rows)
@@ -131,17 +138,18 @@ class AStep:
             return {metrics.LOSS_TOTAL: total} | named | terms.seen | skipped
 
         stream = (inputs.config.seed, "fusion", "draws", position.epoch)
-        with reading_ahead(self._reads([rows for _, rows in batches])):
-            means = run_steps(self.state.progress, len(batches), step, self.state.stop, stream)
+        plan, stop = [rows for _, rows in of_folds] or list(rows_SB), self.state.stop
+        with reading_ahead(self._reads(plan)):
+            means = run_steps(self.state.progress, steps, step, stop, stream, graphs=graphs)
         method.eval()
-        means |= self._gradients(method.members[batches[-1][0]])
+        means |= self._gradients(last)
         for k, teacher in enumerate(self.state.teachers):
             means[metrics.teacher(k, "trainable_requested")] = freezing.requested_fraction(
                 teacher, method.teacher_level(position.stage)
             )
             means[metrics.teacher(k, "trainable")] = freezing.moved_fraction(teacher)
-        means[metrics.STEP_SECONDS] = means["steps_seconds"] / len(batches)
-        images = sum(len(rows) for _, rows in batches)
+        means[metrics.STEP_SECONDS] = means["steps_seconds"] / steps
+        images = sum(len(rows) for _, rows in of_folds) if of_folds else rows_SB.numel()
         means[metrics.IMAGES_PER_SECOND] = images / means.pop("steps_seconds")
         return means
 

@@ -16,13 +16,14 @@ from trainers.distillation.ready_outputs import ReadyOutputs
 from trainers.distillation.stage_cache import teacher_val
 from trainers.distillation.state import DistillState, PlannedEpoch, StepInputs
 from trainers.distillation.teacher_outputs import source
-from trainers.loop import keep_best, right, run_steps, validation
+from trainers.loop import keep_best, nothing, right, run_steps, validation
 from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
 from trainers.mixing import mix_images
 from trainers.models import freezing, step_outputs
-from trainers.optim import gradient_step, set_lr
+from trainers.optim import gradient_step, lr_table, set_lr
 from trainers.read_ahead import reading_ahead
+from trainers.step_index import Index, select
 from trainers.view_bank import ViewOutputs, image_outputs
 
 
@@ -64,19 +65,25 @@ class BStep:
         views, source = self.inputs.views, self.source
         labels_SL, crops = views.labels(plan.rows[:, : plan.labelled]), views.crops(plan.rows)
         shown_SXL, share_SX = plan.shown(labels_SL)
-        ready = None
+        ready, graphs = None, state.graphs
         if source is not None and not source.live and self.method.needs_teachers(position):
-            ready = ReadyOutputs(self.inputs, source, self.method, plan, labels_SL, position)
+            ready = ReadyOutputs(
+                self.inputs, source, self.method, plan, labels_SL, position, fixed=bool(graphs)
+            )
+        if graphs is not None:
+            graphs.without("student", self.inputs.obstacle(banks=ready is None))
         self.method.train(bool(self.method.trainable("B")))
         freezing.train_mode(state.student, self.level, self.method.freeze_bn)
-        numerics, maps = self.inputs.numerics, self.method.needs_maps
+        numerics, maps, steps = self.inputs.numerics, self.method.needs_maps, len(plan.rows)
         scaler = state.scaler if numerics.mixed else None
+        done = position.epoch * steps
+        rates = [self._lr(done + i, steps, position) for i in range(steps)]
+        lr = lr_table(rates, self.inputs.device)
 
-        def step(i: int) -> dict[str, Tensor]:
-            done = position.epoch * len(plan.rows) + i
-            set_lr(state.optimiser, self._lr(done, len(plan.rows), position))
+        def step(i: Index) -> dict[str, Tensor]:
+            set_lr(state.optimiser, lr(i))
             with numerics.autocast(self.inputs.device):
-                clean, labels, mix = views.cut(crops.at(i)), labels_SL[i], plan.mixes[i]
+                clean, labels, mix = views.cut(crops.at(i)), select(labels_SL, i), plan.mix(i)
                 images = mix_images(clean, mix)
                 out = step_outputs(state.student, images, maps=maps, compiled=numerics.compile)
                 found = None
@@ -84,21 +91,28 @@ class BStep:
                     found = ready.of_step(i)
                 elif source is not None and self.method.needs_teachers(position):
                     at = self.method.needed_images(out, labels, mix)
-                    found = source.teacher_outputs(plan.rows[i], clean, images, at)
+                    found = source.teacher_outputs(select(plan.rows, i), clean, images, at)
                 terms = self.method.student_terms(out, found, labels, mix, position)
             total = torch.stack(list(terms.losses.values())).sum()
             skipped = gradient_step(total, state.optimiser, scaler)
-            self._average(done)
             named = {metrics.LOSS + name: value for name, value in terms.losses.items()}
-            top1 = right(out.logits, shown_SXL[i], share_SX[i])
+            top1 = right(out.logits, select(shown_SXL, i), select(share_SX, i))
             seen = {metrics.TRAIN_TOP1: top1} | terms.seen
             return {metrics.LOSS_TOTAL: total} | named | seen | skipped
 
-        stream = (config.seed, "student", "draws", position.epoch)
         reads = source.reads(plan.rows) if source is not None else []
         reads = ready.reads() if ready is not None else reads
         with reading_ahead([views.reads(plan.rows), *reads]):
-            means = run_steps(state.progress, len(plan.rows), step, state.stop, stream)
+            means = run_steps(
+                state.progress,
+                steps,
+                step,
+                state.stop,
+                (config.seed, "student", "draws", position.epoch),
+                before=ready.make if ready else nothing,
+                after=lambda i: self._average(done + i),
+                graphs=graphs,
+            )
         return means | self._facts(position, plan.rows, means.pop("steps_seconds"))
 
     def _average(self, step: int) -> None:

@@ -23,9 +23,10 @@ from trainers.methods.base import Dims, Method, StepPosition
 from trainers.mixing import BatchSizes, EpochPlan, MixConfig, batch_sizes, plan_epoch
 from trainers.models import freezing
 from trainers.numerics import Numerics
-from trainers.optim import build_optimiser
+from trainers.optim import build_optimiser, load_optimiser, saved_optimiser
 from trainers.rng import seeded
 from trainers.stacking import Stack
+from trainers.step_graph import Graphs
 from trainers.view_bank import Bank, MappedOutputs
 
 
@@ -97,6 +98,7 @@ class DistillState:
     adapted: list[Bank] | None = None  # of the own teachers as they are; likewise
     trunks: list[Trunk | None] | None = None  # of the own teachers; likewise
     stack: Stack | None = None  # of all teachers, where the method reads it; likewise
+    graphs: Graphs | None = None  # of the steps, on a GPU (None: they are run one by one)
     stop: Callable[[], bool] = lambda: False
 
     @classmethod
@@ -148,9 +150,9 @@ class DistillState:
             "method": self.method.state_dict(),
             "teachers": [t.state_dict() for t in self.teachers],
             "ema": self.ema.state_dict() if self.ema else None,
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": saved_optimiser(self.optimiser),
             "a_optimiser": (
-                self.a_optimiser.state_dict() if self.a_optimiser else self.pending_a_optimiser
+                saved_optimiser(self.a_optimiser) if self.a_optimiser else self.pending_a_optimiser
             ),
             "progress": self.progress.as_dict(),
             **({"scaler": self.scaler.state_dict()} if self.scaler else {}),
@@ -166,7 +168,7 @@ class DistillState:
             teacher.load_state_dict(weights)
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        load_optimiser(self.optimiser, saved["optimiser"])
         self.a_optimiser, self.pending_a_optimiser = None, saved["a_optimiser"]
         self.progress = Progress(**saved["progress"])
         if self.scaler:
@@ -214,6 +216,16 @@ class StepInputs(NamedTuple):
         teachers are; None: they are held on the device."""
         banks = (teacher.bank.train for teacher in self.teachers)
         return next((rows.folder for rows in banks if isinstance(rows, MappedOutputs)), None)
+
+    def obstacle(self, *, banks: bool) -> str:
+        """Why a step, which reads rows of the `banks` or not, cannot be a CUDA graph: the host has
+        to read files for it. Empty: it can."""
+        budget = "in mapped files, being larger than runtime.device_budget"
+        if self.views.images.mapped:
+            return f"its images are {budget}"
+        if banks and self.table_folder is not None:
+            return f"view banks are {budget}"
+        return ""
 
     def plan(
         self, purpose: str, position: StepPosition, mix: MixConfig | None, *, unlabelled: bool

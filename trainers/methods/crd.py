@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainers import losses
 from trainers.methods.base import Dims, TeacherOutputs
 from trainers.methods.baseline import Baseline, BaselineConfig
-from trainers.mixing import Mix
+from trainers.mixing import Mix, weight
 from trainers.models import Outputs
 from trainers.options import option
 
@@ -209,5 +209,5 @@ def draw(image_B: Tensor, count: int, classes: Classes, *, counted: bool) -> Dra
 @torch.no_grad()
 def remember(bank_ND: Tensor, image_B: Tensor, feature_BD: Tensor, kept: float | Tensor) -> None:
     """bank[image] ← normalised(kept·bank[image] + (1 - kept)·feature)."""
-    moved = torch.lerp(feature_BD.detach(), bank_ND[image_B], kept)
+    moved = torch.lerp(feature_BD.detach(), bank_ND[image_B], weight(kept))
     bank_ND[image_B] = F.normalize(moved, dim=1)

@@ -52,10 +52,11 @@ class Dkd(LogitBaseline):
         first_B, second_B = targets.target_classes(labels_L, logits_BC, mix)
 
         def dkd(y_B: Tensor) -> Tensor:
-            return losses.dkd(
+            one_B = losses.dkd(
                 student.logits, logits_BC, y_B, alpha=c.alpha, beta=c.beta, temperature=c.tau
-            ).mean()
+            )
+            return one_B.mean(0, keepdim=True)  # no scalar: a λ that is one makes it float64
 
         if second_B is None or c.target_view == "clean":
-            return dkd(first_B)
-        return mix.lam * dkd(first_B) + (1 - mix.lam) * dkd(second_B)
+            return dkd(first_B).squeeze(0)
+        return (mix.lam * dkd(first_B) + (1 - mix.lam) * dkd(second_B)).squeeze(0)
