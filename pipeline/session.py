@@ -26,6 +26,7 @@ from pipeline.storage.run_store import Store
 from pipeline.tracking.launch_run import check, launch_run
 from pipeline.tracking.target import TrackingTarget
 from trainers.numerics import Numerics, use_repeatable_kernels, use_tf32
+from trainers.step_graph import Graphs
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 

@@ -103,8 +103,7 @@ class Graphs:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-        self._last: torch.cuda.CUDAGraph | None = None  # the pool is one graph's at least
+        self._last: torch.cuda.CUDAGraph | None = None
         self._done = [torch.cuda.Event(blocking=True) for _ in range(AHEAD)]
         self._without = dict[str, str]()  # why steps of a purpose are run one by one
 
@@ -140,15 +139,19 @@ class Graphs:
             return None
 
     def _capture(self, body: Callable[[], None]) -> Recording:
-        graph = torch.cuda.CUDAGraph()
+        """A graph in the memory of the last one, which is given up only now: it keeps that memory
+        for this one. Other threads may use the GPU meanwhile."""
+        graph, pool = torch.cuda.CUDAGraph(), None
         if self._last is None:
-            torch.cuda.empty_cache()  # what the first steps took is not taken again by the graph
-        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            torch.cuda.empty_cache()  # so that the memory of the first steps is not taken twice
+        else:
+            pool = self._last.pool()
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             body()
         finally:
             graph.capture_end()
-        self._last = graph  # only now is the one before given up, whose memory this one uses
+        self._last = graph
         return graph
 
     def wait(self, replayed: int) -> None:
