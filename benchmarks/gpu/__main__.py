@@ -3,8 +3,9 @@
     python -m benchmarks.gpu [--json FILE] [--only checks] [--cases CE,KD,L2]
 
 Checks: waits of the host and launches in a step; loss terms compared with the CPU's; the same bits
-twice, and after an interruption. Speeds: images per second of each step's loop compared with a bare
-loop (resnet8x4 from two resnet32x4, 32 px). Needs torch alone, in any version from 2.11.
+twice, after an interruption, and with the steps as CUDA graphs. Speeds: images per second of each
+step's loop, and of the same as CUDA graphs, compared with a bare loop (resnet8x4 from two
+resnet32x4, 32 px). Needs torch alone, in any version from 2.11.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from trainers.distillation.config import DistillConfig
 from trainers.distillation.state import DistillState, Teacher
 from trainers.errors import Interrupted
 from trainers.numerics import Numerics
+from trainers.step_graph import WARM, Graphs
 from trainers.weight_digest import weights_digest
 
 SMALL = Scale("resnet8", "resnet20", images=512, batch=64, views=2, epochs=4)
@@ -47,9 +48,9 @@ def report(name: str, numerics: Numerics, device: torch.device) -> dict[str, Any
     for step in steps_of(name):
         row[f"waits {step}"], row[f"lines that wait {step}"] = waits(name, step, device)
         row[f"launches {step}"] = launches(name, step, device)
+        row[f"launches of a graph {step}"] = launches(name, step, device, graph=True)
     row["relative to CPU"] = relative_to_cpu(name, device)
-    row["same twice"], row["same resumed"] = repeatable(name, numerics, device)
-    return row
+    return row | repeatable(name, numerics, device)
 
 
 def slope(count: Callable[[int], int], few: int = 3, many: int = 8) -> float:
@@ -80,13 +81,14 @@ def waits(name: str, step: str, device: torch.device) -> tuple[float, list[str]]
     return slope(of_epoch), where
 
 
-def launches(name: str, step: str, device: torch.device) -> float:
+def launches(name: str, step: str, device: torch.device, *, graph: bool = False) -> float:
     """Kernels and graphs that the host launches in a step."""
 
     def of_epoch(steps: int) -> int:
         scale = replace(SMALL, images=SMALL.batch * steps)
         data = data_of(name, random_data(scale, device))
-        ready = work(config(name, scale), data, random_teachers(scale, data), step)
+        teachers = random_teachers(scale, data)
+        ready = work(config(name, scale), data, teachers, step, graph=graph)
         ready.epoch()
         with torch.profiler.profile(
             activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -95,7 +97,7 @@ def launches(name: str, step: str, device: torch.device) -> float:
             torch.cuda.synchronize()
         return sum(one.count for one in profile.key_averages() if one.key in LAUNCHES)
 
-    return slope(of_epoch)
+    return slope(of_epoch, 16, 56) if graph else slope(of_epoch)
 
 
 def run(
@@ -103,11 +105,19 @@ def run(
     data: TrainingData,
     teachers: list[Teacher],
     stop_at: tuple[int, int] | None = None,
+    *,
+    graph: bool = False,
 ) -> tuple[list[dict[str, float]], float]:
     """Metrics of every epoch and the digest of the student; `stop_at` (slot, step): interrupted
-    there, saved, and resumed by a new state."""
+    there, saved, and resumed by a new state; `graph`: its steps are CUDA graphs."""
     needed = read_by(settings, teachers)
-    state, found = DistillState.new(settings, data, needed), []
+
+    def new_state() -> DistillState:
+        state = DistillState.new(settings, data, needed)
+        state.graphs = Graphs(data.train.device) if graph else None
+        return state
+
+    state, found = new_state(), []
     if stop_at is not None:
         state.stop = lambda: (state.progress.slot, state.progress.step) == stop_at
         try:
@@ -116,7 +126,7 @@ def run(
         except Interrupted:
             saved = state.state_dict()
         found = found[: saved["progress"]["slot"]]
-        state = DistillState.new(settings, data, needed)
+        state = new_state()
         state.load_state_dict(saved)
     found += [epoch.metrics for epoch in distill(settings, data, needed, state)]
     return found, weights_digest(state.student)
@@ -144,12 +154,16 @@ def relative_to_cpu(name: str, device: torch.device) -> float:
     )
 
 
-def repeatable(name: str, numerics: Numerics, device: torch.device) -> tuple[bool, bool]:
-    """Whether a run gives the same bits twice, and the same bits when it is interrupted in the
-    middle of an epoch and resumed."""
+def repeatable(name: str, numerics: Numerics, device: torch.device) -> dict[str, bool]:
+    """Whether a run gives the same bits twice, when it is interrupted in the middle of an epoch and
+    resumed, with its steps as CUDA graphs, and with both."""
     data = data_of(name, random_data(SMALL, device))
     settings, teachers = config(name, SMALL, numerics), random_teachers(SMALL, data)
     _, first = run(settings, data, teachers)
-    _, second = run(settings, data, teachers)
-    _, resumed = run(settings, data, teachers, stop_at=(2, 3))
-    return first == second, first == resumed
+    ways: dict[str, dict[str, Any]] = {
+        "same twice": {},
+        "same resumed": {"stop_at": (2, 3)},
+        "same as graphs": {"graph": True},
+        "same as graphs, resumed": {"stop_at": (2, WARM + 2), "graph": True},
+    }
+    return {way: first == run(settings, data, teachers, **how)[1] for way, how in ways.items()}

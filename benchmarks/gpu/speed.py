@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from statistics import median
 from typing import Any
 
@@ -32,19 +33,20 @@ def compare(
     names: list[str], numerics: Numerics, device: torch.device
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(case and step, its figures): images/s, time as a multiple of the bare loop's in the same
-    round (medians of the rounds), peak memory."""
+    round (medians of the rounds), peak memory; then the same of steps that are CUDA graphs."""
     data = random_data(SCALE, device)
     teachers = random_teachers(SCALE, data)
     base = bare(SCALE, data, numerics)
     base()
     for name in names:
-        for step in steps_of(name):
-            ready = work(config(name, SCALE, numerics), data_of(name, data), teachers, step)
+        for step, graph in product(steps_of(name), (False, True)):
+            settings, own = config(name, SCALE, numerics), data_of(name, data)
+            ready = work(settings, own, teachers, step, graph=graph)
             ready.epoch()
             torch.cuda.reset_peak_memory_stats(device)
             pairs = [(timed(base, device), timed(ready.epoch, device)) for _ in range(ROUNDS)]
             yield (
-                f"{name} {step}",
+                f"{name} {step}{' graph' if graph else ''}",
                 {
                     "images/s": round(median(ours for _, ours in pairs)),
                     "bare images/s": round(median(bare for bare, _ in pairs)),

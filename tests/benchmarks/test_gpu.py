@@ -59,4 +59,6 @@ def test_no_step_waits_and_runs_are_repeatable(name: str) -> None:
     row = checks.report(name, Numerics(), torch.device("cuda"))
     assert all(row[f"waits {step}"] < 0.5 for step in steps_of(name)), row
     assert row["relative to CPU"] < 1e-3
-    assert (row["same twice"], row["same resumed"]) == (True, True)
+    assert all(same for check, same in row.items() if check.startswith("same")), row
+    of_graphs = [step for step in steps_of(name) if (name, step) != ("L2 folds", "A")]
+    assert all(row[f"launches of a graph {step}"] <= 5 for step in of_graphs), row

@@ -271,6 +271,22 @@ def test_a_machine_without_a_compiler_is_one_error(
     assert can_compile(Numerics(compile=True)) == sys.executable
 
 
+@pytest.mark.parametrize(
+    ("device", "wanted", "found"), [(GPU, "auto", GPU), (GPU, "off", None), (CPU, "auto", None)]
+)
+def test_runs_on_a_gpu_record_graphs_unless_these_are_off(
+    device: torch.device,
+    wanted: str,
+    found: torch.device | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "Graphs", lambda device: device)
+    target: Any = None
+    runtime = compose([f"runtime.graph={wanted}"]).runtime
+    assert Session(runtime, Store(tmp_path), target, device).graphs() == found
+
+
 V100, A100 = (7, 0), (8, 0)
 
 

@@ -198,3 +198,14 @@ def test_mixing_without_any_alpha_is_never_active() -> None:
     assert not any(config.active(e, 10) for e in range(10))
     assert MixConfig(0.0, 0.5, start=0.0).active(0, 10)
     assert MixConfig(0.5, 0.0, start=0.0).active(0, 10)
+
+
+@pytest.mark.parametrize("mix", [MixConfig(1.0, 1.0), None])
+def test_a_mix_by_an_index_on_the_device_gives_the_same_images(mix: MixConfig | None) -> None:
+    drawn = plan(images=120, mix=mix)
+    images, values = torch.rand(6, 3, 16, 16), torch.rand(6)
+    for i in range(len(drawn.mixes)):
+        by_number, by_tensor = drawn.mix(i), drawn.mix(torch.tensor([i]))
+        assert torch.equal(mix_images(images, by_number), mix_images(images, by_tensor))
+        assert torch.equal(by_number.blend(values), by_tensor.blend(values))
+        assert 1 - by_number.lam == 1 - by_tensor.lam

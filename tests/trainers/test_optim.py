@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.optim import OptimConfig, build_optimiser, gradient_step, set_lr
+from trainers.optim import (
+    OptimConfig,
+    build_optimiser,
+    gradient_step,
+    load_optimiser,
+    saved_optimiser,
+    set_lr,
+)
 
 
 def train_one(config: OptimConfig, steps: int = 4) -> Tensor:
@@ -47,6 +54,24 @@ def test_set_lr_reaches_every_group() -> None:
     optimiser = torch.optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b]}], lr=2.0)
     set_lr(optimiser, 0.25)
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_saved_optimiser_is_that_of_any_device(name: str) -> None:
+    """On a GPU its learning rate is a tensor, and a CUDA graph can record its steps."""
+    weight = nn.Parameter(torch.ones(2))
+    optimiser = build_optimiser(OptimConfig(name, lr=0.5), [weight])
+    gradient_step(weight.sum(), optimiser)
+    plain = saved_optimiser(optimiser)
+    assert plain == optimiser.state_dict()
+    (group,) = optimiser.param_groups
+    group["lr"] = torch.tensor(0.5)
+    if "capturable" in group:
+        group["capturable"] = True
+    assert saved_optimiser(optimiser) == plain
+    load_optimiser(optimiser, plain)
+    (group,) = optimiser.param_groups
+    assert (group["lr"], group.get("capturable", False)) == (0.5, False)
 
 
 def scaler(growth_interval: int = 2000) -> torch.amp.GradScaler:

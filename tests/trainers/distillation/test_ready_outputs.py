@@ -57,6 +57,7 @@ def both_ways(
     for i, rows in enumerate(plan.rows):
         own = source.teacher_outputs(rows)
         made = method.student_targets(own, labels_SL[i], plan.mixes[i], POSITION)
+        ready.make(i)
         found.append((ready.of_step(i), made, own))
     return found
 
