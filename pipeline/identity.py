@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.config.extensions import sources
 from trainers import models
+from trainers.bank_codes import BankConfig
 from trainers.data import DATASETS, DataConfig, DataMissing, Splits, load
 from trainers.distill import DISTILL_VERSION
 from trainers.distillation.config import DistillConfig
@@ -135,8 +136,10 @@ def recipe_of(config: Config) -> str:
 
 def setting_key(found: dict[str, Any]) -> str:
     """A key that all methods of one problem share: which runs may be compared at all. Of the
-    optimiser it has the batch alone: its other numbers may be tuned for each method."""
-    config = {k: v for k, v in found["config"].items() if k not in ("seed", "method")}
+    optimiser it has the batch alone: its other numbers may be tuned for each method. What banks
+    keep of the teachers is a part of the method."""
+    own = ("seed", "method", "bank")
+    config = {k: v for k, v in found["config"].items() if k not in own}
     kept = {"budget": "student_epochs", "optim": "batch"}
     parts = {
         part: {k: v for k, v in config.get(part, {}).items() if k == name}
@@ -193,6 +196,7 @@ def distill_config(config: Config) -> DistillConfig:
         config.numerics,
         config.select,
         config.seed,
+        config.bank if taught and config.data.views else BankConfig(),
     )
 
 
@@ -239,6 +243,8 @@ def key_options(stage: str, config: Config) -> set[str]:
     if stage == "distill":
         found |= set(_counting(distill_config(config), ""))
         found -= {f"method.{name}" for name in config.method.without_effect()}
+        if not config.method.is_taught() or not config.data.views:
+            found -= set(_counting(config.bank, "bank."))
         found |= _OF_IMAGES
         found |= _OF_OTHERS if config.method.is_taught() else set()
     numbers = range(len(config.teacher)) if stage == "finetune" else teacher_numbers(config)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainers.tables import MappedTable, Table
+from trainers.tables import MappedTable, Table, mapped_part
 
 AHEAD = 4  # reads of each table that are ready or under way before they are requested
 
@@ -34,7 +34,7 @@ def reading_ahead(reads: Iterable[Reads]) -> Iterator[None]:
     An error of the thread is raised where its rows are requested. At the end of the block the
     thread has ended.
     """
-    mapped = [(one.table, one) for one in reads if isinstance(one.table, MappedTable)]
+    mapped = [(table, one) for one in reads if (table := mapped_part(one.table)) is not None]
     if not mapped:
         yield
         return

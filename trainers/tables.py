@@ -109,7 +109,36 @@ def _advise(address: int, size: int, advice: str) -> None:
 _ADVICE = {name: getattr(mmap, name, 0) for name in ("MADV_RANDOM", "MADV_WILLNEED")}
 _LIBC = ctypes.CDLL(None) if all(_ADVICE.values()) else None
 
-Table = Tensor | MappedTable
+
+class CodedTable:
+    """Rows that are stored another way, on the device or in mapped files: read, then unpacked."""
+
+    def __init__(self, stored: Tensor | MappedTable, unpack: Callable[[Tensor], Tensor]) -> None:
+        self.stored, self._unpack = stored, unpack
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @property
+    def device(self) -> torch.device:
+        return self.stored.device
+
+    @property
+    def nbytes(self) -> int:
+        return self.stored.nbytes
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """Rows [..., W], float32, of an index or a slice without a step."""
+        return self._unpack(self.stored[rows])
+
+
+Table = Tensor | MappedTable | CodedTable
+
+
+def mapped_part(table: Table | None) -> MappedTable | None:
+    """What of a table is read from mapped files."""
+    stored = table.stored if isinstance(table, CodedTable) else table
+    return stored if isinstance(stored, MappedTable) else None
 
 
 class Filling:
@@ -147,13 +176,13 @@ class Filling:
         """Whether it has any row."""
         return self._held is not None
 
-    def filled(self, parts: Iterable[Tensor]) -> Table:
+    def filled(self, parts: Iterable[Tensor]) -> Tensor | MappedTable:
         """The whole table, of these parts."""
         for part in parts:
             self.add(part)
         return self.table()
 
-    def table(self) -> Table:
+    def table(self) -> Tensor | MappedTable:
         """The whole table. Raises ValueError where rows are missing."""
         if self._held is None or self._filled != self._rows:
             raise ValueError(f"a table of {self._filled} rows, not {self._rows}")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainers.bank_codes import EVERYTHING, Codes, coded
 from trainers.data import Images
 from trainers.data.views import Normaliser, Views
 from trainers.models import Outputs, outputs
@@ -36,20 +37,21 @@ class ViewOutputs(NamedTuple):
         return ViewOutputs(self.logits.cpu(), self.pooled.cpu())
 
 
-class MappedOutputs(NamedTuple):
-    """Outputs of one network on rows, in mapped files of the host; `folder` is where tables of as
-    many rows are mapped that a run makes of them."""
+class TableOutputs(NamedTuple):
+    """Outputs of one network on rows that are stored another way or in mapped files of the host;
+    `folder` is where tables of as many rows are mapped that a run makes of them (None: these are
+    held on the device)."""
 
-    logits: MappedTable
-    pooled: MappedTable
-    folder: Path
+    logits: Table
+    pooled: Table
+    folder: Path | None
 
     def at(self, row_B: Tensor) -> ViewOutputs:
         """The rows of a batch on the device, raised to float32."""
         return ViewOutputs(self.logits[row_B].float(), self.pooled[row_B].float())
 
 
-Rows = ViewOutputs | MappedOutputs
+Rows = ViewOutputs | TableOutputs
 
 
 class Bank(NamedTuple):
@@ -64,9 +66,9 @@ class Bank(NamedTuple):
         return self.val.pooled.shape[1]
 
 
-def bank_bytes(rows: int, classes: int, width: int) -> int:
+def bank_bytes(rows: int, classes: int, width: int, codes: Codes = EVERYTHING) -> int:
     """Bytes of the outputs of a network of that pooled width on so many rows."""
-    return rows * (classes + width) * torch.half.itemsize
+    return rows * codes.row_bytes(classes, width)
 
 
 def view_outputs(
@@ -105,41 +107,56 @@ def image_outputs(
     )
 
 
+def packed(rows: ViewOutputs, codes: Codes) -> ViewOutputs:
+    """Rows as a bank stores them."""
+    return ViewOutputs(codes.logits.pack(rows.logits), codes.pooled.pack(rows.pooled))
+
+
 def assemble(
-    parts: Iterable[ViewOutputs], rows: int, device: torch.device, folder: Path | None = None
+    parts: Iterable[ViewOutputs],
+    rows: int,
+    device: torch.device,
+    folder: Path | None = None,
+    codes: Codes = EVERYTHING,
 ) -> Rows:
-    """One table from its parts, each copied into its place, so that only one is held twice; with a
-    `folder` it is mapped there instead of being held on the device.
+    """One table from its parts, which are `packed`, each copied into its place, so that only one is
+    held twice; with a `folder` it is mapped there instead of being held on the device.
 
     Raises:
         ValueError: the parts do not make up `rows` rows.
         UserError: the disk of the folder is full.
     """
-    logits, pooled = (Filling(rows, device, folder) for _ in range(2))
+    logits, pooled = (Filling(rows, device, folder, code.dtype) for code in codes)
     for part in parts:
         logits.add(part.logits)
         pooled.add(part.pooled)
-    return rows_of(logits.table(), pooled.table(), folder)
+    tables = coded(logits.table(), codes.logits), coded(pooled.table(), codes.pooled)
+    return rows_of(*tables, folder)
 
 
 def mapped(
-    parts: Sequence[ViewOutputs], rows: int, device: torch.device, folder: Path
-) -> MappedOutputs:
-    """One table of mapped parts, which all but the last have as many rows as the first.
+    parts: Sequence[ViewOutputs],
+    rows: int,
+    device: torch.device,
+    folder: Path,
+    codes: Codes = EVERYTHING,
+) -> TableOutputs:
+    """One table of mapped parts, which are `packed`.
 
     Raises:
         ValueError: the parts do not make up `rows` rows.
     """
     if (found := sum(len(part.logits) for part in parts)) != rows:
         raise ValueError(f"a table of {found} rows, not {rows}")
-    logits, pooled = ([getattr(part, name) for part in parts] for name in ViewOutputs._fields)
-    return MappedOutputs(MappedTable(logits, device), MappedTable(pooled, device), folder)
+    logits, pooled = (
+        coded(MappedTable([getattr(part, name) for part in parts], device), code)
+        for name, code in zip(ViewOutputs._fields, codes, strict=True)
+    )
+    return TableOutputs(logits, pooled, folder)
 
 
 def rows_of(logits: Table, pooled: Table, folder: Path | None) -> Rows:
-    """The outputs in these tables, which are either both mapped, then with a folder, or neither."""
-    if isinstance(logits, MappedTable) and isinstance(pooled, MappedTable) and folder is not None:
-        return MappedOutputs(logits, pooled, folder)
-    assert isinstance(logits, Tensor)
-    assert isinstance(pooled, Tensor)
-    return ViewOutputs(logits, pooled)
+    """The outputs in these tables; with a folder they are mapped."""
+    if isinstance(logits, Tensor) and isinstance(pooled, Tensor):
+        return ViewOutputs(logits, pooled)
+    return TableOutputs(logits, pooled, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trainers.bank_codes import BankConfig
 from trainers.data import DataConfig
 from trainers.data.class_overlap import class_lists
 from trainers.distillation.config import BudgetConfig, StudentConfig
@@ -96,6 +97,7 @@ class Config:
     optim: StudentOptimConfig = option(StudentOptimConfig, "the student's optimiser")
     budget: BudgetConfig = option(BudgetConfig, "epochs")
     numerics: Numerics = option(Numerics, "precision and memory format")
+    bank: BankConfig = option(BankConfig, "what view banks keep")
     runtime: RuntimeConfig = option(RuntimeConfig, "device, paths, cadence")
 
     def teachers(self) -> list[TeacherConfig]:

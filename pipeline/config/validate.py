@@ -53,6 +53,9 @@ def _data(config: Config) -> list[str]:
             f"data.teacher_limit={limit}: at least as many images as the student's, and "
             f"data.train_limit={'null' if few is None else few}"
         )
+    kept = config.bank.logits
+    if isinstance(kept, int) and kept >= data.classes:
+        found.append(f"bank.logits={kept}: fewer than data.classes={data.classes} needed, or all")
     blind = not has_validation(data)
     if blind and config.select == "best":
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")

@@ -215,6 +215,7 @@ class Teachers:
             config.data,
             config.numerics,
             self.tables,
+            config.bank,
         )
         self.bank_seconds += seconds
         return Teacher(model, bank)

@@ -16,8 +16,9 @@ def variant(config: Config) -> str:
     """What differs from the rung's default, as overrides: `method.ib_beta=0.01 optim.lr=0.1`;
     empty for the default itself.
 
-    Compared are the method and the optimiser without its batch. The rest is no variant of a rung:
-    data, networks, batch, epochs and numerics make the setting, which all rungs of a table share.
+    Compared are the method, the optimiser without its batch, and what view banks keep. The rest is
+    no variant of a rung: data, networks, batch, epochs and numerics make the setting, which all
+    rungs of a table share.
     The default is that of the bench and of its own budget, or of another budget (`budget=long`)
     with these epochs or fewer differences.
     """
@@ -70,10 +71,8 @@ def _bench(config: Config) -> str | None:
 
 def _compared(config: Config) -> dict[str, str]:
     optim = {key: value for key, value in canonical(config.optim).items() if key != "batch"}
-    return {
-        key: _word(value)
-        for key, value in flat({"method": canonical(config.method), "optim": optim})
-    }
+    parts = {"method": canonical(config.method), "optim": optim, "bank": canonical(config.bank)}
+    return {key: _word(value) for key, value in flat(parts)}
 
 
 def _word(value: Any) -> str:

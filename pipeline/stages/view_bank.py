@@ -22,6 +22,7 @@ from pipeline.storage.lease import acquire
 from pipeline.storage.run_record import BankRecord
 from pipeline.storage.run_store import RunFolder, Store, if_intact
 from trainers import models
+from trainers.bank_codes import BankConfig, Codes
 from trainers.data import DataConfig, TrainingData
 from trainers.data.views import Normaliser, Views
 from trainers.errors import UserError
@@ -35,6 +36,7 @@ from trainers.view_bank import (
     bank_bytes,
     image_outputs,
     mapped,
+    packed,
     view_outputs,
 )
 
@@ -59,6 +61,7 @@ def bank_key_of(config: Config, run: str) -> str:
         "views": canonical(config.data),
         "numerics": canonical(config.numerics),
         "dtype": "float16",
+        **canonical(config.bank),
     }
     return digest_of(recipe)[:KEY_LENGTH]
 
@@ -93,9 +96,11 @@ def view_bank(
     config: DataConfig,
     numerics: Numerics,
     tables: Path | None = None,
+    kept: BankConfig | None = None,
 ) -> tuple[Bank, float]:
     """The bank of a key, read or made; and the seconds that making it took. With a folder for
-    tables of its size it is not held on the device, but mapped from its parts.
+    tables of its size it is not held on the device, but mapped from its parts. `kept`: of the
+    training views (None: everything).
 
     Raises:
         UserError: there is no room for it on the disk of the store.
@@ -105,6 +110,11 @@ def view_bank(
     folder = session.store.run("bank", key)
     views = Views(data.train, config, numerics, data.unlabelled)
     normalise = Normaliser(config, numerics, views.device)
+    codes = Codes.of(kept or BankConfig(), config.classes)
+
+    def chunks(start: int, stop: int) -> Iterator[ViewOutputs]:
+        for chunk in view_outputs(model, views, numerics, start=start, stop=stop):
+            yield packed(chunk, codes)
 
     def validation() -> dict[str, Tensor]:
         out = image_outputs(model, data.val, normalise, numerics)
@@ -113,22 +123,23 @@ def view_bank(
     done = bank_record(folder)
     if done is None:
         parts = Parts(session, folder, views.rows)
-        rows = parts.missing_rows + len(data.val.labels)
-        width = models.pooled_dim(model)
-        check_space(folder.path, {name: bank_bytes(rows, config.classes, width)})
-        parts.make(name, lambda a, b: view_outputs(model, views, numerics, start=a, stop=b))
+        rows, images = parts.missing_rows, len(data.val.labels)
+        shape = config.classes, models.pooled_dim(model)
+        needed = bank_bytes(rows, *shape, codes) + bank_bytes(images, *shape)
+        check_space(folder.path, {name: needed})
+        parts.make(name, chunks)
         done = _finished(session, folder, name, parts, validation)
     try:
         stored = _read(folder, done.parts, mapped=tables is not None)
         if tables is None:
-            train: Rows = assemble(stored, views.rows, views.device)
+            train: Rows = assemble(stored, views.rows, views.device, codes=codes)
         else:
-            train = mapped(list(stored), views.rows, views.device, tables)
+            train = mapped(list(stored), views.rows, views.device, tables, codes)
         val = _rows(folder.load_tensors("val", done.val))
     except (CorruptFile, FileNotFoundError) as error:
         log.warning("view bank %s is damaged (%s): the damaged part is rebuilt", key, error)
         (folder.path / "bank.json").unlink(missing_ok=True)
-        return view_bank(session, key, name, model, data, config, numerics, tables)
+        return view_bank(session, key, name, model, data, config, numerics, tables, kept)
     return Bank(train, ViewOutputs(*(t.to(views.device) for t in val))), done.seconds
 
 
@@ -148,8 +159,9 @@ def whole_bytes(config: Config, model: str) -> int:
         width = models.trial(model, data.classes, data.image_size, data.channels).width
     found = splits(data)
     images = len(found.train.labels) + len(found.unlabelled.pixels if found.unlabelled else ())
-    rows = images * data.views + len(found.val.labels)
-    return bank_bytes(rows, data.classes, width) if width else 0
+    codes, rows = Codes.of(config.bank, data.classes), images * data.views
+    train = bank_bytes(rows, data.classes, width, codes)
+    return train + bank_bytes(len(found.val.labels), data.classes, width) if width else 0
 
 
 def check_space(folder: Path, needed: dict[str, int]) -> None:
@@ -161,7 +173,8 @@ def check_space(folder: Path, needed: dict[str, int]) -> None:
         raise UserError(
             f"no room for view bank {', '.join(needed)}: {in_bytes(total)} are needed in {disk}, "
             f"{in_bytes(free)} are free; delete what is not needed, put the store on another disk "
-            "(runtime.store=FOLDER), or make fewer views of every image (data.views)"
+            "(runtime.store=FOLDER), keep less of every view (bank.logits, bank.features), or make "
+            "fewer views of every image (data.views)"
         )
 
 

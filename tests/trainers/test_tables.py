@@ -14,7 +14,7 @@ from trainers.data import TrainingData
 from trainers.distillation.state import StepInputs
 from trainers.errors import UserError
 from trainers.tables import Filling, MappedTable
-from trainers.view_bank import MappedOutputs, ViewOutputs, mapped
+from trainers.view_bank import TableOutputs, ViewOutputs, mapped
 
 CPU = torch.device("cpu")
 SHORT = ["budget.student_epochs=2", "budget.adapt_epochs=4", "method.num_stages=2"]
@@ -100,7 +100,7 @@ def test_a_run_with_mapped_banks_is_bit_equal(
     assert tiny.differences(one.state.state_dict(), two.state.state_dict()) == []
     assert tiny.without_cost(one.epochs) == tiny.without_cost(two.epochs)
     for bank in (two.state.queries, *(two.state.adapted or ())):
-        assert bank is None or isinstance(bank.train, MappedOutputs)
+        assert bank is None or isinstance(bank.train, TableOutputs)
 
 
 def test_tables_are_mapped_where_the_banks_are(world: World, tmp_path: Path) -> None:

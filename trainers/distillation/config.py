@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainers import models
+from trainers.bank_codes import BankConfig
 from trainers.data import DataConfig
 from trainers.mixing import MixConfig
 from trainers.numerics import Numerics
@@ -79,3 +80,4 @@ class DistillConfig:
     numerics: Numerics
     select: str = "best"
     seed: int = 0
+    bank: BankConfig = option(BankConfig, "what view banks keep", added=True)

@@ -26,8 +26,8 @@ from trainers.tables import Filling, Table
 from trainers.view_bank import (
     BANK_CHUNK,
     Bank,
-    MappedOutputs,
     Rows,
+    TableOutputs,
     ViewOutputs,
     assemble,
     image_outputs,
@@ -90,7 +90,7 @@ def reclassified(teachers: list[nn.Module], banks: list[Bank]) -> list[Bank]:
             yield models.classify(teacher, old.pooled[at : at + CHUNK].float()).half()
 
     def train(teacher: nn.Module, old: Rows) -> Rows:
-        folder = old.folder if isinstance(old, MappedOutputs) else None
+        folder = old.folder if isinstance(old, TableOutputs) else None
         table = Filling(len(old.pooled), old.pooled.device, folder)
         return rows_of(table.filled(logits(teacher, old)), old.pooled, folder)
 

@@ -27,7 +27,7 @@ from trainers.optim import build_optimiser, load_optimiser, saved_optimiser
 from trainers.rng import seeded
 from trainers.stacking import Stack
 from trainers.step_graph import Graphs
-from trainers.view_bank import Bank, MappedOutputs
+from trainers.view_bank import Bank, TableOutputs
 
 
 class Teacher(NamedTuple):
@@ -215,7 +215,7 @@ class StepInputs(NamedTuple):
         """Where tables of all training views are mapped, which is done where the banks of the
         teachers are; None: they are held on the device."""
         banks = (teacher.bank.train for teacher in self.teachers)
-        return next((rows.folder for rows in banks if isinstance(rows, MappedOutputs)), None)
+        return next((rows.folder for rows in banks if isinstance(rows, TableOutputs)), None)
 
     def obstacle(self, *, banks: bool) -> str:
         """Why a step, which reads rows of the `banks` or not, cannot be a CUDA graph: the host has

@@ -24,7 +24,7 @@ from pipeline.storage.run_store import Store
 from tests.trainers import tiny
 from tests.trainers.tiny import World
 from trainers.errors import Interrupted, UserError
-from trainers.view_bank import Bank, MappedOutputs, bank_bytes
+from trainers.view_bank import Bank, TableOutputs, bank_bytes
 
 CPU = torch.device("cpu")
 ROWS = 400  # 200 images, 2 views: four chunks, so four parts here
@@ -167,7 +167,7 @@ def test_a_bank_is_mapped_from_its_parts(config: Config, world: World) -> None:
             second = sorted(one.store.run("bank", "key").path.glob("part-*"))[1]
             second.write_bytes(second.read_bytes()[:-1] + b"x")
         found = mapped_bank(config, world, one)
-        assert isinstance(found.train, MappedOutputs)
+        assert isinstance(found.train, TableOutputs)
         assert tiny.differences(found.train.at(rows), want.train.at(rows)) == []
         assert tiny.differences(found.val, want.val) == []
     assert not (one.store.root / "tables").exists()  # made when a run needs it
