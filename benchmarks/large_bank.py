@@ -1,6 +1,7 @@
 """What view banks of the size of ImageNet-32 take: disk, memory and time, without a GPU.
 
     python -m benchmarks.large_bank [--images 1280000] [--real 24] [--folder FOLDER]
+    python -m benchmarks.large_bank --logits 20 --features int8   # bank.logits, bank.features
 
 writes the parts of the banks of two teachers as a run finds them: the first `--real` parts of each
 hold random numbers, the others are sparse files of zeros, which take no disk. Then it maps them as
@@ -36,21 +37,30 @@ from pipeline.storage.atomic import sha256
 from pipeline.storage.run_record import BankRecord
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import TrackingTarget
+from trainers.bank_codes import BankConfig, Codes
 from trainers.data import DataConfig, Images, TrainingData
 from trainers.loop import peak_memory_mb, reset_peak_memory
 from trainers.numerics import Numerics
 from trainers.read_ahead import Reads, reading_ahead
-from trainers.view_bank import BANK_CHUNK, Bank, Rows, ViewOutputs, assemble, bank_bytes
+from trainers.view_bank import (
+    BANK_CHUNK,
+    Bank,
+    Rows,
+    ViewOutputs,
+    assemble,
+    bank_bytes,
+    packed,
+)
 
 CPU, PART = torch.device("cpu"), CHUNKS_A_PART * BANK_CHUNK
 SIZE, VAL, BATCH = 32, 1000, 128
 CAPTION = """\
 View banks of {images:,} images × {views} views, {classes} classes, pooled widths {widths}, \
-float16; {real} parts of each bank, {real_size}, are real, the others sparse. Writing: a part of \
-random numbers, with its checksum, without the teacher's forward pass; all: the median times all \
-parts. Mapping: all parts read once and checked. Memory: the most that the process held beyond \
-what it held before; own memory is what is no page of a file: the system takes those back when it \
-needs them. Not run on a GPU."""
+bank.logits={kept.logits}, bank.features={kept.features}; {real} parts of each bank, {real_size}, \
+are real, the others sparse. Writing: a part of random numbers, with its checksum, without the \
+teacher's forward pass; all: the median times all parts. Mapping: all parts read once and checked. \
+Memory: the most that the process held beyond what it held before; own memory is what is no page of \
+a file: the system takes those back when it needs them. Not run on a GPU."""
 READS = """\
 What a step waits for a batch of {batch} rows of both banks (logits and pooled features, raised to \
 float32) from the real parts, where the rest of it takes {step:g} ms, in which the host is idle; \
@@ -65,6 +75,11 @@ class Sizes(NamedTuple):
     classes: int
     widths: list[int]
     real: int
+    kept: BankConfig
+
+    @property
+    def codes(self) -> Codes:
+        return Codes.of(self.kept, self.classes)
 
     @property
     def rows(self) -> int:
@@ -76,14 +91,18 @@ class Sizes(NamedTuple):
 
     def bytes(self, rows: int) -> int:
         """Of both banks."""
-        return sum(bank_bytes(rows, self.classes, width) for width in self.widths)
+        return sum(bank_bytes(rows, self.classes, width, self.codes) for width in self.widths)
 
 
 def main() -> None:
     options = parse()
     widths = [int(width) for width in options.widths.split(",")]
     most = -(-options.images * options.views // PART)
-    sizes = Sizes(options.images, options.views, options.classes, widths, min(options.real, most))
+    kept = options.logits if options.logits == "all" else int(options.logits)
+    sizes = Sizes(
+        *(options.images, options.views, options.classes, widths, min(options.real, most)),
+        BankConfig(kept, options.features),
+    )
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.folder) as name:
         session = Session(
             RuntimeConfig(), Store(Path(name) / "runs"), cast(TrackingTarget, None), CPU
@@ -117,6 +136,7 @@ def caption(sizes: Sizes) -> str:
         views=sizes.views,
         classes=sizes.classes,
         widths=sizes.widths,
+        kept=sizes.kept,
         real=sizes.real,
         real_size=in_bytes(sizes.bytes(min(sizes.rows, sizes.real * PART))),
     )
@@ -153,21 +173,22 @@ def sparse_images(root: Path, count: int) -> TrainingData:
 def write(store: Store, sizes: Sizes, width: int) -> Iterator[float]:
     """The bank of a width in the store; gives the seconds of each real part."""
     folder, digests = store.run("bank", f"width{width}"), list[str]()
-    shapes = {"logits": sizes.classes, "pooled": width}
+    shape = sizes.classes, width
     for number in range(sizes.parts):
         count, name = min(PART, sizes.rows - number * PART), part_name(number)
         if number < sizes.real:
-            tensors = {key: torch.rand(count, columns).half() for key, columns in shapes.items()}
+            rows = ViewOutputs(*(torch.rand(count, columns).half() for columns in shape))
+            tensors = packed(rows, sizes.codes)._asdict()
             began = time.process_time()
             digests.append(folder.save_tensors(name, tensors))
             yield time.process_time() - began
         else:
-            part = zeros(count, sizes.classes, width)
+            part = zeros(count, *shape, sizes.kept.logits, sizes.kept.features)
             path = folder.path / f"{name}.{part.digest}.safetensors"
             path.write_bytes(part.head)
             os.truncate(path, part.size)
             digests.append(part.digest)
-    val = {key: torch.zeros(VAL, columns).half() for key, columns in shapes.items()}
+    val = ViewOutputs(*(torch.zeros(VAL, columns).half() for columns in shape))._asdict()
     record = BankRecord(digests, folder.save_tensors("val", val), 0.0, f"bank-{width}")
     folder.write_json("bank", record.to_json())
 
@@ -181,9 +202,11 @@ class Zeros(NamedTuple):
 
 
 @cache
-def zeros(rows: int, classes: int, width: int) -> Zeros:
-    tensors = {"logits": torch.zeros(rows, classes), "pooled": torch.zeros(rows, width)}
-    data = safetensors.torch.save({name: tensor.half() for name, tensor in tensors.items()})
+def zeros(rows: int, classes: int, width: int, logits: int | str, features: str) -> Zeros:
+    codes = Codes.of(BankConfig(logits, features), classes)
+    stored = packed(ViewOutputs(torch.zeros(1, classes), torch.zeros(1, width)), codes)
+    tensors = {name: one.new_zeros(rows, one.shape[1]) for name, one in stored._asdict().items()}
+    data = safetensors.torch.save(tensors)
     head = 8 + int.from_bytes(data[:8], "little")
     return Zeros(data[:head], len(data), sha256(data))
 
@@ -195,7 +218,8 @@ def read(session: Session, data: TrainingData, sizes: Sizes, width: int) -> Bank
     )
     nothing, tables = nn.Identity(), session.store.root / "tables"
     return view_bank(
-        session, f"width{width}", f"bank-{width}", nothing, data, config, Numerics(), tables
+        *(session, f"width{width}", f"bank-{width}", nothing, data, config, Numerics(), tables),
+        sizes.kept,
     )[0]
 
 
@@ -253,6 +277,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=4, help="views of an image")
     parser.add_argument("--classes", type=int, default=1000, help="logits of a teacher")
     parser.add_argument("--widths", default="512,640", help="pooled widths of the teachers")
+    parser.add_argument("--logits", default="all", help="bank.logits")
+    parser.add_argument("--features", default="float16", help="bank.features")
     parser.add_argument("--real", type=int, default=24, help="parts of each bank with numbers")
     parser.add_argument("--rounds", type=int, default=200, help="batches that are timed")
     parser.add_argument("--step", type=float, default=20.0, help="the rest of a step, ms")

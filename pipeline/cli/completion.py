@@ -107,7 +107,8 @@ def _tops() -> tuple[str, ...]:
 
 
 def _sections() -> tuple[str, ...]:
-    return (*(name for name in GROUPS if name not in ("cfg", "experiment")), "mix", "runtime")
+    groups = (name for name in GROUPS if name not in ("cfg", "experiment"))
+    return (*groups, "bank", "mix", "runtime")
 
 
 def _options() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline.config import Config, ConfigError, compose
 from pipeline.config.groups import options_of
-from pipeline.identity import canonical
+from pipeline.identity import canonical, distill_config
 from pipeline.tracking.values import flat
 
 
@@ -71,7 +71,11 @@ def _bench(config: Config) -> str | None:
 
 def _compared(config: Config) -> dict[str, str]:
     optim = {key: value for key, value in canonical(config.optim).items() if key != "batch"}
-    parts = {"method": canonical(config.method), "optim": optim, "bank": canonical(config.bank)}
+    parts = {
+        "method": canonical(config.method),
+        "optim": optim,
+        "bank": canonical(distill_config(config).bank),
+    }
     return {key: _word(value) for key, value in flat(parts)}
 
 

@@ -94,6 +94,8 @@ def test_what_cannot_change_a_result_is_no_part_of_the_key(override: str) -> Non
         ("L1", "method.cccp_alpha=0.9"),  # one stage
         ("L2", "method.lambda_pres=3"),  # no adaptation
         ("L3", "data.train_limit=1294"),  # all there are
+        ("CE", "bank.logits=3"),  # reads no bank
+        ("KD", "bank.logits=all"),
     ],
 )
 def test_what_is_switched_off_is_the_same_experiment(cfg: str, override: str) -> None:
@@ -116,6 +118,8 @@ def test_what_is_switched_off_is_the_same_experiment(cfg: str, override: str) ->
         "numerics=float16",
         "numerics=tf32",
         "numerics.compile=true",
+        "bank.logits=3",
+        "bank.features=int8",
         "numerics.memory_format=contiguous",
         "budget.student_epochs=41",
         "optim.lr=2e-3",
@@ -130,6 +134,17 @@ def test_what_is_switched_off_is_the_same_experiment(cfg: str, override: str) ->
 )
 def test_what_can_change_a_result_changes_the_key(override: str) -> None:
     assert run_key("distill", compose([override])) != run_key("distill", compose([]))
+
+
+def test_what_banks_keep_is_of_students_alone_which_may_be_compared() -> None:
+    whole = compose(["cfg=KD"])
+    for override in ("bank.logits=3", "bank.features=int8"):
+        less = compose(["cfg=KD", override])
+        assert run_key("finetune", less) == run_key("finetune", whole)
+        settings = [setting_key(identity("distill", config)) for config in (less, whole)]
+        assert settings[0] == settings[1]
+    fresh = [compose(["cfg=KD", "data.views=0", *more]) for more in ([], ["bank.logits=3"])]
+    assert run_key("distill", fresh[0]) == run_key("distill", fresh[1])  # there are no banks
 
 
 def test_the_teacher_of_self_training_is_the_student_of_ce_at_its_seed() -> None:

@@ -31,6 +31,7 @@ CASES = [
         ["cfg=stack", "data.val_fraction=0", "select=last"],
         "data.val_fraction=0 leaves nothing to choose method.kd_target=stack by",
     ),
+    (["cfg=KD", "bank.logits=10"], "bank.logits=10: fewer than data.classes=10 needed, or all"),
     (["cfg=stack", "data.views=0"], "method.kd_target=stack is fitted to fixed views"),
     (
         ["bench=digits_all", "cfg=stack", "method.placebo=teachers"],

@@ -16,6 +16,7 @@ DEFAULTS = [
     ["cfg=CE", "budget=long", "budget.student_epochs=4"],
     ["cfg=KD", "data=fashion_mnist"],
     ["cfg=CE", "method.tau=9"],  # changes nothing in CE
+    ["cfg=CE", "bank.logits=3"],
     ["method=kd", "overlap=0"],
 ]
 
@@ -33,6 +34,7 @@ def test_the_default_of_a_rung_has_no_variant_in_any_setting(words: list[str]) -
         (["cfg=CE", "budget=long", "optim.lr=0.3"], "optim.lr=0.3"),
         (["cfg=L3", "method.teacher_levels=[1,1,2,2]"], "method.teacher_levels=[1,1,2,2]"),
         (["method=kd", "overlap=0", "method.teacher=best"], "method.teacher=best"),
+        (["cfg=KD", "bank.logits=3"], "bank.logits=3"),
         (
             ["cfg=L3", "bench.enable_kd_after_syn_acc=0"],
             "method.enable_kd_after_syn_acc=0.0",

@@ -19,12 +19,13 @@ from pipeline.session import Session
 from pipeline.stages import bank_parts, view_bank
 from pipeline.stages.student import StudentStage
 from pipeline.stages.teacher import Teachers
-from pipeline.stages.view_bank import bank_key, check_space, missing_bytes
+from pipeline.stages.view_bank import bank_key, check_space, missing_bytes, whole_bytes
 from pipeline.storage.run_store import Store
 from tests.trainers import tiny
 from tests.trainers.tiny import World
+from trainers.bank_codes import BankConfig, Codes
 from trainers.errors import Interrupted, UserError
-from trainers.view_bank import Bank, TableOutputs, bank_bytes
+from trainers.view_bank import Bank, TableOutputs, ViewOutputs, bank_bytes
 
 CPU = torch.device("cpu")
 ROWS = 400  # 200 images, 2 views: four chunks, so four parts here
@@ -171,6 +172,50 @@ def test_a_bank_is_mapped_from_its_parts(config: Config, world: World) -> None:
         assert tiny.differences(found.train.at(rows), want.train.at(rows)) == []
         assert tiny.differences(found.val, want.val) == []
     assert not (one.store.root / "tables").exists()  # made when a run needs it
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_bank_keeps_what_is_asked_of_training_views(
+    is_mapped: bool, config: Config, world: World
+) -> None:
+    one, kept = session(config), BankConfig(logits=3, features="int8")
+    codes, whole = Codes.of(kept, CLASSES), bank(config, world, one)
+    small = view_bank.view_bank(
+        *(one, "small", "bank-of-a-test", world.teachers[0].model, world.data, config.data),
+        *(config.numerics, one.store.root / "tables" if is_mapped else None, kept),
+    )[0]
+    rows = ViewOutputs(*(table[torch.arange(ROWS)] for table in whole.train[:2]))
+    for found, code, name in zip(small.train[:2], codes, rows._fields, strict=True):
+        want = getattr(rows, name)
+        assert torch.equal(found[torch.arange(ROWS)], code.unpack(code.pack(want)))
+    assert tiny.differences(small.val, whole.val) == []  # validation is of whole outputs
+    sizes = [
+        sum(path.stat().st_size for path in one.store.run("bank", key).path.glob("part-*"))
+        for key in ("key", "small")
+    ]
+    assert sizes[0] - sizes[1] >= bank_bytes(ROWS, 10, 64) - bank_bytes(ROWS, 10, 64, codes) - 100
+
+
+def test_banks_that_keep_less_have_other_keys_and_take_less_disk() -> None:
+    whole = tiny.compose("KD")
+    options = ["bank.logits=3", "bank.logits=4", "bank.features=int8"]
+    keys = {bank_key(tiny.compose("KD", *words), 0) for words in ([], *([o] for o in options))}
+    assert len(keys) == 4
+    assert bank_key(tiny.compose("KD", "bank.logits=all"), 0) == bank_key(whole, 0)
+    less = tiny.compose("KD", "bank.logits=3", "bank.features=int8")
+    assert whole_bytes(less, "resnet8") == ROWS * (14 + 66) + bank_bytes(VAL, CLASSES, WIDTH)
+    assert whole_bytes(whole, "resnet8") == bank_bytes(ROWS + VAL, CLASSES, WIDTH)
+
+
+def test_a_disk_has_room_for_a_bank_that_keeps_less(
+    config: Config, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, kept = session(config), BankConfig(features="int8")
+    arguments = (one, "key", "a", world.teachers[0].model, world.data, config.data)
+    free(monkeypatch, ROWS * (20 + 66) + bank_bytes(VAL, CLASSES, WIDTH))
+    with pytest.raises(UserError, match=r"bank\.logits, bank\.features"):
+        view_bank.view_bank(*arguments, config.numerics)
+    view_bank.view_bank(*arguments, config.numerics, kept=kept)
 
 
 @pytest.mark.parametrize(("over", "folder"), [(0, None), (1, "tables")])
