@@ -59,8 +59,8 @@ View banks of {images:,} images × {views} views, {classes} classes, pooled widt
 bank.logits={kept.logits}, bank.features={kept.features}; {real} parts of each bank, {real_size}, \
 are real, the others sparse. Writing: a part of random numbers, with its checksum, without the \
 teacher's forward pass; all: the median times all parts. Mapping: all parts read once and checked. \
-Memory: the most that the process held beyond what it held before; own memory is what is no page of \
-a file: the system takes those back when it needs them. Not run on a GPU."""
+Memory: the most that the process held beyond what it held before; own memory is what is no page \
+of a file: the system takes those back when it needs them. Not run on a GPU."""
 READS = """\
 What a step waits for a batch of {batch} rows of both banks (logits and pooled features, raised to \
 float32) from the real parts, where the rest of it takes {step:g} ms, in which the host is idle; \

@@ -129,11 +129,11 @@ def with_less(world: World, codes: Codes, folder: Path | None = None) -> World:
     ("cfg", "options"),
     [
         ("KD", []),
-        ("L3", []),
         *(
             pytest.param(cfg, options, marks=pytest.mark.thorough)
             for cfg, options in (
                 ("L2", []),
+                ("L3", []),
                 ("L3", ["method.teacher_levels=[0]"]),
                 ("L2_null_tokens", []),
                 ("KD_null", []),

@@ -181,7 +181,7 @@ def test_an_interrupted_run_whose_tables_are_read_ahead_is_bit_equal(
     while not state.progress.done:  # stopped within every epoch, and resumed
         saved, state = tiny.through_a_file(state.state_dict()), tiny.new_state(c, there)
         state.load_state_dict(saved)
-        state.stop = tiny.stop_after(3)
+        state.stop = tiny.stop_after(6)
         tiny.until_interrupted(partial(tiny.epochs_of, c, there, state))
         assert threads() == []
     assert tiny.differences(whole.state.state_dict(), state.state_dict()) == []

@@ -27,20 +27,18 @@ from trainers.tables import MappedTable
 
 class Crops(NamedTuple):
     """Which crop of which image `rows` are: number of the image, offsets of the crop, whether it is
-    flipped (None: none is); of one shape each."""
+    flipped (None: none is); of one shape each. `rows` is known where images are mapped."""
 
     image: Tensor
     dy: Tensor
     dx: Tensor
     flip: Tensor | None
-    rows: Tensor
+    rows: Tensor | None = None
 
     def at(self, step: Index) -> Crops:
         """Those of one step of an epoch."""
-        flip = None if self.flip is None else select(self.flip, step)
-        image, dy, dx, rows = (
-            select(one, step) for one in (self.image, self.dy, self.dx, self.rows)
-        )
+        image, dy, dx = (select(one, step) for one in (self.image, self.dy, self.dx))
+        flip, rows = (None if one is None else select(one, step) for one in (self.flip, self.rows))
         return Crops(image, dy, dx, flip, rows)
 
 
@@ -128,7 +126,8 @@ class Views:
         """Which crops these rows, of any shape, are."""
         image, view = rows // self.count, rows % self.count
         flip = None if self._flip is None else self._flip[image, view]
-        return Crops(image, self._dy[image, view], self._dx[image, view], flip, rows)
+        planned = None if self._pixels is None else rows
+        return Crops(image, self._dy[image, view], self._dx[image, view], flip, planned)
 
     def cut(self, crops_B: Crops) -> Tensor:
         """These crops, normalised float32 [B, C, H, W]."""
@@ -142,6 +141,7 @@ class Views:
         if self._windows is not None:
             return self._windows[image_B, :, dy_B, dx_B]
         assert self._pixels is not None
+        assert row_B is not None
         pixels = self._pixels.read(image_B, row_B).unflatten(1, self.images.pixels.shape[1:])
         windows = _windows(pixels, self._pad, self._mode)
         return windows[torch.arange(len(image_B), device=self.device), :, dy_B, dx_B]
