@@ -150,9 +150,13 @@ def gradient_step(
     one = torch.ones_like(loss, requires_grad=False)
     scale = scaler.scale(one)
     (loss * scale).backward()
-    scaler.unscale_(optimiser)
-    _clip(optimiser, clip)
-    scaler.step(optimiser)
+    try:
+        scaler.unscale_(optimiser)
+        _clip(optimiser, clip)
+        scaler.step(optimiser)
+    except RuntimeError:  # of a recording that failed: the same step is done without one
+        scaler._per_optimizer_states.clear()
+        raise
     scaler.update()
     return {metrics.SKIPPED: (scaler.scale(one) < scale).float()}
 

@@ -114,3 +114,20 @@ def test_a_step_with_an_infinite_gradient_is_skipped_and_counted(
         assert torch.equal(weight.detach(), before) is bool(skipped)
         seen.append((float(skipped), scale.get_scale()))
     assert seen == [(1, 512), (1, 256), (0, 256), (0, 512), (0, 512)]
+
+
+def test_a_scaled_step_that_failed_can_be_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one is whose recording as a CUDA graph fails."""
+    weight, scale = nn.Parameter(torch.tensor([1.0, -2.0])), scaler()
+    optimiser = build_optimiser(CONFIGS[0], [weight])
+    gradient_step(weight.sum(), optimiser, scale, clip=1.0)
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("not while capturing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.utils, "clip_grad_norm_", fail)
+        with pytest.raises(RuntimeError, match="capturing"):
+            gradient_step(weight.sum(), optimiser, scale, clip=1.0)
+    gradient_step(weight.sum(), optimiser, scale, clip=1.0)
+    assert optimiser.state[weight]["step"] == 2
