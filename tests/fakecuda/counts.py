@@ -20,6 +20,7 @@ import torch
 from benchmarks.gpu.cases import (
     NAMES,
     Scale,
+    Work,
     config,
     data_of,
     random_data,
@@ -30,6 +31,7 @@ from benchmarks.gpu.cases import (
 from benchmarks.gpu.checks import SMALL
 from benchmarks.gpu.speed import bare
 from trainers.numerics import Numerics
+from trainers.step_graph import Graphs
 
 FIELDS = (
     "kernels",
@@ -48,7 +50,7 @@ BARE = "bare loop"
 CUDA = torch.device("cuda")
 LIBRARY = ctypes.CDLL(None)
 FEW, MANY = 3, 8
-FEW_GRAPHS, MANY_GRAPHS = 16, 56  # steps: the first ones are no graph
+GRAPHS = 16  # steps of an epoch as graphs, the first of which are none
 SCALED = ("L3", "kd")  # cases that are counted in float16 too, with its gradient scaler
 
 
@@ -59,33 +61,47 @@ def counts() -> dict[str, int]:
     return {name: found[i] for i, name in enumerate(FIELDS)}
 
 
-def of_step(
-    name: str, step: str, precision: str = "float32", *, graph: bool = False
-) -> dict[str, float]:
+def of_step(name: str, step: str, precision: str = "float32") -> dict[str, float]:
     """Calls and waits that one more step adds to an epoch of a case."""
+    return _added(lambda scale: _ready(name, step, precision, scale).epoch)
 
-    def epoch(scale: Scale) -> Callable[[], object]:
-        data = data_of(name, random_data(scale, CUDA))
-        settings = config(name, scale, Numerics(precision))
-        return work(settings, data, random_teachers(scale, data), step, graph=graph).epoch
 
-    if not graph:
-        return _calls(_added(epoch, FEW, MANY))
-    added = _added(epoch, FEW_GRAPHS, MANY_GRAPHS)
-    return {**_calls(added), "graphs": added["graphs"], "illegal": added["illegal"]}
+def of_graph(name: str, step: str, precision: str = "float32") -> dict[str, float] | None:
+    """Calls and waits of a step that is a CUDA graph, from one launch to the next, and what no
+    recording allows; None: it is none."""
+    ready = _ready(name, step, precision, replace(SMALL, images=SMALL.batch * GRAPHS))
+    ready.state.graphs = graphs = _CountedGraphs(CUDA)
+    ready.epoch()
+    if not graphs.counted:
+        return None
+    first, *_, last = graphs.counted
+    each = {key: (last[key] - first[key]) / (len(graphs.counted) - 1) for key in FIELDS}
+    return {**_calls(each), "graphs": each["graphs"], "illegal": last["illegal"]}
 
 
 def of_bare_step() -> dict[str, float]:
-    """The same of plain cross-entropy on images that lie ready on the device."""
-    epoch = _added(lambda scale: bare(scale, random_data(scale, CUDA), Numerics()), FEW, MANY)
-    return _calls(epoch)
+    """Calls and waits of plain cross-entropy on images that lie ready on the device."""
+    return _added(lambda scale: bare(scale, random_data(scale, CUDA), Numerics()))
 
 
-def _added(
-    epoch_of: Callable[[Scale], Callable[[], object]], few: int, many: int
-) -> dict[str, float]:
-    """Counts that a step adds; of what no recording allows those of the whole epoch."""
+class _CountedGraphs(Graphs):
+    """Graphs that note what was counted after each launch."""
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.counted = list[dict[str, int]]()
+
+    def mark(self, replayed: int) -> None:
+        super().mark(replayed)
+        self.counted.append(counts())
+
+
+def _ready(name: str, step: str, precision: str, scale: Scale) -> Work:
+    data = data_of(name, random_data(scale, CUDA))
+    return work(config(name, scale, Numerics(precision)), data, random_teachers(scale, data), step)
+
+
+def _added(epoch_of: Callable[[Scale], Callable[[], object]]) -> dict[str, float]:
     def of_epoch(steps: int) -> dict[str, int]:
         epoch = epoch_of(replace(SMALL, images=SMALL.batch * steps))
         epoch()
@@ -93,9 +109,8 @@ def _added(
         epoch()
         return counts()
 
-    less, more = of_epoch(few), of_epoch(many)
-    added = {key: round((more[key] - less[key]) / (many - few), 2) for key in FIELDS}
-    return added | {"illegal": more["illegal"]}
+    few, many = of_epoch(FEW), of_epoch(MANY)
+    return _calls({key: round((many[key] - few[key]) / (MANY - FEW), 2) for key in FIELDS})
 
 
 def _calls(added: dict[str, float]) -> dict[str, float]:
@@ -103,18 +118,18 @@ def _calls(added: dict[str, float]) -> dict[str, float]:
 
 
 def rows(names: Iterable[str], scaled: Iterable[str]) -> Iterator[dict[str, str | float]]:
-    """A row for the bare loop and for every step of the cases, and of those in float16; then the
-    same as CUDA graphs."""
+    """A row for the bare loop and for every step of the cases, of some in float16 too; then for
+    those that can be a CUDA graph."""
     yield {"name": BARE, **of_bare_step()}
     steps = [(name, step, "float32") for name in names for step in steps_of(name)]
     steps += [(name, step, "float16") for name in scaled for step in steps_of(name)]
-    for graph in (False, True):
+    for kind, count in (("", of_step), (" graph", of_graph)):
         for name, step, precision in steps:
             # Attention in half precision is not in the stand-in.
             torch.backends.cuda.enable_cudnn_sdp(precision == "float32")
-            words = (name, precision, step) if precision == "float16" else (name, step)
-            words = (*words, "graph") if graph else words
-            yield {"name": " ".join(words), **of_step(name, step, precision, graph=graph)}
+            half = " float16" if precision == "float16" else ""
+            if (found := count(name, step, precision)) is not None:
+                yield {"name": f"{name}{half} {step}{kind}", **found}
 
 
 if __name__ == "__main__":
