@@ -320,6 +320,12 @@ def test_what_the_readme_says_of_few_labels_is_in_the_stores() -> None:
     shown = f"{100 * found.mean:+.2f} points [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
     shown = shown.replace("-", "−")
     assert f"(`cfg=stack`): {shown}." in text
+    (against,) = [c for c in _claims("proof_few_labels_query", None).claims if c.primary]
+    assert against.interval.n == 20
+    found = against.interval
+    shown = f"{100 * found.mean:+.2f} points [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    shown = f"{shown}, at {against.times:.1f} times the time".replace("-", "−")
+    assert f"at twenty further seeds: {shown}." in text
     path = str(ROOT / "docs" / "data" / "few_labels_curve.db.xz")
     reading = ExperimentReader(path, exported_experiment(path))
     gain = {}
