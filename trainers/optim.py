@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainers import metrics
 from trainers.options import When, option, span
+from trainers.parallel import sum_gradients
 from trainers.schedules import cosine_lr, step_lr
 from trainers.step_index import Index, select
 
@@ -144,12 +145,14 @@ def gradient_step(
     optimiser.zero_grad(set_to_none=True)
     if scaler is None:
         loss.backward()
+        sum_gradients()
         _clip(optimiser, clip)
         optimiser.step()
         return {}
     one = torch.ones_like(loss, requires_grad=False)
     scale = scaler.scale(one)
     (loss * scale).backward()
+    sum_gradients()
     try:
         scaler.unscale_(optimiser)
         _clip(optimiser, clip)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.stages.images import in_file
+from tests.ranks import together
 from tests.trainers import tiny
 from tests.trainers.methods.parts import BASELINES
 from tests.trainers.tiny import World
@@ -366,3 +367,14 @@ def test_without_a_query_the_student_is_run_on_labelled_images_alone(
     assert read.any(1).all()
     assert len(unread)
     assert not unread.any()
+
+
+def test_two_ranks_share_batches_of_both_kinds(few: World, tmp_path: Path) -> None:
+    config = tiny.rung("L2", *FEW, *STEPS, *ASIB, "mix.start=0")
+
+    def work() -> list[float]:
+        return tiny.run(config, few).losses()
+
+    alone, (found, also) = work(), together(2, tmp_path / "ranks", work)
+    assert found == also
+    assert found == pytest.approx(alone, rel=1e-3)

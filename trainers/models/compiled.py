@@ -6,12 +6,13 @@ What is compiled is the function `outputs`, not the network, so that weights kee
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainers import parallel
 from trainers.errors import UserError
 from trainers.models.forward import Outputs, outputs
 
@@ -25,11 +26,15 @@ class CannotCompile(UserError, RuntimeError):
 def step_outputs(
     model: nn.Module, images_BCHW: Tensor, *, maps: bool = False, compiled: bool
 ) -> Outputs:
-    """`outputs` in a step of the optimiser, compiled where requested: equal to rounding.
+    """`outputs` in a step of the optimiser, compiled where requested: equal to rounding. Several
+    ranks share the batch.
 
     Raises:
         CannotCompile: the network cannot be compiled as a whole, or not on this machine.
     """
+    if not parallel.alone():
+        run = partial(outputs, model, maps=maps)  # options refuse to compile it
+        return Outputs(*parallel.in_shares(model, images_BCHW, run))
     if not compiled:
         return outputs(model, images_BCHW, maps=maps)
     function, failures = _compiled()
