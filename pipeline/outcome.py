@@ -42,6 +42,10 @@ class JobsFailed(Exception):
     """Some jobs failed; the results of the others are kept."""
 
 
+class RankFailed(Exception):
+    """Another process (rank) of this run ended, or its numbers are others."""
+
+
 class JobsLeft(Interrupted):
     """Jobs of a cluster keep running after the command that submitted them has ended."""
 
@@ -124,7 +128,7 @@ def last_reason() -> str:
 def reason_of(error: BaseException) -> str:
     """An exception in one line: `NonFinite: train/loss/kd is not finite at epoch 3`. A user error
     and a list of failed jobs are their message."""
-    if outcome(error) is USER_ERROR or isinstance(error, JobsFailed):
+    if outcome(error) is USER_ERROR or isinstance(error, JobsFailed | RankFailed):
         return "; ".join(line.strip() for line in hidden(str(error)).splitlines() if line.strip())
     return re.sub(r"^[\w.]+\.(?=\w+(:|$))", "", last_line(error))
 
@@ -149,7 +153,7 @@ def report(error: BaseException) -> int:
         say(f"interrupted: {error}; another process continues the run")
     elif isinstance(error, OSError) and error.errno in _FILE_SYSTEM and error.filename:
         say(f"failed: {error.filename}: {error.strerror}; run the same command when it is mended")
-    elif found is FAILURE and not isinstance(error, JobsFailed):
+    elif found is FAILURE and not isinstance(error, JobsFailed | RankFailed):
         log.error("failed", exc_info=error)
     elif isinstance(error, KeyboardInterrupt):
         say(STOPPED)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -21,6 +21,7 @@ from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.config.groups import launcher_words
 from pipeline.outcome import last_line
+from pipeline.ranks import Ranks, place_of
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.launch_run import check, launch_run
@@ -40,6 +41,7 @@ class Session:
     target: TrackingTarget
     device: torch.device
     overrides: list[str] = field(default_factory=list)
+    ranks: Ranks = field(default_factory=Ranks)
     # Called after every epoch with the history so far. An exception of it ends the stage.
     on_epoch: Callable[[list[HistoryEntry]], None] = lambda history: None
     _stop: Event = field(default_factory=Event)  # one for this and every copy of it
@@ -48,22 +50,29 @@ class Session:
     def open(
         cls, config: Config, verb: str, overrides: list[str], faults: Sequence[str] = ()
     ) -> Session:
-        """Read the environment, choose the device, ask the tracking store, take over the signals.
+        """Read the environment, choose the device, ask the tracking store, take over the signals,
+        meet the other ranks.
 
         Raises:
             ConfigError: `faults` that are known already, no such device, a store that cannot be
-                written to, or a tracking store that refuses: all of them.
+                written to, a tracking store that refuses, or another number of ranks: all of them.
         """
         runtime, errors = config.runtime, list(faults)
+        place, asks = None, True
+        try:
+            place = place_of(runtime.ranks, verb, os.environ)
+            asks = place is None or place.rank == 0
+        except ConfigError as error:
+            errors += error.errors
         if runtime.threads is not None:
             torch.set_num_threads(runtime.threads)
         root = Path(runtime.store).resolve()
         target = TrackingTarget.from_environment(verb, runtime.experiment, root)
         for find in (
             lambda: usable(root),
-            lambda: choose_device(runtime),
+            lambda: choose_device(runtime, place.local if place else None),
             lambda: can_compile(config.numerics),
-            lambda: check(target),
+            lambda: check(target) if asks else None,
         ):
             try:
                 find()
@@ -73,12 +82,14 @@ class Session:
             raise ConfigError(errors)
         target.register = runtime.register
         target.launcher = joined(launcher_words(overrides)) or target.launcher
-        session = cls(runtime, store_of(runtime), target, choose_device(runtime), overrides)
+        device = choose_device(runtime, place.local if place else None)
+        session = cls(runtime, store_of(runtime), target, device, overrides)
         if session.device.type == "cuda":
             use_repeatable_kernels()
             use_tf32(config.numerics.precision == "tf32")
         for number in STOP_SIGNALS:
             signal.signal(number, session.request_stop)
+        session.ranks = Ranks.join(place, device)
         return session
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
@@ -96,11 +107,20 @@ class Session:
         wanted = self.runtime.graph == "auto" and self.device.type == "cuda"
         return Graphs(self.device) if wanted else None
 
+    def stop_of_any(self) -> bool:
+        """The same of any rank, and the same on all: each must ask at the same steps."""
+        return self.ranks.agreed(self.stop())
+
     @contextmanager
     def launch(self, end: Callable[[str, dict[str, str]], None] | None = None) -> Iterator[Session]:
-        """The launch run around the work of a command."""
-        with launch_run(self.target, end):
+        """The launch run around the work of a command, and the end of the other ranks."""
+        with self.ranks.until_the_end(), self._launch_run(end):
             yield self
+
+    def _launch_run(
+        self, end: Callable[[str, dict[str, str]], None] | None
+    ) -> AbstractContextManager[None]:
+        return launch_run(self.target, end) if self.ranks.leads else nullcontext()
 
 
 @contextmanager
@@ -169,16 +189,24 @@ def store_of(runtime: RuntimeConfig) -> Store:
     return Store(root / "runs")
 
 
-def choose_device(runtime: RuntimeConfig) -> torch.device:
-    """The device of a run; `auto` is the first GPU where there is one.
+def choose_device(runtime: RuntimeConfig, local: int | None = None) -> torch.device:
+    """The device of a run; `auto` is the first GPU where there is one. Of several ranks, number
+    `local` of this machine takes the GPU of that number, or the only one that it sees.
 
     Raises:
         ConfigError: no such device on this machine.
     """
-    devices = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-    if runtime.device == "auto":
-        return torch.device("cuda:0" if "cuda:0" in devices else "cpu")
-    name = "cuda:0" if runtime.device == "cuda" else runtime.device
+    gpus = torch.cuda.device_count()
+    devices = ["cpu", *(f"cuda:{k}" for k in range(gpus))]
+    if local is not None and runtime.device.startswith("cuda:"):
+        allowed = "allowed: auto, cpu, cuda: the GPUs of a machine in turn"
+        raise ConfigError([f"runtime.device={runtime.device}: of several ranks ({allowed})"])
+    if local is not None and 1 < gpus <= local and runtime.device != "cpu":
+        raise ConfigError([f"runtime.ranks={runtime.ranks}: this machine has {gpus} GPUs"])
+    if runtime.device == "auto" and not gpus:
+        return torch.device("cpu")
+    number = local if local is not None and gpus > 1 else 0
+    name = f"cuda:{number}" if runtime.device in ("auto", "cuda") else runtime.device
     if name not in devices:
         allowed = ", ".join(["auto", *devices])
         raise ConfigError(

@@ -38,7 +38,8 @@ def main_command(overrides: list[str]) -> None:
             if run_key("distill", control) != run_key("distill", config):
                 found = distill_student(control, session).metrics
                 session.target.carry(f"control_{control.cfg}", found)
-        analyse(session.target, session.overrides, RunFilter(config.bench.name))
+        if session.ranks.leads:
+            analyse(session.target, session.overrides, RunFilter(config.bench.name))
 
     def faults(config: Config) -> list[str]:
         all_ = preflight.faults([config, *controls], dry=dry_run(os.environ))

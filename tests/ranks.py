@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # takes seconds; else every rank imports it with its first optimiser
 import torch.distributed as dist
 
 LIMIT_S = 60.0
@@ -29,7 +30,7 @@ def forked(world: int, work: Callable[[int], int]) -> list[int]:
             code = 1
             try:
                 code = work(rank)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - printed; the process ends here
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()

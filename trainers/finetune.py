@@ -167,7 +167,7 @@ def finetune(config: FinetuneConfig, data: TrainingData, state: FinetuneState) -
         values = _train_epoch(config, numerics, views, state, epoch)
         check_finite(state.model)
         values |= state_digests(teacher=[state.model])
-        out = image_outputs(state.model, data.val, normalise, numerics)
+        out = image_outputs(state.model, data.val, normalise, numerics, of_ranks=True)
         values |= _validation(config.teacher.classes, out.logits, data.val.labels)
         keep_best(state.best, values.get(metrics.VAL_TOP1), epoch, state.model, config.select)
         values[metrics.EPOCH_SECONDS] = time.perf_counter() - began

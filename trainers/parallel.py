@@ -11,7 +11,7 @@ Shapes: B rows of a batch, W ranks, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from trainers.errors import UserError
+
+ROUND = 64  # chunks of a table that a rank makes before they are exchanged
 
 _shared: list[nn.Module] = []  # networks whose gradients are parts, since the last step
 
@@ -59,6 +61,31 @@ def in_shares(
         return _Gather.apply(value, len(images_B), rows)
 
     return [whole(value) for value in own]
+
+
+def in_parts(
+    rows: int, size: int, make: Callable[[int, int], Iterable[tuple[Tensor, ...]]]
+) -> Iterator[list[Tensor]]:
+    """What `make(first, stop)` gives, without a gradient, for chunks of `size` rows by their
+    numbers, in order, on every rank: each makes some, the same bits as one process would."""
+    count, rank, world = -(-rows // size), dist.get_rank(), dist.get_world_size()
+    if count < world:
+        yield from map(list, make(0, count))
+        return
+    like: list[Tensor] = []
+    for first in range(0, count, ROUND * world):
+        round_ = min(count, first + ROUND * world) - first
+        ends = [first + round_ * r // world for r in range(world + 1)]
+        columns = zip(*make(ends[rank], ends[rank + 1]), strict=True)
+        own = [torch.cat(column) for column in columns]
+        like = own or like  # a rank without a chunk in the last round had one before
+        for r in range(world):
+            height = min(rows, ends[r + 1] * size) - ends[r] * size
+            if height > 0:
+                part = own if r == rank else [t.new_empty(height, *t.shape[1:]) for t in like]
+                for tensor in part:
+                    dist.broadcast(tensor, r)
+                yield part
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainers import parallel
 from trainers.bank_codes import EVERYTHING, Codes, coded
 from trainers.data import Images
 from trainers.data.views import Normaliser, Views
@@ -89,22 +90,48 @@ def view_outputs(
     model.train(was_training)
 
 
+def view_outputs_of_ranks(
+    model: nn.Module, views: Views, numerics: Numerics, *, stop: int | None = None
+) -> Iterator[ViewOutputs]:
+    """`view_outputs`, made by all ranks of a run together."""
+    if parallel.alone():
+        return view_outputs(model, views, numerics, stop=stop)
+    rows = views.rows if stop is None else min(views.rows, stop * BANK_CHUNK)
+
+    def make(start: int, stop: int) -> Iterator[ViewOutputs]:
+        return view_outputs(model, views, numerics, start=start, stop=stop)
+
+    return map(ViewOutputs._make, parallel.in_parts(rows, BANK_CHUNK, make))
+
+
 @torch.no_grad()
 def image_outputs(
-    model: nn.Module, images: Images, normalise: Normaliser, numerics: Numerics
+    model: nn.Module,
+    images: Images,
+    normalise: Normaliser,
+    numerics: Numerics,
+    *,
+    of_ranks: bool = False,
 ) -> Outputs:
-    """Outputs on whole, unmixed images, float32, in evaluation mode (restored)."""
-    was_training = model.training
+    """Outputs on whole, unmixed images, float32, in evaluation mode (restored); made by all ranks
+    of a run together where all call it (`of_ranks`)."""
+    was_training, count = model.training, len(images.labels)
+
+    def make(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for at in range(start * BANK_CHUNK, stop * BANK_CHUNK, BANK_CHUNK):
+            pixels = images.pixels[at : at + BANK_CHUNK].to(images.device)
+            with numerics.autocast(images.device):
+                out = outputs(model, normalise(pixels))
+            yield out.logits.float(), out.pooled.float()
+
     model.eval()
-    parts = []
-    for at in range(0, max(1, len(images.labels)), BANK_CHUNK):
-        pixels = images.pixels[at : at + BANK_CHUNK].to(images.device)
-        with numerics.autocast(images.device):
-            parts.append(outputs(model, normalise(pixels)))
+    if of_ranks and not parallel.alone():
+        parts = [*parallel.in_parts(max(1, count), BANK_CHUNK, make)]
+    else:
+        parts = [*map(list, make(0, -(-max(1, count) // BANK_CHUNK)))]
     model.train(was_training)
-    return Outputs(
-        torch.cat([p.logits for p in parts]).float(), torch.cat([p.pooled for p in parts]).float()
-    )
+    logits, pooled = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Outputs(logits, pooled)
 
 
 def packed(rows: ViewOutputs, codes: Codes) -> ViewOutputs:

@@ -43,6 +43,12 @@ class RuntimeConfig:
         "possible; off: kernel by kernel",
         choices=("auto", "off"),
     )
+    ranks: int = option(
+        1,
+        "processes (ranks) that train one run together, each on a GPU of its own or on CPU cores; "
+        "torchrun or srun starts as many",
+        low=1,
+    )
     threads: int | None = option(None, "CPU threads (null: torch's choice)", low=1)
     store: str = option("store", "folder of checkpoints, weights and view banks", path=True)
     experiment: str | None = option(

@@ -93,12 +93,18 @@ def _budget(config: Config) -> list[str]:
 
 
 def _runtime(config: Config) -> list[str]:
-    """Leases that would expire between two heartbeats; sizes that cannot be read."""
+    """Leases that would expire between two heartbeats; ranks that cannot compile; sizes that cannot
+    be read."""
     found, runtime = [], config.runtime
     if runtime.expiry_s <= 2 * runtime.heartbeat_s:
         found.append(
             f"runtime.expiry_s={runtime.expiry_s:g}: more than two heartbeats needed "
             f"(runtime.heartbeat_s={runtime.heartbeat_s:g})"
+        )
+    if runtime.ranks > 1 and config.numerics.compile:
+        found.append(
+            f"runtime.ranks={runtime.ranks}: several ranks do not compile (allowed: 1, or "
+            "numerics.compile=false)"
         )
     if runtime.device_budget is not None:
         try:

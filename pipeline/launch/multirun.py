@@ -228,6 +228,8 @@ def read(overrides: list[str]) -> MultirunRequest:
     errors += preflight.faults(configs, dry=dry) + preflight.faults(partly, dry=dry, keys=False)
     if configs and (errors or dry_run(os.environ)):
         errors += refusals(configs[0].runtime, VERB)
+    if wrong := {f"runtime.ranks={c.runtime.ranks}" for c in configs if c.runtime.ranks > 1}:
+        errors += [f"{option}: jobs of -m are one process each (allowed: 1)" for option in wrong]
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     found: dict[str, Student] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from analysis import tags
 from pipeline.cli.console import StageProgress, say, warn
 from pipeline.config import Config
 from pipeline.outcome import FAILED, KILLED, error_tags, outcome
+from pipeline.ranks import Ranks
 from pipeline.session import Session, doubtful_precision
 from pipeline.stages.test_split import read_test
 from pipeline.storage.atomic import CorruptFile
@@ -93,14 +95,25 @@ def run(stage: Stage[S], session: Session) -> RunResult:
         LeaseLost: another process continues the run.
         Exception: the run is FAILED in the tracking store, with its traceback.
     """
-    result = whole_result(stage.folder, session.target)
+    ranks = session.ranks
+    result = ranks.decided(whole_result, stage.folder, session.target)
     if result is None:
         use_tf32(stage.config.numerics.precision == "tf32")
         stage.prepare()
-        with _lease(stage, session) as lease:
-            result = stage.folder.whole_result()  # of the process that held the lease before
+        with _lease(stage, session) if ranks.leads else nullcontext() as lease:
+            # of the process that held the lease before
+            result = ranks.decided(stage.folder.whole_result)
             if result is None:
+                if lease is None:
+                    return _train(stage, session)
                 return _run_tracked(stage, session, lease)
+    if ranks.leads:
+        _reuse(stage, session, result)
+    return result
+
+
+def _reuse(stage: Stage[S], session: Session, result: RunResult) -> None:
+    """Print a finished run, and complete what the stores know of it."""
     if not _is_described(stage):
         with _lease(stage, session):
             _describe(stage)
@@ -108,7 +121,6 @@ def run(stage: Stage[S], session: Session) -> RunResult:
     for warning in health.fired([result.metrics]):
         warn(stage.name, None, warning, len(stage.data.val.labels))
     _replay(stage, session)
-    return result
 
 
 def summary(result: RunResult) -> str:
@@ -168,7 +180,8 @@ def _run_tracked(stage: Stage[S], session: Session, lease: Lease) -> RunResult:
     record.save(stage.folder, session.target)  # where it is meant to go, should nothing arrive
     tracker.start()
     try:
-        result = _train(stage, session, lease, tracker)
+        with session.ranks.together():
+            result = _train(stage, session, lease, tracker)
         lease.check()
         stage.folder.finish(result)
     except BaseException as error:
@@ -203,12 +216,17 @@ def _tags_of_error(stage: Stage[S], error: BaseException) -> dict[str, str]:
     return error_tags(error) | _fallback_tag(stage) | _health_tag(stage, kept, error)
 
 
-def _train(stage: Stage[S], session: Session, lease: Lease, tracker: Tracker) -> RunResult:
-    """The epochs that are missing, then the result."""
-    state, history = _resume(stage)
+def _train(
+    stage: Stage[S], session: Session, lease: Lease | None = None, tracker: Tracker | None = None
+) -> RunResult:
+    """The epochs that are missing, then the result. Ranks that do not lead have neither lease nor
+    tracker, and do what rank 0 decides."""
+    ranks = session.ranks
+    state, history = _resume(stage, ranks)
     if doubt := doubtful_precision(stage.config.numerics.precision, session.device):
         log.warning("%s: %s", stage.name, doubt)
-    tracker.committed(history)
+    if tracker is not None:
+        tracker.committed(history)
     reset_peak_memory(session.device)
     while not state.progress.done:
         try:
@@ -218,18 +236,18 @@ def _train(stage: Stage[S], session: Session, lease: Lease, tracker: Tracker) ->
             if state.progress.autocast_off or not stage.config.numerics.mixed:
                 rates = " or ".join(f"{key} (now {value:g})" for key, value in stage.rates.items())
                 raise NonFinite(f"{found}, in float32: try a lower {rates}") from error
-            state, history = _resume(stage)
+            state, history = _resume(stage, ranks)
             state.progress.autocast_off = True
             reason = f"{found}; resumed from epoch {len(history)} without mixed precision"
             log.warning("%s: %s", stage.name, reason)
-            stage.folder.write_json("fallback", reason)
-    return _finalise(stage, state, history)
+            ranks.decided(stage.folder.write_json, "fallback", reason)
+    return ranks.decided(_finalise, stage, state, history)
 
 
-def _resume(stage: Stage[S]) -> tuple[S, list[HistoryEntry]]:
-    """The state to resume from and the history that led to it."""
+def _resume(stage: Stage[S], ranks: Ranks) -> tuple[S, list[HistoryEntry]]:
+    """The state to resume from, on every rank, and the history that led to it."""
     state = stage.new_state()
-    commit = stage.folder.latest()
+    commit = ranks.decided(stage.folder.latest)
     if commit is None:
         return state, []
     state.load_state_dict(commit.state)
@@ -243,46 +261,66 @@ def _epochs(
     session: Session,
     state: S,
     history: list[HistoryEntry],
-    lease: Lease,
-    tracker: Tracker,
+    lease: Lease | None,
+    tracker: Tracker | None,
 ) -> None:
-    """Train, store checkpoints, track. Checkpoints are at least `commit_every_s` apart, but one
-    is always made at the end and where a stop is requested."""
-    committed_at, committed = time.monotonic(), len(history)
+    """Train; rank 0 stores checkpoints and tracks. Checkpoints are at least `commit_every_s` apart,
+    but one is always made at the end and where a stop is requested."""
+    ranks, committed_at, committed = session.ranks, time.monotonic(), len(history)
 
     def commit() -> None:
+        nonlocal committed_at, committed
+        assert lease is not None
+        assert tracker is not None
         lease.check()
         stage.folder.commit(state.state_dict(), history, token=lease.token)
         tracker.committed(history)
+        committed_at, committed = time.monotonic(), len(history)
+
+    def add(epoch: Epoch) -> None:
+        history.append(_entry(epoch))
+        progress.epoch(epoch)
+        _judge(stage, history, final=state.progress.done)
+        session.on_epoch(history)
+
+    def commit_if_due(stop: bool) -> None:
+        due = time.monotonic() - committed_at >= session.runtime.commit_every_s
+        if due or state.progress.done or stop:
+            commit()
+
+    def interrupt() -> None:
+        if state.progress.step or len(history) > committed:  # raised by session.on_epoch, too
+            commit()
+        say(f"interrupted  {stage.name}  key {stage.folder.key}; run the same command to resume")
 
     with StageProgress(stage.name, stage.epochs, state.progress.slot) as progress:
         try:
             for epoch in stage.train(state):
-                history.append(
-                    {
-                        "index": epoch.index,
-                        "stage": epoch.stage,
-                        "step": epoch.step,
-                        "time": now_ms(),
-                        "metrics": epoch.metrics,
-                    }
-                )
-                progress.epoch(epoch)
-                _judge(stage, history, final=state.progress.done)
-                session.on_epoch(history)
-                due = time.monotonic() - committed_at >= session.runtime.commit_every_s
-                if due or state.progress.done or session.stop():
-                    commit()
-                    committed_at, committed = time.monotonic(), len(history)
-                if session.stop() and not state.progress.done:
+                ranks.check_same(_digests(epoch))
+                ranks.decided(add, epoch)
+                stop = session.stop_of_any()
+                ranks.decided(commit_if_due, stop)
+                if stop and not state.progress.done:
                     raise Interrupted
         except Interrupted:
-            if state.progress.step or len(history) > committed:  # raised by session.on_epoch, too
-                commit()
-            say(
-                f"interrupted  {stage.name}  key {stage.folder.key}; run the same command to resume"
-            )
+            ranks.decided(interrupt)
             raise
+
+
+def _entry(epoch: Epoch) -> HistoryEntry:
+    return {
+        "index": epoch.index,
+        "stage": epoch.stage,
+        "step": epoch.step,
+        "time": now_ms(),
+        "metrics": epoch.metrics,
+    }
+
+
+def _digests(epoch: Epoch) -> dict[str, float]:
+    """What is the same on every rank: digests of the weights."""
+    found = epoch.metrics.items()
+    return {name: value for name, value in found if name.startswith(metrics.STATE)}
 
 
 def _judge(stage: Stage[S], history: list[HistoryEntry], *, final: bool) -> None:

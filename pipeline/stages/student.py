@@ -114,7 +114,7 @@ class StudentStage:
 
     def new_state(self) -> DistillState:
         state = DistillState.new(self.trainer, training(self.data), self.teachers())
-        state.stop, state.graphs = self.session.stop, self.session.graphs()
+        state.stop, state.graphs = self.session.stop_of_any, self.session.graphs()
         return state
 
     def train(self, state: DistillState) -> Iterator[Epoch]:

@@ -88,7 +88,7 @@ class TeacherStage:
             BadCheckpoint: the user's weights do not fit.
         """
         state = FinetuneState.new(self.trainer, self.session.device)
-        state.stop, state.graphs = self.session.stop, self.session.graphs()
+        state.stop, state.graphs = self.session.stop_of_any, self.session.graphs()
         if self.trainer.teacher.ckpt:
             self._load(state, self.trainer.teacher.ckpt)
         return state

@@ -1,5 +1,6 @@
 """Several ranks of one run: the same numbers as one process, up to rounding."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainers.metrics import SKIPPED
 def test_shares_are_even_and_nobody_has_none() -> None:
     shares = [parallel.own_rows(rank, 3, 50) for rank in range(3)]
     assert [range(50)[share] for share in shares] == [range(16), range(16, 33), range(33, 50)]
-    with pytest.raises(UserError, match="runtime.ranks=4: a batch of 3"):
+    with pytest.raises(UserError, match=r"runtime\.ranks=4: a batch of 3"):
         parallel.own_rows(0, 4, 3)
 
 
@@ -49,6 +50,36 @@ def test_a_step_of_unequal_shares_is_that_of_one_process(tmp_path: Path) -> None
     for one in found:
         assert not tiny.differences(one, found[0])
         torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [3, 11, 40])
+def test_a_table_that_ranks_make_together_is_that_of_one(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "ROUND", 2)
+    whole = torch.randn(rows, 5)
+    made: list[int] = []
+
+    def make(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for chunk in range(start, stop):
+            made.append(chunk)
+            part = whole[2 * chunk : 2 * chunk + 2]
+            yield part.half(), part
+
+    def work() -> Any:
+        parts = list(parallel.in_parts(rows, 2, make))
+        return [torch.cat(column) for column in zip(*parts, strict=True)], made
+
+    found = together(3, tmp_path / "ranks", work)
+    for (halves, full), _ in found:
+        assert torch.equal(full, whole)
+        assert torch.equal(halves, whole.half())
+    chunks, each = -(-rows // 2), [own for _, own in found]
+    if chunks >= 3:
+        assert sorted(chunk for own in each for chunk in own) == list(range(chunks))
+        assert min(map(len, each)) >= 1
+    else:
+        assert each == [[0, 1]] * 3
 
 
 def test_dropout_is_a_ranks_own_and_all_draw_the_same_afterwards(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ class BStep:
         """Train one epoch, validate, keep the student if it is the best so far."""
         inputs, state = self.inputs, self.state
         values = self._train(planned.position)
-        out = image_outputs(state.student, inputs.data.val, inputs.normalise, inputs.numerics)
+        out = image_outputs(
+            state.student, inputs.data.val, inputs.normalise, inputs.numerics, of_ranks=True
+        )
         values |= validation(out.logits, inputs.data.val.labels)
         select, index = inputs.config.select, state.progress.slot
         keep_best(state.best, values.get(metrics.VAL_TOP1), index, state.student, select)

@@ -32,7 +32,7 @@ from trainers.view_bank import (
     assemble,
     image_outputs,
     rows_of,
-    view_outputs,
+    view_outputs_of_ranks,
 )
 
 CHUNK = 4096  # rows of one pass of the fusion module
@@ -45,7 +45,7 @@ def network_bank(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = Non
     if inputs.views.fresh:
         return Bank(ViewOutputs(val.logits[:0], val.pooled[:0]), val)
     if trunk is None:
-        parts = view_outputs(model, inputs.views, inputs.numerics)
+        parts = view_outputs_of_ranks(model, inputs.views, inputs.numerics)
     else:
         parts = trunk.view_outputs(model, inputs.numerics)
     return Bank(assemble(parts, inputs.views.rows, inputs.device, inputs.table_folder), val)
@@ -55,7 +55,7 @@ def val_rows(inputs: StepInputs, model: nn.Module, trunk: Trunk | None = None) -
     """Outputs of a network, as it is now, on the validation images."""
     if trunk is not None:
         return trunk.val_rows(model, inputs.numerics)
-    out = image_outputs(model, inputs.data.val, inputs.normalise, inputs.numerics)
+    out = image_outputs(model, inputs.data.val, inputs.normalise, inputs.numerics, of_ranks=True)
     return ViewOutputs(out.logits.half(), out.pooled.half())
 
 
@@ -176,7 +176,7 @@ def _labelled_rows(inputs: StepInputs, model: nn.Module) -> Rows:
 
     def parts() -> Iterator[ViewOutputs]:
         done, part = 0, None
-        for part in view_outputs(model, views, inputs.numerics, stop=chunks):
+        for part in view_outputs_of_ranks(model, views, inputs.numerics, stop=chunks):
             yield part
             done += len(part.logits)
         assert part is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.ranks import Ranks
 from pipeline.stages.runner import _epochs
 from pipeline.storage.run_store import Store
 from trainers import metrics
@@ -36,7 +37,10 @@ def test_an_epoch_that_a_pruner_has_seen_is_committed_though_none_was_due(tmp_pa
     seen: list[int] = []
     job = SimpleNamespace(folder=folder, name="x", epochs=5, train=train)
     session = SimpleNamespace(
-        on_epoch=prune, stop=lambda: False, runtime=SimpleNamespace(commit_every_s=1000)
+        on_epoch=prune,
+        stop_of_any=lambda: False,
+        ranks=Ranks(),
+        runtime=SimpleNamespace(commit_every_s=1000),
     )
     state = State(progress=SimpleNamespace(slot=0, step=0, done=False))
     lease = SimpleNamespace(check=lambda: None, token="token")
