@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ import torch.distributed as dist
 
 from pipeline.cli.console import out
 from pipeline.config import ConfigError
-from pipeline.outcome import RankFailed, reason_of
+from pipeline.outcome import FAILURE, RankFailed, reason_of
 from pipeline.storage.lease import LeaseLost
 from trainers.errors import Interrupted, UserError
 
@@ -89,8 +90,8 @@ def place_of(wanted: int, verb: str, environment: Mapping[str, str]) -> Place | 
     if wanted == 1 and (found is None or found.world == 1 or found.launcher == "srun"):
         return None
     if verb not in VERBS:
-        raise ConfigError([f"{option}: {verb} is one process (allowed: 1; {', '.join(VERBS)})"])
-    if found is None or (found.world == 1 and wanted > 1):
+        raise ConfigError([f"{option}: {verb} is one process; ranks are for {', '.join(VERBS)}"])
+    if found is None or found.world == 1:
         start = f"torchrun --nproc-per-node {wanted} -m pipeline {verb} {option} …"
         raise ConfigError([f"{option}: one process was started; start {wanted}, as in {start}"])
     if found.world != wanted:
@@ -130,6 +131,8 @@ class Ranks:
                 f"runtime.ranks={place.world}: rank {place.rank} did not meet the others at "
                 f"{place.host}:{place.port} ({str(error).splitlines()[0][:200]})"
             ) from error
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         if place.rank:
             out.quiet = True
             logging.getLogger("pipeline").setLevel(logging.ERROR)
@@ -217,8 +220,12 @@ class Ranks:
     def _leave(self) -> None:
         """Close the connections, at which the others notice the end; rank 0 is the last to go,
         because launchers end all processes soon after the first."""
+        late = threading.Timer(LEAVE_S, os._exit, (FAILURE.exit_code,))
+        late.daemon = True  # a GPU may wait for a rank that is gone
+        late.start()
         with suppress(RuntimeError):
             dist.destroy_process_group()
+        late.cancel()
         with suppress(RuntimeError):
             if self.leads:
                 self._store.set("over", "1")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,7 +21,7 @@ from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.config.groups import launcher_words
 from pipeline.outcome import last_line
-from pipeline.ranks import Ranks, place_of
+from pipeline.ranks import Place, Ranks, place_of
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.launch_run import check, launch_run
@@ -29,6 +29,7 @@ from pipeline.tracking.target import TrackingTarget
 from trainers.numerics import Numerics, use_repeatable_kernels, use_tf32
 from trainers.step_graph import Graphs
 
+T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
@@ -58,33 +59,30 @@ class Session:
                 written to, a tracking store that refuses, or another number of ranks: all of them.
         """
         runtime, errors = config.runtime, list(faults)
-        place, asks = None, True
-        try:
-            place = place_of(runtime.ranks, verb, os.environ)
-            asks = place is None or place.rank == 0
-        except ConfigError as error:
-            errors += error.errors
+
+        def tried(find: Callable[[], T]) -> T | None:
+            try:
+                return find()
+            except ConfigError as error:
+                errors.extend(error.errors)
+            return None
+
         if runtime.threads is not None:
             torch.set_num_threads(runtime.threads)
         root = Path(runtime.store).resolve()
         target = TrackingTarget.from_environment(verb, runtime.experiment, root)
-        for find in (
-            lambda: usable(root),
-            lambda: choose_device(runtime, place.local if place else None),
-            lambda: can_compile(config.numerics),
-            lambda: check(target) if asks else None,
-        ):
-            try:
-                find()
-            except ConfigError as error:
-                errors += error.errors
-        if errors:
+        tried(lambda: usable(root))
+        place = tried(lambda: place_of(runtime.ranks, verb, os.environ))
+        device = tried(lambda: choose_device(runtime, place))
+        tried(lambda: can_compile(config.numerics))
+        if place is None or place.rank == 0:
+            tried(lambda: check(target))
+        if errors or device is None:
             raise ConfigError(errors)
         target.register = runtime.register
         target.launcher = joined(launcher_words(overrides)) or target.launcher
-        device = choose_device(runtime, place.local if place else None)
         session = cls(runtime, store_of(runtime), target, device, overrides)
-        if session.device.type == "cuda":
+        if device.type == "cuda":
             use_repeatable_kernels()
             use_tf32(config.numerics.precision == "tf32")
         for number in STOP_SIGNALS:
@@ -189,23 +187,24 @@ def store_of(runtime: RuntimeConfig) -> Store:
     return Store(root / "runs")
 
 
-def choose_device(runtime: RuntimeConfig, local: int | None = None) -> torch.device:
-    """The device of a run; `auto` is the first GPU where there is one. Of several ranks, number
-    `local` of this machine takes the GPU of that number, or the only one that it sees.
+def choose_device(runtime: RuntimeConfig, place: Place | None = None) -> torch.device:
+    """The device of a run; `auto` is the first GPU where there is one. Of several ranks each takes
+    the GPU of its number on this machine, or the only one that it sees.
 
     Raises:
         ConfigError: no such device on this machine.
     """
     gpus = torch.cuda.device_count()
     devices = ["cpu", *(f"cuda:{k}" for k in range(gpus))]
-    if local is not None and runtime.device.startswith("cuda:"):
-        allowed = "allowed: auto, cpu, cuda: the GPUs of a machine in turn"
-        raise ConfigError([f"runtime.device={runtime.device}: of several ranks ({allowed})"])
-    if local is not None and 1 < gpus <= local and runtime.device != "cpu":
-        raise ConfigError([f"runtime.ranks={runtime.ranks}: this machine has {gpus} GPUs"])
+    if place and runtime.device.startswith("cuda:"):
+        allowed = "allowed: auto, cpu, or cuda, which gives them the GPUs of a machine in turn"
+        raise ConfigError([f"runtime.device={runtime.device}: not for several ranks ({allowed})"])
+    if place and 1 < gpus <= place.local and runtime.device != "cpu":
+        own = f"rank {place.rank} is number {place.local} of this machine, which has {gpus} GPUs"
+        raise ConfigError([f"runtime.ranks={runtime.ranks}: {own} (allowed: one for each)"])
     if runtime.device == "auto" and not gpus:
         return torch.device("cpu")
-    number = local if local is not None and gpus > 1 else 0
+    number = place.local if place and gpus > 1 else 0
     name = f"cuda:{number}" if runtime.device in ("auto", "cuda") else runtime.device
     if name not in devices:
         allowed = ", ".join(["auto", *devices])

@@ -7,84 +7,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
-
-from torch import Tensor, nn
 
 from analysis import tags
 from pipeline.cli.console import StageProgress, say, warn
-from pipeline.config import Config
 from pipeline.outcome import FAILED, KILLED, error_tags, outcome
 from pipeline.ranks import Ranks
 from pipeline.session import Session, doubtful_precision
+from pipeline.stages.stage import S, Stage
 from pipeline.stages.test_split import read_test
 from pipeline.storage.atomic import CorruptFile
 from pipeline.storage.lease import Holder, Lease, LeaseLost, acquire
-from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
-from pipeline.storage.run_store import RunFolder, if_intact
+from pipeline.storage.run_record import HistoryEntry, RunResult
+from pipeline.storage.run_store import if_intact
 from pipeline.tracking.background import Tracker, trouble
 from pipeline.tracking.replay import replay
 from pipeline.tracking.restore import whole_result
 from pipeline.tracking.upload_state import UploadState, folder_name
 from pipeline.tracking.values import now_ms
 from trainers import health, measures, metrics
-from trainers.data import Splits
 from trainers.errors import Interrupted
-from trainers.loop import Epoch, NonFinite, Progress, reset_peak_memory
+from trainers.loop import Epoch, NonFinite, reset_peak_memory
 from trainers.numerics import use_tf32
 
 log = logging.getLogger("pipeline")
-
-
-class State(Protocol):
-    """State of a trainer, complete enough to resume bit for bit."""
-
-    progress: Progress
-    best: dict[str, Any]
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, saved: dict[str, Any]) -> None: ...
-    def selected(self) -> dict[str, Tensor]: ...
-
-
-S = TypeVar("S", bound=State)
-
-
-class Stage(Protocol[S]):
-    """A stage of a run, bound to its configuration and data."""
-
-    name: str  # distill-L3-digits-s0
-    weights: str  # name of the safetensors file: "student" or "teacher"
-    folder: RunFolder
-    config: Config
-    data: Splits
-    epochs: int
-
-    @property
-    def rates(self) -> dict[str, float]:
-        """Its learning rates, by the options that set them."""
-
-    @property
-    def bank_seconds(self) -> float:
-        """Seconds spent on making view banks for this stage."""
-
-    def spec(self) -> RunSpec:
-        """The description of a run that starts now."""
-
-    def prepare(self) -> None:
-        """Check what is given, and finish the stages that this one reads."""
-
-    def new_state(self) -> S:
-        """The state before the first epoch; it stops when the session has a stop request."""
-
-    def train(self, state: S) -> Iterator[Epoch]:
-        """The epochs that the state lacks; it is changed in place."""
-
-    def network(self) -> nn.Module:
-        """The network that the selected weights are loaded into."""
 
 
 def run(stage: Stage[S], session: Session) -> RunResult:

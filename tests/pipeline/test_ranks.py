@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,8 +31,8 @@ from tests.ranks import exit_codes, forked, free_port
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-TINY = ["cfg=CE", "data.train_limit=60", "optim.batch=20", "budget.student_epochs=4"]
-EPOCHS = 4
+TINY = ["cfg=CE", "data.train_limit=60", "optim.batch=30", "budget.student_epochs=3"]
+EPOCHS = 3
 
 
 class Run:
@@ -160,22 +159,21 @@ def test_a_signal_to_one_rank_stops_all_and_other_ranks_resume(
 
 
 def test_a_rank_that_is_killed_ends_the_others_and_the_checkpoint_is_kept(run: Run) -> None:
-    began = time.monotonic()
     assert run.codes(2, lambda state: os.kill(os.getpid(), signal.SIGKILL)) == [1, -9]
     assert "another rank of 2 was lost" in run.log(0)
     assert "Traceback" not in run.log(0)
     assert run.codes(2, lambda state: os.kill(os.getpid(), signal.SIGKILL), at=0) == [-9, 1]
-    assert time.monotonic() - began < 30
     assert run.codes(1) == [0]
 
 
+@pytest.mark.thorough
 def test_a_rank_that_hangs_ends_the_others_at_the_deadline(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranks, "DEADLINE_S", 1.0)
+    monkeypatch.setattr(ranks, "DEADLINE_S", 10.0)
     processes = run.start(2, lambda state: os.kill(os.getpid(), signal.SIGSTOP))
     assert exit_codes(processes[:1]) == [1]
-    assert "gave no sign for 1 s" in run.log(0)
+    assert "gave no sign for 10 s" in run.log(0)
     assert exit_codes(processes[1:], limit_s=0) == [-9]
 
 
@@ -247,7 +245,7 @@ def test_without_the_option_a_process_is_alone(environment: dict[str, str]) -> N
         (2, "distill", TORCHRUN, "runtime.ranks=2: torchrun has started 4 processes (allowed: 4)"),
         (1, "finetune", TORCHRUN, "runtime.ranks=1: torchrun has started 4 processes (allowed: 4)"),
         (2, "main", STEP, "runtime.ranks=2: srun has started 4 processes (allowed: 4)"),
-        (4, "bank", TORCHRUN, "runtime.ranks=4: bank is one process (allowed: 1; main, finetune"),
+        (4, "bank", TORCHRUN, "runtime.ranks=4: bank is one process; ranks are for main, finetune"),
     ],
 )
 def test_another_number_of_processes_is_one_message(

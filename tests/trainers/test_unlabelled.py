@@ -369,6 +369,7 @@ def test_without_a_query_the_student_is_run_on_labelled_images_alone(
     assert not unread.any()
 
 
+@pytest.mark.thorough
 def test_two_ranks_share_batches_of_both_kinds(few: World, tmp_path: Path) -> None:
     config = tiny.rung("L2", *FEW, *STEPS, *ASIB, "mix.start=0")
 
