@@ -101,9 +101,9 @@ class Session:
         return self._stop.is_set()
 
     def graphs(self) -> Graphs | None:
-        """Where a run records its steps as CUDA graphs; None: it does not."""
+        """Where a run records its steps as CUDA graphs; None: it does not, as several ranks."""
         wanted = self.runtime.graph == "auto" and self.device.type == "cuda"
-        return Graphs(self.device) if wanted else None
+        return Graphs(self.device) if wanted and self.ranks.world == 1 else None
 
     def stop_of_any(self) -> bool:
         """The same of any rank, and the same on all: each must ask at the same steps."""
