@@ -55,7 +55,7 @@ def build_dataclass(
                 typing.cast(type, hints[name]), value, f"{key}.", errors, names
             )
         else:
-            fits, value = _cast(value, hints[name])
+            fits, value = _cast(_word(value, field.metadata["info"]), hints[name])
             if field.metadata["info"].path and isinstance(value, str):
                 value = os.path.expanduser(value)
             wrong = (
@@ -111,6 +111,12 @@ def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
                 hint = f"; did you mean {free}{value}? (allowed: {', '.join([*allowed, *also])})"
             errors.append(f"{key}={value}: unknown{hint}")
     return errors
+
+
+def _word(value: Any, info: OptionInfo) -> Any:
+    """The value as it was written: YAML reads the word off, without quotes, as false."""
+    words = info.choices() if value is False and info.choices is not None else []
+    return "off" if "off" in words else value
 
 
 def _cast(value: Any, annotation: Any) -> tuple[bool, Any]:

@@ -96,6 +96,12 @@ def test_the_defaults_of_a_site_hold_for_all_commands_and_change_no_key(
     assert same_experiment("distill", compose(["optim=sgd"])) == here
 
 
+def test_the_word_off_needs_no_quotes_in_a_file(own: Path) -> None:
+    """YAML reads it as false."""
+    (own / "runtime/site.yaml").write_text("graph: off\n")
+    assert compose([]).runtime.graph == "off"
+
+
 def test_a_copy_of_the_project_uses_the_store_of_the_site(own: Path) -> None:
     copy = Path(tempfile.gettempdir()) / "tmpabcdefgh"
     environment = {"MLFLOW_RUN_ID": "1", OWN: str(own)}
