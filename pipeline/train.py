@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from analysis.selection.filters import RunFilter
-from pipeline.analyze import analyse
 from pipeline.cli.environment import dry_run, listed_teachers
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import run_key
@@ -30,6 +28,9 @@ def main_command(overrides: list[str]) -> None:
     controls = [composed("main", [*rest, f"cfg={cfg}"]) for cfg in CONTROLS]
 
     def work(config: Config, session: Session) -> None:
+        from analysis.selection.filters import RunFilter  # takes pandas, which no other verb that
+        from pipeline.analyze import analyse  # trains needs, and no plan
+
         for number in range(len(config.teacher)):
             finetune_teacher(config, number, session)
         _student(config, session)

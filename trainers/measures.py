@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import losses
 from trainers.loop import top1
@@ -97,6 +96,8 @@ def parameters(model: nn.Module) -> int:
 def macs(model: nn.Module, image_1CHW: Tensor) -> int:
     """Multiply-accumulates of one image: half of what PyTorch's FlopCounterMode counts, which is
     matrix products, convolutions and attention, not normalisation, activations or pooling."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes triton, which nothing else needs
+
     with FlopCounterMode(display=False) as counter:
         outputs(model, image_1CHW)
     return counter.get_total_flops() // 2
