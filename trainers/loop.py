@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trainers import losses, metrics
 from trainers.errors import Interrupted
-from trainers.rng import stream_seed
+from trainers.rng import seed_global, stream_seed
 from trainers.step_graph import Graphs, Runner, Step
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -104,7 +104,7 @@ def run_steps(
     with graphs.stream() if graphs else nullcontext():
         while progress.step < steps and not stop():
             before(progress.step)
-            torch.manual_seed(stream_seed(*stream, progress.step))
+            seed_global(stream_seed(*stream, progress.step))
             runner.run(progress.step)
             after(progress.step)
             progress.step += 1

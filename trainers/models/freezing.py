@@ -34,8 +34,8 @@ def train_mode(model: nn.Module, level: int, freeze_bn: bool) -> nn.Module:
         ValueError: the network has fewer blocks than the level.
     """
     model.train()
-    norms = block_norms(model)
-    if freeze_bn:
+    if freeze_bn and level >= 0:
+        norms = block_norms(model)
         for block in norms[: _first_learning(len(norms), level)]:
             for norm in block:
                 norm.eval()
