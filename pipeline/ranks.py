@@ -60,14 +60,15 @@ def launched(environment: Mapping[str, str]) -> Place | None:
         rank, world = number("RANK"), number("WORLD_SIZE")
         return Place("torchrun", rank, world, number("LOCAL_RANK"), host, port)
     if "SLURM_STEP_NUM_TASKS" in environment:  # unset in the batch script itself
-        nodes = environment.get("SLURM_STEP_NODELIST", "127.0.0.1")
+        one = environment.get("SLURM_STEP_NUM_NODES") == "1"
+        host = "127.0.0.1" if one else first_node(environment.get("SLURM_STEP_NODELIST", ""))
         port = 20000 + (100 * number("SLURM_JOB_ID") + number("SLURM_STEP_ID")) % 20000
         return Place(
             "srun",
             number("SLURM_PROCID"),
             number("SLURM_STEP_NUM_TASKS"),
             number("SLURM_LOCALID"),
-            environment.get("MASTER_ADDR", first_node(nodes)),
+            environment.get("MASTER_ADDR", host),
             int(environment.get("MASTER_PORT", port)),
         )
     return None

@@ -221,6 +221,9 @@ def test_the_place_is_that_of_torchrun_or_of_a_step_of_slurm() -> None:
     assert launched(TORCHRUN) == Place("torchrun", 3, 4, 1, "a", 9)
     assert launched(STEP) == Place("srun", 3, 4, 1, "gpu003", 21702)
     assert launched({**STEP, **TORCHRUN}) == Place("torchrun", 3, 4, 1, "a", 9)
+    one = launched({**STEP, "SLURM_STEP_NUM_NODES": "1"})
+    assert one is not None
+    assert one.host == "127.0.0.1"
     batch_script = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "17"}
     assert launched(batch_script) is None
 

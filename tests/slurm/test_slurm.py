@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,31 @@ def test_a_job_sees_the_gpu_and_the_cores_of_its_allocation(
     (path,) = seen.iterdir()
     found = json.loads(path.read_text())
     assert (found["CUDA_VISIBLE_DEVICES"], found["SLURM_CPUS_PER_TASK"]) == ("0", "2")
+
+
+@pytest.mark.thorough
+def test_the_tasks_of_a_job_train_one_student(cluster: Cluster, clean: Path) -> None:
+    """After a signal the job goes back into the queue, and resumes."""
+    environment = {k: v for k, v in cluster.environment.items() if not k.startswith("MLFLOW_")}
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    tiny = [o for o in command.TINY if not o.startswith("budget.student_epochs")]
+    script = ["--ntasks=2", "--nodes=1", "--gres=none", str(ROOT / "docs/slurm/job.sbatch")]
+    words = ["pipeline", "distill", "cfg=CE", "budget.student_epochs=40", "runtime.ranks=2", *tiny]
+    job = subprocess.run(
+        ["sbatch", "--parsable", "--mem=4G", *script, *words],
+        cwd=clean,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    ).stdout.strip()
+    checkpointed(cluster, clean)
+    cluster.command("scancel", "--signal=USR2", job)
+    cluster.wait(lambda: "PENDING" in " ".join(cluster.states()), 60, "job back in the queue")
+    cluster.wait(lambda: not cluster.states(), 300, "empty queue")
+    (log,) = (path.read_text() for path in clean.glob("asib-*.log"))
+    assert cluster.finished()[job] == "COMPLETED", log
+    assert log.count("resumed  distill-CE") == 1
+    (result,) = command.results(clean).values()
+    assert result["metrics"][metrics.TEST_READS] == 1
+    assert len(result["history"]) == 40
