@@ -1,9 +1,15 @@
 """Placebos take the information out and leave everything else as it is."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests.trainers import tiny
+from tests.trainers.tiny import World
 from trainers.distillation import placebos
+from trainers.distillation.state import StepInputs
+from trainers.tables import MappedTable
 
 
 def draw(seed: int = 0) -> torch.Generator:
@@ -52,3 +58,23 @@ def test_the_labels_logit_stays_and_the_rest_is_shuffled_alike(
     assert torch.equal(shuffled[1], shuffled[0] * 2)  # the same shuffle for every teacher
     moved = (shuffled[0] != tables[0]).float().mean()
     assert (moved == 0) == (classes == 2)  # with two classes there is nothing to shuffle
+
+
+def test_the_order_of_classes_is_mapped_where_the_banks_are(world: World, tmp_path: Path) -> None:
+    c, rows = tiny.rung("KD_null"), torch.arange(400)
+    found = []
+    for there in (world, tiny.with_mapped_banks(world, tmp_path)):
+        state = tiny.new_state(c, there)
+        inputs = StepInputs.prepare(c, there.data, there.teachers, state)
+        placebo = placebos.of_stage(inputs, state.method, 0)
+        assert placebo is not None
+        assert placebo.order is not None
+        found.append(placebo)
+    held, mapped = (placebo.order for placebo in found)
+    assert isinstance(held, torch.Tensor)
+    assert isinstance(mapped, MappedTable)
+    assert held.dtype == mapped.dtype == torch.int16
+    assert torch.equal(mapped[rows], held)
+    logits, labels = torch.randn(2, 400, 10), torch.arange(400) % 10
+    one, other = (placebo.shuffled(logits, labels, rows) for placebo in found)
+    assert torch.equal(one, other)
