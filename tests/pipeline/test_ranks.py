@@ -236,6 +236,13 @@ def test_the_first_node_of_a_list_of_slurms(nodes: str, first: str) -> None:
     assert first_node(nodes) == first
 
 
+def test_several_ranks_do_not_compile_and_have_the_key_of_one() -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.ranks=2: several ranks do not compile"):
+        compose([*TINY, "runtime.ranks=2", "numerics.compile=true"])
+    keys = {run_key("distill", compose([*TINY, f"runtime.ranks={n}"])) for n in (1, 4)}
+    assert len(keys) == 1
+
+
 @pytest.mark.parametrize("environment", [{}, STEP, {"RANK": "0", "WORLD_SIZE": "1"}])
 def test_without_the_option_a_process_is_alone(environment: dict[str, str]) -> None:
     assert place_of(1, "distill", environment) is None

@@ -443,3 +443,8 @@ def test_a_job_that_was_starting_up_is_signalled_again(
     with pytest.raises(Interrupted):
         follow(launcher, SimpleNamespace(stop=lambda: True))
     assert launcher.status["a"].state == HALTED
+
+
+def test_a_job_of_several_ranks_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.ranks=2: jobs of -m are one process"):
+        multirun.read(["cfg=CE", "seed=0,1", "runtime.ranks=2", SMALL])
