@@ -276,7 +276,7 @@ def _judge(stage: Stage[S], history: list[HistoryEntry], *, final: bool) -> None
     epochs = [entry["metrics"] for entry in history]
     before = health.fired(epochs)
     epochs[-1] |= health.check(epochs, final=final)
-    for warning in health.fired(epochs)[len(before) :]:
+    for warning in (one for one in health.fired(epochs[-1:]) if one not in before):
         warn(stage.name, history[-1]["index"], warning, len(stage.data.val.labels))
 
 

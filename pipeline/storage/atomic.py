@@ -11,9 +11,12 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class CorruptFile(Exception):
@@ -41,7 +44,7 @@ def sha256(source: Path | bytes) -> str:
     return hashlib.sha256(source).hexdigest()
 
 
-class HashingWriter:
+class HashingWriter(RawIOBase):
     """Digests what passes through, so that a commit is neither held in memory nor read back.
 
     A failed write is kept for `raise_failure`: raised at once, it would reach the caller as a
@@ -49,21 +52,22 @@ class HashingWriter:
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
         self._file = file
         self._failure: OSError | None = None
         self.sha256 = hashlib.sha256()
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer) -> int:
         if self._failure is None:
             self.sha256.update(data)
             try:
                 self._file.write(data)
             except OSError as error:
                 self._failure = error
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing to do: the file is flushed, with its errors, when it is synced."""
+        return memoryview(data).nbytes
 
     def raise_failure(self) -> None:
         if self._failure is not None:

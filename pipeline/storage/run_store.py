@@ -22,8 +22,9 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
@@ -41,6 +42,7 @@ from pipeline.storage.run_record import HistoryEntry, RunResult, RunSpec
 from trainers.errors import UserError
 
 T = TypeVar("T")
+WRITE_BUFFER = 2**20  # bytes of a checkpoint, of thousands of small parts, that are written at once
 
 _COMMIT = re.compile(r"commit-(\d{8,})\.[0-9A-Za-z]{1,8}\.([0-9a-f]{64})\.pt")
 _TEMPORARY_COMMIT = re.compile(r"\.commit-(\d{8,})\..*\.tmp")
@@ -121,7 +123,8 @@ class RunFolder(CheckedFiles):
 
         def write(file: BinaryIO) -> str:
             hashing = HashingWriter(file)
-            torch.save(payload, cast(BinaryIO, hashing))
+            with BufferedWriter(hashing, WRITE_BUFFER) as buffered:
+                torch.save(payload, buffered)
             hashing.raise_failure()
             return f"{label}.{hashing.sha256.hexdigest()}.pt"
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from pipeline.storage import run_store
-from pipeline.storage.atomic import CorruptFile, sha256, write_atomic
+from pipeline.storage.atomic import CorruptFile, HashingWriter, sha256, write_atomic
 from pipeline.storage.run_store import RunFolder, Store
 from tests.pipeline import records
 
@@ -130,6 +130,25 @@ def test_a_state_that_could_not_be_loaded_is_refused(
     with pytest.raises(TypeError, match=where):
         run.commit(state, [], token=TOKEN)
     assert not run.path.exists()
+
+
+def test_a_commit_of_many_tensors_is_few_writes(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was digested and written by itself, five times over: its name, its place, its bytes."""
+    sizes, write = list[int](), HashingWriter.write
+
+    def counted(self: HashingWriter, data: memoryview) -> int:
+        sizes.append(memoryview(data).nbytes)
+        return write(self, data)
+
+    monkeypatch.setattr(HashingWriter, "write", counted)
+    path = run.commit({str(k): torch.full((64,), float(k)) for k in range(500)}, [], token=TOKEN)
+    assert sum(sizes) == path.stat().st_size
+    assert len(sizes) <= 3
+    latest = run.latest()
+    assert latest is not None
+    assert float(latest.state["499"].sum()) == 499 * 64
 
 
 def test_a_token_that_would_break_the_name_is_refused(run: RunFolder) -> None:
