@@ -1,10 +1,11 @@
-"""Ranks of one run on this machine: forked processes, joined by gloo on loopback."""
+"""Ranks of one run on this machine: processes that gloo joins on loopback."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -12,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 import torch._dynamo  # takes seconds; else every rank imports it with its first optimiser
 import torch.distributed as dist
 
 LIMIT_S = 240.0
+ROOT = Path(__file__).parents[1]
 
 
 def forked(world: int, work: Callable[[int], int]) -> list[int]:
@@ -62,15 +65,21 @@ def free_port() -> int:
 
 
 def together(world: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
-    """What `work` returns on every rank of a process group."""
-
-    def ranked(rank: int) -> int:
-        meeting = f"file://{folder}/meeting"
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-        torch.save(work(), folder / f"{rank}.pt")
-        dist.destroy_process_group()
-        return 0
-
+    """What `work` returns on every rank of a process group. The ranks are new interpreters: after
+    some backward passes of a process autograd refuses to work in its forks."""
     folder.mkdir()
-    assert exit_codes(forked(world, ranked)) == [0] * world
+    (folder / "work").write_bytes(cloudpickle.dumps(work))
+    command = [sys.executable, "-c", f"from tests.ranks import join; join({world})", str(folder)]
+    ranks = [subprocess.Popen([*command, str(rank)], cwd=ROOT) for rank in range(world)]
+    assert exit_codes([rank.pid for rank in ranks]) == [0] * world
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def join(world: int) -> None:
+    """The work of one rank, whose folder and number are the arguments of this process."""
+    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+    torch.save(cloudpickle.loads((folder / "work").read_bytes())(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
