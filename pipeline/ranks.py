@@ -80,6 +80,29 @@ def first_node(nodes: str) -> str:
     return "".join(part or "" for part in found.groups()) if found else nodes
 
 
+def check_verb(wanted: int, verb: str) -> None:
+    """Raise ConfigError where several ranks are requested of a verb that is one process."""
+    if wanted > 1 and verb not in VERBS:
+        one = f"{verb} is one process (allowed: 1); ranks are for {', '.join(VERBS)}"
+        raise ConfigError([f"runtime.ranks={wanted}: {one}"])
+
+
+def check_alone(what: str, environment: Mapping[str, str]) -> None:
+    """Raise ConfigError where torchrun has started several processes of what is one. (Tasks of a
+    Slurm job may be commands that share work through leases.)"""
+    found = launched(environment)
+    if found is not None and found.world > 1 and found.launcher == "torchrun":
+        raise ConfigError(
+            [f"{what} is one process, and torchrun has started {found.world}: start it without"]
+        )
+
+
+def leads(wanted: int, environment: Mapping[str, str]) -> bool:
+    """Whether this process prints for a run of `wanted` ranks that do not meet, as for a plan."""
+    found = launched(environment)
+    return wanted == 1 or found is None or found.rank == 0
+
+
 def place_of(wanted: int, verb: str, environment: Mapping[str, str]) -> Place | None:
     """The place of this process in a run of `wanted` ranks; None: it trains by itself. Tasks of a
     Slurm job are ranks of one run only where that is requested.
@@ -88,10 +111,12 @@ def place_of(wanted: int, verb: str, environment: Mapping[str, str]) -> Place | 
         ConfigError: the launcher has started another number of processes.
     """
     found, option = launched(environment), f"runtime.ranks={wanted}"
+    check_verb(wanted, verb)
+    if verb not in VERBS:
+        check_alone(verb, environment)
+        return None
     if wanted == 1 and (found is None or found.world == 1 or found.launcher == "srun"):
         return None
-    if verb not in VERBS:
-        raise ConfigError([f"{option}: {verb} is one process; ranks are for {', '.join(VERBS)}"])
     if found is None or found.world == 1:
         start = f"torchrun --nproc-per-node {wanted} -m pipeline {verb} {option} …"
         raise ConfigError([f"{option}: one process was started; start {wanted}, as in {start}"])
@@ -130,7 +155,7 @@ class Ranks:
         except RuntimeError as error:
             raise UserError(
                 f"runtime.ranks={place.world}: rank {place.rank} did not meet the others at "
-                f"{place.host}:{place.port} ({str(error).splitlines()[0][:200]})"
+                f"{place.host}:{place.port} ({_first_words(error)})"
             ) from error
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -205,7 +230,7 @@ class Ranks:
                 raise _error(word) from error
             raise RankFailed(
                 f"another rank of {self.world} was lost, or gave no sign for {DEADLINE_S:g} s "
-                f"({str(error).splitlines()[0][:200]}); run the same command to resume"
+                f"({_first_words(error)}); run the same command to resume"
             ) from error
 
     @contextmanager
@@ -268,6 +293,12 @@ class Ranks:
 def _error(word: str) -> Exception:
     kind, text = json.loads(word)
     return _KINDS.get(kind, RankFailed)(text)
+
+
+def _first_words(error: BaseException) -> str:
+    """The first sentence of an error of torch, without the line of its source."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return re.sub(r"^\[[^]]*:\d+\]\s*", "", line).split(". ")[0][:200]
 
 
 def _is_lost(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.config.groups import launcher_words
 from pipeline.outcome import last_line
-from pipeline.ranks import Place, Ranks, place_of
+from pipeline.ranks import Place, Ranks, check_verb, place_of
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.launch_run import check, launch_run
@@ -134,11 +134,12 @@ def handlers_kept() -> Iterator[None]:
 
 def refusals(runtime: RuntimeConfig, verb: str) -> list[str]:
     """Why this machine or the tracking store refuses a command, before anything is made: no such
-    device, a store that is a file, what the tracking store answers."""
+    device, a verb without ranks, a store that is a file, what the tracking store answers."""
     target = TrackingTarget.from_environment(verb, runtime.experiment, Path(runtime.store))
     found: list[str] = []
     for find in (
         lambda: store_of(runtime),
+        lambda: check_verb(runtime.ranks, verb),
         lambda: choose_device(runtime),
         lambda: check(target),
     ):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pipeline.cli.environment import dry_run, listed_teachers
 from pipeline.config import Config, ConfigError, compose
 from pipeline.identity import run_key
+from pipeline.ranks import leads
 from pipeline.session import Session, handlers_kept, refusals, store_of
 from pipeline.stages import plan, preflight
 from pipeline.stages.matched_budget import standards
@@ -165,8 +166,9 @@ def _train(
     if dry_run(os.environ):
         if errors := [*found, *refusals(config.runtime, verb)]:
             raise ConfigError(errors)
-        describe(config)
-        plan.show(planned(config, store_of(config.runtime)))
+        if leads(config.runtime.ranks, os.environ):
+            describe(config)
+            plan.show(planned(config, store_of(config.runtime)))
         return
     with Session.open(config, verb, overrides, found).launch() as session:
         describe(config)

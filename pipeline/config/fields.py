@@ -61,7 +61,7 @@ def build_dataclass(
             wrong = (
                 _errors_of(key, value, field.metadata["info"])
                 if fits
-                else [f"{key}={value}: not {type_name(hints[name])}"]
+                else [_misfit(key, value, hints[name], field.metadata["info"])]
             )
             errors += wrong
             if not wrong:  # else the default is kept, so that the other checks still run
@@ -102,15 +102,30 @@ def _errors_of(key: str, value: Any, info: OptionInfo) -> list[str]:
             errors.append(f"{key}={number}: not a finite number")
     counts = isinstance(value, int) and info.low is not None  # a number, not one of the words
     if info.choices is not None and value is not None and not counts:
-        allowed, free = info.choices(), info.free
-        if value not in allowed and not (free and models.exists(str(value))):
-            also = [f"{free}<name>"] if free else []
-            also += [] if info.low is None else [f"a number {range_name(info.low, info.high)}"]
-            hint = nearest(value, [*allowed, *also], True)
+        allowed, free = _allowed(info), info.free
+        if value not in info.choices() and not (free and models.exists(str(value))):
+            hint = nearest(value, allowed, True)
             if free and models.exists(f"{free}{value}"):
-                hint = f"; did you mean {free}{value}? (allowed: {', '.join([*allowed, *also])})"
+                hint = f"; did you mean {free}{value}? (allowed: {', '.join(allowed)})"
             errors.append(f"{key}={value}: unknown{hint}")
     return errors
+
+
+def _misfit(key: str, value: Any, hint: Any, info: OptionInfo) -> str:
+    """The error of a value of another type."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else value
+    if info.choices is None:
+        return f"{key}={text}: not {type_name(hint)}"
+    return f"{key}={text}: unknown{nearest(text, _allowed(info), True)}"
+
+
+def _allowed(info: OptionInfo) -> list[str]:
+    """The words of an option that has some, and in words what else it may be."""
+    assert info.choices is not None
+    also = [f"{info.free}<name>"] if info.free else []
+    also += [] if info.low is None else [f"a number {range_name(info.low, info.high)}"]
+    return [*info.choices(), *also]
 
 
 def _word(value: Any, info: OptionInfo) -> Any:

@@ -91,6 +91,8 @@ def _unknown(key: str, value: str) -> str:
         return f"{key}: not used here" + (f": {about}" if about else "")
     if key.lower() in _DRY_RUN:
         return f"{key}: no such option; the plan alone: --dry-run, or DRY_RUN=1 in the environment"
+    if within := [name for name in known_keys() if name.startswith(f"{key}.")]:
+        return f"{key}={value}: a group of options, not a value; give one of: {', '.join(within)}"
     return old_names.instead(key, value) or f"{key}: no such option{nearest(key, known_keys())}"
 
 

@@ -42,6 +42,7 @@ from pipeline.launch.factory import make
 from pipeline.launch.monitor import check_refused, follow, leaving_jobs
 from pipeline.launch.options import CONFIGS, TARGETS, LocalConfig, SlurmConfig, take_options
 from pipeline.outcome import JobsFailed, JobsLeft
+from pipeline.ranks import check_alone
 from pipeline.session import Session, launch_of, refusals, store_of
 from pipeline.stages import preflight
 from pipeline.stages.names import run_kind, run_name
@@ -230,6 +231,10 @@ def read(overrides: list[str]) -> MultirunRequest:
         errors += refusals(configs[0].runtime, VERB)
     if wrong := {f"runtime.ranks={c.runtime.ranks}" for c in configs if c.runtime.ranks > 1}:
         errors += [f"{option}: jobs of -m are one process each (allowed: 1)" for option in wrong]
+    try:
+        check_alone("distill -m", os.environ)
+    except ConfigError as error:
+        errors += error.errors
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     found: dict[str, Student] = {}

@@ -31,7 +31,8 @@ def on_device(config: Config, session: Session) -> Splits:
     budget = budget_bytes(config.runtime, session)
     if needed > budget:
         folder = Path(config.runtime.store).resolve() / "pixels"
-        say(f"training images need {needed / 1e6:.1f} MB of {budget / 1e6:.1f}: mapped in {folder}")
+        limit = f"the {budget / 1e6:.1f} MB of runtime.device_budget"
+        say(f"training images need {needed / 1e6:.1f} MB, more than {limit}: mapped from {folder}")
         train = in_file(data.train, folder / f"{data.train.digest}.u8")
         others = data.unlabelled and in_file(
             data.unlabelled, folder / f"{data.unlabelled.digest}.u8"

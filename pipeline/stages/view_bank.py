@@ -128,7 +128,9 @@ def view_bank(
         needed = bank_bytes(rows, *shape, codes) + bank_bytes(images, *shape)
         check_space(folder.path, {name: needed})
         parts.make(name, chunks)
-        done = _finished(session, folder, name, parts, validation)
+        done, own = _finished(session, folder, name, parts, validation)
+        if own or session.ranks.world > 1:  # of several ranks only the first prints
+            say(f"finished view bank  {name}  key {key}  {done.seconds:.1f} s")
     try:
         stored = _read(folder, done.parts, mapped=tables is not None)
         if tables is None:
@@ -189,8 +191,8 @@ def _finished(
     name: str,
     parts: Parts,
     validation: Callable[[], dict[str, Tensor]],
-) -> BankRecord:
-    """The record of a bank whose parts are all stored, written by one process."""
+) -> tuple[BankRecord, bool]:
+    """The record of a bank whose parts are all stored, written by one process; whether by this."""
     runtime = session.runtime
     with acquire(
         folder.path,
@@ -199,16 +201,15 @@ def _finished(
         poll_s=min(1.0, runtime.heartbeat_s),
         should_stop=session.stop,
     ) as lease:
-        done = bank_record(folder)
-        if done is None:
-            digests, seconds = parts.finish()
-            val = folder.save_tensors("val", validation())
-            done = BankRecord(digests, val, seconds, name)
-            lease.check()
-            folder.write_json("bank", done.to_json())
-            parts.clear()
-            say(f"finished view bank  {name}  key {folder.key}  {done.seconds:.1f} s")
-    return done
+        if (done := bank_record(folder)) is not None:
+            return done, False
+        digests, seconds = parts.finish()
+        val = folder.save_tensors("val", validation())
+        done = BankRecord(digests, val, seconds, name)
+        lease.check()
+        folder.write_json("bank", done.to_json())
+        parts.clear()
+        return done, True
 
 
 def _read(folder: RunFolder, digests: list[str], *, mapped: bool) -> Iterator[ViewOutputs]:

@@ -27,6 +27,7 @@ from pipeline.session import Session, store_of
 from pipeline.stages.runner import _train
 from pipeline.stages.student import StudentStage
 from pipeline.storage.run_store import RunFolder
+from pipeline.train import bank_command, distill_command
 from tests.ranks import exit_codes, forked, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,7 @@ def test_a_rank_that_is_killed_ends_the_others_and_the_checkpoint_is_kept(run: R
     assert run.codes(2, lambda state: os.kill(os.getpid(), signal.SIGKILL)) == [1, -9]
     assert "another rank of 2 was lost" in run.log(0)
     assert "Traceback" not in run.log(0)
+    assert ".cc:" not in run.log(0)  # of torch's source
     assert run.codes(2, lambda state: os.kill(os.getpid(), signal.SIGKILL), at=0) == [-9, 1]
     assert run.codes(1) == [0]
 
@@ -255,7 +257,8 @@ def test_without_the_option_a_process_is_alone(environment: dict[str, str]) -> N
         (2, "distill", TORCHRUN, "runtime.ranks=2: torchrun has started 4 processes (allowed: 4)"),
         (1, "finetune", TORCHRUN, "runtime.ranks=1: torchrun has started 4 processes (allowed: 4)"),
         (2, "main", STEP, "runtime.ranks=2: srun has started 4 processes (allowed: 4)"),
-        (4, "bank", TORCHRUN, "runtime.ranks=4: bank is one process; ranks are for main, finetune"),
+        (4, "bank", {}, "runtime.ranks=4: bank is one process (allowed: 1); ranks are for main"),
+        (1, "bank", TORCHRUN, "bank is one process, and torchrun has started 4: start it without"),
     ],
 )
 def test_another_number_of_processes_is_one_message(
@@ -264,6 +267,21 @@ def test_another_number_of_processes_is_one_message(
     with pytest.raises(ConfigError) as error:
         place_of(wanted, verb, environment)
     assert message in str(error.value)
+
+
+def test_a_plan_refuses_ranks_of_a_verb_without_them_and_is_printed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DRY_RUN", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    words = [*TINY, f"runtime.store={tmp_path}", "runtime.ranks=2"]
+    with pytest.raises(ConfigError, match=r"runtime\.ranks=2: bank is one process"):
+        bank_command(["teacher=all", *words])
+    for rank, times in ("0", 1), ("1", 0):
+        for name, value in {"RANK": rank, "WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+        distill_command(words)
+        assert capsys.readouterr().out.count("distill-CE-digits-s0") == times
 
 
 # By torchrun ----------------------------------------------------------------------------------

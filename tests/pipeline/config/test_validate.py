@@ -35,3 +35,21 @@ def test_networks_that_cannot_be_built_are_found_before_anything_runs() -> None:
 def test_an_analysis_given_without_what_is_an_error():
     with pytest.raises(ConfigError, match=r"beta: no key=value; did you mean what=beta\?"):
         analyse_command(["beta", "experiment=asib"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bank=int8", "bank=int8: a group of options, not a value; give one of: bank.logits, bank"),
+        ("bank.logits=null", "bank.logits=null: unknown (allowed: all, a number >= 1)"),
+        ("bank.logits=true", "bank.logits=true: unknown (allowed: all, a number >= 1)"),
+        ("runtime.graph=null", "runtime.graph=null: unknown (allowed: auto, off)"),
+        ("runtime.ranks=null", "runtime.ranks=null: not a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_shown_as_written_with_those_allowed(
+    override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose([override])
+    assert message in str(raised.value)

@@ -448,3 +448,10 @@ def test_a_job_that_was_starting_up_is_signalled_again(
 def test_a_job_of_several_ranks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"runtime\.ranks=2: jobs of -m are one process"):
         multirun.read(["cfg=CE", "seed=0,1", "runtime.ranks=2", SMALL])
+
+
+def test_torchrun_does_not_start_a_multirun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"distill -m is one process, and torchrun has started 2"):
+        multirun.read(["cfg=CE", "seed=0,1", SMALL])

@@ -91,10 +91,17 @@ def test_a_bank_is_what_its_teacher_gives(config: Config, world: World) -> None:
     assert not (one.store.run("bank", "key").path / "parts").exists()
 
 
+@pytest.mark.parametrize(("ranks", "said"), [(1, 2), (2, 3)])  # alone and shared; by every rank
 def test_two_processes_share_the_parts_and_make_the_bank_of_one(
-    config: Config, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    config: Config,
+    world: World,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: Any,
+    ranks: int,
+    said: int,
 ) -> None:
     alone, shared, made = session(config, "alone"), session(config, "shared"), []
+    shared.ranks.world = ranks
     want = bank(config, world, alone)
     outputs, by = view_bank.view_outputs, dict[int, set[int]]()
 
@@ -116,7 +123,7 @@ def test_two_processes_share_the_parts_and_make_the_bank_of_one(
     assert one | other == {0, 1, 2, 3}
     assert not one & other
     assert files(shared) == files(alone)
-    assert capsys.readouterr().out.count("finished view bank") == 2  # alone, and once shared
+    assert capsys.readouterr().out.count("finished view bank") == said
 
 
 def test_a_killed_process_loses_the_part_that_it_was_making(
