@@ -64,7 +64,7 @@ of a file: the system takes those back when it needs them. Not run on a GPU."""
 READS = """\
 What a step waits for a batch of {batch} rows of both banks (logits and pooled features, raised to \
 float32) from the real parts, where the rest of it takes {step:g} ms, in which the host is idle; \
-milliseconds, median (least … largest) of {rounds}. Each line from the disk has parts of its own."""
+milliseconds, median (least … largest) of {rounds}. The lines of the disk read different parts."""
 
 
 class Sizes(NamedTuple):

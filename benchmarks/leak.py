@@ -72,14 +72,11 @@ def main() -> None:
 
 def of_run(config: Config) -> Iterator[Found]:
     """The accuracies of one run, which is trained for it and kept nowhere."""
-    trainer, data = distill_config(config), splits(config.data)
-    hidden_N = hidden_labels(config)
-    seen = training(data)
-    teachers = loaded_teachers(config, data)
-    state = DistillState.new(trainer, seen, teachers)
-    inputs = StepInputs.prepare(trainer, seen, teachers, state)
-    rows_N = one_view(len(data.train.labels), len(hidden_N), inputs)
-    for epoch, planned in zip(distill(trainer, seen, teachers, state), plan(trainer), strict=True):
+    inputs, state = prepared(config)
+    trainer, teachers, hidden_N = inputs.config, inputs.teachers, hidden_labels(config)
+    rows_N = one_view(len(inputs.data.train.labels), len(hidden_N), inputs)
+    epochs = distill(trainer, inputs.data, teachers, state)
+    for epoch, planned in zip(epochs, plan(trainer), strict=True):
         if planned.step != "A" or not planned.last:
             continue
         method = alternating(state.method)
@@ -95,20 +92,24 @@ def of_run(config: Config) -> Iterator[Found]:
             yield Found(config.method.query, images, planned.position.stage + 1, accuracy)
 
 
+def prepared(config: Config) -> tuple[StepInputs, DistillState]:
+    """A student that has not learned, with the finished teachers of the store."""
+    trainer, data = distill_config(config), splits(config.data)
+    seen, teachers = training(data), loaded_teachers(config, data)
+    state = DistillState.new(trainer, seen, teachers)
+    return StepInputs.prepare(trainer, seen, teachers, state), state
+
+
 def stack_line(config: Config) -> str:
     """What the regression on the teachers gets right, on the same images; it has no stages."""
-    trainer, data = distill_config(config), splits(config.data)
-    seen, hidden_N = training(data), hidden_labels(config)
-    teachers = loaded_teachers(config, data)
-    state = DistillState.new(trainer, seen, teachers)
-    inputs = StepInputs.prepare(trainer, seen, teachers, state)
-    fitted, labels_N = stack(inputs, state), data.train.labels
-    what = state.method.stack_features
+    inputs, state = prepared(config)
+    labels_N, hidden_N = inputs.data.train.labels, hidden_labels(config)
+    fitted, what = stack(inputs, state), state.method.stack_features
     assert what is not None
 
     def right(first: int, labels: torch.Tensor) -> float:
         rows = one_view(first, len(labels), inputs)
-        features = [getattr(t.bank.train.at(rows), what) for t in teachers]
+        features = [getattr(t.bank.train.at(rows), what) for t in inputs.teachers]
         return 100 * top1(fitted.logits(stacked(features)), labels)
 
     return (

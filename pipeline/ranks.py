@@ -80,20 +80,22 @@ def first_node(nodes: str) -> str:
     return "".join(part or "" for part in found.groups()) if found else nodes
 
 
-def check_verb(wanted: int, verb: str) -> None:
-    """Raise ConfigError where several ranks are requested of a verb that is one process."""
-    if wanted > 1 and verb not in VERBS:
+def check_alone(wanted: int, verb: str, environment: Mapping[str, str]) -> None:
+    """Check a verb that is one process; those of `VERBS` may be several. (Tasks of a Slurm job may
+    be commands that share work through leases.)
+
+    Raises:
+        ConfigError: several ranks are requested, or torchrun has started several processes.
+    """
+    if verb in VERBS:
+        return
+    found = launched(environment)
+    if wanted > 1:
         one = f"{verb} is one process (allowed: 1); ranks are for {', '.join(VERBS)}"
         raise ConfigError([f"runtime.ranks={wanted}: {one}"])
-
-
-def check_alone(what: str, environment: Mapping[str, str]) -> None:
-    """Raise ConfigError where torchrun has started several processes of what is one. (Tasks of a
-    Slurm job may be commands that share work through leases.)"""
-    found = launched(environment)
     if found is not None and found.world > 1 and found.launcher == "torchrun":
         raise ConfigError(
-            [f"{what} is one process, and torchrun has started {found.world}: start it without"]
+            [f"{verb} is one process, and torchrun has started {found.world}: start it without"]
         )
 
 
@@ -111,9 +113,8 @@ def place_of(wanted: int, verb: str, environment: Mapping[str, str]) -> Place | 
         ConfigError: the launcher has started another number of processes.
     """
     found, option = launched(environment), f"runtime.ranks={wanted}"
-    check_verb(wanted, verb)
+    check_alone(wanted, verb, environment)
     if verb not in VERBS:
-        check_alone(verb, environment)
         return None
     if wanted == 1 and (found is None or found.world == 1 or found.launcher == "srun"):
         return None

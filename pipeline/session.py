@@ -21,7 +21,7 @@ from pipeline.cli.console import say
 from pipeline.config import Config, ConfigError, RuntimeConfig
 from pipeline.config.groups import launcher_words
 from pipeline.outcome import last_line
-from pipeline.ranks import Place, Ranks, check_verb, place_of
+from pipeline.ranks import Place, Ranks, check_alone, place_of
 from pipeline.storage.run_record import HistoryEntry
 from pipeline.storage.run_store import Store
 from pipeline.tracking.launch_run import check, launch_run
@@ -139,7 +139,7 @@ def refusals(runtime: RuntimeConfig, verb: str) -> list[str]:
     found: list[str] = []
     for find in (
         lambda: store_of(runtime),
-        lambda: check_verb(runtime.ranks, verb),
+        lambda: check_alone(runtime.ranks, verb, os.environ),
         lambda: choose_device(runtime),
         lambda: check(target),
     ):

@@ -217,8 +217,8 @@ def _train_epoch(
 
     rates = [optim.lr_at(epoch * steps + i, steps, recipe.epochs) for i in range(steps)]
     lr, graphs = lr_table(rates, device), state.graphs
-    if graphs is not None and views.images.mapped:
-        graphs.without("teacher", "its images are in mapped files (runtime.device_budget)")
+    if graphs is not None:
+        graphs.without("teacher", views.obstacle)
 
     def step(i: Index) -> dict[str, Tensor]:
         set_lr(state.optimiser, lr(i))

@@ -104,16 +104,27 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 
 
 def plain_switches(arguments: Sequence[str]) -> list[str]:
-    """The arguments with switches as they are typed: MLflow passes -P multirun=true on as
-    `--multirun true`."""
+    """The arguments with switches as they are typed: MLflow passes -P dry_run=true on as
+    `--dry_run true`, and `dry_run=true` means the same."""
     found: list[str] = []
-    for word in arguments:
-        if found and found[-1] in SWITCHES and word in ("true", "false"):
-            if word == "false":
-                found.pop()
+    parts = [part for text in arguments for part in _parted(text)]
+    for word in parts:
+        if found and (switch := _dashed(found[-1])) in SWITCHES and word in ("true", "false"):
+            found[-1:] = [switch] if word == "true" else []
         else:
             found.append(word)
     return found
+
+
+def _parted(word: str) -> tuple[str, ...]:
+    """A switch and its value; another word as it is. (`run` is an option of verbs.)"""
+    key, _, value = word.partition("=")
+    known = key.lstrip("-") != "run" and _dashed(f"--{key.lstrip('-')}") in SWITCHES
+    return (f"--{key.lstrip('-')}", value) if known and value in ("true", "false") else (word,)
+
+
+def _dashed(flag: str) -> str:
+    return flag.replace("_", "-")
 
 
 def as_overrides(arguments: Sequence[str]) -> list[str]:

@@ -75,9 +75,6 @@ def sort_overrides(
     return choices, values
 
 
-_DRY_RUN = ("dry", "dry_run", "dryrun")
-
-
 def _named(text: str) -> str:
     """The choices that a word without a key may be meant to be."""
     found = [f"{group}={text}" for group in GROUPS if text in options_of(group)]
@@ -89,8 +86,6 @@ def _unknown(key: str, value: str) -> str:
     if key.startswith(("hydra.", "hydra/")):
         about = next((text for name, text in _OF_HYDRA.items() if key.startswith(name)), "")
         return f"{key}: not used here" + (f": {about}" if about else "")
-    if key.lower() in _DRY_RUN:
-        return f"{key}: no such option; the plan alone: --dry-run, or DRY_RUN=1 in the environment"
     if within := [name for name in known_keys() if name.startswith(f"{key}.")]:
         return f"{key}={value}: a group of options, not a value; give one of: {', '.join(within)}"
     return old_names.instead(key, value) or f"{key}: no such option{nearest(key, known_keys())}"

@@ -229,12 +229,11 @@ def read(overrides: list[str]) -> MultirunRequest:
     errors += preflight.faults(configs, dry=dry) + preflight.faults(partly, dry=dry, keys=False)
     if configs and (errors or dry_run(os.environ)):
         errors += refusals(configs[0].runtime, VERB)
-    if wrong := {f"runtime.ranks={c.runtime.ranks}" for c in configs if c.runtime.ranks > 1}:
-        errors += [f"{option}: jobs of -m are one process each (allowed: 1)" for option in wrong]
-    try:
-        check_alone("distill -m", os.environ)
-    except ConfigError as error:
-        errors += error.errors
+    for wanted in {c.runtime.ranks for c in configs} or {1}:
+        try:
+            check_alone(wanted, f"{VERB} -m", os.environ)
+        except ConfigError as error:
+            errors += error.errors
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     found: dict[str, Student] = {}

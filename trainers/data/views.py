@@ -24,6 +24,8 @@ from trainers.rng import generator, stream_seed
 from trainers.step_index import Index, select
 from trainers.tables import MappedTable
 
+MAPPED = "in mapped files, being larger than runtime.device_budget"
+
 
 class Crops(NamedTuple):
     """Which crop of which image `rows` are: number of the image, offsets of the crop, whether it is
@@ -145,6 +147,11 @@ class Views:
         pixels = self._pixels.read(image_B, row_B).unflatten(1, self.images.pixels.shape[1:])
         windows = _windows(pixels, self._pad, self._mode)
         return windows[torch.arange(len(image_B), device=self.device), :, dy_B, dx_B]
+
+    @property
+    def obstacle(self) -> str:
+        """Why a step that cuts crops cannot be a CUDA graph; empty: it can."""
+        return f"its images are {MAPPED}" if self.images.mapped else ""
 
     def reads(self, plan: Iterable[Tensor]) -> Reads:
         """What is read of mapped images for these rows."""

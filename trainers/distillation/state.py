@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainers import models, targets
 from trainers.data import TrainingData
-from trainers.data.views import Normaliser, Views
+from trainers.data.views import MAPPED, Normaliser, Views
 from trainers.distillation.config import DistillConfig
 from trainers.distillation.frozen_trunk import Trunk
 from trainers.loop import Progress, top1
@@ -220,12 +220,9 @@ class StepInputs(NamedTuple):
     def obstacle(self, *, banks: bool) -> str:
         """Why a step, which reads rows of the `banks` or not, cannot be a CUDA graph: the host has
         to read files for it. Empty: it can."""
-        budget = "in mapped files, being larger than runtime.device_budget"
-        if self.views.images.mapped:
-            return f"its images are {budget}"
-        if banks and self.table_folder is not None:
-            return f"view banks are {budget}"
-        return ""
+        if not self.views.obstacle and banks and self.table_folder is not None:
+            return f"view banks are {MAPPED}"
+        return self.views.obstacle
 
     def plan(
         self, purpose: str, position: StepPosition, mix: MixConfig | None, *, unlabelled: bool

@@ -109,6 +109,8 @@ def test_several_values_without_m(text: str, capsys: pytest.CaptureFixture[str])
 def test_what_mlflow_makes_of_parameters_that_are_not_declared() -> None:
     words = ["distill", "cfg=CE,KD", "--hydra/launcher", "submitit_local", "--multirun", "true"]
     assert plain_switches([*words, "--dry-run", "false"]) == words[:-1]
+    assert plain_switches(["--dry_run", "true", "dry_run=true"]) == ["--dry-run", "--dry-run"]
+    assert plain_switches(["--multirun=false", "run=true"]) == ["run=true"]
     assert is_multirun(["cfg=CE", "--hydra/launcher", "submitit_local"])
     assert taken(["--cfg", "L3"]) == (Shown(), ["--cfg", "L3"], [])
     assert taken(["--info", "defaults", "--resolve"])[0] == Shown(info="defaults", resolve=True)

@@ -82,8 +82,3 @@ def test_the_whole_method_of_asib_stage_goes_by_its_name() -> None:
         4,
     )
     assert compose(["method=asib_stage", "cfg=L1"]).method.num_stages == 1
-
-
-@pytest.mark.parametrize("text", ["dry_run=true", "dry=1", "DryRun=1"])
-def test_the_flag_that_is_given_as_an_option_is_named(text: str) -> None:
-    assert "--dry-run" in errors_of(text)[0]

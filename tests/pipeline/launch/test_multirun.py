@@ -446,7 +446,7 @@ def test_a_job_that_was_starting_up_is_signalled_again(
 
 
 def test_a_job_of_several_ranks_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"runtime\.ranks=2: jobs of -m are one process"):
+    with pytest.raises(ConfigError, match=r"runtime\.ranks=2: distill -m is one process"):
         multirun.read(["cfg=CE", "seed=0,1", "runtime.ranks=2", SMALL])
 
 
