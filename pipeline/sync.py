@@ -35,7 +35,7 @@ from pipeline.tracking.plain_sync import Patience, PlainSync
 from pipeline.tracking.restore import whole_spec
 from pipeline.tracking.target import TrackingTarget
 from pipeline.tracking.upload import RunUpload
-from pipeline.tracking.upload_state import UploadState, records
+from pipeline.tracking.upload_state import UploadState, other_targets, records
 from trainers import metrics
 
 RUNNING = "RUNNING"
@@ -92,8 +92,22 @@ def sync(session: Session, *, read: bool = False) -> None:
         targets.end_launches()
     sent += plain.children(failed)
     say(f"synced   {sent} run{'' if sent == 1 else 's'} with {redacted(session.target.uri)}")
+    _say_of_others(session)
     if failed:
         raise JobsFailed(f"{len(failed)} runs could not be sent: {', '.join(failed)}")
+
+
+def _say_of_others(session: Session) -> None:
+    """Say where runs belong of which none belongs to this tracking store."""
+    others = set[str]()
+    for folder in session.store.runs():
+        if records(folder, session.target):
+            return
+        others |= other_targets(folder, session.target)
+    if others:
+        where = " or ".join(sorted(others))
+        say(f"No run of {session.runtime.store} belongs there. They belong to {where}:")
+        say("set MLFLOW_TRACKING_URI to that and run the same command.")
 
 
 class _Targets:

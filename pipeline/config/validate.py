@@ -55,7 +55,8 @@ def _data(config: Config) -> list[str]:
         )
     kept = config.bank.logits
     if isinstance(kept, int) and kept >= data.classes:
-        found.append(f"bank.logits={kept}: fewer than data.classes={data.classes} needed, or all")
+        fewer = f"1 to {data.classes - 1}, fewer than data.classes={data.classes}"
+        found.append(f"bank.logits={kept}: too many (allowed: all, {fewer})")
     blind = not has_validation(data)
     if blind and config.select == "best":
         found.append("data.val_fraction=0 leaves nothing to select by: set select=last")

@@ -77,6 +77,16 @@ class QueuedJob(NamedTuple):
         return self.state in ENDED
 
 
+def part_of(job: str, part: int) -> str:
+    """The id of a task that shares a job with others: `17_3.2`."""
+    return f"{job}.{part}"
+
+
+def job_of(number: str) -> str:
+    """The job of an id: `17_3` of `17_3.2`."""
+    return number.partition(".")[0]
+
+
 def never() -> bool:
     """Nobody requests a stop."""
     return False

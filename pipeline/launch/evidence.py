@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.launch.controller import QueuedJob
+from pipeline.launch.controller import QueuedJob, job_of
 from pipeline.launch.ending import CANCELLED, LOST, Ending
 from pipeline.launch.options import PREFIX, SlurmConfig
 
@@ -46,7 +46,7 @@ def end_of(folder: Path, job: str, queued: QueuedJob | None, config: SlurmConfig
     if file is not None and not (file.how == CANCELLED and state in _LOST):
         return Evidence(file.code, file.reason, file.how, True, state)
     lines = [*_tail(folder / f"{job}.out"), *_tail(folder / f"{job}.err")]
-    found = state or _state_in(lines) or ""
+    found = state or _state_in([*lines, *_tail(folder / f"{job_of(job)}.out")]) or ""
     if found in _LOST:
         more = f" ({PREFIX}timeout_min={config.timeout_min})" if found == "TIMEOUT" else ""
         return Evidence(1, _LOST[found] + more, LOST, file is not None, state)

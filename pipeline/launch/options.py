@@ -54,15 +54,18 @@ class SlurmConfig:
     nodelist: str | None = option(None, "nodes that a job must have")
     exclude: str | None = option(None, "nodes that a job must not have")
     comment: str | None = option(None, "comment of the jobs in Slurm")
+    runs_per_job: int = option(
+        1, "runs, or workers of a study, that share a job and its GPU", low=1
+    )
     gres: str | None = option(
         "auto",
         "generic resources of a job, such as gpu:1; auto: gpu:1 where the partition has GPUs",
     )
     gpus_per_node: str | None = option(None, "GPUs of a job, such as 1 or a100:1")
     gpus_per_task: str | None = option(None, "GPUs of a task, such as 1")
-    cpus_per_task: int | None = option(1, "CPU cores", low=1)
+    cpus_per_task: int | None = option(1, "CPU cores of a run", low=1)
     cpus_per_gpu: int | None = option(None, "CPU cores for each GPU", low=1)
-    mem_gb: float | None = option(3.5, "memory in GB", low=0.1)
+    mem_gb: float | None = option(3.5, "memory of a run in GB", low=0.1)
     mem_per_cpu: str | None = option(None, "memory for each core, such as 4G")
     mem_per_gpu: str | None = option(None, "memory for each GPU, such as 16G")
     nodes: int | None = option(1, "nodes of a job, which is one process", low=1, high=1)

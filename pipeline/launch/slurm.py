@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline.config import ConfigError
 from pipeline.launch import controller, ending, reasons
 from pipeline.launch.base import DONE, ENDED, FAILED, NOT_RUN, RUNNING, WAITING, Status, Task
-from pipeline.launch.controller import Away, Call, QueuedJob, never
+from pipeline.launch.controller import Away, Call, QueuedJob, job_of, never
 from pipeline.launch.evidence import Evidence, end_of
 from pipeline.launch.options import CHOICE, LOCAL, PREFIX, SLURM, SlurmConfig
 from pipeline.launch.outage import Outage
@@ -110,8 +110,8 @@ class Slurm:
                     if self._settled():
                         queue = self._queue()
                         write_atomic(self.folder / "cancelled", secrets.token_hex(8).encode())
-                        queued = [job for job in self.jobs.values() if _is_live(queue, job)]
-                        self._cancel(queued)
+                        queued = {job_of(j) for j in self.jobs.values() if _is_live(queue, j)}
+                        self._cancel(sorted(queued))
                         return len(queued)
             except Away as away:
                 self._outage.note(away, self.left())
@@ -121,7 +121,7 @@ class Slurm:
         names = [name for name in self.tasks if self._status_of(name).state not in ENDED]
         # Before the first answer, jobs of an earlier command may be in the queue; and a job whose
         # submission was not answered.
-        maybe = {*self._submitter.unsure()[1], *(() if self._joined else self.jobs)}
+        maybe = {*self._submitter.unsure(), *(() if self._joined else self.jobs)}
         queued = [name for name in names if name not in self.unsent or name in maybe]
         if not queued:
             return ""
@@ -223,8 +223,8 @@ class Slurm:
             return Status(WAITING, self.unsent[name])
         job = self.jobs[name]
         if _is_live(queue, job):
-            return self._live(name, queue[job], FAILED in states)
-        found = end_of(self._jobs_folder, job, queue.get(job), self.config)
+            return self._live(name, queue[job_of(job)], FAILED in states)
+        found = end_of(self._jobs_folder, job, queue.get(job_of(job)), self.config)
         if not found.certain:
             if FAILED in states:
                 return Status(FAILED, NOT_RUN)
@@ -245,7 +245,7 @@ class Slurm:
             return Status(RUNNING, f"job {number} {state}")
         why = f"job {number} {state}{job.reason and ': '}{job.reason}"
         if reasons.is_held(job.reason):
-            return Status(WAITING, f"{why}; `scontrol release {number}` starts it")
+            return Status(WAITING, f"{why}; `scontrol release {job_of(number)}` starts it")
         if not reasons.never_starts(job.reason, self.config):
             return Status(WAITING, why)
         if not self._lasts(f"{number} {reasons.key(job.reason)}", _STUCK_S):
@@ -296,7 +296,8 @@ class Slurm:
             Away: Slurm gave no answer.
             ConfigError: it refuses.
         """
-        if jobs and (refused := controller.cancel(jobs, self._stop)):
+        ids = list(dict.fromkeys(job_of(job) for job in jobs))
+        if ids and (refused := controller.cancel(ids, self._stop)):
             raise ConfigError([f"Slurm does not cancel the jobs: {refused}"])
 
     def _send(self, queue: dict[str, QueuedJob]) -> None:
@@ -304,19 +305,18 @@ class Slurm:
         no room for now, later."""
         if time.monotonic() < self._room_at:
             return
-        for after in dict.fromkeys(self.tasks[name].after for name in self.unsent):
-            names = [name for name in self.unsent if self.tasks[name].after == after]
+        for (after, pack), names in self._alike().items():
             if set(after) & set(self.unsent):
                 continue  # later, when these have jobs
-            ids = [self.jobs[a] for a in after if self._status_of(a).state != DONE]
-            largest = self._submitter.largest_array(self._stop) if len(names) > 1 else 1
-            size = min(len(names), largest)
+            ids = [job_of(self.jobs[a]) for a in after if self._status_of(a).state != DONE]
+            largest = self._submitter.largest_array(self._stop) if len(names) > pack else 1
+            size = min(len(names), pack * largest)
             parallel = self.config.array_parallelism or len(names)
             parallel = max(1, parallel // -(-len(names) // size))
             while names:
                 chunk = names[:size]
                 tasks = [self.tasks[name] for name in chunk]
-                refused = self._submitter.submit(tasks, ids, parallel, self._stop)
+                refused = self._submitter.submit(tasks, ids, parallel, self._stop, pack)
                 if refused is None:
                     for name in chunk:
                         self._note_job(name)
@@ -326,6 +326,16 @@ class Slurm:
                 else:
                     self._wait_for_room(refused, queue)
                     return
+
+    def _alike(self) -> dict[tuple[tuple[str, ...], int], list[str]]:
+        """The tasks without a job by what they depend on and how many share a job: one on which
+        others depend has a job to itself, because Slurm's dependencies are of jobs."""
+        needed = {name for task in self.tasks.values() for name in task.after}
+        found: dict[tuple[tuple[str, ...], int], list[str]] = {}
+        for name in self.unsent:
+            pack = 1 if name in needed else self.config.runs_per_job
+            found.setdefault((self.tasks[name].after, pack), []).append(name)
+        return found
 
     def _wait_for_room(self, refused: str, queue: dict[str, QueuedJob]) -> None:
         """Try again later.
@@ -369,4 +379,4 @@ class Slurm:
 
 def _is_live(queue: dict[str, QueuedJob], job: str) -> bool:
     """Whether a job is in the queue and has not ended."""
-    return job in queue and not queue[job].has_ended
+    return job_of(job) in queue and not queue[job_of(job)].has_ended

@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.config import ConfigError
 from pipeline.launch import reasons
 from pipeline.launch.base import Task, job_folder
-from pipeline.launch.controller import SUBMIT_S, Away, ask, job_of_script
+from pipeline.launch.controller import SUBMIT_S, Away, ask, job_of_script, part_of
 from pipeline.launch.options import PREFIX, SlurmConfig
 from pipeline.launch.private import make_private
 from pipeline.storage.atomic import write_atomic
@@ -35,6 +35,8 @@ _LARGEST_ARRAY = 1000  # Slurm's default
 _TAKEN = {
     "name",
     "nodes",
+    "runs_per_job",
+    "cpus_per_task",
     "tasks_per_node",
     "submitit_folder",
     "stderr_to_stdout",
@@ -75,23 +77,31 @@ class Submitter:
             log.warning("%s cannot be read (%s): its jobs are not followed", self._file, error)
 
     def submit(
-        self, tasks: list[Task], after: list[str], parallel: int, stop: Callable[[], bool]
+        self,
+        tasks: list[Task],
+        after: list[str],
+        parallel: int,
+        stop: Callable[[], bool],
+        pack: int = 1,
     ) -> str | None:
-        """Submit one job, or an array; why there is no room for it, if there is none.
+        """Submit one job, or an array, of `pack` tasks a job; why there is no room for it, if there
+        is none.
 
         Raises:
             Away: Slurm gave no answer.
             ConfigError: it refuses.
         """
+        pack = min(pack, len(tasks))
         self._resolve_gres()
         make_private(self.folder)
-        script = write(self.folder, self.config, tasks, after, parallel)
+        script = write(self.folder, self.config, tasks, after, parallel, pack)
         names = [task.name for task in tasks]
-        write_atomic(self._unsure, json.dumps({"script": str(script), "names": names}).encode())
+        note = {"script": str(script), "names": names, "pack": pack}
+        write_atomic(self._unsure, json.dumps(note).encode())
         answer = ask("sbatch", str(script), patience_s=SUBMIT_S, stop=stop)
         if answer.code == 0:
             if found := re.search(r"job (\d+)", answer.out):
-                self._adopt(names, found[1])
+                self._adopt(names, found[1], pack)
                 return None
             raise Away(f"sbatch printed {answer.out.strip()[:100]!r}")
         self._unsure.unlink(missing_ok=True)
@@ -111,12 +121,12 @@ class Submitter:
         Raises:
             Away: Slurm gave no answer.
         """
-        script, names = self.unsure()
+        script, names, pack = self._noted()
         if not names:
             self._unsure_since = None
             return []
         if (number := job_of_script(script, stop)) is not None:
-            self._adopt(names, number)
+            self._adopt(names, number, pack)
             return names
         self._unsure_since = self._unsure_since or time.monotonic()
         if time.monotonic() - self._unsure_since < SETTLE_S:
@@ -125,14 +135,19 @@ class Submitter:
         self._unsure_since = None
         return []
 
-    def unsure(self) -> tuple[str, list[str]]:
-        """The script and the tasks of a submission that was not answered; empty if there is none.
-        A note that was cut short was not yet given to Slurm."""
+    def unsure(self) -> list[str]:
+        """The tasks of a submission that was not answered; empty if there is none."""
+        return self._noted()[1]
+
+    def _noted(self) -> tuple[str, list[str], int]:
+        """The script, the tasks and the tasks a job of a submission that was not answered. A note
+        that was cut short was not yet given to Slurm."""
         try:
             text = json.loads(self._unsure.read_text())
-            return str(text["script"]), [str(name) for name in text["names"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return "", []
+            names = [str(name) for name in text["names"]]
+            return str(text["script"]), names, int(text.get("pack", 1))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return "", [], 1
 
     def largest_array(self, stop: Callable[[], bool]) -> int:
         """How many jobs an array may have.
@@ -147,10 +162,11 @@ class Submitter:
             self._largest = min(numbers, default=_LARGEST_ARRAY)
         return self._largest
 
-    def _adopt(self, names: list[str], number: str) -> None:
+    def _adopt(self, names: list[str], number: str, pack: int) -> None:
         """Note the jobs of a submission; at once, because the next one may be refused."""
-        one = len(names) == 1
-        self.jobs |= {n: number if one else f"{number}_{k}" for k, n in enumerate(names)}
+        for k, name in enumerate(names):
+            job = number if len(names) <= pack else f"{number}_{k // pack}"
+            self.jobs[name] = part_of(job, k % pack) if pack > 1 else job
         write_atomic(self._file, json.dumps(self.jobs).encode())
         self._unsure.unlink(missing_ok=True)
 
@@ -176,24 +192,36 @@ class Submitter:
 
 
 def write(
-    folder: Path, config: SlurmConfig, tasks: list[Task], after: list[str], parallel: int
+    folder: Path,
+    config: SlurmConfig,
+    tasks: list[Task],
+    after: list[str],
+    parallel: int,
+    pack: int = 1,
 ) -> Path:
-    """Write the script of a job, or of an array of jobs for several tasks, and its tasks; return
-    the script. The jobs start after those of the ids `after` have succeeded."""
+    """Write the script of a job, or of an array of jobs for several tasks, `pack` in each, and its
+    tasks; return the script. The jobs start after those of the ids `after` have succeeded."""
     path = folder / f"{secrets.token_hex(8)}.sh"
     text = {
         "tasks": [asdict(task) for task in tasks],
         "requeue": config.requeue,
         "most": config.max_num_timeout,
+        "pack": pack,
+        "errors": not config.stderr_to_stdout,
     }
     write_atomic(path.with_suffix(".json"), json.dumps(text).encode())
-    array = f"0-{len(tasks) - 1}%{min(len(tasks), parallel)}" if len(tasks) > 1 else None
-    write_atomic(path, script(path, config, array, after).encode())
+    jobs = -(-len(tasks) // pack)
+    array = f"0-{jobs - 1}%{min(jobs, parallel)}" if jobs > 1 else None
+    write_atomic(path, script(path, config, array, after, pack).encode())
     return path
 
 
-def script(path: Path, config: SlurmConfig, array: str | None, after: list[str]) -> str:
-    """The batch script."""
+def script(
+    path: Path, config: SlurmConfig, array: str | None, after: list[str], tasks: int = 1
+) -> str:
+    """The batch script of jobs of so many tasks each, which are one task for Slurm."""
+    cores = None if config.cpus_per_task is None else tasks * config.cpus_per_task
+    memory = None if config.mem_gb is None else f"{round(tasks * config.mem_gb * 1024)}M"
     log = str(path.parent / ("%j.out" if array is None else "%A_%a.out"))
     errors = None if config.stderr_to_stdout else log.removesuffix("out") + "err"
     options = {
@@ -201,9 +229,10 @@ def script(path: Path, config: SlurmConfig, array: str | None, after: list[str])
         "nodes": 1,
         "ntasks": 1,
         "time": config.timeout_min,
+        "cpus_per_task": cores,
+        "mem": memory,
     }
     options |= {name: value for name, value in vars(config).items() if name not in _TAKEN}
-    options |= {"mem": None if config.mem_gb is None else f"{round(config.mem_gb * 1024)}M"}
     options |= {"signal": f"{SIGNAL}@{config.signal_delay_s}", "array": array}
     options |= {"output": log, "error": errors, "open-mode": "append"}
     options |= {"requeue": True} if config.requeue else {"no-requeue": True}
@@ -212,11 +241,11 @@ def script(path: Path, config: SlurmConfig, array: str | None, after: list[str])
     options = {name.replace("_", "-"): value for name, value in options.items()}
     more = {n.replace("_", "-"): v for n, v in (config.additional_parameters or {}).items()}
     lines = [_line(name, value) for name, value in sorted({**options, **more}.items())]
-    cores = config.cpus_per_task  # not inherited by srun
     srun = ["srun", "--unbuffered", f"--output={log}", "--open-mode=append"]
     srun += [] if errors is None else [f"--error={errors}"]
-    srun += [] if cores is None else [f"--cpus-per-task={cores}"]
-    job = [sys.executable, "-u", "-m", "pipeline.launch.slurm_job", str(path.with_suffix(".json"))]
+    srun += [] if cores is None else [f"--cpus-per-task={cores}"]  # srun does not inherit it
+    module = "slurm_job" if tasks == 1 else "packed_job"
+    job = [sys.executable, "-u", "-m", f"pipeline.launch.{module}", str(path.with_suffix(".json"))]
     return "\n".join(
         [
             "#!/bin/bash",

@@ -116,6 +116,11 @@ def describe(configs: Iterable[Config]) -> None:
             rungs += [one.rung] if one.rung not in rungs else []
     for text, rungs in steps.items():
         say(f"data     {', '.join(rungs)}: {text}")
+    unread = [one.rung for one in configs if one.bank != distill_config(one).bank]
+    if unread:
+        say(
+            f"bank     {', '.join(dict.fromkeys(unread))}: reads no view bank: bank.* has no effect"
+        )
 
 
 def _steps(config: Config) -> str:

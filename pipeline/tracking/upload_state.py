@@ -85,3 +85,9 @@ def records(folder: RunFolder, target: TrackingTarget) -> list[UploadState]:
     found = [UploadState.read(folder, name) for name in _names(folder)]
     where = redacted(target.uri)
     return [record for record in found if record is not None and record.where == where]
+
+
+def other_targets(folder: RunFolder, target: TrackingTarget) -> set[str]:
+    """The addresses of the other tracking stores that a run belongs to, without passwords."""
+    found = [UploadState.read(folder, name) for name in _names(folder)]
+    return {record.where for record in found if record is not None} - {redacted(target.uri)}

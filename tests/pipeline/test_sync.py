@@ -418,6 +418,18 @@ def test_an_evaluation_is_made_equal_to_its_record(
     assert "synced   0 runs" in capsys.readouterr().out
 
 
+def test_another_store_than_that_of_the_runs_is_told_theirs(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.sync()
+    assert "belong to" not in capsys.readouterr().out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri.replace("mlflow.db", "other.db"))
+    assert place.sync() == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "synced 0 runs" in printed
+    assert f"They belong to {place.uri}: set MLFLOW_TRACKING_URI to that" in printed
+
+
 @pytest.mark.parametrize("damage", PLAIN_DAMAGES[:3])
 def test_a_launch_is_made_equal_to_its_record(
     place: Place, damage: Callable[[Place, str], object]

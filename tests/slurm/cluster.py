@@ -187,7 +187,8 @@ class Cluster:
         """Signal a job's own process, without the controller."""
         for process in self._processes_of(job):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if "pipeline.launch.slurm_job" in process.cmdline() and process.name() != "srun":
+                ours = {"pipeline.launch.slurm_job", "pipeline.launch.packed_job"}
+                if ours & {*process.cmdline()} and process.name() != "srun":
                     process.send_signal(number)
 
     def kill_node(self, node: str, job: str) -> None:

@@ -106,6 +106,27 @@ def test_a_preempted_job_resumes_to_the_same_weights(
     bit_equal(with_teachers, alone)
 
 
+@pytest.mark.thorough
+def test_runs_that_share_a_job_resume_to_the_same_weights(
+    start: Start, cluster: Cluster, with_teachers: Path
+) -> None:
+    """One job, which goes back into the queue once for both."""
+    alone, before = uninterrupted(with_teachers, longer()), set(cluster.finished())
+    shared = (*SLURM, "hydra.launcher.runs_per_job=2")
+    process = start("pipeline", "distill", "-m", *longer(), "seed=0,1", *shared, cwd=with_teachers)
+    jobs = checkpointed(cluster, with_teachers, students=2)
+    (job,) = {number.partition(".")[0] for number in jobs.values()}
+    assert sorted(jobs.values()) == [f"{job}.0", f"{job}.1"]
+    cluster.command("scancel", "--signal=USR2", job)
+    ended(process)
+    assert set(cluster.finished()) - before == {job}
+    bit_equal(with_teachers, alone)
+    logs = {path.name: path.read_text() for path in with_teachers.rglob(f"{job}*.out")}
+    for part, seed in enumerate((0, 1)):
+        assert f"resumed  distill-L1-digits_all-s{seed}" in logs[f"{job}.{part}.out"]
+    assert len(command.results(with_teachers)) == 2
+
+
 def test_a_job_sees_the_gpu_and_the_cores_of_its_allocation(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

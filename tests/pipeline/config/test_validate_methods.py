@@ -31,7 +31,10 @@ CASES = [
         ["cfg=stack", "data.val_fraction=0", "select=last"],
         "data.val_fraction=0 leaves nothing to choose method.kd_target=stack by",
     ),
-    (["cfg=KD", "bank.logits=10"], "bank.logits=10: fewer than data.classes=10 needed, or all"),
+    (
+        ["cfg=KD", "bank.logits=10"],
+        "bank.logits=10: too many (allowed: all, 1 to 9, fewer than data.classes=10)",
+    ),
     (["cfg=stack", "data.views=0"], "method.kd_target=stack is fitted to fixed views"),
     (
         ["bench=digits_all", "cfg=stack", "method.placebo=teachers"],

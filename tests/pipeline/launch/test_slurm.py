@@ -541,6 +541,82 @@ def test_a_reason_that_comes_and_goes_is_one_line(
     assert capsys.readouterr().out.count("pending: Priority") == 1
 
 
+def test_runs_share_jobs(fake: FakeSlurm, tmp_path: Path) -> None:
+    """With the cores and memory of each; what others depend on has a job to itself."""
+    tasks = [Task(f"s{k}", "pipeline", ("distill",), after=("teacher",)) for k in range(5)]
+    one = launcher(tmp_path, runs_per_job=2, cpus_per_task=3, mem_gb=2, array_parallelism=2)
+    one.submit([TEACHER, *tasks])
+    shared = {"s0": "18_0.0", "s1": "18_0.1", "s2": "18_1.0", "s3": "18_1.1", "s4": "18_2.0"}
+    assert one.jobs == {"teacher": "17"} | shared
+    alone, packed = fake.read("scripts").split("#!/bin/bash\n")[1:]
+    assert "pipeline.launch.slurm_job" in alone
+    assert "#SBATCH --cpus-per-task=3\n" in alone
+    assert "pipeline.launch.packed_job" in packed
+    for flag in ("--array=0-2%2", "--cpus-per-task=6", "--mem=4096M", "--dependency=afterok:17"):
+        assert f"#SBATCH {flag}\n" in packed
+    assert "--cpus-per-task=6" in packed.splitlines()[-1]
+
+
+def test_of_runs_that_share_a_job_each_has_its_own_end(fake: FakeSlurm, tmp_path: Path) -> None:
+    one = launcher(tmp_path, runs_per_job=3)
+    one.submit([Task(name, "pipeline", ()) for name in ("a", "b", "c")])
+    fake.queue("17 RUNNING None")
+    ended(tmp_path, "17.0", 0)
+    assert states(one) == [RUNNING] * 3  # its job may yet be requeued
+    fake.queue("17 FAILED NonZeroExitCode")
+    ended(tmp_path, "17.1", 1, "NonFinite: loss")
+    ended(tmp_path, "17.2", 1, "interrupted, cancelled", CANCELLED)
+    found = one.poll()
+    assert [found[name].state for name in "abc"] == [DONE, FAILED, FAILED]
+    assert "NonFinite: loss" in found["b"].note
+    assert "17.1.out" in found["b"].note
+    assert found["c"].cancelled
+
+
+def test_runs_of_a_job_that_is_out_of_time_are_submitted_together(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    """But for the one that was finished."""
+    one = launcher(tmp_path, runs_per_job=3)
+    one.submit([Task(name, "pipeline", ()) for name in ("a", "b", "c")])
+    fake.queue("17 TIMEOUT TimeLimit")
+    ended(tmp_path, "17.0", 0)
+    log = (
+        "slurmstepd: error: *** STEP 17.0 ON n1 CANCELLED AT 2026-11-29T00:00:00 DUE TO TIME LIMIT"
+    )
+    (tmp_path / "jobs" / "jobs" / "17.out").write_text(f"{log} ***\n")
+    for _ in range(3):
+        if one.jobs["b"] == "17.1":
+            one.poll()
+    assert one.jobs == {"a": "17.0", "b": "18.0", "c": "18.1"}
+    assert one.cancel() == 0
+    fake.queue("18 RUNNING None")
+    assert one.cancel() == 1
+    assert fake.read("cancelled").split() == ["18"]
+
+
+def test_runs_that_share_jobs_are_found_again_when_the_answer_was_lost(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    fake.mode("sbatch", "lost")
+    one = launcher(tmp_path, runs_per_job=2)
+    one.submit([Task(name, "pipeline", ()) for name in ("a", "b", "c")])
+    fake.mode("sbatch", "ok")
+    for _ in range(3):
+        one.poll()
+    assert one.jobs == {"a": "17_0.0", "b": "17_0.1", "c": "17_1.0"}
+    assert fake.read("n") == "18\n"
+
+
+def test_arrays_of_shared_jobs_have_at_most_the_size_that_the_site_allows(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    fake.write("config", "MaxArraySize            = 2\n")
+    one = launcher(tmp_path, runs_per_job=2, array_parallelism=None)
+    one.submit([Task(f"s{k}", "pipeline", ()) for k in range(5)])
+    assert [one.jobs[f"s{k}"] for k in range(5)] == ["17_0.0", "17_0.1", "17_1.0", "17_1.1", "18"]
+
+
 def test_a_submission_is_json_and_not_a_pickle(fake: FakeSlurm, tmp_path: Path) -> None:
     task = Task("a", "pipeline", ("distill", "runtime.experiment=it's"), (("A", "b"),), ("x",))
     path = submission.write(tmp_path, SlurmConfig(), [task], [], 1)

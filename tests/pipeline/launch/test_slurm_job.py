@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.launch import base, slurm_job
+from pipeline.launch import base, requeue, slurm_job
 from pipeline.launch.base import Task
 from pipeline.launch.ending import CANCELLED, LOST, Ending
+from pipeline.launch.requeue import Requeue
 from pipeline.launch.slurm_job import SlurmJob
 from tests.pipeline.launch.fake_slurm import FakeSlurm
 
@@ -19,31 +20,31 @@ from tests.pipeline.launch.fake_slurm import FakeSlurm
 def _of_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "18")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    monkeypatch.setattr(slurm_job, "TRY_S", 0.01)
-    monkeypatch.setattr(slurm_job, "REQUEUE_S", 0.5)
-    monkeypatch.setattr(slurm_job, "_wait_for_the_end", lambda: None)
+    monkeypatch.setattr(requeue, "TRY_S", 0.01)
+    monkeypatch.setattr(requeue, "REQUEUE_S", 0.5)
+    monkeypatch.setattr(requeue, "_wait_for_the_end", lambda: None)
 
 
 def job(folder: Path, most: int = 1) -> SlurmJob:
-    return SlurmJob(asdict(Task("a", "pipeline", ())), True, most, folder)
+    return SlurmJob(asdict(Task("a", "pipeline", ())), Requeue(True, most), folder)
 
 
 def test_an_interrupted_job_is_requeued(fake: FakeSlurm, tmp_path: Path) -> None:
     fake.queue("18_1 RUNNING None")
-    job(tmp_path).interrupted()
+    job(tmp_path).requeue.interrupted()
     assert fake.read("requeued") == "requeue 18_1\n"
 
 
 def test_a_cancelled_job_is_not(fake: FakeSlurm, tmp_path: Path) -> None:
     fake.queue("18_1 COMPLETING None")
-    assert job(tmp_path).interrupted().how == CANCELLED
+    assert job(tmp_path).requeue.interrupted().how == CANCELLED
     assert fake.read("requeued") == ""
 
 
 def test_a_job_whose_time_is_over_is_requeued(fake: FakeSlurm, tmp_path: Path) -> None:
     """The warning was lost; Slurm ends the job already."""
     fake.queue("18_1 COMPLETING TimeLimit")
-    job(tmp_path).interrupted()
+    job(tmp_path).requeue.interrupted()
     assert fake.read("requeued") == "requeue 18_1\n"
 
 
@@ -51,7 +52,7 @@ def test_a_job_is_requeued_a_limited_number_of_times(
     fake: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    found = job(tmp_path).interrupted()
+    found = job(tmp_path).requeue.interrupted()
     assert "not requeued" in found.reason
     assert found.how == ""
 
@@ -62,8 +63,8 @@ def test_a_controller_that_is_away_is_tried_again_and_reported_once(
 ) -> None:
     fake.queue("18_1 RUNNING None")
     fake.mode(command, "away 3")
-    monkeypatch.setattr(slurm_job, "REQUEUE_S", 60)
-    job(tmp_path).interrupted()
+    monkeypatch.setattr(requeue, "REQUEUE_S", 60)
+    job(tmp_path).requeue.interrupted()
     assert fake.read("requeued") == "requeue 18_1\n"
     assert capsys.readouterr().out.count("tried again while Slurm lets this job live") == 1
 
@@ -74,7 +75,7 @@ def test_a_job_that_cannot_be_requeued_is_left_to_the_command_that_follows_it(
 ) -> None:
     fake.queue("18_1 RUNNING None")
     fake.mode(command, mode)
-    found = job(tmp_path).interrupted()
+    found = job(tmp_path).requeue.interrupted()
     assert found.how == LOST
     assert "Slurm did not requeue it" in found.reason
 
@@ -85,7 +86,7 @@ def test_a_job_leaves_its_end_and_the_reason(
     file = Ending.file(tmp_path, "18_1")
     Ending(1, "of the job before it was requeued").save(file)
     monkeypatch.setattr(base, "execute", lambda task: Ending(1, "NonFinite: loss"))
-    handlers = {number: signal.getsignal(number) for number in slurm_job.SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in requeue.SIGNALS}
     try:
         assert job(tmp_path).run() == 1
     finally:
@@ -148,7 +149,7 @@ def test_a_signal_before_the_command_has_begun_requeues_the_job(
 
     monkeypatch.setattr(slurm_job.os, "_exit", leave)
     monkeypatch.setattr(base, "execute", lambda task: os.kill(os.getpid(), signal.SIGUSR2))
-    handlers = {number: signal.getsignal(number) for number in slurm_job.SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in requeue.SIGNALS}
     try:
         with pytest.raises(SystemExit):
             job(tmp_path).run()

@@ -123,3 +123,15 @@ def test_a_batch_of_both_kinds_is_described(capsys: pytest.CaptureFixture[str]) 
     both = "50 labelled images, 900 unlabelled, 7 steps an epoch of 50 + 64"
     alone = "50 labelled images, 900 unlabelled (not used: no teacher), 7 steps an epoch of 50"
     assert lines == [f"data     KD, L3, self: {both}", f"data     CE: {alone}"]
+
+
+def test_an_option_of_banks_that_none_reads_is_described(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configs = [
+        compose([f"cfg={cfg}", f"bank.logits={kept}"])
+        for cfg, kept in (("CE", "all"), ("KD", "3"), ("CE", "3"))
+    ]
+    preflight.describe(configs)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bank")]
+    assert lines == ["bank     CE: reads no view bank: bank.* has no effect"]
