@@ -4,6 +4,7 @@ Validation alone selects. Accuracies are fractions.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +30,12 @@ _OWN = "(own)"  # the value of a configuration that does not set an option
 
 
 class Trial(NamedTuple):
-    """A configuration: the values of what varies, by option, and the options among them that it
-    gave itself; accuracies by seed; its place in time and the mean seconds of a run."""
+    """A configuration: the name of its row in the study, empty where it has none; the values of
+    what varies, by option, and the options among them that it gave itself; accuracies by seed; its
+    place in time and the mean seconds of a run. A ceiling has every label, so it is no choice."""
 
+    name: str
+    ceiling: bool
     values: dict[str, str]
     given: frozenset[str]
     by_seed: dict[int, float]
@@ -53,8 +57,13 @@ class StudyInfo(NamedTuple):
 
     @property
     def best(self) -> int:
-        """The index of the highest mean validation accuracy."""
-        return max(range(len(self.trials)), key=lambda k: self.trials[k].validation.mean)
+        """The index of the highest mean validation accuracy, ceilings left out."""
+        return next(k for k in self.ranked if not self.trials[k].ceiling)
+
+    @property
+    def choices(self) -> list[int]:
+        """The indices of those that may be chosen."""
+        return [k for k, trial in enumerate(self.trials) if not trial.ceiling]
 
     @property
     def ranked(self) -> list[int]:
@@ -67,8 +76,11 @@ class StudyInfo(NamedTuple):
         return min(self.ties, key=lambda k: self.trials[k].seconds, default=None)
 
 
-def study_info(runs: pd.DataFrame, bench: str) -> StudyInfo:
-    """The study of finished runs of a bench, each with a validation accuracy."""
+def study_info(
+    runs: pd.DataFrame, bench: str, names: Mapping[tuple[object, object], str] | None = None
+) -> StudyInfo:
+    """The study of finished runs of a bench, each with a validation accuracy; `names` are those of
+    the rows, by study and trial (`row_names`)."""
     runs = runs[seeds_of(runs).notna()].sort_values("start_time")
     studies = column(runs, f"tags.{tags.STUDY}")
     if studies.notna().any():  # of several the one with the most runs
@@ -76,13 +88,37 @@ def study_info(runs: pd.DataFrame, bench: str) -> StudyInfo:
     if runs.empty:
         return StudyInfo(bench, (), (), (), {})
     given, recipe = _given(runs), recipes(runs)
-    values = _values(runs, given)
+    values, named = _values(runs, given), _names_of(runs, names or {})
+    ceiling = column(runs, "params.data.every_label").eq("True")
     groups = runs.groupby(recipe, sort=False).groups.values()
     trials = tuple(
-        _trial(runs.loc[rows], values[rows[0]], frozenset(given[rows[0]])) for rows in groups
+        Trial(
+            next(filter(None, named[rows]), ""),
+            bool(ceiling[rows].any()),
+            values[rows[0]],
+            frozenset(given[rows[0]]),
+            *_accuracies(runs.loc[rows]),
+        )
+        for rows in groups
     )
     options = tuple(dict.fromkeys(option for trial in trials for option in trial.values))
     return StudyInfo(bench, trials, options, _ties(trials), _importance(trials, options))
+
+
+def row_names(runs: pd.DataFrame) -> dict[tuple[object, object], str]:
+    """The names that a study's file gives its rows, by study and trial."""
+    trials = runs[column(runs, f"tags.{tags.STAGE}").eq("trial")]
+    rows = column(trials, "params.row")
+    return {key: name for key, name in zip(_trial_of(trials), rows, strict=True) if pd.notna(name)}
+
+
+def _trial_of(runs: pd.DataFrame) -> list[tuple[object, object]]:
+    columns = (column(runs, f"tags.{name}") for name in (tags.STUDY, tags.TRIAL))
+    return list(zip(*columns, strict=True))
+
+
+def _names_of(runs: pd.DataFrame, names: Mapping[tuple[object, object], str]) -> pd.Series:
+    return pd.Series([names.get(key, "") for key in _trial_of(runs)], runs.index, dtype=object)
 
 
 def _given(runs: pd.DataFrame) -> dict[object, dict[str, str]]:
@@ -109,15 +145,16 @@ def _values(
     }
 
 
-def _trial(runs: pd.DataFrame, values: dict[str, str], given: frozenset[str]) -> Trial:
+def _accuracies(
+    runs: pd.DataFrame,
+) -> tuple[dict[int, float], Interval, Interval, float]:
+    """Of a configuration: validation by seed, validation, test, and mean seconds of a run."""
     newest = runs[~seeds_of(runs).duplicated(keep="last")]
     validation = newest[f"metrics.{metrics.BEST_VAL_TOP1}"].astype(float)
     by_seed = dict(zip(seeds_of(newest).astype(int), validation, strict=True))
     test = column(newest, f"metrics.{metrics.TEST_TOP1}").astype(float)
     seconds = column(newest, f"metrics.{metrics.RUN_SECONDS}").astype(float)
-    return Trial(
-        values,
-        given,
+    return (
         by_seed,
         share_interval(list(by_seed.values())),
         share_interval(test[test.between(0, 1)].tolist()),
@@ -127,8 +164,11 @@ def _trial(runs: pd.DataFrame, values: dict[str, str], given: frozenset[str]) ->
 
 def _ties(trials: tuple[Trial, ...]) -> tuple[int, ...]:
     """The trials with all seeds of the best that are within one standard error of it."""
-    best = max(trials, key=lambda trial: trial.validation.mean)
-    able = [k for k, trial in enumerate(trials) if best.by_seed.keys() <= trial.by_seed.keys()]
+    choices = [k for k, trial in enumerate(trials) if not trial.ceiling]
+    if not choices:
+        return ()
+    best = trials[max(choices, key=lambda k: trials[k].validation.mean)]
+    able = [k for k in choices if best.by_seed.keys() <= trials[k].by_seed.keys()]
     table = [[trials[k].by_seed[seed] for seed in sorted(best.by_seed)] for k in able]
     return tuple(able[index] for index in one_standard_error(table))
 
@@ -188,8 +228,9 @@ def section(bench_runs: BenchRuns) -> Section:
     done = select(
         bench_runs.runs, stage="distill", bench=bench_runs.bench, needs=metrics.BEST_VAL_TOP1
     )
-    info, title = study_info(done.kept, bench_runs.bench), "Study"
-    if len(info.trials) < 2:
+    info = study_info(done.kept, bench_runs.bench, row_names(bench_runs.runs))
+    title = "Study"
+    if len(info.choices) < 2:
         what = "fewer than two configurations have finished: a study varies options"
         command = "python -m sweeps joint"
         return Section("study", info.bench, title, gaps=(MissingRun(what, command),))
@@ -208,7 +249,7 @@ def section(bench_runs: BenchRuns) -> Section:
             *importance,
         ),
         figures=tuple(_figures(info)),
-        notes=(*validation_notes(done.kept), _NOTE),
+        notes=(*validation_notes(done.kept), *_notes(info)),
         run_ids=tuple(done.kept["run_id"]),
         summary=_sentences(info),
     )
@@ -221,8 +262,14 @@ _NOTE = (
 )
 
 
+def _notes(info: StudyInfo) -> tuple[str, ...]:
+    if len(info.choices) == len(info.trials):
+        return (_NOTE,)
+    return (_NOTE, "A ceiling has every label: it is shown, and not chosen.")
+
+
 def _sentences(info: StudyInfo) -> tuple[str, ...]:
-    count, best = len(info.trials), info.trials[info.best]
+    count, best = len(info.choices), info.trials[info.best]
     n = len(best.by_seed)
     high = expected_maximum(count)
     texts = [
@@ -250,7 +297,9 @@ def _worth(best: Trial, high: float) -> str:
 
 
 def _named(trial: Trial) -> str:
-    """`lr=0.008 tau=2`: what the configuration sets itself."""
+    """The name of its row, or `lr=0.008 tau=2`: what the configuration sets itself."""
+    if trial.name:
+        return trial.name
     own = [(key.rpartition(".")[2], v) for key, v in trial.values.items() if key in trial.given]
     return " ".join(f"{key}={value}" for key, value in own) or "the base"
 
@@ -263,7 +312,7 @@ def block(info: StudyInfo) -> TextTable:
         trial = info.trials[index]
         rows.append(
             (
-                _named(trial) + " *" * (index == info.chosen),
+                _named(trial) + " *" * (index == info.chosen) + " (ceiling)" * trial.ceiling,
                 str(len(trial.by_seed)),
                 accuracy_cell(trial.validation),
                 accuracy_cell(trial.test),

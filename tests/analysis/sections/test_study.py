@@ -61,6 +61,33 @@ def test_of_those_that_tie_by_paired_differences_the_fastest_is_chosen() -> None
     assert "of 2 that tie: lr=2, " in found.sentences[1]
 
 
+def test_rows_have_the_names_of_the_studys_file() -> None:
+    """Also the runs of a row that another command made."""
+    rows = [trial(k, s, 0.5 + k / 10 + s / 100, optim__lr=k) for k in (1, 2) for s in (0, 1)]
+    for row in rows[:3]:
+        row[f"tags.{tags.TRIAL}"] = row[f"tags.{tags.RECIPE}"][1]
+    trials = [
+        {f"tags.{tags.STAGE}": "trial", f"tags.{tags.STUDY}": of, f"tags.{tags.TRIAL}": number}
+        | params(row=name)
+        for of, number, name in (("mine", "1", "slow"), ("mine", "2", "fast"), ("other", "1", "x"))
+    ]
+    found = study.section(bench_runs(runs(*rows, *trials)))
+    assert [row[0] for row in found.tables[0].block.rows] == ["fast *", "slow"]
+    assert "on validation: fast, " in found.sentences[0]
+
+
+def test_a_ceiling_is_shown_and_not_chosen() -> None:
+    rows = [
+        trial(k, s, 0.5 + k / 10 + s / 100, optim__lr=k) | params(data__every_label=str(k == 3))
+        for k in (1, 2, 3)
+        for s in (0, 1)
+    ]
+    found = study.section(bench_runs(runs(*rows)))
+    assert [row[0] for row in found.tables[0].block.rows] == ["lr=3 (ceiling)", "lr=2 *", "lr=1"]
+    assert found.sentences[0].startswith("The best of 2 configurations on validation: lr=2, ")
+    assert "A ceiling has every label: it is shown, and not chosen." in found.notes
+
+
 def test_several_studies_are_not_mixed_and_nothing_varied_is_a_gap() -> None:
     other = {f"tags.{tags.STUDY}": "other"}
     rows = [*joint(5), trial(9, 0, 0.99, optim__lr=9, method__tau=1) | other]
