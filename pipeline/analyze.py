@@ -95,7 +95,7 @@ def export_command(overrides: list[str]) -> None:
         _check_bench(target.uri, target.experiment_name(), run_filter.bench)
         reading = ExperimentReader(target.uri, target.experiment_name(), run_filter)
         report_of(reading)  # reads the histories that a report needs
-        trained = [*reading.trained(), *reading.declarations()]
+        trained = [*reading.trained(), *reading.of_studies()]
         hashes = [str(name) for name in reading.runs if str(name).startswith(_STATE)]
         metrics = [*reading.metrics(), *(name.removeprefix("metrics.") for name in hashes)]
         data = export(reading.uri, reading.experiment, trained, metrics)

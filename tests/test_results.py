@@ -304,6 +304,25 @@ def test_the_recipes_against_the_stack_are_what_tuning_found() -> None:
     assert set(arms.loc[arms["tags.trial"] == trial, "params.method.folds"]) == {"5"}
 
 
+def test_the_recipes_of_the_plain_fusion_are_what_tuning_found() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    table = text.partition("### The recipes of the plain fusion\n")[2].partition("\n## ")[0]
+    shown = dict(re.findall(r"^\| `?(\w+)`? \|.*\| ([\d.]+) \|$", table, re.M))
+    best = {}
+    for file, arm in (("tune_plain", "L0"), ("tune_query", "stack")):
+        runs = _runs(f"{file}.db.xz").query("`tags.stage` == 'distill'")
+        arms = runs[runs["tags.trial"].notna() & runs["tags.rung"].eq(arm)]
+        means = arms.groupby("tags.trial")[f"metrics.{metrics.BEST_VAL_TOP1}"].agg(["mean", "size"])
+        assert means["size"].tolist() == [3] * 8
+        best[arm] = f"{100 * means['mean'].max():.2f}"
+        if arm == "L0":
+            recipe = arms[arms["tags.trial"].eq(means["mean"].idxmax())].iloc[0]
+            assert recipe["params.method.residual"] == "True"
+            assert recipe["params.method.query"] == "none"
+            assert float(recipe["params.method.tau"]) == 4
+    assert shown == best
+
+
 def test_what_the_readme_says_of_few_labels_is_in_the_stores() -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
     claims = _claims("proof_few_labels", None)

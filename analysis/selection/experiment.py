@@ -39,9 +39,13 @@ class ExperimentReader:
         stage = column(self.runs, f"tags.{tags.STAGE}")
         return self.runs.loc[stage.isin(["distill", "finetune"]), "run_id"].tolist()
 
-    def declarations(self) -> list[str]:
-        """Ids of the runs of studies that declared a primary claim."""
-        return self.runs.loc[column(self.runs, f"tags.{tags.CLAIM}").notna(), "run_id"].tolist()
+    def of_studies(self) -> list[str]:
+        """Ids of what a report reads of studies: those that declared a primary claim, and trials
+        whose row has a name."""
+        declared = column(self.runs, f"tags.{tags.CLAIM}").notna()
+        trials = column(self.runs, f"tags.{tags.STAGE}").eq("trial")
+        named = trials & column(self.runs, "params.row").notna()
+        return self.runs.loc[declared | named, "run_id"].tolist()
 
     def metrics(self) -> list[str]:
         """Metrics whose histories were read so far."""
