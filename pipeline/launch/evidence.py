@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pipeline.launch.controller import QueuedJob, job_of
 from pipeline.launch.ending import CANCELLED, LOST, Ending
 from pipeline.launch.options import PREFIX, SlurmConfig
+from pipeline.launch.reasons import options_as_given
 
 _LINES = 3  # of a log, in a message
 _CHARACTERS = 300
@@ -45,15 +46,18 @@ def end_of(folder: Path, job: str, queued: QueuedJob | None, config: SlurmConfig
     file, state = Ending.load(Ending.file(folder, job)), queued.state if queued else ""
     if file is not None and not (file.how == CANCELLED and state in _LOST):
         return Evidence(file.code, file.reason, file.how, True, state)
-    lines = [*_tail(folder / f"{job}.out"), *_tail(folder / f"{job}.err")]
-    found = state or _state_in([*lines, *_tail(folder / f"{job_of(job)}.out")]) or ""
+    # Of a task that shares a job also the job's own log: Slurm and srun write there.
+    logs = [f"{name}.{end}" for name in dict.fromkeys((job, job_of(job))) for end in ("out", "err")]
+    lines = [line for log in logs for line in _tail(folder / log)]
+    found = state or _state_in(lines) or ""
     if found in _LOST:
         more = f" ({PREFIX}timeout_min={config.timeout_min})" if found == "TIMEOUT" else ""
         return Evidence(1, _LOST[found] + more, LOST, file is not None, state)
     if found == "CANCELLED":
         return Evidence(1, "cancelled", CANCELLED, False, state)
     if found == "OUT_OF_MEMORY" or any(re.search("oom.?kill", line, re.I) for line in lines):
-        reason = f"out of memory: give more than {PREFIX}mem_gb={config.mem_gb}"
+        given = options_as_given(("mem_gb",), config)
+        reason = f"out of memory: give more than {given}"
         return Evidence(1, reason, "", False, state)
     how = f"{found.lower().replace('_', ' ') or 'gone'}, without a result"
     return Evidence(1, f"{how}{_quoted(lines)}", "", False, state)

@@ -95,15 +95,17 @@ class PackedJob:
             time.sleep(POLL_S)
 
     def _ending(self, number: int, code: int) -> Ending:
-        """How a task ended whose process ended with this code."""
+        """How a task ended whose process ended with this code. What it wrote itself counts: a
+        library may still crash when the interpreter ends."""
+        if found := Ending.load(self._ending_file(number)):
+            return found
         if code == INTERRUPTED or -code in SIGNALS:  # before Python could handle it
             return Ending(INTERRUPTED)
         if code < 0:
             name = signal.Signals(-code).name
             more = ": out of memory? Give more with hydra.launcher.mem_gb"
             return Ending(1, f"killed by {name}{more if name == 'SIGKILL' else ''}")
-        found = Ending.load(self._ending_file(number))
-        return found or Ending(code, f"ended with {code}, without a result" if code else "")
+        return Ending(code, f"ended with {code}, without a result" if code else "")
 
     def _part(self, number: int) -> str:
         return part_of(own_job_id(os.environ), number - self.tasks.start)

@@ -78,13 +78,21 @@ def options_about(words: str) -> tuple[str, ...]:
 def advice(words: str, config: SlurmConfig) -> str:
     """The options that Slurm's words are about with their values, and what the site offers."""
     names = options_about(words)
-    given = [f"{PREFIX}{name}={_shown(getattr(config, name))}" for name in names]
+    given = options_as_given(names, config)
     found = _site(config) if set(names) & {*_NODE, "timeout_min"} else ""
     asked = re.search(r"partition specified: (\S+)", words)
     if asked and found:
         known = [line.split()[0].rstrip("*") for line in found.split("; ")]
         found += nearest(asked[1], known)
-    return ", ".join(given or [f"{PREFIX}*"]) + (f" (partitions: {found})" if found else "")
+    return (given or f"{PREFIX}*") + (f" (partitions: {found})" if found else "")
+
+
+def options_as_given(names: tuple[str, ...], config: SlurmConfig) -> str:
+    """Options with their values, and how many runs share a job where a job has that many times the
+    value."""
+    if config.runs_per_job > 1 and {"mem_gb", "cpus_per_task"} & set(names):
+        names = (*names, "runs_per_job")
+    return ", ".join(f"{PREFIX}{name}={_shown(getattr(config, name))}" for name in names)
 
 
 def _shown(value: object) -> str:

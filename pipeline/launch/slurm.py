@@ -126,11 +126,18 @@ class Slurm:
         if not queued:
             return ""
         more = len(names) - len(queued)
+        jobs = {self._job(name) if name in self.jobs else name for name in queued}
         rest = f"; {more} are not submitted yet, the same command submits them" if more else ""
-        return f"{len(queued)} job{'s keep' if len(queued) > 1 else ' keeps'} running{rest}"
+        return f"{len(jobs)} job{'s keep' if len(jobs) > 1 else ' keeps'} running{rest}"
 
     def log_of(self, name: str) -> Path:
-        return self._jobs_folder / f"{self.jobs[name]}.out" if name in self.jobs else self.folder
+        """Its own; that of its job, where it did not come to begin one."""
+        if name not in self.jobs:
+            return self.folder
+        log, shared = (
+            self._jobs_folder / f"{job}.out" for job in (self.jobs[name], self._job(name))
+        )
+        return log if log.exists() else shared
 
     def _step(self, wait_s: float) -> None:
         """Look, judge every task, and submit what has no job."""
@@ -200,7 +207,7 @@ class Slurm:
         """A task has a job now, which the last answer of the queue cannot contain."""
         self.unsent.pop(name, None)
         if name in self.tasks:
-            self._status[name] = Status(WAITING, f"job {self.jobs[name]} submitted")
+            self._status[name] = Status(WAITING, f"job {self._job(name)} submitted")
 
     def _judge(self, queue: dict[str, QueuedJob]) -> None:
         for name, task in self.tasks.items():
@@ -221,23 +228,23 @@ class Slurm:
                 del self.unsent[name]
                 return Status(FAILED, "cancelled before it was submitted", cancelled=True)
             return Status(WAITING, self.unsent[name])
-        job = self.jobs[name]
+        job = self._job(name)
         if _is_live(queue, job):
-            return self._live(name, queue[job_of(job)], FAILED in states)
-        found = end_of(self._jobs_folder, job, queue.get(job_of(job)), self.config)
+            return self._live(name, queue[job], FAILED in states)
+        found = end_of(self._jobs_folder, self.jobs[name], queue.get(job), self.config)
         if not found.certain:
             if FAILED in states:
                 return Status(FAILED, NOT_RUN)
             if any(state != DONE for state in states):
                 return Status(WAITING, f"job {job} waits for another")
             limit = _ABSENT_S if found.state in ("", "COMPLETED", "FAILED") else SETTLE_S
-            if not self._lasts(f"{job} gone", min(limit, _ABSENT_S)):
+            if not self._lasts(f"{self.jobs[name]} gone", min(limit, _ABSENT_S)):
                 return Status(RUNNING, f"job {job} has left the queue")
         return self._ended(name, job, found)
 
     def _live(self, name: str, job: QueuedJob, idle: bool) -> Status:
         """The status of a job that is in the queue; `idle` if one that it depends on has failed."""
-        number, state = self.jobs[name], job.state.lower()
+        number, state = self._job(name), job.state.lower()
         if idle and reasons.key(job.reason) == "dependencyneversatisfied":
             self._cancel([number])  # Slurm does that itself, unless the site forbids it
             return Status(FAILED, NOT_RUN)
@@ -245,7 +252,7 @@ class Slurm:
             return Status(RUNNING, f"job {number} {state}")
         why = f"job {number} {state}{job.reason and ': '}{job.reason}"
         if reasons.is_held(job.reason):
-            return Status(WAITING, f"{why}; `scontrol release {job_of(number)}` starts it")
+            return Status(WAITING, f"{why}; `scontrol release {number}` starts it")
         if not reasons.never_starts(job.reason, self.config):
             return Status(WAITING, why)
         if not self._lasts(f"{number} {reasons.key(job.reason)}", _STUCK_S):
@@ -321,8 +328,8 @@ class Slurm:
                     for name in chunk:
                         self._note_job(name)
                     names = names[len(chunk) :]
-                elif len(chunk) > 1:
-                    size = len(chunk) // 2
+                elif len(chunk) > pack:
+                    size = pack * max(1, len(chunk) // pack // 2)
                 else:
                     self._wait_for_room(refused, queue)
                     return
@@ -364,6 +371,10 @@ class Slurm:
     def jobs(self) -> dict[str, str]:
         """The ids of jobs, by the names of their tasks."""
         return self._submitter.jobs
+
+    def _job(self, name: str) -> str:
+        """The job of a task as Slurm knows it: one of several that share it has a longer id."""
+        return job_of(self.jobs[name])
 
     @property
     def _jobs_folder(self) -> Path:

@@ -17,12 +17,14 @@ from tests.pipeline.launch.fake_slurm import FakeSlurm
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
-import os, signal, sys, time
+import atexit, os, signal, sys, time
 from pathlib import Path
 def main(arguments):
     how, folder = arguments[0], Path(arguments[1])
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "late":
+        atexit.register(os.kill, os.getpid(), signal.SIGKILL)
     if how == "fails":
         raise ArithmeticError("no number")
     if how == "patient":
@@ -93,6 +95,13 @@ def test_each_task_has_its_own_end_and_log(tmp_path: Path) -> None:
     ]
     assert (job.jobs / "17.0.out").read_text().startswith("one has")
     assert "ArithmeticError: no number" in (job.jobs / "17.1.out").read_text()
+
+
+def test_a_task_that_crashes_after_its_end_has_ended_well(tmp_path: Path) -> None:
+    """A library that dies with the interpreter takes no result with it."""
+    job = Job(tmp_path, "late")
+    assert job.run() == 0
+    assert job.ending(0) == Ending(0)
 
 
 def test_a_job_of_an_array_has_its_part_of_the_tasks(tmp_path: Path) -> None:

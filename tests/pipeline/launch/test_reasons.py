@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.launch import reasons
 from pipeline.launch.options import SlurmConfig
+from tests.pipeline.launch.fake_slurm import FakeSlurm
 
 NEVER = {
     "PartitionTimeLimit": "timeout_min",
@@ -74,6 +75,15 @@ def test_reasons_that_never_pass_name_the_option(reason: str) -> None:
 @pytest.mark.parametrize("reason", WAITS)
 def test_other_reasons_pass(reason: str) -> None:
     assert not reasons.never_starts(reason, SlurmConfig())
+
+
+def test_advice_about_what_a_job_has_for_each_run_tells_how_many_share_it(
+    fake: FakeSlurm,
+) -> None:
+    found = reasons.advice("Memory specification can not be satisfied", SlurmConfig(runs_per_job=4))
+    assert found == "hydra.launcher.mem_gb=3.5, hydra.launcher.runs_per_job=4"
+    found = reasons.advice("invalid account", SlurmConfig(runs_per_job=4))
+    assert found == "hydra.launcher.account=null"
 
 
 def test_nodes_that_were_asked_for_may_come_back() -> None:

@@ -565,6 +565,7 @@ def test_of_runs_that_share_a_job_each_has_its_own_end(fake: FakeSlurm, tmp_path
     assert states(one) == [RUNNING] * 3  # its job may yet be requeued
     fake.queue("17 FAILED NonZeroExitCode")
     ended(tmp_path, "17.1", 1, "NonFinite: loss")
+    (tmp_path / "jobs" / "jobs" / "17.1.out").touch()
     ended(tmp_path, "17.2", 1, "interrupted, cancelled", CANCELLED)
     found = one.poll()
     assert [found[name].state for name in "abc"] == [DONE, FAILED, FAILED]
@@ -606,6 +607,73 @@ def test_runs_that_share_jobs_are_found_again_when_the_answer_was_lost(
         one.poll()
     assert one.jobs == {"a": "17_0.0", "b": "17_0.1", "c": "17_1.0"}
     assert fake.read("n") == "18\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "text", "state", "words"),
+    [
+        ("17.out", "module: command not found", FAILED, "ends with: module: command not found"),
+        (
+            "17.err",
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=17.0.",
+            FAILED,
+            "give more than hydra.launcher.mem_gb=3.5, hydra.launcher.runs_per_job=2: see",
+        ),
+        (
+            "17.err",
+            "*** JOB 17 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***",
+            WAITING,
+            "submitted",
+        ),
+    ],
+)
+def test_the_log_of_a_shared_job_tells_why_its_runs_left_nothing(
+    fake: FakeSlurm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: str,
+    text: str,
+    state: str,
+    words: str,
+) -> None:
+    """What Slurm writes is there, and no run may have begun a log of its own."""
+    monkeypatch.setattr(slurm, "_ABSENT_S", 0.0)
+    one = launcher(tmp_path, runs_per_job=2, stderr_to_stdout=False)
+    one.submit([Task(name, "pipeline", ()) for name in ("a", "b")])
+    (tmp_path / "jobs" / "jobs" / log).write_text(f"{text}\n")
+    one.poll()
+    for found in one.poll().values():
+        assert found.state == state
+        assert words in found.note
+        assert state == WAITING or found.note.endswith("/17.out")
+    (tmp_path / "jobs" / "jobs" / "17.0.out").touch()
+    assert state == WAITING or one.log_of("a").name == "17.0.out"
+
+
+def test_messages_name_the_job_that_slurm_knows(fake: FakeSlurm, tmp_path: Path) -> None:
+    """`scancel 17.1` would end a step, which is that of all runs of the job."""
+    one = launcher(tmp_path, runs_per_job=2)
+    one.submit([Task(name, "pipeline", ()) for name in ("a", "b")])
+    assert {found.note for found in one.poll().values()} == {"job 17 has left the queue"}
+    fake.queue("17 RUNNING None")
+    assert {found.note for found in one.poll().values()} == {"job 17 running"}
+    assert one.left() == "1 job keeps running"
+
+
+def test_a_shared_job_that_there_is_no_room_for_keeps_its_runs(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    """Fewer jobs are tried, never fewer runs in each."""
+    fake.mode("sbatch", "room array=0-1%")
+    fake.queue("5 RUNNING None")  # another job of this user
+    one = launcher(tmp_path, runs_per_job=3)
+    one.submit([Task(f"s{k}", "pipeline", ()) for k in range(15)])
+    jobs = [one.jobs[f"s{k}"] for k in range(12)]
+    assert jobs == [f"{n}_{j}.{part}" for n in (17, 18) for j in (0, 1) for part in range(3)]
+    assert list(one.unsent) == ["s12", "s13", "s14"]
+    fake.mode("sbatch", "ok")
+    one.poll()
+    assert [one.jobs[f"s{k}"] for k in (12, 13, 14)] == ["19.0", "19.1", "19.2"]
 
 
 def test_arrays_of_shared_jobs_have_at_most_the_size_that_the_site_allows(
