@@ -85,13 +85,14 @@ class PackedJob:
         return log.with_name(log.name.removesuffix("out") + "err") if self.errors else log
 
     def _wait(self) -> None:
-        """Until all have ended; each is told once of a signal, also of one that came early."""
-        told = set[int]()
+        """Wait until all have ended, and pass a signal on to each once, also one that came before
+        it was started."""
+        signalled = set[int]()
         while running := {n: p for n, p in self._processes.items() if p.poll() is None}:
             if self._signal is not None:
-                for number in running.keys() - told:
+                for number in running.keys() - signalled:
                     running[number].send_signal(self._signal)
-                    told.add(number)
+                    signalled.add(number)
             time.sleep(POLL_S)
 
     def _ending(self, number: int, code: int) -> Ending:
@@ -140,8 +141,8 @@ def run_one(task: dict[str, Any], file: Path) -> int:
 
 
 def main(path: str, only: str | None = None) -> int:
-    """Run the tasks of this job from the file of its array; or, in a process of its own, the one of
-    a number."""
+    """Run all tasks of this job, from the file of its array; `only`: the number of the one that
+    this process runs."""
     file = Path(path)
     text = json.loads(file.read_text())
     tasks, size = text["tasks"], text["pack"]
