@@ -15,7 +15,6 @@ from trainers.distillation.state import Teacher
 from trainers.loop import snapshot
 from trainers.methods.alternating import alternating
 from trainers.methods.base import StepPosition
-from trainers.mixing import batch_sizes, plan_epoch
 
 BARE = "bare loop"
 WARM_UP = 2  # rounds that are not counted
@@ -84,7 +83,7 @@ def bare_epoch(run: Run) -> Epoch:
     """The same student and optimiser with nothing around them."""
     student, optimiser = run.state.student, run.state.optimiser
     batches, images = _ready_batches(run), _images_of_epoch(run)
-    steps = images // len(batches[0][1])
+    steps = len(_rows(run))
 
     def epoch() -> int:
         student.train()
@@ -101,24 +100,15 @@ def bare_epoch(run: Run) -> Epoch:
 
 def _ready_batches(run: Run) -> list[tuple[Tensor, Tensor]]:
     """Normalised float images and labels of an epoch's first batches."""
-    config, views = run.config, run.inputs().views
-    images = len(run.data.train.labels)
-    plan = plan_epoch(
-        config.seed,
-        "student",
-        0,
-        images=images,
-        views=views.count,
-        sizes=batch_sizes(images, 0, batch=config.optim.batch),
-        mix=None,
-        size=config.data.image_size,
-        device=views.device,
-    )
-    return [(views.batch(rows), views.labels(rows)) for rows in plan.rows[:BATCHES_KEPT]]
+    views = run.inputs().views
+    return [(views.batch(rows), views.labels(rows)) for rows in _rows(run)[:BATCHES_KEPT]]
 
 
 def _images_of_epoch(run: Run) -> int:
-    """Images in the whole batches of an epoch."""
-    count = len(run.data.train.labels)
-    batch = min(run.config.optim.batch, count)
-    return count // batch * batch
+    return _rows(run).numel()
+
+
+def _rows(run: Run) -> Tensor:
+    """The rows of an epoch's steps, [steps, B]."""
+    first = StepPosition(0, run.config.budget.student_epochs)
+    return run.inputs().plan("student", first, None, unlabelled=False).rows

@@ -49,8 +49,9 @@ def main() -> None:
     has_gpu = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if has_gpu else "cpu", choices=("cuda", "cpu"))
     given = parser.parse_args()
+    given.threads = 1
     if given.device == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(given.threads)
     nets, images, labels = students(given)
     facts = vars(given) | {"difference": difference(nets, images, labels)}
     ways = {
@@ -182,7 +183,7 @@ class Processes:
 
 def _work(given: argparse.Namespace, barrier: Any, rounds: int) -> None:
     if given.device == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(given.threads)
     (net, *_), images, labels = students(argparse.Namespace(**vars(given) | {"students": 1}))
     for _ in range(rounds):
         barrier.wait()

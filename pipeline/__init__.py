@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["compose", "distill"]
 
-# OpenMP threads that spin while they wait make two runs on one machine twenty times slower;
-# threads that sleep cost a run that is alone next to nothing. Must be set before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# How long an OpenMP thread spins before it sleeps, in libgomp, which torch has on Linux.
+# Threads that never spin make a small network as slow as one thread; threads that spin as long as
+# they do by default make two runs on the same cores ten times slower (`benchmarks.waiting`).
+# Must be set before torch loads.
+SPINS = "5000"  # a fraction of a millisecond
+if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+    os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=SPINS)
 
 
 def __getattr__(name: str) -> Any:

@@ -143,7 +143,8 @@ class Fusing(AlternatingMethod):
         latent = self.fuse(student.pooled, [t.pooled for t in teachers], sample=sampled)
         logits = self.synergy_logits(latent.z, [t.logits for t in teachers])
         ce_B = losses.cross_entropy(logits, labels_B, c.a_label_smoothing)
-        seen = _latent_facts(latent) | {metrics.DISTORTION: ce_B.mean()}
+        rate = _rate(latent)
+        seen = _latent_facts(latent, rate) | {metrics.DISTORTION: ce_B.mean()}
         seen[metrics.TRAIN_TOP1] = (logits.argmax(1) == labels_B).float().mean()
         seen[metrics.DISAGREEMENT] = targets.disagreement(torch.stack([t.logits for t in teachers]))
         kept = {}  # teachers that learn stay near their start in every epoch
@@ -158,9 +159,8 @@ class Fusing(AlternatingMethod):
         if kd_weight + cccp_weight > 0:
             pull = (weight_B * losses.kd(logits, student.logits.detach(), c.tau)).mean()
             terms |= {"kd": kd_weight * pull, "cccp": cccp_weight * pull}
-        if latent.logvar is not None:
-            rate_B = losses.gaussian_rate(latent.mu, latent.logvar)
-            terms["rate"] = self.beta(position) * rate_B.mean()
+        if rate is not None:
+            terms["rate"] = self.beta(position) * rate
         if c.w_feat > 0:
             query = self.query_adapter(student.pooled).detach()
             terms["feat"] = c.w_feat * (weight_B * losses.hint(query, latent.mu)).mean()
@@ -187,13 +187,21 @@ class Fusing(AlternatingMethod):
         return loss * (c.loss_clamp_max / loss.detach().clamp(min=c.loss_clamp_max))
 
 
-def _latent_facts(latent: Bottleneck) -> dict[str, Tensor]:
+def _rate(latent: Bottleneck) -> Tensor | None:
+    """Mean rate of the batch, in nats; None without a bottleneck. Scalar."""
     if latent.logvar is None:
+        return None
+    return losses.gaussian_rate(latent.mu, latent.logvar).mean()
+
+
+def _latent_facts(latent: Bottleneck, rate: Tensor | None) -> dict[str, Tensor]:
+    if latent.logvar is None or rate is None:
         return {}
     sigma = (latent.logvar.detach() / 2).exp()
+    least, largest = sigma.aminmax()
     return {
-        metrics.RATE: losses.gaussian_rate(latent.mu, latent.logvar).mean(),
+        metrics.RATE: rate,
         metrics.SIGMA_MEAN: sigma.mean(),
-        metrics.SIGMA_MIN: sigma.min(),
-        metrics.SIGMA_MAX: sigma.max(),
+        metrics.SIGMA_MIN: least,
+        metrics.SIGMA_MAX: largest,
     }
