@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.setting import Run, Setting
-from benchmarks.shown import at_most, heading, spread, table
+from benchmarks.setting import Run, Setting, heading
+from benchmarks.shown import at_most, spread, table
 from pipeline.config import ConfigError
 from pipeline.storage.run_store import Store
 from pipeline.tracking.target import quiet_mlflow

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.shown import WIDTH, device_name, ratios, spread, table
+from benchmarks.setting import device_name
+from benchmarks.shown import WIDTH, ratios, spread, table
 from trainers import models
 from trainers.loop import peak_memory_mb, reset_peak_memory
 from trainers.models import freezing

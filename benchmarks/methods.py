@@ -20,8 +20,8 @@ import textwrap
 import torch
 
 from benchmarks import peers
-from benchmarks.setting import Setting
-from benchmarks.shown import WIDTH, at_most, device_name, ratios, spread, table
+from benchmarks.setting import Setting, device_name
+from benchmarks.shown import WIDTH, at_most, ratios, spread, table
 from benchmarks.synthetic import b_steps, config, random_data, random_teacher
 from pipeline.config import ConfigError
 from trainers.loop import peak_memory_mb, reset_peak_memory

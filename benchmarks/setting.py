@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import platform
+import re
+import textwrap
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from benchmarks.shown import WIDTH
 from pipeline.config import compose
 from pipeline.identity import distill_config, finetune_config, splits
+from pipeline.stages.provenance import versions
 from trainers.data import TrainingData
 from trainers.distillation.config import DistillConfig
 from trainers.distillation.stage_cache import network_bank
@@ -17,6 +23,7 @@ from trainers.distillation.state import DistillState, StepInputs, Teacher
 from trainers.finetune import FinetuneState
 from trainers.models import freezing
 
+_CPU_INFO = Path("/proc/cpuinfo")
 RUNGS = ("CE", "KD", "L0", "L1", "L2", "L3", "L4")
 
 
@@ -93,3 +100,29 @@ class Setting:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.process_time() if self.cpu_clock else time.perf_counter()
+
+
+def heading(setting: Setting, data: TrainingData) -> str:
+    """Device, threads, versions, data, networks and budget."""
+    config = setting.config("L2")
+    packages = ", ".join(f"{name} {versions()[name]}" for name in ("python", "torch", "numpy"))
+    threads = torch.get_num_threads()
+    text = (
+        f"Device: {device_name(setting.device)}, {threads} thread{'s' if threads > 1 else ''}, "
+        f"{'CPU seconds of the process' if setting.cpu_clock else 'wall clock'}; {packages}. "
+        f"Data: {setting.bench}, {len(data.train.labels)} training and {len(data.val.labels)} "
+        f"validation images of {config.data.image_size} px, {config.data.views} views. Student: "
+        f"{config.student.model}, batch {config.optim.batch}, {config.optim.name}, "
+        f"{config.numerics.precision}, {config.numerics.memory_format}. Budget {setting.budget}: "
+        f"{config.budget.student_epochs} B-Step and {config.budget.adapt_epochs} A-Step epochs."
+    )
+    return textwrap.fill(text, WIDTH) + "\n"
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the GPU or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ""
+    name = re.search(r"model name\s*:\s*(.+)", text)
+    return f"CPU ({name[1] if name else platform.machine()})"

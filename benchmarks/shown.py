@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-import re
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
-import torch
-
-from benchmarks.setting import Setting
-from pipeline.stages.provenance import versions
-from trainers.data import TrainingData
-
 WIDTH = 100
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def ratios(upper: Sequence[float], lower: Sequence[float]) -> list[float]:
@@ -51,29 +41,3 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([textwrap.fill(caption, WIDTH), "", line(head), rule, *map(line, rows), ""])
-
-
-def heading(setting: Setting, data: TrainingData) -> str:
-    """Device, threads, versions, data, networks and budget."""
-    config = setting.config("L2")
-    packages = ", ".join(f"{name} {versions()[name]}" for name in ("python", "torch", "numpy"))
-    threads = torch.get_num_threads()
-    text = (
-        f"Device: {device_name(setting.device)}, {threads} thread{'s' if threads > 1 else ''}, "
-        f"{'CPU seconds of the process' if setting.cpu_clock else 'wall clock'}; {packages}. "
-        f"Data: {setting.bench}, {len(data.train.labels)} training and {len(data.val.labels)} "
-        f"validation images of {config.data.image_size} px, {config.data.views} views. Student: "
-        f"{config.student.model}, batch {config.optim.batch}, {config.optim.name}, "
-        f"{config.numerics.precision}, {config.numerics.memory_format}. Budget {setting.budget}: "
-        f"{config.budget.student_epochs} B-Step and {config.budget.adapt_epochs} A-Step epochs."
-    )
-    return textwrap.fill(text, WIDTH) + "\n"
-
-
-def device_name(device: torch.device) -> str:
-    """The model of the GPU or of the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ""
-    name = re.search(r"model name\s*:\s*(.+)", text)
-    return f"CPU ({name[1] if name else platform.machine()})"

@@ -13,8 +13,7 @@ import argparse
 import torch
 
 from benchmarks import b_step, whole_run
-from benchmarks.setting import RUNGS, Setting
-from benchmarks.shown import heading
+from benchmarks.setting import RUNGS, Setting, heading
 from pipeline.config import ConfigError
 from trainers.data import DataDamaged, DataMissing
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.setting import Setting
-from benchmarks.shown import at_most, heading, ratios, spread, table
+from benchmarks.setting import Setting, heading
+from benchmarks.shown import at_most, ratios, spread, table
 from pipeline.config import ConfigError
 from pipeline.launch.base import ENDED, Task
 from pipeline.launch.local import Local

@@ -7,6 +7,8 @@ finite for logits up to 1e4 in size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +40,50 @@ def kd(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
     return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1) * temperature**2
 
 
+class _Column(torch.autograd.Function):
+    """A value of each row, by its index [B, 1]: torch would add its gradient up, for which
+    repeatable kernels sort."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BC: Tensor, index_B1: Tensor) -> Tensor:
+        ctx.save_for_backward(index_B1)
+        ctx.columns = x_BC.shape[1]
+        return x_BC.gather(1, index_B1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_B1: Tensor) -> tuple[Tensor, None]:
+        (index_B1,) = ctx.saved_tensors
+        column_C = torch.arange(ctx.columns, device=index_B1.device)
+        return torch.where(column_C == index_B1, grad_B1, 0), None
+
+
+def column(x_BC: Tensor, index_B1: Tensor) -> Tensor:
+    """A value of each row, by its index. Shapes [B, C], [B, 1] int64, [B, 1]."""
+    return _Column.apply(x_BC, index_B1)
+
+
+class _Apart(torch.autograd.Function):
+    """The logit of the target [B, 1] and those of all other classes [B, C - 1].
+
+    By index: what a boolean mask selects has a size for which the host waits for a GPU. With a
+    gradient that is read by index too: torch would add it up, for which repeatable kernels sort.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z_BC: Tensor, target_B1: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(target_B1)
+        others_R = torch.arange(z_BC.shape[1] - 1, device=z_BC.device)
+        others_BR = others_R + (others_R >= target_B1)
+        return z_BC.gather(1, target_B1), z_BC.gather(1, others_BR)
+
+    @staticmethod
+    def backward(ctx: Any, target: Tensor, rest_BR: Tensor) -> tuple[Tensor, None]:
+        (target_B1,) = ctx.saved_tensors
+        class_C = torch.arange(rest_BR.shape[1] + 1, device=rest_BR.device)
+        place_BC = (class_C - (class_C > target_B1).long()).clamp(max=rest_BR.shape[1] - 1)
+        return torch.where(class_C == target_B1, target, rest_BR.gather(1, place_BC)), None
+
+
 def dkd(
     student_BC: Tensor,
     teacher_BC: Tensor,
@@ -53,15 +99,10 @@ def dkd(
     the non-target classes. Written with logsumexp over the rest, so no class is masked with a
     finite number and no log is taken of a sum of underflowed probabilities.
     """
-    target_B1 = target_B[:, None]
     s, t = wide(student_BC) / temperature, wide(teacher_BC) / temperature
-    # By index: what a boolean mask selects has a size for which the host waits for a GPU.
-    others_R = torch.arange(s.shape[1] - 1, device=s.device)
-    others_BR = others_R + (others_R >= target_B1)
 
     def pair_and_rest(z_BC: Tensor) -> tuple[Tensor, Tensor]:
-        target = z_BC.gather(1, target_B1)
-        rest_BR = z_BC.gather(1, others_BR)
+        target, rest_BR = _Apart.apply(z_BC, target_B[:, None])
         pair = torch.cat([target, rest_BR.logsumexp(1, keepdim=True)], dim=1)
         return F.log_softmax(pair, dim=1), F.log_softmax(rest_BR, dim=1)
 

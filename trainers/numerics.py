@@ -85,5 +85,11 @@ def use_repeatable_kernels() -> None:
     torch.backends.cudnn.benchmark = False
     use_tf32(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    for enable in (
+        torch.backends.cuda.enable_flash_sdp,
+        torch.backends.cuda.enable_mem_efficient_sdp,
+        torch.backends.cuda.enable_cudnn_sdp,
+    ):
+        enable(False)  # fused kernels of attention: where torch only warns, they add in any order
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # nothing here reads such memory

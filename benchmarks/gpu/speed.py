@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import product
 from statistics import median
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from benchmarks.gpu import loops
 from benchmarks.gpu.cases import (
     CLASSES,
     Scale,
@@ -22,38 +24,64 @@ from benchmarks.gpu.cases import (
     work,
 )
 from trainers.data import TrainingData
+from trainers.distillation.state import Teacher
 from trainers.numerics import Numerics
 
 ROUNDS = 3
+GRAPH = " graph"
 SCALE = Scale(images=6_400)
 READY = 16  # batches of the bare loop, which uses them in turn
 
 
-def compare(
-    names: list[str], numerics: Numerics, device: torch.device
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(case and step, its figures): images/s, time as a multiple of the bare loop's in the same
-    round (medians of the rounds), peak memory; then the same of steps that are CUDA graphs."""
-    data = random_data(SCALE, device)
-    teachers = random_teachers(SCALE, data)
-    base = bare(SCALE, data, numerics)
-    base()
-    for name in names:
-        for step, graph in product(steps_of(name), (False, True)):
-            settings, own = config(name, SCALE, numerics), data_of(name, data)
-            ready = work(settings, own, teachers, step, graph=graph)
-            ready.epoch()
-            torch.cuda.reset_peak_memory_stats(device)
-            pairs = [(timed(base, device), timed(ready.epoch, device)) for _ in range(ROUNDS)]
-            yield (
-                f"{name} {step}{' graph' if graph else ''}",
-                {
-                    "images/s": round(median(ours for _, ours in pairs)),
-                    "bare images/s": round(median(bare for bare, _ in pairs)),
-                    "time / bare": round(median(bare / ours for bare, ours in pairs), 2),
-                    "peak MiB": round(torch.cuda.max_memory_allocated(device) / 2**20),
-                },
-            )
+class Speeds:
+    """Images per second of the steps' loops, each compared with a bare loop in the same rounds."""
+
+    def __init__(self, numerics: Numerics, device: torch.device) -> None:
+        self._numerics, self._device = numerics, device
+
+    @cached_property
+    def _data(self) -> TrainingData:
+        return random_data(SCALE, self._device)
+
+    @cached_property
+    def _teachers(self) -> list[Teacher]:
+        return random_teachers(SCALE, self._data)
+
+    @cached_property
+    def _bare(self) -> Callable[[], None]:
+        epoch = bare(SCALE, self._data, self._numerics)
+        epoch()
+        return epoch
+
+    def labels(self, names: list[str]) -> Iterator[str]:
+        """What is measured: each step of the cases, as it is and as CUDA graphs, and the loops of
+        others, which have no mixed precision."""
+        for name in names:
+            for step, kind in product(steps_of(name), ("", GRAPH)):
+                yield f"{name} {step}{kind}"
+        if not self._numerics.mixed:
+            yield from loops.STEPS
+
+    def of(self, label: str) -> dict[str, Any]:
+        """images/s, time as a multiple of the bare loop's in the same round (medians of the
+        rounds), peak memory."""
+        epoch, device = self._epoch(label), self._device
+        epoch()
+        torch.cuda.reset_peak_memory_stats(device)
+        pairs = [(timed(self._bare, device), timed(epoch, device)) for _ in range(ROUNDS)]
+        return {
+            "images/s": round(median(ours for _, ours in pairs)),
+            "bare images/s": round(median(plain for plain, _ in pairs)),
+            "time / bare": round(median(plain / ours for plain, ours in pairs), 2),
+            "peak MiB": round(torch.cuda.max_memory_allocated(device) / 2**20),
+        }
+
+    def _epoch(self, label: str) -> Callable[[], object]:
+        if label in loops.STEPS:
+            return loops.epoch(label, SCALE, self._data.train, self._teachers[0].model)
+        name, step = label.removesuffix(GRAPH).rsplit(" ", 1)
+        settings, own = config(name, SCALE, self._numerics), data_of(name, self._data)
+        return work(settings, own, self._teachers, step, graph=label.endswith(GRAPH)).epoch
 
 
 def timed(epoch: Callable[[], object], device: torch.device) -> float:

@@ -1,6 +1,6 @@
-"""No step of any rung, switch or method waits for the GPU, and none calls it more often than in
-the committed table (calls.json): hundreds of times, or, as a CUDA graph, a few times. Counted on
-the stand-in for the CUDA runtime, without a GPU.
+"""No step of any rung, switch or method waits for the GPU or lacks a repeatable kernel, and none
+calls it more often than in the committed table (calls.json): hundreds of times, or, as a CUDA
+graph, a few times. Counted on the stand-in for the CUDA runtime, without a GPU.
 
 A change that lowers a number renews the table with what
 `python -m pytest tests/fakecuda -m thorough -s` prints.
@@ -73,6 +73,21 @@ def step(i):
 means = run_steps(Progress(), 9, step, lambda: False, (0, "fusion", 0), graphs=graphs)
 assert means["cost/graph_steps"] == 6 / 9, means
 """
+NETWORKS = """
+import warnings
+
+import torch
+from trainers import models
+from trainers.models import registry
+from trainers.numerics import use_repeatable_kernels
+
+use_repeatable_kernels()
+warnings.simplefilter("error")
+for name in registry.names():
+    if name not in ("convnext_l", "efficientnet_l2"):  # large
+        net = models.build(name, 100, 32).cuda().train()
+        net(torch.randn(4, 3, 32, 32, device="cuda")).sum().backward()
+"""
 ONE_BY_ONE = ("L2 folds A",)  # its batches differ in size
 
 
@@ -82,10 +97,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def _python(environment: dict[str, str], *arguments: str) -> str:
+    """What Python prints; with repeatable kernels torch warns of an operation that has none."""
     done = subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "determinis" not in done.stderr
     return done.stdout
 
 
@@ -97,6 +114,10 @@ def test_a_step_that_cannot_be_recorded_runs_and_the_next_recording_works(
     environment: dict[str, str],
 ) -> None:
     _python(environment, "-c", FAILED_RECORDING)
+
+
+def test_no_network_lacks_a_repeatable_kernel(environment: dict[str, str]) -> None:
+    _python(environment, "-c", NETWORKS)
 
 
 def test_no_step_waits_or_calls_more_often_than_in_the_table(environment: dict[str, str]) -> None:

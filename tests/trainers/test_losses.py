@@ -384,3 +384,12 @@ def test_half_precision_is_raised_before_anything_is_computed(dtype: torch.dtype
     ):
         assert half.dtype == torch.float32
         assert torch.equal(half, whole)
+
+
+def test_a_column_and_its_gradient_are_those_of_gather() -> None:
+    x_BC = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    index_B1, grad_B1 = torch.tensor([[0], [6], [3], [3], [1]]), torch.randn(5, 1).double()
+    ours, theirs = losses.column(x_BC, index_B1), x_BC.gather(1, index_B1)
+    assert torch.equal(ours, theirs)
+    (gradient,) = torch.autograd.grad(ours, x_BC, grad_B1)
+    assert torch.equal(gradient, torch.autograd.grad(theirs, x_BC, grad_B1)[0])

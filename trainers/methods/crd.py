@@ -120,7 +120,8 @@ class Contrast(nn.Module):
 
         def scores(index_BI: Tensor) -> Tensor:
             if all_BN is not None:
-                found_BI = all_BN.gather(1, index_BI)
+                one = index_BI.shape[1] == 1
+                found_BI = losses.column(all_BN, index_BI) if one else all_BN.gather(1, index_BI)
             else:
                 found_BI = torch.einsum("bid,bd->bi", bank_ND[index_BI], anchor_BD)
             return (found_BI / self.config.temperature).exp()
