@@ -22,6 +22,7 @@ from trainers import metrics, models
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+    from mlflow.models import Model
 
 
 log = logging.getLogger("pipeline")
@@ -165,9 +166,8 @@ def _log(
     step: int,
 ) -> None:
     import mlflow
-    import mlflow.pytorch
     import numpy as np
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     data = spec.config["data"]
@@ -178,12 +178,30 @@ def _log(
         Schema([TensorSpec(np.dtype("float32"), (-1, data["classes"]))]),
     )
     with _as_the_store(target.uri), mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        mlflow.pytorch.log_model(
-            served,
+        Model.log(
+            None,  # the folder of MLflow 2
             name="student",
+            flavor=_TorchOnCpu,
+            flavor_name="mlflow.pytorch",
+            pytorch_model=served,
             signature=signature,
             input_example=np.zeros((2, *shape), dtype="float32"),
             pip_requirements=[f"{name}=={spec.versions[name]}" for name in ("mlflow", "torch")],
             serialization_format="pt2",
             step=step,
         )
+
+
+class _TorchOnCpu:
+    """MLflow's torch models, of an exported network: it has its weights on the CPU for good, and
+    MLflow would load it on a GPU wherever there is one, which fails."""
+
+    @staticmethod
+    def save_model(path: str, mlflow_model: Model, **options: Any) -> None:
+        """Write the files of a model to a folder."""
+        import mlflow.pytorch
+        from mlflow.models.model import MLMODEL_FILE_NAME
+
+        mlflow.pytorch.save_model(path=path, mlflow_model=mlflow_model, **options)
+        mlflow_model.flavors["python_function"]["config"] = {"device": "cpu"}
+        mlflow_model.save(os.path.join(path, MLMODEL_FILE_NAME))

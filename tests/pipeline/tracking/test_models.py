@@ -63,7 +63,9 @@ def whole(folder: RunFolder, target: TrackingTarget, run_id: str) -> str:
     assert [one.model_id for one in found] == [model.model_id]
     assert {one.key: one.value for one in model.metrics or []} == {metrics.TEST_TOP1: 0.5}
     mlflow.set_tracking_uri(target.uri)
-    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)  # MLflow would choose a GPU
+        loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
     mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     assert loaded.predict(torch.zeros(3, 1, 8, 8).numpy()).shape == (3, 10)
     return str(model.artifact_location)
