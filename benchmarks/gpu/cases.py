@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainers import models
+from trainers import finetune, models
 from trainers.data import DataConfig, Images, TrainingData, Unlabelled
+from trainers.data.views import Views
 from trainers.distillation.a_step import AStep
 from trainers.distillation.b_step import BStep
 from trainers.distillation.config import BudgetConfig, DistillConfig, StudentConfig
 from trainers.distillation.state import DistillState, StepInputs, Teacher
+from trainers.finetune import FinetuneConfig, FinetuneState, RecipeConfig, TeacherConfig
 from trainers.loop import snapshot
 from trainers.methods import METHODS
 from trainers.methods.alternating import alternating
@@ -27,7 +29,7 @@ from trainers.methods.base import StepPosition
 from trainers.mixing import MixConfig
 from trainers.models.freezing import freeze
 from trainers.numerics import Numerics
-from trainers.optim import StudentOptimConfig
+from trainers.optim import OptimConfig, StudentOptimConfig
 from trainers.rng import seeded
 from trainers.step_graph import Graphs
 from trainers.view_bank import Bank, ViewOutputs
@@ -69,7 +71,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 HALF_UNLABELLED = ("KD unlabelled", "L2 unlabelled")  # these have labels of half of the images
 BASELINES = tuple(name for name in METHODS if name not in ("asib", "ce"))
-NAMES = (*RUNGS, *SWITCHES, *BASELINES)
+TEACHER = "teacher"  # that is fine-tuned, in step "T"
+NAMES = (*RUNGS, *SWITCHES, *BASELINES, TEACHER)
 CLASSES, SIZE = 100, 32
 MEAN, STD = [0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]
 
@@ -97,7 +100,19 @@ def config(
         )
     else:
         chosen = METHODS[name].config_type(**method)
-    data = DataConfig(
+    return DistillConfig(
+        student=StudentConfig(scale.student),
+        method=chosen,
+        data=_data(scale),
+        mix=MixConfig(),
+        optim=StudentOptimConfig(batch=scale.batch),
+        budget=BudgetConfig(student_epochs=scale.epochs, adapt_epochs=scale.epochs),
+        numerics=numerics or Numerics(),
+    )
+
+
+def _data(scale: Scale) -> DataConfig:
+    return DataConfig(
         name="cifar100",
         image_size=SIZE,
         channels=3,
@@ -108,15 +123,13 @@ def config(
         mean=MEAN,
         std=STD,
     )
-    return DistillConfig(
-        student=StudentConfig(scale.student),
-        method=chosen,
-        data=data,
-        mix=MixConfig(),
-        optim=StudentOptimConfig(batch=scale.batch),
-        budget=BudgetConfig(student_epochs=scale.epochs, adapt_epochs=scale.epochs),
-        numerics=numerics or Numerics(),
-    )
+
+
+def teacher_config(scale: Scale, numerics: Numerics | None = None) -> FinetuneConfig:
+    """The fine-tuning of a teacher."""
+    recipe = RecipeConfig(epochs=scale.epochs, optim=OptimConfig(batch=scale.batch))
+    teacher = TeacherConfig(model=scale.teacher, recipe=recipe)
+    return FinetuneConfig(teacher, _data(scale), numerics or Numerics())
 
 
 def random_data(scale: Scale, device: torch.device, val: int = 512) -> TrainingData:
@@ -189,6 +202,44 @@ class Work:
         return [p for group in optimiser.param_groups for p in group["params"]]
 
 
+@dataclass
+class TeacherWork:
+    """A teacher in the middle of its fine-tuning, ready to train epochs."""
+
+    config: FinetuneConfig
+    state: FinetuneState
+    views: Views
+
+    def epoch(self) -> dict[str, float]:
+        """One epoch's steps, without validation."""
+        config, middle = self.config, self.config.teacher.recipe.epochs // 2
+        return finetune._train_epoch(config, config.numerics, self.views, self.state, middle)
+
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that the optimiser moves."""
+        return [*self.state.model.parameters()]
+
+
+def small_work(
+    name: str,
+    step: str,
+    scale: Scale,
+    device: torch.device,
+    numerics: Numerics | None = None,
+    *,
+    graph: bool = False,
+) -> Work | TeacherWork:
+    """A step of any case, with data and teachers of its own."""
+    data = data_of(name, random_data(scale, device))
+    if name != TEACHER:
+        teachers = random_teachers(scale, data)
+        return work(config(name, scale, numerics), data, teachers, step, graph=graph)
+    settings = teacher_config(scale, numerics)
+    state = FinetuneState.new(settings, device)
+    state.graphs = Graphs(device) if graph else None
+    return TeacherWork(settings, state, Views(data.train, settings.data, settings.numerics))
+
+
 def work(
     config: DistillConfig,
     data: TrainingData,
@@ -211,5 +262,7 @@ def work(
 
 
 def steps_of(name: str) -> str:
-    """The steps that a case has: "AB", or "B"."""
+    """The steps that a case has: "AB", "B", or "T"."""
+    if name == TEACHER:
+        return "T"
     return "AB" if config(name, Scale()).method.a_step_epochs(1) else "B"

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from benchmarks.gpu.cases import (
+    TEACHER,
     Scale,
     config,
     data_of,
     random_data,
     random_teachers,
     read_by,
+    small_work,
     steps_of,
-    work,
+    teacher_config,
 )
 from trainers.data import TrainingData
 from trainers.distill import distill
 from trainers.distillation.config import DistillConfig
 from trainers.distillation.state import DistillState, Teacher
 from trainers.errors import Interrupted
+from trainers.finetune import FinetuneConfig, FinetuneState, finetune
+from trainers.loop import Epoch
 from trainers.numerics import Numerics
 from trainers.step_graph import WARM, Graphs
 from trainers.weight_digest import weights_digest
@@ -64,8 +68,7 @@ def waits(name: str, step: str, device: torch.device) -> tuple[float, list[str]]
 
     def of_epoch(steps: int) -> int:
         scale = replace(SMALL, images=SMALL.batch * steps)
-        data = data_of(name, random_data(scale, device))
-        ready = work(config(name, scale), data, random_teachers(scale, data), step)
+        ready = small_work(name, step, scale, device)
         ready.epoch()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -86,9 +89,7 @@ def launches(name: str, step: str, device: torch.device, *, graph: bool = False)
 
     def of_epoch(steps: int) -> int:
         scale = replace(SMALL, images=SMALL.batch * steps)
-        data = data_of(name, random_data(scale, device))
-        teachers = random_teachers(scale, data)
-        ready = work(config(name, scale), data, teachers, step, graph=graph)
+        ready = small_work(name, step, scale, device, graph=graph)
         ready.epoch()
         with torch.profiler.profile(
             activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -101,19 +102,18 @@ def launches(name: str, step: str, device: torch.device, *, graph: bool = False)
 
 
 def run(
-    settings: DistillConfig,
+    settings: DistillConfig | FinetuneConfig,
     data: TrainingData,
     teachers: list[Teacher],
     stop_at: tuple[int, int] | None = None,
     *,
     graph: bool = False,
 ) -> tuple[list[dict[str, float]], float]:
-    """Metrics of every epoch and the digest of the student; `stop_at` (slot, step): interrupted
-    there, saved, and resumed by a new state; `graph`: its steps are CUDA graphs."""
-    needed = read_by(settings, teachers)
+    """Metrics of every epoch and the digest of the network that learned; `stop_at` (slot, step):
+    interrupted there, saved, and resumed by a new state; `graph`: its steps are CUDA graphs."""
 
-    def new_state() -> DistillState:
-        state = DistillState.new(settings, data, needed)
+    def new_state() -> DistillState | FinetuneState:
+        state = _state(settings, data, teachers)
         state.graphs = Graphs(data.train.device) if graph else None
         return state
 
@@ -121,15 +121,46 @@ def run(
     if stop_at is not None:
         state.stop = lambda: (state.progress.slot, state.progress.step) == stop_at
         try:
-            found += [epoch.metrics for epoch in distill(settings, data, needed, state)]
+            found += [epoch.metrics for epoch in _epochs(settings, data, teachers, state)]
             raise AssertionError("the run was not interrupted")
         except Interrupted:
             saved = state.state_dict()
         found = found[: saved["progress"]["slot"]]
         state = new_state()
         state.load_state_dict(saved)
-    found += [epoch.metrics for epoch in distill(settings, data, needed, state)]
-    return found, weights_digest(state.student)
+    found += [epoch.metrics for epoch in _epochs(settings, data, teachers, state)]
+    learned = state.model if isinstance(state, FinetuneState) else state.student
+    return found, weights_digest(learned)
+
+
+def _state(
+    settings: DistillConfig | FinetuneConfig, data: TrainingData, teachers: list[Teacher]
+) -> DistillState | FinetuneState:
+    if isinstance(settings, FinetuneConfig):
+        return FinetuneState.new(settings, data.train.device)
+    return DistillState.new(settings, data, read_by(settings, teachers))
+
+
+def _epochs(
+    settings: DistillConfig | FinetuneConfig,
+    data: TrainingData,
+    teachers: list[Teacher],
+    state: DistillState | FinetuneState,
+) -> Iterator[Epoch]:
+    if isinstance(settings, FinetuneConfig):
+        assert isinstance(state, FinetuneState)
+        return finetune(settings, data, state)
+    assert isinstance(state, DistillState)
+    return distill(settings, data, read_by(settings, teachers), state)
+
+
+def settings_of(
+    name: str, scale: Scale, numerics: Numerics | None = None, **method: Any
+) -> DistillConfig | FinetuneConfig:
+    """The configuration of any case."""
+    if name == TEACHER:
+        return teacher_config(scale, numerics)
+    return config(name, scale, numerics, **method)
 
 
 def relative_to_cpu(name: str, device: torch.device) -> float:
@@ -138,13 +169,12 @@ def relative_to_cpu(name: str, device: torch.device) -> float:
     differ by device; crd draws its negatives there: its figure is of two samples."""
     fixed = {"dropout": 0.0, "a_step_sample": False} if steps_of(name) == "AB" else {}
     scale = replace(SMALL, images=256)
-    settings = config(name, scale, **fixed)
+    settings = settings_of(name, scale, **fixed)
     both = []
     for place in (torch.device("cpu"), device):
         data = data_of(name, random_data(scale, place))
-        needed = read_by(settings, random_teachers(scale, data))
-        state = DistillState.new(settings, data, needed)
-        epochs = distill(settings, data, needed, state)
+        teachers = random_teachers(scale, data)
+        epochs = _epochs(settings, data, teachers, _state(settings, data, teachers))
         both.append([next(epochs).metrics for _ in range(2)])
     return max(
         abs(a[key] - b[key]) / max(abs(a[key]), 1e-3)
@@ -158,7 +188,7 @@ def repeatable(name: str, numerics: Numerics, device: torch.device) -> dict[str,
     """Whether a run gives the same bits twice, when it is interrupted in the middle of an epoch and
     resumed, with its steps as CUDA graphs, and with both."""
     data = data_of(name, random_data(SMALL, device))
-    settings, teachers = config(name, SMALL, numerics), random_teachers(SMALL, data)
+    settings, teachers = settings_of(name, SMALL, numerics), random_teachers(SMALL, data)
     _, first = run(settings, data, teachers)
     ways: dict[str, dict[str, Any]] = {
         "same twice": {},

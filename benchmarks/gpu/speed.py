@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from benchmarks.gpu import loops
 from benchmarks.gpu.cases import (
     CLASSES,
+    TEACHER,
     Scale,
     config,
     data_of,
     random_data,
     random_teachers,
+    small_work,
     steps_of,
     work,
 )
@@ -80,6 +82,9 @@ class Speeds:
         if label in loops.STEPS:
             return loops.epoch(label, SCALE, self._data.train, self._teachers[0].model)
         name, step = label.removesuffix(GRAPH).rsplit(" ", 1)
+        if name == TEACHER:
+            graph = label.endswith(GRAPH)
+            return small_work(name, step, SCALE, self._device, self._numerics, graph=graph).epoch
         settings, own = config(name, SCALE, self._numerics), data_of(name, self._data)
         return work(settings, own, self._teachers, step, graph=label.endswith(GRAPH)).epoch
 

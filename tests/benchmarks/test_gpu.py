@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,13 @@ from benchmarks.gpu.cases import (
     CLASSES,
     NAMES,
     RUNGS,
+    TEACHER,
     Scale,
     config,
-    data_of,
     random_data,
     random_teachers,
+    small_work,
     steps_of,
-    work,
 )
 from pipeline.config import compose
 from pipeline.identity import distill_config
@@ -46,15 +47,24 @@ def test_rungs_are_those_of_the_ladder(rung: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["CE", "self", "L3", "L2 unlabelled"])
+@pytest.mark.parametrize("name", ["CE", "self", "L3", "L2 unlabelled", TEACHER])
 def test_every_step_of_a_case_trains(name: str) -> None:
-    data = data_of(name, random_data(SMALL, CPU, val=CLASSES))
-    teachers = random_teachers(SMALL, data)
     for step in steps_of(name):
-        ready = work(config(name, SMALL), data, teachers, step)
+        ready = small_work(name, step, SMALL, CPU)
         before = [p.clone() for p in ready.learning()]
         ready.epoch()
         assert any(not torch.equal(a, b) for a, b in zip(before, ready.learning(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["L2", TEACHER])
+def test_a_run_that_is_resumed_is_the_whole_run(name: str) -> None:
+    data = random_data(SMALL, CPU, val=CLASSES)
+    settings, teachers = checks.settings_of(name, SMALL), random_teachers(SMALL, data)
+    _, whole = checks.run(settings, data, teachers)
+    _, resumed = checks.run(settings, data, teachers, stop_at=(1, 1))
+    other = checks.settings_of(name, replace(SMALL, epochs=4))
+    assert whole == resumed
+    assert whole != checks.run(other, data, teachers)[1]
 
 
 @pytest.mark.parametrize("name", loops.STEPS)

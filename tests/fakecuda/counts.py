@@ -20,13 +20,11 @@ import torch
 from benchmarks.gpu.cases import (
     NAMES,
     Scale,
+    TeacherWork,
     Work,
-    config,
-    data_of,
     random_data,
-    random_teachers,
+    small_work,
     steps_of,
-    work,
 )
 from benchmarks.gpu.checks import SMALL
 from benchmarks.gpu.speed import bare
@@ -96,9 +94,8 @@ class _CountedGraphs(Graphs):
         self.counted.append(counts())
 
 
-def _ready(name: str, step: str, precision: str, scale: Scale) -> Work:
-    data = data_of(name, random_data(scale, CUDA))
-    return work(config(name, scale, Numerics(precision)), data, random_teachers(scale, data), step)
+def _ready(name: str, step: str, precision: str, scale: Scale) -> Work | TeacherWork:
+    return small_work(name, step, scale, CUDA, Numerics(precision))
 
 
 def _added(epoch_of: Callable[[Scale], Callable[[], object]]) -> dict[str, float]:
