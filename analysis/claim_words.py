@@ -10,11 +10,11 @@ from analysis.cells import accuracy_text, in_percent, percent, points
 from analysis.claims import LEVEL, Claim, Family
 from analysis.difference import DECIDES_FROM
 from analysis.ladder_numbers import LadderTable, TeacherRow, label_of
-from analysis.report_model import counted
 from analysis.runs import column
 from analysis.selection.by_seed import logged_by_seed
 from analysis.selection.configurations import ALONE, RUNG_COLUMNS
 from analysis.stats import expected_maximum, mean_interval
+from analysis.words import counted
 from trainers import metrics
 
 

@@ -21,12 +21,13 @@ from analysis.cells import (
 from analysis.difference import StudentTest, difference
 from analysis.ladder_numbers import ratio, with_epoch_costs
 from analysis.render.text import WIDTH, as_text, wrapped
-from analysis.report_model import TextTable, counted
+from analysis.report_model import TextTable
 from analysis.runs import column
 from analysis.selection.by_seed import images_of, tested_of
 from analysis.selection.configurations import configuration, seeds_of
 from analysis.selection.run_lookup import RunSelection
 from analysis.stats import NO_INTERVAL, Interval, share_interval
+from analysis.words import counted
 from trainers import metrics
 
 _PARAMETERS_SHOWN = 24

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis.render.text import as_text, wrapped
-from analysis.report_model import TextTable, counted
+from analysis.report_model import TextTable
 from analysis.runs import by_step
+from analysis.words import counted
 from trainers import metrics
 
 _FIELDS_SHOWN, _METRICS_SHOWN, _VALUE = 16, 8, 28

@@ -116,11 +116,6 @@ class Report(NamedTuple):
         return tuple(section for section in self.sections if section.bench == bench)
 
 
-def counted(count: int, what: str) -> str:
-    """`1 run`, `3 runs`."""
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
 def seeds_caption(counts: Iterable[tuple[str, int]]) -> str:
     """How many seeds stand behind each name: `n = 3` for all, else one number a name."""
     pairs = list(counts)

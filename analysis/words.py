@@ -1,4 +1,4 @@
-"""The words of a command: as one text that a shell reads back, and from it."""
+"""Words: those of a command as one text that a shell reads back, and how many of a thing."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def separated(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:
         return text.split()
+
+
+def counted(count: int, what: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{count} {what}{'s' * (count != 1)}"

@@ -17,7 +17,7 @@ from analysis.render.html import as_html
 from analysis.render.latex import SPREADS, as_latex
 from analysis.render.markdown import as_markdown, as_note
 from analysis.render.text import as_terminal
-from analysis.report_model import Report, counted
+from analysis.report_model import Report
 from analysis.runs import column, export, exported_experiment, load_runs
 from analysis.sections.registry import COMPREHENSIVE, WHAT, report_of
 from analysis.selection.experiment import ExperimentReader
@@ -25,7 +25,7 @@ from analysis.selection.filters import RunFilter
 from analysis.stores.address import hidden
 from analysis.stores.archive import SUFFIX
 from analysis.suggest import nearest
-from analysis.words import joined, printable
+from analysis.words import counted, joined, printable
 from pipeline.cli.arguments import options
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import site_options

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from analysis.report_model import counted
 from analysis.runs import opened
 from analysis.stores.address import redacted
 from analysis.stores.protocol import StoreReader
+from analysis.words import counted
 from pipeline.cli.console import say
 from pipeline.config import ConfigError, compose
 from pipeline.outcome import FINISHED, KILLED, JobsFailed, last_line
@@ -91,10 +91,10 @@ def sync(session: Session, *, read: bool = False) -> None:
     finally:
         targets.end_launches()
     sent += plain.children(failed)
-    say(f"synced   {sent} run{'' if sent == 1 else 's'} with {redacted(session.target.uri)}")
+    say(f"synced   {counted(sent, 'run')} with {redacted(session.target.uri)}")
     _say_of_others(session)
     if failed:
-        raise JobsFailed(f"{len(failed)} runs could not be sent: {', '.join(failed)}")
+        raise JobsFailed(f"{counted(len(failed), 'run')} could not be sent: {', '.join(failed)}")
 
 
 def _say_of_others(session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from analysis.words import counted
 from pipeline.cli.console import say
 from pipeline.config import Config
 from pipeline.config.composition import composed
@@ -40,7 +41,7 @@ def plan(study: Study, given: Sequence[str], workers: int, trial_store: TrialSto
     if absent and not configs:
         say(unknown(absent))
     key = f"{study.name} (key unknown)" if absent else study.key
-    say(f"study    {key}: {study.wanted} trials x {_seeds(study)}, {study.sampler}")
+    say(f"study    {key}: {counted(study.wanted, 'trial')} x {_seeds(study)}, {study.sampler}")
     if note := _note_on_seeds(study, given):
         say(f"note     {note}")
     if trial_store is not None:
@@ -53,7 +54,7 @@ def plan(study: Study, given: Sequence[str], workers: int, trial_store: TrialSto
         each = expected_seconds(study.config, store)
         lots = [] if each is None else [each * len(study.seeds)] * sampled
         about = time_of(lots, workers) if lots else duration(None)
-        say(f"left     {sampled} more trials to sample, about {about}")
+        say(f"left     {counted(sampled, 'more trial')} to sample, about {about}")
 
 
 def commands_of(study: Study, configurations: Iterable[Params]) -> Iterator[list[str]]:

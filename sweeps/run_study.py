@@ -13,6 +13,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from analysis.suggest import nearest
+from analysis.words import counted
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.cli.hydra_flags import Shown
@@ -178,7 +179,7 @@ def _cancel(request: StudyRequest, overrides: list[str]) -> None:
         say("(Ctrl-C there; if it was killed its workers continue, and `kill PID` ends one after a")
         say("checkpoint); for a cluster give its launcher, as in hydra/launcher=submitit_slurm")
         return
-    say(f"cancelled {launcher.cancel()} jobs")
+    say(f"cancelled {counted(launcher.cancel(), 'job')}")
     if request.begun:
         session = Session.open(in_experiment(request.study), VERB, overrides)
         trial_store = request.trial_store()
@@ -246,7 +247,7 @@ def _follow(
     if done < wanted:
         trials = [k for k, t in trial_store.trials().items() if t.state == TrialState.FAIL]
         reasons += [f"failed trials: {', '.join(trials)}"] if trials else []
-        raise JobsFailed("; ".join([f"{done} of {wanted} trials have a value", *reasons]))
+        raise JobsFailed("; ".join([f"trials with a value: {done} of {wanted}", *reasons]))
     if reasons:
         say(f"{reasons[0]}; other workers finished their trials")
 

@@ -1,8 +1,9 @@
 """What all forms of a report say in the same words: title, summary, warnings, headings."""
 
 from analysis.missing import merged
-from analysis.report_model import MissingRun, Report, Section, counted
+from analysis.report_model import MissingRun, Report, Section
 from analysis.stores.address import redacted
+from analysis.words import counted
 
 NOTHING = "Nothing has finished that could be analysed. Run: python -m pipeline distill"
 

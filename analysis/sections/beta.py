@@ -12,15 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.cells import accuracy_cell, accuracy_text, percent, value_cell
 from analysis.figures import style
-from analysis.report_model import (
-    MissingRun,
-    ReportFigure,
-    Section,
-    Table,
-    TextTable,
-    counted,
-    seeds_caption,
-)
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import column
 from analysis.sections.health import given
 from analysis.sections.ladder_tables import validation_notes
@@ -34,6 +26,7 @@ from analysis.stats import (
     one_standard_error,
     share_interval,
 )
+from analysis.words import counted
 from trainers import metrics
 from trainers.health import WARNINGS
 

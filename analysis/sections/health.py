@@ -8,9 +8,10 @@ import pandas as pd
 
 from analysis import tags
 from analysis.ladder_numbers import rung_order
-from analysis.report_model import Section, Table, TextTable, counted
+from analysis.report_model import Section, Table, TextTable
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns
+from analysis.words import counted
 from trainers import metrics
 from trainers.health import WARNINGS
 

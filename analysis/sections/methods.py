@@ -17,20 +17,13 @@ from analysis.claim_words import p_value, sentence
 from analysis.claims import Family, family
 from analysis.figures import style
 from analysis.ladder_numbers import CONTROLS, label_of, ladder_table
-from analysis.report_model import (
-    MissingRun,
-    ReportFigure,
-    Section,
-    Table,
-    TextTable,
-    counted,
-    seeds_caption,
-)
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import column
 from analysis.sections.published import published
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS, not_shared
 from analysis.stats import NO_INTERVAL, Interval
+from analysis.words import counted
 
 BASELINES = ("ce", "kd", "fitnet", "at", "crd", "dkd", "dist", "kd_ls")
 OURS = ("L4", "L3", "L2", "L1", "L0")  # the highest rung that ran

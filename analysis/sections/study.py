@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from analysis import tags
 from analysis.cells import accuracy_cell, accuracy_text, number, percent, points
 from analysis.figures import style
-from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, counted
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable
 from analysis.runs import column, select
 from analysis.sections.ladder_tables import validation_notes
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import recipes, seeds_of
 from analysis.stats import Interval, expected_maximum, one_standard_error, share_interval
-from analysis.words import separated
+from analysis.words import counted, separated
 from trainers import metrics
 
 MOST = 30  # configurations in the table
@@ -45,14 +45,12 @@ class Trial(NamedTuple):
 
 
 class StudyInfo(NamedTuple):
-    """The trials of a bench in the order in which they began; `ties`: the indices of those within
-    one standard error of the best, by differences at the same seeds (none where it has one seed);
-    `importance`: of each numeric or named option, shares of 1 (empty: too few trials)."""
+    """The trials of a bench in the order in which they began; `importance`: of each numeric or
+    named option, shares of 1 (empty: too few trials)."""
 
     bench: str
     trials: tuple[Trial, ...]
     options: tuple[str, ...]
-    ties: tuple[int, ...]
     importance: dict[str, float]
 
     @property
@@ -71,6 +69,17 @@ class StudyInfo(NamedTuple):
         return sorted(range(len(self.trials)), key=lambda k: -self.trials[k].validation.mean)
 
     @property
+    def ties(self) -> tuple[int, ...]:
+        """The indices of those with all seeds of the best that are within one standard error of it,
+        by differences at the same seeds (none where it has one seed)."""
+        if not self.choices:
+            return ()
+        seeds = sorted(self.trials[self.best].by_seed)
+        able = [k for k in self.choices if self.trials[k].by_seed.keys() >= {*seeds}]
+        table = [[self.trials[k].by_seed[seed] for seed in seeds] for k in able]
+        return tuple(able[index] for index in one_standard_error(table))
+
+    @property
     def chosen(self) -> int | None:
         """By the rule: of those that tie with the best the one that takes the least time."""
         return min(self.ties, key=lambda k: self.trials[k].seconds, default=None)
@@ -86,7 +95,7 @@ def study_info(
     if studies.notna().any():  # of several the one with the most runs
         runs = runs[studies.eq(studies.value_counts().index[0])]
     if runs.empty:
-        return StudyInfo(bench, (), (), (), {})
+        return StudyInfo(bench, (), (), {})
     given, recipe = _given(runs), recipes(runs)
     values, named = _values(runs, given), _names_of(runs, names or {})
     ceiling = column(runs, "params.data.every_label").eq("True")
@@ -102,7 +111,7 @@ def study_info(
         for rows in groups
     )
     options = tuple(dict.fromkeys(option for trial in trials for option in trial.values))
-    return StudyInfo(bench, trials, options, _ties(trials), _importance(trials, options))
+    return StudyInfo(bench, trials, options, _importance(trials, options))
 
 
 def row_names(runs: pd.DataFrame) -> dict[tuple[object, object], str]:
@@ -160,17 +169,6 @@ def _accuracies(
         share_interval(test[test.between(0, 1)].tolist()),
         float(seconds.mean()),
     )
-
-
-def _ties(trials: tuple[Trial, ...]) -> tuple[int, ...]:
-    """The trials with all seeds of the best that are within one standard error of it."""
-    choices = [k for k, trial in enumerate(trials) if not trial.ceiling]
-    if not choices:
-        return ()
-    best = trials[max(choices, key=lambda k: trials[k].validation.mean)]
-    able = [k for k in choices if best.by_seed.keys() <= trials[k].by_seed.keys()]
-    table = [[trials[k].by_seed[seed] for seed in sorted(best.by_seed)] for k in able]
-    return tuple(able[index] for index in one_standard_error(table))
 
 
 def _importance(trials: tuple[Trial, ...], options: tuple[str, ...]) -> dict[str, float]:

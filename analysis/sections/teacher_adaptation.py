@@ -15,19 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from analysis.cells import MISSING, percent, points, signed
 from analysis.figures import style
 from analysis.ladder_numbers import rung_order
-from analysis.report_model import (
-    MissingRun,
-    ReportFigure,
-    Section,
-    Table,
-    TextTable,
-    counted,
-    seeds_caption,
-)
+from analysis.report_model import MissingRun, ReportFigure, Section, Table, TextTable, seeds_caption
 from analysis.runs import column
 from analysis.selection.bench_runs import BenchRuns
 from analysis.selection.configurations import RUNG_COLUMNS
 from analysis.stats import Interval, correlation_interval, mean_interval
+from analysis.words import counted
 from trainers import metrics
 
 _ZERO = 1e-12  # a difference of accuracies that is none

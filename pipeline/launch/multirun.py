@@ -23,7 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from analysis.words import joined
+from analysis.words import counted, joined
 from pipeline.cli.console import out, say
 from pipeline.cli.environment import dry_run
 from pipeline.config import Config, ConfigError
@@ -170,7 +170,8 @@ def settings(students: list[Student]) -> list[tuple[tuple[str, str], ...]]:
 
 def _cancel(request: MultirunRequest, overrides: list[str]) -> None:
     """Cancel the jobs that an earlier command left to a cluster, and end its launch run."""
-    say(f"cancelled {make(request.launcher, request.folder).cancel()} jobs")
+    cancelled = make(request.launcher, request.folder).cancel()
+    say(f"cancelled {counted(cancelled, 'job')}")
     session = Session.open(request.students[0].config, VERB, overrides)
     with suppress(Interrupted), session.launch():
         _continue_launch(request, session.target)
@@ -297,7 +298,8 @@ def _run(request: MultirunRequest, launcher: Launcher, session: Session) -> None
     check_refused(status)
     failed = [name for name, one in status.items() if one.state == "failed"]
     if failed:
-        raise JobsFailed(f"{len(failed)} of {len(status)} jobs failed: {', '.join(failed)}")
+        of_all = f"{len(failed)} of {counted(len(status), 'job')}"
+        raise JobsFailed(f"{of_all} failed: {', '.join(failed)}")
 
 
 def tasks_of(

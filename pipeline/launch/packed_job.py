@@ -43,16 +43,20 @@ class PackedJob:
         task that is not finished, or 0."""
         for one in SIGNALS:
             signal.signal(one, self._note)
-        endings = {n: end for n in self.tasks if (end := self._finished_before(n))}
+        before = {n: end for n in self.tasks if (end := self._finished_before(n))}
+        endings = dict(before)
         for number in self.tasks:
-            if number not in endings:
-                self._processes[number] = self._start(number)
+            if number not in before:
+                try:
+                    self._processes[number] = self._start(number)
+                except OSError as error:  # no memory or no number is left for it
+                    endings[number] = Ending(1, f"its process could not be started: {error}")
         self._wait()
         endings |= {n: self._ending(n, p.returncode) for n, p in self._processes.items()}
         stopped = [number for number, end in endings.items() if end.code == INTERRUPTED]
         if stopped:
             endings |= dict.fromkeys(stopped, self.requeue.interrupted())
-        for number in self._processes:
+        for number in endings.keys() - before.keys():
             endings[number].save(self._ending_file(number))
         return next((endings[n].code for n in self.tasks if endings[n].code), 0)
 

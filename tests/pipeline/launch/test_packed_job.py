@@ -97,6 +97,17 @@ def test_each_task_has_its_own_end_and_log(tmp_path: Path) -> None:
     assert "ArithmeticError: no number" in (job.jobs / "17.1.out").read_text()
 
 
+def test_a_task_that_cannot_be_started_has_failed_and_the_others_run(tmp_path: Path) -> None:
+    job = Job(tmp_path, "one", "lost", "two")
+    (job.jobs / "17.1.out").mkdir()
+    assert job.run() == 1
+    assert job.ran() == ["one", "two"]
+    lost = job.ending(1)
+    assert lost is not None
+    assert lost.code == 1
+    assert lost.reason.startswith("its process could not be started: [Errno 21] Is a directory")
+
+
 def test_a_task_that_crashes_after_its_end_has_ended_well(tmp_path: Path) -> None:
     """A library that dies with the interpreter takes no result with it."""
     job = Job(tmp_path, "late")
