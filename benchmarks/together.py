@@ -37,7 +37,7 @@ gradient of the stacked network in float64, relative to the largest of its tenso
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.together", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--network", default="resnet8", help="one of the registry")
+    parser.add_argument("--network", default="resnet8", choices=registry.names(), metavar="NAME")
     for name, number in {
         "pixels": 14,
         "batch": 128,

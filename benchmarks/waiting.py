@@ -19,6 +19,7 @@ import torch
 from benchmarks.shown import spread, table
 from benchmarks.together import WARM_UP, Processes
 from pipeline import SPINS
+from trainers.models import registry
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 SETTINGS: dict[str, dict[str, str]] = {
@@ -35,7 +36,7 @@ Steps of {network} at {pixels} px, batches of {batch}, a second and run; {steps}
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.waiting", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--network", default="resnet8", help="one of the registry")
+    parser.add_argument("--network", default="resnet8", choices=registry.names(), metavar="NAME")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     for name, number in {"pixels": 16, "batch": 128, "steps": 20, "rounds": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=number)

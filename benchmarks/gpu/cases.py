@@ -57,7 +57,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "L2 live query": _L2 | {"query": "live"},
     "L2 no query": _L2 | {"query": "none"},
     "L2 EMA query": _L2 | {"query": "ema"},
-    "L2 query dropout, residual": _L2 | {"query_dropout": 0.5, "residual": True},
+    "L2 query dropout and residual": _L2 | {"query_dropout": 0.5, "residual": True},
     "L2 residual": _L2 | {"residual": True},
     "L2 folds": _L2 | {"folds": 3},
     "L2 unlabelled": _L2,
