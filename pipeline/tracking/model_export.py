@@ -182,7 +182,6 @@ def _log(
             None,  # the folder of MLflow 2
             name="student",
             flavor=_TorchOnCpu,
-            flavor_name="mlflow.pytorch",
             pytorch_model=served,
             signature=signature,
             input_example=np.zeros((2, *shape), dtype="float32"),
