@@ -59,6 +59,7 @@ class Local:
         self.ends: dict[str, float] = {}  # when a running task is to be stopped
         self.late = set[str]()  # tasks that were stopped because they are out of time
         self.slots = config.jobs_parallel or max(1, len(self.gpus))
+        self.threads = config.cpus_per_task or _share_of_cores(self.slots)
         self.tasks: dict[str, Task] = {}
         self.status: dict[str, Status] = {}
         self.processes: dict[str, tuple[int, ForkServerProcess]] = {}
@@ -129,7 +130,8 @@ class Local:
             ending = self._ending_file(name)
             ending.unlink(missing_ok=True)
             process = _SERVER.Process(
-                target=_child, args=(task, self.log_of(name), ending, gpu, self.config)
+                target=_child,
+                args=(task, self.log_of(name), ending, gpu, self.threads, self.config),
             )
             with _ctrl_c_blocked():
                 process.start()
@@ -178,16 +180,31 @@ def visible_gpus() -> list[str]:
     return named.split(",")[:count] if named else [str(k) for k in range(count)]
 
 
-def _child(task: Task, log: Path, ending_file: Path, gpu: str | None, config: LocalConfig) -> None:
+def _share_of_cores(slots: int) -> int | None:
+    """Threads of each of so many jobs that run at once; None: torch's choice. Jobs with a thread
+    for every core would stand in each other's way."""
+    import torch
+
+    return None if slots == 1 else max(1, torch.get_num_threads() // slots)
+
+
+def _child(
+    task: Task,
+    log: Path,
+    ending_file: Path,
+    gpu: str | None,
+    threads: int | None,
+    config: LocalConfig,
+) -> None:
     from pipeline.launch.fork_server import restore_signals  # only in the server's processes
 
     restore_signals()
     redirect(log, errors=None if config.stderr_to_stdout else log.with_suffix(".err"))
-    if config.cpus_per_task is not None:
+    if threads is not None:
         import torch  # the server has it
 
-        os.environ["OMP_NUM_THREADS"] = str(config.cpus_per_task)
-        torch.set_num_threads(config.cpus_per_task)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
     ending = execute(task, [] if gpu is None else [("CUDA_VISIBLE_DEVICES", gpu)])
     if ending.reason:
         ending.save(ending_file)

@@ -30,7 +30,9 @@ class LocalConfig:
     """Jobs as processes of this machine."""
 
     jobs_parallel: int | None = option(None, "how many run at once (null: one per GPU)", low=1)
-    cpus_per_task: int | None = option(None, "threads of a job (null: torch's choice)", low=1)
+    cpus_per_task: int | None = option(
+        None, "threads of a job (null: torch's choice, shared by the jobs that run at once)", low=1
+    )
     gpus_per_node: int | None = option(None, "0: jobs without a GPU", low=0, high=1)
     timeout_min: int | None = option(None, "minutes after which a job is stopped", low=1)
     submitit_folder: str | None = option(None, "folder of the logs (null: in the store)", path=True)

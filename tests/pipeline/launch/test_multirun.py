@@ -1,11 +1,13 @@
 """Many students with one command: what is expanded, checked and handed to the launcher."""
 
 import re
+import time
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
@@ -245,6 +247,35 @@ def test_local_jobs_without_a_gpu_and_out_of_time(
     assert len(signals) == 1
     found = launcher._after("a", 75)
     assert (found.state, "timeout_min=1" in found.note) == (FAILED, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [
+        ({"jobs_parallel": 1}, None),
+        ({"jobs_parallel": 2}, 3),
+        ({"jobs_parallel": 8}, 1),
+        ({"jobs_parallel": 2, "cpus_per_task": 5}, 5),
+    ],
+)
+def test_local_jobs_share_the_cores(
+    options: dict[str, int], threads: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert Local(LocalConfig(**options), tmp_path).threads == threads
+
+
+def test_a_local_job_has_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import torch\ndef main(words): print(torch.get_num_threads(), 'threads')"
+    (tmp_path / "threads_program").mkdir()
+    (tmp_path / "threads_program" / "__init__.py").touch()
+    (tmp_path / "threads_program" / "__main__.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    launcher = Local(LocalConfig(jobs_parallel=2, cpus_per_task=3), tmp_path)
+    launcher.submit([Task("one", "threads_program", ())])
+    while launcher.poll()["one"].state not in (DONE, FAILED):
+        time.sleep(0.05)
+    assert "3 threads" in launcher.log_of("one").read_text()
 
 
 def test_the_shipped_defaults_fit_a_node_of_one_core_and_4_gb() -> None:
