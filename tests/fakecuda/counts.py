@@ -4,7 +4,8 @@ stand-in.
     python -m tests.fakecuda.counts        (with the variables that tests.fakecuda.build prints)
 
 prints a line of JSON a case and step: calls (kernels, library calls, fills, copies, graphs), waits,
-and of steps as CUDA graphs (`graph`) how many of the calls are one, and what a recording forbids.
+and of steps as CUDA graphs (`graph`) how many of the calls are one, its nodes, and what a recording
+forbids.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.gpu.cases import (
 from benchmarks.gpu.checks import SMALL
 from benchmarks.gpu.speed import bare
 from trainers.numerics import Numerics, use_repeatable_kernels
-from trainers.step_graph import Graphs
+from trainers.step_graph import Graphs, Recording
 
 FIELDS = (
     "kernels",
@@ -42,6 +43,7 @@ FIELDS = (
     "graphs",
     "illegal",
     "events",
+    "nodes",
 )
 CALLS = ("kernels", "libraries", "fills", "uploads", "downloads", "copies", "graphs")
 BARE = "bare loop"
@@ -74,7 +76,8 @@ def of_graph(name: str, step: str, precision: str = "float32") -> dict[str, floa
         return None
     first, *_, last = graphs.counted
     each = {key: (last[key] - first[key]) / (len(graphs.counted) - 1) for key in FIELDS}
-    return {**_calls(each), "graphs": each["graphs"], "illegal": last["illegal"]}
+    graph = {"graphs": each["graphs"], "nodes": graphs.nodes, "illegal": last["illegal"]}
+    return _calls(each) | graph
 
 
 def of_bare_step() -> dict[str, float]:
@@ -83,11 +86,17 @@ def of_bare_step() -> dict[str, float]:
 
 
 class _CountedGraphs(Graphs):
-    """Graphs that note what was counted after each launch."""
+    """Graphs that note how many nodes the last one has, and what was counted after each launch."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self.counted = list[dict[str, int]]()
+        self.counted, self.nodes = list[dict[str, int]](), 0
+
+    def record(self, body: Callable[[], None], purpose: str) -> Recording | None:
+        before = counts()["nodes"]
+        recorded = super().record(body, purpose)
+        self.nodes = counts()["nodes"] - before
+        return recorded
 
     def mark(self, replayed: int) -> None:
         super().mark(replayed)

@@ -12,14 +12,14 @@ enum { FAILED_ALLOCATION = 2, NOT_WHILE_CAPTURING = 900 };
 enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2, DEVICE_TO_DEVICE = 3 };
 
 typedef struct {
-  long kernels, libraries, fills, uploads, downloads, copies, waits, graphs, illegal, events;
+  long kernels, libraries, fills, uploads, downloads, copies, waits, graphs, illegal, events, nodes;
 } Counts; // in the order of FIELDS in counts.py
 
 static Counts counted;
 Counts *fakecuda_counts(void) { return &counted; }
 void fakecuda_reset(void) { memset(&counted, 0, sizeof counted); }
 
-// Capture of a stream into a graph: what is launched meanwhile is not counted -----------------
+// Capture of a stream into a graph: what is launched meanwhile is a node of it -----------------
 
 static int capturing, capture_mode, last_error;
 static unsigned long long captures;
@@ -30,7 +30,7 @@ static int illegal(void) {
   return last_error = NOT_WHILE_CAPTURING;
 }
 static int add(long *count) {
-  if (!capturing) ++*count;
+  ++*(capturing ? &counted.nodes : count);
   return 0;
 }
 static int waited(void) { return capturing ? illegal() : add(&counted.waits); }
